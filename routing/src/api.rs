@@ -1,0 +1,499 @@
+//! The shapes of origin's HTTP API, shared by origin and the command.
+//!
+//! Paths, all under `/v1` and JSON unless said otherwise; errors are `application/problem+json` (RFC 9457):
+//!
+//! ```text
+//! GET    /v1/status                                        Status
+//! GET    /v1/projects                                      [ProjectView]
+//! DELETE /v1/projects/{project}                            ProjectView  (removed; kept for 7 days)
+//! POST   /v1/projects/{project}/restore                    ProjectView
+//! GET    /v1/projects/{project}/domains                    [DomainView]
+//! POST   /v1/projects/{project}/domains        NewDomain → DomainView
+//! DELETE /v1/projects/{project}/domains/{host}             204
+//! POST   /v1/projects/{project}/uploads        NewUpload → UploadPlan
+//! POST   /v1/projects/{project}/packs          pack frames → 204   (content-type application/vnd.helixstack.pack-upload)
+//! HEAD   /v1/projects/{project}/blobs/{digest}             204 with `upload-offset`, or 200 when complete
+//! PATCH  /v1/projects/{project}/blobs/{digest}  bytes    → 204 with `upload-offset`
+//! POST   /v1/projects/{project}/deployments    NewDeployment → DeploymentView
+//! POST   /v1/projects/{project}/rollbacks      NewRollback → RollbackView  (with `plan: true` nothing changes)
+//! GET    /v1/projects/{project}/releases?environment=      [ReleaseView]
+//! GET    /v1/rollouts/{rollout}                            RolloutView
+//! GET    /v1/rollouts/{rollout}/events                     text/event-stream of RolloutView, `event: rollout`; ends after the finished one
+//! GET    /v1/explain?url=                                  Explanation
+//! GET    /v1/tokens · POST NewToken → CreatedToken · DELETE /v1/tokens/{id}
+//! ```
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::artifact::Encoding;
+use crate::host::{Host, HostPattern};
+use crate::id::{BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId, RolloutId, SiteId};
+use crate::record::Hold;
+use crate::rollout::Outcome;
+use crate::time::Timestamp;
+
+/// Derives what every API shape has.
+macro_rules! shape {
+    ($(#[$meta:meta])* pub struct $name:ident { $($(#[$field_meta:meta])* pub $field:ident: $type:ty,)* }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+        #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+        #[serde(deny_unknown_fields)]
+        pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
+    };
+}
+
+/// What a token may do; each includes the ones after it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// See everything, pull artifacts.
+    Read,
+    /// Deploy, roll back, manage domains.
+    Deploy,
+    /// Everything: tokens, removing projects.
+    Operate,
+}
+
+shape! {
+    /// An error, after RFC 9457.
+    pub struct Problem {
+        /// A stable name for this kind of error, such as `host-taken`.
+        #[serde(rename = "type")]
+        pub kind: String,
+        /// What was attempted, on what, and what to do.
+        pub title: String,
+        /// The HTTP status.
+        pub status: u16,
+        /// More, where there is more to say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub detail: Option<String>,
+    }
+}
+
+shape! {
+    /// One file that a deployment has.
+    pub struct NewFile {
+        /// Path within the release.
+        pub path: String,
+        /// Digest of its content.
+        pub digest: Digest,
+        /// Size in bytes.
+        pub size: u64,
+    }
+}
+
+shape! {
+    /// Asks which files origin lacks.
+    pub struct NewUpload {
+        /// Every distinct content of the deployment.
+        pub contents: Vec<Content>,
+    }
+}
+
+shape! {
+    /// One distinct content.
+    pub struct Content {
+        /// Its digest.
+        pub digest: Digest,
+        /// Its size in bytes.
+        pub size: u64,
+    }
+}
+
+shape! {
+    /// What has to be uploaded before the deployment can be made.
+    pub struct UploadPlan {
+        /// Contents origin lacks, smaller than [`crate::artifact::STANDALONE_BYTES`]: send them in packs.
+        pub packed: Vec<Digest>,
+        /// Contents origin lacks that are sent one by one.
+        pub standalone: Vec<PartialContent>,
+    }
+}
+
+shape! {
+    /// A content that is sent on its own, and how much of it has arrived.
+    pub struct PartialContent {
+        /// Its digest.
+        pub digest: Digest,
+        /// How many encoded bytes origin has; go on from here.
+        pub offset: u64,
+    }
+}
+
+shape! {
+    /// Makes a release of uploaded files and rolls it out.
+    pub struct NewDeployment {
+        /// Where to.
+        pub environment: Environment,
+        /// Every file.
+        pub files: Vec<NewFile>,
+        /// Deploy although the release is quarantined.
+        #[serde(default)]
+        pub lift_quarantine: bool,
+    }
+}
+
+shape! {
+    /// One attempt from event to outcome.
+    pub struct DeploymentView {
+        /// Counts up per project and kind of environment.
+        pub number: u64,
+        /// `main/<number>` or `preview/<pull request>`.
+        pub label: String,
+        /// The site.
+        pub site: SiteId,
+        /// The release it made or found.
+        pub release: ReleaseId,
+        /// Digest of the release's manifest.
+        pub artifact: Digest,
+        /// The rollout that carries it out.
+        pub rollout: RolloutId,
+        /// Where the site answers.
+        pub url: String,
+        /// Where this release answers for as long as it is kept.
+        pub release_url: String,
+        /// Regions whose hold this deployment lifts.
+        pub held: Vec<RegionId>,
+    }
+}
+
+shape! {
+    /// Takes regions back.
+    pub struct NewRollback {
+        /// The environment.
+        pub environment: Environment,
+        /// The release to go to; none means the newest settled one before what is live, region by region.
+        #[serde(default)]
+        pub release: Option<ReleaseId>,
+        /// The regions; none means all.
+        #[serde(default)]
+        pub regions: Option<Vec<RegionId>>,
+        /// Why, for the record.
+        #[serde(default)]
+        pub reason: Option<String>,
+        /// Only say what would change.
+        #[serde(default)]
+        pub plan: bool,
+    }
+}
+
+shape! {
+    /// What a rollback changes.
+    pub struct RollbackView {
+        /// The rollout; none when only planned.
+        pub rollout: Option<RolloutId>,
+        /// Region by region.
+        pub regions: Vec<RollbackStep>,
+        /// Hosts whose visitors will see it.
+        pub hosts: Vec<String>,
+    }
+}
+
+shape! {
+    /// What a rollback changes in one region.
+    pub struct RollbackStep {
+        /// The region.
+        pub region: RegionId,
+        /// What is live.
+        pub from: Option<ReleaseId>,
+        /// What will be.
+        pub to: ReleaseId,
+        /// Files that differ between the two.
+        pub files_changed: u64,
+    }
+}
+
+/// How far a rollout is in one region.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum PhaseName {
+    /// Its wave has not begun.
+    Pending,
+    /// Edges fetch and verify.
+    Preparing,
+    /// Every required edge is prepared; waiting for the rest of its wave.
+    Prepared,
+    /// Edges swap, and are probed.
+    Committing,
+    /// Watched before it counts.
+    Baking,
+    /// Settled.
+    Stable,
+    /// Going back to the release before.
+    RollingBack,
+    /// Back on the release before.
+    RolledBack,
+    /// Could not go back; needs an operator.
+    RevertBlocked,
+    /// Ended before anything was live.
+    Aborted,
+    /// A newer rollout took over.
+    Superseded,
+}
+
+shape! {
+    /// One rollout, whole.
+    pub struct RolloutView {
+        /// Its id.
+        pub rollout: RolloutId,
+        /// The site.
+        pub site: SiteId,
+        /// `deploy` or `rollback`.
+        pub kind: String,
+        /// Who started it.
+        pub by: String,
+        /// Counts up with every change of this rollout.
+        pub revision: u64,
+        /// When it started.
+        pub started: Timestamp,
+        /// When it last changed.
+        pub changed: Timestamp,
+        /// How it ended; none while it runs.
+        pub outcome: Option<Outcome>,
+        /// Region by region.
+        pub regions: Vec<RegionView>,
+    }
+}
+
+shape! {
+    /// One region of a rollout.
+    pub struct RegionView {
+        /// The region.
+        pub region: RegionId,
+        /// What is rolled out there.
+        pub release: ReleaseId,
+        /// How far it is.
+        pub phase: PhaseName,
+        /// Generation of the region's record.
+        pub generation: Generation,
+        /// Required edges of this phase.
+        pub required: Vec<EdgeId>,
+        /// Those of them that have done their part of it.
+        pub done: Vec<EdgeId>,
+        /// Why it failed, or which edge is late.
+        pub reason: Option<String>,
+    }
+}
+
+shape! {
+    /// A project.
+    pub struct ProjectView {
+        /// Its name.
+        pub project: ProjectName,
+        /// When it was made.
+        pub created: Timestamp,
+        /// When it will be gone for good; none unless it was deleted.
+        pub purge_at: Option<Timestamp>,
+        /// Its sites.
+        pub sites: Vec<SiteId>,
+    }
+}
+
+shape! {
+    /// Registers a host for a site.
+    pub struct NewDomain {
+        /// The host, or `*.` and a suffix.
+        pub host: HostPattern,
+        /// The environment it shows.
+        pub environment: Environment,
+    }
+}
+
+shape! {
+    /// A host of a project.
+    pub struct DomainView {
+        /// The host.
+        pub host: HostPattern,
+        /// The site it shows.
+        pub site: SiteId,
+        /// When it was added.
+        pub added: Timestamp,
+    }
+}
+
+shape! {
+    /// A release of a site.
+    pub struct ReleaseView {
+        /// Its id.
+        pub release: ReleaseId,
+        /// Digest of its manifest.
+        pub artifact: Digest,
+        /// When it was first made.
+        pub created: Timestamp,
+        /// Files in it.
+        pub files: u64,
+        /// Their size in bytes.
+        pub bytes: u64,
+        /// The newest deployment of it.
+        pub label: String,
+        /// Where it answers for as long as it is kept.
+        pub url: String,
+        /// Regions where it is live.
+        pub live_in: Vec<RegionId>,
+        /// Regions where it is quarantined.
+        pub quarantined_in: Vec<RegionId>,
+    }
+}
+
+shape! {
+    /// The fleet and every site.
+    pub struct Status {
+        /// Origin's term.
+        pub epoch: Epoch,
+        /// Base domain.
+        pub base_domain: Host,
+        /// Every registered edge.
+        pub edges: Vec<EdgeStatus>,
+        /// Every site.
+        pub sites: Vec<SiteStatus>,
+    }
+}
+
+shape! {
+    /// One edge as origin sees it.
+    pub struct EdgeStatus {
+        /// The edge.
+        pub edge: EdgeId,
+        /// Its region.
+        pub region: RegionId,
+        /// Where origin probes it.
+        pub url: String,
+        /// It holds its lease.
+        pub live: bool,
+        /// It serves what its region's records name.
+        pub ready: bool,
+        /// Its running boot.
+        pub boot: Option<BootId>,
+        /// Its build.
+        pub version: Option<String>,
+        /// Last heartbeat.
+        pub seen: Option<Timestamp>,
+        /// Why it is not in order, if it is not: stale feed, refused records.
+        pub note: Option<String>,
+    }
+}
+
+shape! {
+    /// One site.
+    pub struct SiteStatus {
+        /// The site.
+        pub site: SiteId,
+        /// Its hosts.
+        pub hosts: Vec<String>,
+        /// Region by region.
+        pub regions: Vec<SiteRegionStatus>,
+        /// The rollout in flight.
+        pub rollout: Option<RolloutId>,
+    }
+}
+
+shape! {
+    /// One site in one region.
+    pub struct SiteRegionStatus {
+        /// The region.
+        pub region: RegionId,
+        /// What is live.
+        pub live: Option<ReleaseId>,
+        /// What is being prepared.
+        pub candidate: Option<ReleaseId>,
+        /// Generation of the record.
+        pub generation: Generation,
+        /// No automatic deploys here.
+        pub hold: Option<Hold>,
+        /// The newest failure here: region not cut over, and why.
+        pub note: Option<String>,
+    }
+}
+
+shape! {
+    /// Which site, release, region, edge and file answer a URL, and why.
+    pub struct Explanation {
+        /// The URL that was asked.
+        pub url: String,
+        /// Its host.
+        pub host: Host,
+        /// Why the host is this site's: `domain`, `wildcard *.example.com`, `alias of preview/42`, …
+        pub host_rule: String,
+        /// The site; none when the host is nobody's.
+        pub site: Option<SiteId>,
+        /// One answer per edge.
+        pub answers: Vec<EdgeAnswer>,
+    }
+}
+
+shape! {
+    /// What one edge answers.
+    pub struct EdgeAnswer {
+        /// The region.
+        pub region: RegionId,
+        /// The edge.
+        pub edge: EdgeId,
+        /// Status it gave; none when it could not be asked.
+        pub status: Option<u16>,
+        /// Release it answered with.
+        pub release: Option<ReleaseId>,
+        /// Generation it answered under.
+        pub generation: Option<Generation>,
+        /// The file in that release.
+        pub file: Option<String>,
+        /// Why this file, or why none.
+        pub reason: String,
+    }
+}
+
+shape! {
+    /// Makes a token.
+    pub struct NewToken {
+        /// What it is for.
+        pub name: String,
+        /// What it may do.
+        pub role: Role,
+    }
+}
+
+shape! {
+    /// A token, without its secret.
+    pub struct TokenView {
+        /// Names it, for revoking.
+        pub id: String,
+        /// What it is for.
+        pub name: String,
+        /// What it may do.
+        pub role: Role,
+        /// When it was made.
+        pub created: Timestamp,
+        /// When it was last used, to the minute.
+        pub used: Option<Timestamp>,
+    }
+}
+
+shape! {
+    /// A new token with its secret, shown this once.
+    pub struct CreatedToken {
+        /// The secret to send as `Authorization: Bearer`.
+        pub token: String,
+        /// The rest.
+        pub view: TokenView,
+    }
+}
+
+/// Content type of `POST …/packs`: frames one after the other, each the 32 bytes of a content's SHA-256,
+/// one byte of encoding (0 identity, 1 zstd), four bytes of length (big-endian), and that many encoded bytes.
+pub const PACK_UPLOAD_TYPE: &str = "application/vnd.helixstack.pack-upload";
+/// Bytes before a frame's content in a pack upload.
+pub const PACK_FRAME_HEAD_BYTES: usize = 32 + 1 + 4;
+
+/// How a content was encoded for upload, as the byte in a pack frame.
+#[must_use]
+pub const fn encoding_byte(encoding: Encoding) -> u8 {
+    match encoding {
+        Encoding::Identity => 0,
+        Encoding::Zstd => 1,
+    }
+}

@@ -1,0 +1,156 @@
+//! The artifact: an OCI 1.1 manifest whose layers are a file index and packs of files.
+//!
+//! Shapes only. Origin writes them, edges verify them, any OCI client can copy them.
+//! A pack is a concatenation of separately encoded files, so that one file can be read by range
+//! and a new release adds only a pack with what changed.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{Digest, Environment, ProjectName};
+
+/// Media type of an OCI image manifest (OCI image-spec, media-types.md).
+pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
+/// `artifactType` of a release.
+pub const RELEASE_TYPE: &str = "application/vnd.helixstack.release.v1";
+/// Media type of [`ReleaseConfig`].
+pub const CONFIG_TYPE: &str = "application/vnd.helixstack.release.config.v1+json";
+/// Media type of [`FileIndex`], zstd-compressed JSON.
+pub const INDEX_TYPE: &str = "application/vnd.helixstack.files.v1+json+zstd";
+/// Media type of a pack: several files, each encoded on its own.
+pub const PACK_TYPE: &str = "application/vnd.helixstack.pack.v1";
+/// Media type of a layer that is one file.
+pub const BLOB_TYPE: &str = "application/vnd.helixstack.blob.v1";
+
+/// Files of this size and more, in bytes, stand alone instead of in a pack.
+pub const STANDALONE_BYTES: u64 = 1024 * 1024;
+/// A pack is closed when it has reached this size in bytes.
+pub const PACK_BYTES: u64 = 16 * 1024 * 1024;
+/// More packs than this in one manifest, and the next release repacks.
+pub const MAX_PACKS: usize = 32;
+/// Most files in one release.
+pub const MAX_FILES: usize = 100_000;
+/// Largest single file, in bytes.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
+/// Largest index as JSON, in bytes: the most files at about 300 bytes each, with room.
+pub const MAX_INDEX_BYTES: u64 = 64 * 1024 * 1024;
+/// Largest manifest, in bytes (OCI distribution-spec asks registries for at least this).
+pub const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
+/// Longest path of a file within a release, in bytes.
+pub const MAX_PATH_BYTES: usize = 1024;
+
+/// The manifest as it is stored; its digest names the artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Manifest {
+    /// Always 2.
+    pub schema_version: u32,
+    /// Always [`MANIFEST_TYPE`].
+    pub media_type: String,
+    /// Always [`RELEASE_TYPE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifact_type: Option<String>,
+    /// The [`ReleaseConfig`].
+    pub config: Descriptor,
+    /// First the [`FileIndex`], then packs and blobs, in order of digest.
+    pub layers: Vec<Descriptor>,
+    /// Project and environment, for people; the config is what is checked.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// One blob of an artifact.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Descriptor {
+    /// What it is.
+    pub media_type: String,
+    /// Its content's digest.
+    pub digest: Digest,
+    /// Its size in bytes.
+    pub size: u64,
+    /// `org.opencontainers.image.title`, the name a generic client saves it under.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub annotations: BTreeMap<String, String>,
+}
+
+/// What a release is besides its files.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReleaseConfig {
+    /// Always 1.
+    pub version: u32,
+    /// The project it was made for. An edge refuses it for any other.
+    pub project: ProjectName,
+    /// The environment it was made for. An edge refuses it for any other.
+    pub environment: Environment,
+}
+
+/// Every file of a release by its path.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileIndex {
+    /// Always 1.
+    pub version: u32,
+    /// Path, with `/` between its parts and none at the start, to file.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+/// One file: what it is, and where its bytes lie.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileEntry {
+    /// Digest of its content.
+    pub digest: Digest,
+    /// Size of its content in bytes.
+    pub size: u64,
+    /// `Content-Type`, with charset where it has one.
+    pub media_type: String,
+    /// The layer that holds it.
+    pub pack: Digest,
+    /// Where it starts in that layer, in bytes.
+    pub offset: u64,
+    /// How many bytes of the layer it takes.
+    pub length: u64,
+    /// How those bytes encode it.
+    pub encoding: Encoding,
+}
+
+/// How a file is stored in a pack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Encoding {
+    /// As it is.
+    Identity,
+    /// One zstd frame (RFC 8878).
+    Zstd,
+}
+
+/// Why a path may not be in a release.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("path {path:?} {reason}")]
+pub struct InvalidPath {
+    /// The path.
+    pub path: String,
+    /// What is wrong with it.
+    pub reason: &'static str,
+}
+
+/// Checks a path of a release: relative, no empty, `.` or `..` part, no control character or backslash.
+///
+/// # Errors
+/// When the path is anything else.
+pub fn check_path(path: &str) -> Result<(), InvalidPath> {
+    let refused = |reason| Err(InvalidPath { path: path.chars().take(200).collect(), reason });
+    if path.len() > MAX_PATH_BYTES {
+        return refused("is longer than 1024 bytes");
+    }
+    if path.chars().any(|c| c.is_control() || c == '\\') {
+        return refused("has a control character or a backslash");
+    }
+    if path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+        return refused("has an empty part, `.` or `..`");
+    }
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! The records that travel from origin to edges, and which of two is newer.
+
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::HostPattern;
+use crate::id::{Digest, Epoch, Generation, Incarnation, RegionId, ReleaseId, SiteId};
+use crate::time::Timestamp;
+use crate::wire::Wire;
+
+/// A release as a record names it: its id, and the manifest that holds its files.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ReleaseRef {
+    /// The release.
+    pub release: ReleaseId,
+    /// Digest of its OCI manifest.
+    pub artifact: Digest,
+}
+
+/// A visitor group pinned to a release. Written by the canary issue; kept so that records need no new version.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pin {
+    /// What the visitor shows to be pinned.
+    pub label: String,
+    /// The release it gets.
+    pub release: ReleaseId,
+}
+
+/// No automatic deploys to this (site, region).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct Hold {
+    /// Why.
+    pub reason: String,
+    /// Since when.
+    pub since: Timestamp,
+}
+
+/// All that an edge of `region` needs to serve `site`: the only record a cutover writes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SiteRecord {
+    /// The site.
+    pub site: SiteId,
+    /// The region this record is for.
+    pub region: RegionId,
+    /// Term of the origin that wrote this generation.
+    pub epoch: Epoch,
+    /// Rises with every write.
+    pub generation: Generation,
+    /// The generation of the last cutover.
+    pub live_since: Generation,
+    /// What is served.
+    pub live: Option<ReleaseRef>,
+    /// What is being prepared.
+    pub candidate: Option<ReleaseRef>,
+    /// Share of visitors that the candidate gets, in percent.
+    pub weight: Option<u8>,
+    /// Releases kept warm to go back to, newest first.
+    pub previous: Vec<ReleaseRef>,
+    /// Visitors pinned to a release.
+    pub pins: Vec<Pin>,
+    /// An operator's override is in force, for this reason.
+    pub override_reason: Option<String>,
+    /// No automatic deploys here.
+    pub hold: Option<Hold>,
+    /// Bake ends at this time.
+    pub bake_until: Option<Timestamp>,
+    /// The site is gone: serve nothing, keep nothing.
+    pub removed: bool,
+}
+
+impl SiteRecord {
+    /// Releases that must stay on an edge's disk for this record: live, candidate, previous.
+    pub fn releases(&self) -> impl Iterator<Item = &ReleaseRef> {
+        self.live.iter().chain(&self.candidate).chain(&self.previous)
+    }
+}
+
+impl Wire for SiteRecord {
+    const WHAT: &'static str = "site record";
+}
+
+/// Where a host routes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostRecord {
+    /// The host, or the wildcard.
+    pub host: HostPattern,
+    /// Term of the origin that wrote this generation.
+    pub epoch: Epoch,
+    /// Rises with every write, also of the tombstone.
+    pub generation: Generation,
+    /// The site; none is a tombstone: the host routes nowhere any more.
+    pub site: Option<SiteId>,
+}
+
+impl Wire for HostRecord {
+    const WHAT: &'static str = "host record";
+}
+
+/// Who may write to a stream: every other write is conditional on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct TermRecord {
+    /// The leading origin's term.
+    pub epoch: Epoch,
+}
+
+impl Wire for TermRecord {
+    const WHAT: &'static str = "term record";
+}
+
+/// One stream at one sequence, whole: what an edge with no state starts from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Snapshot {
+    /// The stream's last sequence when this was made; repair starts after it.
+    pub at_sequence: u64,
+    /// When it was made.
+    pub at: Timestamp,
+    /// Every sealed record of the stream, as published.
+    pub records: Vec<Vec<u8>>,
+}
+
+impl Wire for Snapshot {
+    const WHAT: &'static str = "snapshot";
+    // A million hosts at about 200 bytes.
+    const MAX_BYTES: usize = 1024 * 1024 * 1024;
+}
+
+/// Sent every second per stream: how far it has come. Silence means staleness.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beacon {
+    /// The stream.
+    pub stream: String,
+    /// Its life.
+    pub incarnation: Incarnation,
+    /// The leading origin's term.
+    pub epoch: Epoch,
+    /// Its last sequence.
+    pub last_sequence: u64,
+    /// The newest snapshot's sequence, if there is one.
+    pub snapshot_sequence: Option<u64>,
+    /// Origin's clock.
+    pub at: Timestamp,
+}
+
+impl Wire for Beacon {
+    const WHAT: &'static str = "beacon";
+    const MAX_BYTES: usize = 4096;
+}
+
+/// What to do with a record that verified, given the one held for the same key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Take it.
+    Newer,
+    /// The one held, again: changes nothing, is answered with the same report.
+    Same,
+    /// Refused: lower generation or epoch.
+    Older,
+    /// Refused and alarmed: the same generation with other content.
+    Conflict,
+}
+
+/// Compares an incoming record's place with the held one's: generation first, then epoch and content.
+#[must_use]
+pub fn order(held: Option<(Epoch, Generation, &[u8])>, new: (Epoch, Generation, &[u8])) -> Order {
+    let Some((held_epoch, held_generation, held_body)) = held else {
+        return Order::Newer;
+    };
+    let (epoch, generation, body) = new;
+    if generation < held_generation || (generation > held_generation && epoch < held_epoch) {
+        Order::Older
+    } else if generation > held_generation {
+        Order::Newer
+    } else if body == held_body {
+        Order::Same
+    } else {
+        Order::Conflict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_replaces_only_what_is_older() {
+        let held = Some((Epoch(3), Generation(7), b"x".as_slice()));
+        let cases = [
+            ((Epoch(3), Generation(8), b"y".as_slice()), Order::Newer),
+            ((Epoch(4), Generation(8), b"y".as_slice()), Order::Newer),
+            ((Epoch(2), Generation(8), b"y".as_slice()), Order::Older),
+            ((Epoch(9), Generation(6), b"y".as_slice()), Order::Older),
+            ((Epoch(3), Generation(7), b"x".as_slice()), Order::Same),
+            ((Epoch(3), Generation(7), b"y".as_slice()), Order::Conflict),
+        ];
+        for (new, expected) in cases {
+            assert_eq!(order(held, new), expected, "{new:?}");
+        }
+        assert_eq!(order(None, (Epoch(0), Generation(0), b"")), Order::Newer);
+    }
+}

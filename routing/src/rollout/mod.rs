@@ -1,0 +1,146 @@
+//! One release to all regions in scope.
+//!
+//! ```text
+//!  Pending ──▶ Preparing ──all required edges prepared──▶ Prepared ──its wave is prepared──▶ Committing
+//!                 │ deadline, or an edge failed                                                │   │
+//!                 ▼                                                 all report and are proven  │   │ deadline
+//!              Aborted (nothing was live)                       Stable ◀── Baking ◀────────────┘   ▼
+//!                                                                             RolledBack ◀── RollingBack ──▶ RevertBlocked
+//! ```
+//!
+//! The machine owns the site's records while it runs: it alone writes them, each write a whole record
+//! at the next generation. It is level-triggered: late and repeated reports change nothing, and
+//! [`Rollout::resume`] issues the commands of the present state again.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{EdgeId, Epoch, Generation, RegionId, ReleaseId, RolloutId, SiteId};
+use crate::record::{ReleaseRef, SiteRecord};
+use crate::report::SiteReport;
+use crate::time::Timestamp;
+
+/// How a rollout ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    /// Every region in scope serves it.
+    Settled,
+    /// It was live somewhere and every region is back on the release before.
+    WentBack,
+    /// It ended before any visitor saw it.
+    Aborted,
+    /// A newer rollout of the site took over.
+    Superseded,
+    /// Regions are left that only a person can decide about.
+    NeedsOperator,
+}
+
+impl Outcome {
+    /// The exit code of a command that waited for it.
+    #[must_use]
+    pub const fn exit_code(self) -> u8 {
+        match self {
+            Self::Settled => 0,
+            Self::WentBack => 2,
+            Self::Aborted => 3,
+            Self::Superseded => 5,
+            Self::NeedsOperator => 6,
+        }
+    }
+}
+
+/// Why a rollout was started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kind {
+    /// A new deployment. Regions of a wave commit only when all of them are prepared.
+    Deploy,
+    /// Going back. Each region commits on its own, as soon as it can.
+    Rollback,
+}
+
+/// The edges of each region: who is registered, and who holds its lease.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Fleet {
+    /// By region.
+    pub regions: BTreeMap<RegionId, RegionFleet>,
+}
+
+/// The edges of one region.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionFleet {
+    /// Every edge that was admitted.
+    pub registered: BTreeSet<EdgeId>,
+    /// Those that hold their lease.
+    pub live: BTreeSet<EdgeId>,
+}
+
+/// What a rollout is to do in one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegionPlan {
+    /// The record as it stands; a blank one at generation 0 where there was none.
+    pub record: SiteRecord,
+    /// What to make live.
+    pub target: ReleaseRef,
+    /// The last release that settled here: where to go back to.
+    pub baseline: Option<ReleaseRef>,
+}
+
+/// What can happen.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// An edge said how it stands with the site.
+    Reported(SiteReport),
+    /// A request through an edge was answered by this release under this generation.
+    Proved {
+        /// The edge's region.
+        region: RegionId,
+        /// The edge.
+        edge: EdgeId,
+        /// The generation it answered under.
+        generation: Generation,
+        /// The release it answered with.
+        release: ReleaseId,
+    },
+    /// A newer rollout of the site takes over.
+    Superseded,
+    /// Time passed, or the fleet changed.
+    Tick,
+}
+
+/// What must be done. Writes, settlements and the end are saved in one transaction with the machine; the rest follows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Store this record and publish it.
+    Write(SiteRecord),
+    /// The release settled in the region.
+    Settle {
+        /// The region.
+        region: RegionId,
+        /// What settled.
+        release: ReleaseRef,
+        /// Under which generation.
+        generation: Generation,
+    },
+    /// Publish the region's record again, unchanged: edges answer with their report.
+    Republish {
+        /// The region.
+        region: RegionId,
+    },
+    /// Ask through the edge which release answers, until it is at least this generation; the answer is [`Event::Proved`].
+    Probe {
+        /// The edge's region.
+        region: RegionId,
+        /// The edge.
+        edge: EdgeId,
+        /// The generation to see.
+        generation: Generation,
+    },
+    /// The rollout is over.
+    Finish(Outcome),
+}
