@@ -30,7 +30,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact::Encoding;
 use crate::host::{Host, HostPattern};
-use crate::id::{BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId, RolloutId, SiteId};
+use crate::id::{
+    BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId,
+    RolloutId, SiteId,
+};
 use crate::record::Hold;
 use crate::rollout::Outcome;
 use crate::time::Timestamp;

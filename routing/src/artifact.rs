@@ -142,7 +142,12 @@ pub struct InvalidPath {
 /// # Errors
 /// When the path is anything else.
 pub fn check_path(path: &str) -> Result<(), InvalidPath> {
-    let refused = |reason| Err(InvalidPath { path: path.chars().take(200).collect(), reason });
+    let refused = |reason| {
+        Err(InvalidPath {
+            path: path.chars().take(200).collect(),
+            reason,
+        })
+    };
     if path.len() > MAX_PATH_BYTES {
         return refused("is longer than 1024 bytes");
     }

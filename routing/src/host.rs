@@ -11,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::id::InvalidId;
 
 const KIND: &str = "host";
-const RULE: &str = "use a DNS name of at most 253 bytes with labels of at most 63, letters, digits and -";
+const RULE: &str =
+    "use a DNS name of at most 253 bytes with labels of at most 63, letters, digits and -";
 
 /// A host: lower case, A-labels (RFC 5890), no port, no trailing dot.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -35,7 +36,9 @@ impl Host {
     /// Whether this is `base` or lies below it.
     #[must_use]
     pub fn is_within(&self, base: &Self) -> bool {
-        self.0.strip_suffix(base.as_str()).is_some_and(|head| head.is_empty() || head.ends_with('.'))
+        self.0
+            .strip_suffix(base.as_str())
+            .is_some_and(|head| head.is_empty() || head.ends_with('.'))
     }
 
     /// The host of a request's authority (RFC 9110 7.2): a port is dropped, as is one trailing dot.
@@ -44,7 +47,9 @@ impl Host {
     /// When it is no DNS name; addresses in brackets are none.
     pub fn from_authority(authority: &str) -> Result<Self, InvalidId> {
         let name = match authority.rsplit_once(':') {
-            Some((name, port)) if port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) => name,
+            Some((name, port)) if port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) => {
+                name
+            }
             Some(_) => return Err(InvalidId::new(KIND, authority, "the port is not a number")),
             None => authority,
         };
@@ -64,7 +69,11 @@ impl FromStr for Host {
             idna::domain_to_ascii(text).map_err(|_| refused())?
         };
         let legal = (1..=253).contains(&name.len()) && name.split('.').all(is_host_label);
-        if legal { Ok(Self(name)) } else { Err(refused()) }
+        if legal {
+            Ok(Self(name))
+        } else {
+            Err(refused())
+        }
     }
 }
 
@@ -120,7 +129,11 @@ impl FromStr for HostPattern {
     fn from_str(text: &str) -> Result<Self, InvalidId> {
         match text.strip_prefix("*.") {
             Some(suffix) if suffix.contains('.') => Ok(Self::Wildcard(suffix.parse()?)),
-            Some(_) => Err(InvalidId::new(KIND, text, "a wildcard needs at least two labels after `*.`")),
+            Some(_) => Err(InvalidId::new(
+                KIND,
+                text,
+                "a wildcard needs at least two labels after `*.`",
+            )),
             None => Ok(Self::Exact(text.parse()?)),
         }
     }
@@ -168,7 +181,10 @@ pub enum BaseHost<'a> {
 /// Reads a host under `base` by its shape; none for any other host.
 #[must_use]
 pub fn under_base<'a>(host: &'a Host, base: &Host) -> Option<BaseHost<'a>> {
-    let labels = host.as_str().strip_suffix(base.as_str())?.strip_suffix('.')?;
+    let labels = host
+        .as_str()
+        .strip_suffix(base.as_str())?
+        .strip_suffix('.')?;
     match labels.rsplit_once('.') {
         None => Some(BaseHost::Production(labels)),
         Some(("preview", project)) => Some(BaseHost::Preview(project)),
@@ -190,7 +206,9 @@ pub fn join(label: &str, parent: &Host) -> Result<Host, InvalidId> {
 /// One label of a host. An underscore is not legal in a host name (RFC 952, RFC 1123 2.1).
 fn is_host_label(label: &str) -> bool {
     (1..=63).contains(&label.len())
-        && label.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && label
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !label.starts_with('-')
         && !label.ends_with('-')
 }
@@ -211,14 +229,31 @@ mod tests {
         ] {
             assert_eq!(Host::from_authority(authority).unwrap().as_str(), host);
         }
-        for authority in ["", ".", "a..b", "[::1]:80", "a b", "a_b.example", "user@host", "host:80x", "-a.example", "x/y"] {
-            assert!(Host::from_authority(authority).is_err(), "{authority:?} was taken");
+        for authority in [
+            "",
+            ".",
+            "a..b",
+            "[::1]:80",
+            "a b",
+            "a_b.example",
+            "user@host",
+            "host:80x",
+            "-a.example",
+            "x/y",
+        ] {
+            assert!(
+                Host::from_authority(authority).is_err(),
+                "{authority:?} was taken"
+            );
         }
     }
 
     #[test]
     fn wildcards_need_two_labels_and_round_trip() {
-        assert_eq!("*.Example.com".parse::<HostPattern>().unwrap().to_string(), "*.example.com");
+        assert_eq!(
+            "*.Example.com".parse::<HostPattern>().unwrap().to_string(),
+            "*.example.com"
+        );
         for text in ["*", "*.", "*.com", "a.*.com", "*.*.com", "**.example.com"] {
             assert!(text.parse::<HostPattern>().is_err(), "{text:?} was taken");
         }
@@ -231,13 +266,25 @@ mod tests {
             let host: Host = text.parse().unwrap();
             under_base(&host, &base).map(|shape| alloc::format!("{shape:?}"))
         };
-        assert_eq!(read("shop.helix.localhost").unwrap(), "Production(\"shop\")");
-        assert_eq!(read("preview.shop.helix.localhost").unwrap(), "Preview(\"shop\")");
+        assert_eq!(
+            read("shop.helix.localhost").unwrap(),
+            "Production(\"shop\")"
+        );
+        assert_eq!(
+            read("preview.shop.helix.localhost").unwrap(),
+            "Preview(\"shop\")"
+        );
         assert_eq!(
             read("pr-7.preview.shop.helix.localhost").unwrap(),
             "PreviewLabel { label: \"pr-7\", project: \"shop\" }"
         );
-        for text in ["helix.localhost", "xhelix.localhost", "a.b.shop.helix.localhost", "a.b.preview.shop.helix.localhost", "example.com"] {
+        for text in [
+            "helix.localhost",
+            "xhelix.localhost",
+            "a.b.shop.helix.localhost",
+            "a.b.preview.shop.helix.localhost",
+            "example.com",
+        ] {
             assert_eq!(read(text), None, "{text}");
         }
     }

@@ -24,7 +24,11 @@ pub struct InvalidId {
 
 impl InvalidId {
     pub(crate) fn new(kind: &'static str, value: &str, rule: &'static str) -> Self {
-        Self { kind, value: value.chars().take(80).collect(), rule }
+        Self {
+            kind,
+            value: value.chars().take(80).collect(),
+            rule,
+        }
     }
 }
 
@@ -171,13 +175,23 @@ impl FromStr for Environment {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let refused = || InvalidId::new("environment", text, "use `production` or `preview/N` with N from 1 to 4294967295");
+        let refused = || {
+            InvalidId::new(
+                "environment",
+                text,
+                "use `production` or `preview/N` with N from 1 to 4294967295",
+            )
+        };
         match text.strip_prefix("preview/") {
             None if text == "production" => Ok(Self::Production),
             None => Err(refused()),
             Some(digits) => {
                 let number: u32 = digits.parse().map_err(|_| refused())?;
-                if number == 0 || number.to_string() != digits { Err(refused()) } else { Ok(Self::Preview(number)) }
+                if number == 0 || number.to_string() != digits {
+                    Err(refused())
+                } else {
+                    Ok(Self::Preview(number))
+                }
             }
         }
     }
@@ -220,9 +234,13 @@ impl FromStr for SiteId {
     type Err = InvalidId;
 
     fn from_str(text: &str) -> Result<Self, InvalidId> {
-        let (project, environment) =
-            text.split_once('/').ok_or_else(|| InvalidId::new("site", text, "a site is <project>/<environment>"))?;
-        Ok(Self { project: project.parse()?, environment: environment.parse()? })
+        let (project, environment) = text
+            .split_once('/')
+            .ok_or_else(|| InvalidId::new("site", text, "a site is <project>/<environment>"))?;
+        Ok(Self {
+            project: project.parse()?,
+            environment: environment.parse()?,
+        })
     }
 }
 
@@ -290,13 +308,16 @@ counter! {
 /// One DNS label (RFC 1035 2.3.1) of at most `max` bytes, lower case.
 fn is_label(text: &str, max: usize) -> bool {
     (1..=max).contains(&text.len())
-        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
         && !text.starts_with('-')
         && !text.ends_with('-')
 }
 
 fn is_lower_hex(text: &str) -> bool {
-    text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    text.bytes()
+        .all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 #[cfg(test)]
@@ -308,17 +329,35 @@ mod tests {
         for text in ["production", "preview/1", "preview/4294967295"] {
             assert_eq!(text.parse::<Environment>().unwrap().to_string(), text);
         }
-        for text in ["", "Production", "preview", "preview/", "preview/0", "preview/01", "preview/-1", "preview/4294967296", "staging"] {
+        for text in [
+            "",
+            "Production",
+            "preview",
+            "preview/",
+            "preview/0",
+            "preview/01",
+            "preview/-1",
+            "preview/4294967296",
+            "staging",
+        ] {
             assert!(text.parse::<Environment>().is_err(), "{text:?} was taken");
         }
     }
 
     #[test]
     fn project_names_are_one_label_and_leave_reserved_names_alone() {
-        for text in ["shop", "a", "shop-2", "a23456789012345678901234567890123456789x"] {
+        for text in [
+            "shop",
+            "a",
+            "shop-2",
+            "a23456789012345678901234567890123456789x",
+        ] {
             assert!(text.parse::<ProjectName>().is_ok(), "{text:?} was refused");
         }
-        for text in ["", "Shop", "-shop", "shop-", "2shop", "sh op", "shöp", "shop.x", "preview", "pr-4", "a/b", "../x"] {
+        for text in [
+            "", "Shop", "-shop", "shop-", "2shop", "sh op", "shöp", "shop.x", "preview", "pr-4",
+            "a/b", "../x",
+        ] {
             assert!(text.parse::<ProjectName>().is_err(), "{text:?} was taken");
         }
     }

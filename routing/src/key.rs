@@ -114,7 +114,10 @@ mod tests {
         assert_eq!(fra.beacon(), "edge.r.fra._head");
         assert_eq!(fra.snapshot_stream(), "OBJ_snap_r_fra");
         assert_eq!(Scope::Global.beacon(), "edge.g._head");
-        assert_eq!(site(&"shop/preview/42".parse().unwrap()), "cut.shop/preview/42");
+        assert_eq!(
+            site(&"shop/preview/42".parse().unwrap()),
+            "cut.shop/preview/42"
+        );
         assert!(host(&"www.example.com".parse().unwrap()).ends_with(".www=example=com"));
         assert!(host(&"*.example.com".parse().unwrap()).starts_with("w."));
     }

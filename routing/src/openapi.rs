@@ -17,4 +17,8 @@ macro_rules! text_schema {
     )*};
 }
 
-text_schema!(crate::id::Environment, crate::id::SiteId, crate::host::HostPattern);
+text_schema!(
+    crate::id::Environment,
+    crate::id::SiteId,
+    crate::host::HostPattern
+);

@@ -75,7 +75,10 @@ pub struct SiteRecord {
 impl SiteRecord {
     /// Releases that must stay on an edge's disk for this record: live, candidate, previous.
     pub fn releases(&self) -> impl Iterator<Item = &ReleaseRef> {
-        self.live.iter().chain(&self.candidate).chain(&self.previous)
+        self.live
+            .iter()
+            .chain(&self.candidate)
+            .chain(&self.previous)
     }
 }
 

@@ -76,5 +76,9 @@ pub fn open(bytes: &[u8]) -> Result<Unverified<'_>, WireError> {
         return Err(WireError::Malformed { what: Seal::WHAT });
     };
     let (signed, signature) = bytes.split_at(end);
-    Ok(Unverified { seal: Seal::decode(signed)?, signed, signature })
+    Ok(Unverified {
+        seal: Seal::decode(signed)?,
+        signed,
+        signature,
+    })
 }

@@ -62,11 +62,19 @@ pub trait Wire: Serialize + DeserializeOwned {
     fn decode(bytes: &[u8]) -> Result<Self, WireError> {
         let what = Self::WHAT;
         if bytes.len() > Self::MAX_BYTES {
-            return Err(WireError::TooLarge { what, size: bytes.len(), limit: Self::MAX_BYTES });
+            return Err(WireError::TooLarge {
+                what,
+                size: bytes.len(),
+                limit: Self::MAX_BYTES,
+            });
         }
         let (&found, body) = bytes.split_first().ok_or(WireError::Malformed { what })?;
         if found != Self::VERSION {
-            return Err(WireError::Version { what, found, newest: Self::VERSION });
+            return Err(WireError::Version {
+                what,
+                found,
+                newest: Self::VERSION,
+            });
         }
         match postcard::take_from_bytes(body) {
             Ok((value, [])) => Ok(value),
