@@ -13,15 +13,18 @@
 //! [`Rollout::resume`] issues the commands of the present state again.
 
 use alloc::collections::{BTreeMap, BTreeSet};
-use alloc::string::String;
-use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{EdgeId, Epoch, Generation, RegionId, ReleaseId, RolloutId, SiteId};
+use crate::id::{EdgeId, Generation, RegionId, ReleaseId};
 use crate::record::{ReleaseRef, SiteRecord};
 use crate::report::SiteReport;
-use crate::time::Timestamp;
+
+mod cutover;
+mod machine;
+
+pub use cutover::{COMMIT_DEADLINE, KEEP_PREVIOUS, NUDGE_INTERVAL, PREPARE_DEADLINE};
+pub use machine::{Order, Rollout, failure};
 
 /// How a rollout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,6 +92,8 @@ pub struct RegionPlan {
     pub target: ReleaseRef,
     /// The last release that settled here: where to go back to.
     pub baseline: Option<ReleaseRef>,
+    /// Size of the target in bytes: the prepare deadline grows with it.
+    pub bytes: u64,
 }
 
 /// What can happen.
@@ -115,6 +120,10 @@ pub enum Event {
 
 /// What must be done. Writes, settlements and the end are saved in one transaction with the machine; the rest follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a step gives a handful of commands, most of them writes"
+)]
 pub enum Command {
     /// Store this record and publish it.
     Write(SiteRecord),

@@ -1,0 +1,629 @@
+//! Pure. One region's part of a rollout, as origin sees it.
+//!
+//! A cutover only ever writes whole records at the next generation, and it counts an edge as done only
+//! for the boot that reported. What it does not do: wait for other regions, or decide what a failure here
+//! means elsewhere; that is [`super::Rollout`]'s.
+
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Command, Fleet, RegionFleet, RegionPlan};
+use crate::api::{PhaseName, RegionView};
+use crate::id::{BootId, EdgeId, Epoch, Generation, RegionId, ReleaseId};
+use crate::record::{ReleaseRef, SiteRecord};
+use crate::report::{CandidateState, SiteReport};
+use crate::time::Timestamp;
+
+/// A static release is fetched, verified and warm within this, plus what its size takes.
+pub const PREPARE_DEADLINE: Duration = Duration::from_secs(20);
+/// The slowest link that a prepare deadline allows for, in bytes a second.
+const SLOWEST_FETCH: u64 = 8 * 1024 * 1024;
+/// Edges that are prepared only have to write a small record and swap a pointer.
+pub const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
+/// How often edges that have not answered are asked again.
+pub const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
+/// Releases kept warm on every edge to go back to.
+pub const KEEP_PREVIOUS: usize = 20;
+
+/// One region's part of a rollout.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Cutover {
+    record: SiteRecord,
+    target: ReleaseRef,
+    baseline: Option<ReleaseRef>,
+    bytes: u64,
+    phase: Phase,
+    /// This rollout made its target live here.
+    moved: bool,
+    reason: Option<String>,
+}
+
+/// `-ing` phases own a deadline; the others are settled or wait for one that does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Phase {
+    Pending,
+    Preparing {
+        clock: Clock,
+        required: BTreeSet<EdgeId>,
+        prepared: BTreeMap<EdgeId, BootId>,
+    },
+    Committing(Proof),
+    Baking {
+        until: Timestamp,
+    },
+    Stable,
+    RollingBack(Proof),
+    RolledBack,
+    RevertBlocked,
+    Aborted,
+    Superseded,
+}
+
+/// When a phase ends, and when late edges are asked again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Clock {
+    until: Timestamp,
+    nudge: Timestamp,
+}
+
+/// Which edges have to show a new generation, and which have.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Proof {
+    clock: Clock,
+    required: BTreeSet<EdgeId>,
+    applied: BTreeSet<EdgeId>,
+    proven: BTreeSet<EdgeId>,
+}
+
+/// What a phase came to by itself, for the rollout to decide about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Turn {
+    /// Nothing to decide.
+    None,
+    /// It could not be prepared: nothing was live.
+    PrepareFailed,
+    /// It was committed and did not prove itself.
+    CommitFailed,
+}
+
+impl Clock {
+    fn new(now: Timestamp, deadline: Duration) -> Self {
+        Self {
+            until: now + deadline,
+            nudge: now + NUDGE_INTERVAL,
+        }
+    }
+
+    fn due(&self) -> Timestamp {
+        self.until.min(self.nudge)
+    }
+}
+
+impl Proof {
+    fn new(now: Timestamp, required: BTreeSet<EdgeId>) -> Self {
+        let clock = Clock::new(now, COMMIT_DEADLINE);
+        Self {
+            clock,
+            required,
+            applied: BTreeSet::new(),
+            proven: BTreeSet::new(),
+        }
+    }
+
+    /// An edge whose lease ended is stale, not a failure; but the set never becomes empty.
+    fn forget_gone(&mut self, fleet: &RegionFleet) {
+        let left: BTreeSet<EdgeId> = self
+            .required
+            .iter()
+            .filter(|edge| fleet.live.contains(*edge) || self.proven.contains(*edge))
+            .cloned()
+            .collect();
+        if !left.is_empty() {
+            self.required = left;
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.required.is_subset(&self.proven)
+    }
+
+    fn missing(&self) -> String {
+        names(self.required.difference(&self.proven))
+    }
+}
+
+impl Cutover {
+    pub(super) fn new(plan: RegionPlan) -> Self {
+        let RegionPlan {
+            record,
+            target,
+            baseline,
+            bytes,
+        } = plan;
+        Self {
+            record,
+            target,
+            baseline,
+            bytes,
+            phase: Phase::Pending,
+            moved: false,
+            reason: None,
+        }
+    }
+
+    pub(super) const fn record(&self) -> &SiteRecord {
+        &self.record
+    }
+
+    pub(super) const fn is_moved(&self) -> bool {
+        self.moved
+    }
+
+    /// Begins: prepares the target, or goes straight to what is left to do when it is live already.
+    pub(super) fn begin(
+        &mut self,
+        epoch: Epoch,
+        now: Timestamp,
+        fleet: &RegionFleet,
+        out: &mut Vec<Command>,
+    ) {
+        let is_live = self.record.live.as_ref() == Some(&self.target);
+        if is_live
+            && self.baseline.as_ref() == Some(&self.target)
+            && self.record.candidate.is_none()
+        {
+            self.phase = Phase::Stable;
+        } else if is_live {
+            // A superseded rollout committed it and did not get to prove it.
+            self.phase = Phase::Committing(Proof::new(now, plan_required(fleet)));
+            self.moved = true;
+            out.push(self.republish());
+        } else {
+            self.record.candidate = Some(self.target.clone());
+            self.write(epoch, out);
+            self.phase = Phase::Preparing {
+                clock: Clock::new(now, self.prepare_deadline()),
+                required: plan_required(fleet),
+                prepared: BTreeMap::new(),
+            };
+        }
+    }
+
+    fn prepare_deadline(&self) -> Duration {
+        PREPARE_DEADLINE + Duration::from_secs(self.bytes / SLOWEST_FETCH)
+    }
+
+    /// After a restart of origin: the present phase begins its deadline anew and asks its edges again.
+    pub(super) fn resume(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+        let prepare_deadline = self.prepare_deadline();
+        let generation = self.record.generation;
+        let region = self.record.region.clone();
+        match &mut self.phase {
+            Phase::Preparing { clock, .. } => *clock = Clock::new(now, prepare_deadline),
+            Phase::Committing(proof) | Phase::RollingBack(proof) => {
+                proof.clock = Clock::new(now, COMMIT_DEADLINE);
+                for edge in proof.applied.difference(&proof.proven) {
+                    out.push(Command::Probe {
+                        region: region.clone(),
+                        edge: edge.clone(),
+                        generation,
+                    });
+                }
+            }
+            Phase::Pending
+            | Phase::Baking { .. }
+            | Phase::Stable
+            | Phase::RolledBack
+            | Phase::RevertBlocked
+            | Phase::Aborted
+            | Phase::Superseded => return,
+        }
+        out.push(self.republish());
+    }
+
+    /// An edge said how it stands.
+    pub(super) fn report(&mut self, report: &SiteReport, out: &mut Vec<Command>) -> Turn {
+        if report.generation < self.record.generation {
+            return Turn::None;
+        }
+        let generation = self.record.generation;
+        let shown = self.shown().clone();
+        match &mut self.phase {
+            Phase::Preparing {
+                prepared, required, ..
+            } => {
+                let state = report
+                    .candidate
+                    .as_ref()
+                    .filter(|candidate| candidate.release == self.target.release);
+                match state.map(|candidate| &candidate.state) {
+                    Some(CandidateState::Prepared) => {
+                        prepared.insert(report.edge.clone(), report.boot.clone());
+                    }
+                    Some(CandidateState::Failed(reason)) if required.contains(&report.edge) => {
+                        self.reason = Some(format!("{}: {reason}", report.edge));
+                        return Turn::PrepareFailed;
+                    }
+                    // What an edge prepared in an earlier boot is void.
+                    Some(CandidateState::Preparing | CandidateState::Failed(_)) | None => {
+                        prepared.remove(&report.edge);
+                    }
+                }
+            }
+            Phase::Committing(proof) | Phase::RollingBack(proof) => {
+                let serves =
+                    report.serving >= generation && report.live.as_ref() == Some(&shown.release);
+                if serves
+                    && proof.required.contains(&report.edge)
+                    && proof.applied.insert(report.edge.clone())
+                {
+                    let (region, edge) = (report.region.clone(), report.edge.clone());
+                    out.push(Command::Probe {
+                        region,
+                        edge,
+                        generation,
+                    });
+                }
+            }
+            Phase::Pending
+            | Phase::Baking { .. }
+            | Phase::Stable
+            | Phase::RolledBack
+            | Phase::RevertBlocked
+            | Phase::Aborted
+            | Phase::Superseded => {}
+        }
+        Turn::None
+    }
+
+    /// A request through an edge was answered.
+    pub(super) fn proved(&mut self, edge: &EdgeId, generation: Generation, release: &ReleaseId) {
+        let fits = generation >= self.record.generation && *release == self.shown().release;
+        if let Phase::Committing(proof) | Phase::RollingBack(proof) = &mut self.phase
+            && fits
+            && proof.required.contains(edge)
+        {
+            proof.proven.insert(edge.clone());
+        }
+    }
+
+    /// What the present phase wants to see served.
+    fn shown(&self) -> &ReleaseRef {
+        match (&self.phase, &self.baseline) {
+            (Phase::RollingBack(_), Some(baseline)) => baseline,
+            _ => &self.target,
+        }
+    }
+
+    /// Time passed, or the fleet changed.
+    pub(super) fn tick(
+        &mut self,
+        now: Timestamp,
+        fleet: &RegionFleet,
+        out: &mut Vec<Command>,
+    ) -> Turn {
+        match &mut self.phase {
+            Phase::Preparing {
+                clock,
+                required,
+                prepared,
+            } => {
+                forget_gone(required, fleet);
+                if required.iter().any(|edge| !prepared.contains_key(edge)) && now >= clock.until {
+                    let late = names(required.iter().filter(|edge| !prepared.contains_key(*edge)));
+                    self.reason = Some(format!("not prepared within the deadline: {late}"));
+                    return Turn::PrepareFailed;
+                }
+                self.nudge(now, out);
+            }
+            Phase::Committing(proof) | Phase::RollingBack(proof) => {
+                proof.forget_gone(fleet);
+                if !proof.is_complete() && now >= proof.clock.until {
+                    self.reason = Some(format!(
+                        "not proven within the deadline: {}",
+                        proof.missing()
+                    ));
+                    return self.late();
+                }
+                self.nudge(now, out);
+            }
+            Phase::Pending
+            | Phase::Baking { .. }
+            | Phase::Stable
+            | Phase::RolledBack
+            | Phase::RevertBlocked
+            | Phase::Aborted
+            | Phase::Superseded => {}
+        }
+        Turn::None
+    }
+
+    /// A committed release that is not proven is the rollout's to decide about; a return that is not proven has nowhere to go.
+    fn late(&mut self) -> Turn {
+        if matches!(self.phase, Phase::RollingBack(_)) {
+            self.phase = Phase::RevertBlocked;
+            Turn::None
+        } else {
+            Turn::CommitFailed
+        }
+    }
+
+    fn nudge(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+        let republish = self.republish();
+        if let Phase::Preparing { clock, .. }
+        | Phase::Committing(Proof { clock, .. })
+        | Phase::RollingBack(Proof { clock, .. }) = &mut self.phase
+            && now >= clock.nudge
+        {
+            clock.nudge = now + NUDGE_INTERVAL;
+            out.push(republish);
+        }
+    }
+
+    /// Moves on when every required edge has done its part. Bakes come with metrics; until then one ends as it begins.
+    pub(super) fn settle(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+        match &self.phase {
+            Phase::Committing(proof) if proof.is_complete() => {
+                self.phase = Phase::Baking { until: now };
+                self.settle(now, out);
+            }
+            Phase::Baking { until } if now >= *until => {
+                self.phase = Phase::Stable;
+                out.push(Command::Settle {
+                    region: self.record.region.clone(),
+                    release: self.target.clone(),
+                    generation: self.record.generation,
+                });
+            }
+            Phase::RollingBack(proof) if proof.is_complete() => self.phase = Phase::RolledBack,
+            Phase::Pending
+            | Phase::Preparing { .. }
+            | Phase::Committing(_)
+            | Phase::Baking { .. }
+            | Phase::Stable
+            | Phase::RollingBack(_)
+            | Phase::RolledBack
+            | Phase::RevertBlocked
+            | Phase::Aborted
+            | Phase::Superseded => {}
+        }
+    }
+
+    /// Every required edge is prepared.
+    pub(super) fn is_prepared(&self) -> bool {
+        match &self.phase {
+            Phase::Preparing {
+                required, prepared, ..
+            } => required.iter().all(|edge| prepared.contains_key(edge)),
+            Phase::Pending
+            | Phase::Committing(_)
+            | Phase::Baking { .. }
+            | Phase::Stable
+            | Phase::RollingBack(_)
+            | Phase::RolledBack
+            | Phase::RevertBlocked
+            | Phase::Aborted
+            | Phase::Superseded => false,
+        }
+    }
+
+    pub(super) const fn is_preparing(&self) -> bool {
+        matches!(self.phase, Phase::Preparing { .. })
+    }
+
+    pub(super) const fn is_pending(&self) -> bool {
+        matches!(self.phase, Phase::Pending)
+    }
+
+    /// Nothing more will happen here.
+    pub(super) const fn is_over(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Stable
+                | Phase::RolledBack
+                | Phase::RevertBlocked
+                | Phase::Aborted
+                | Phase::Superseded
+        )
+    }
+
+    /// Makes the prepared target live: the commit point.
+    pub(super) fn commit(
+        &mut self,
+        epoch: Epoch,
+        now: Timestamp,
+        fleet: &RegionFleet,
+        out: &mut Vec<Command>,
+    ) {
+        let Phase::Preparing { prepared, .. } = &self.phase else {
+            return;
+        };
+        let ready: BTreeSet<EdgeId> = prepared.keys().cloned().collect();
+        let live: BTreeSet<EdgeId> = ready.intersection(&fleet.live).cloned().collect();
+        let required = if live.is_empty() { ready } else { live };
+        self.make_live(self.target.clone(), epoch, out);
+        self.moved = true;
+        self.phase = Phase::Committing(Proof::new(now, required));
+    }
+
+    /// Ends before anything was live: the candidate is dropped.
+    pub(super) fn abort(&mut self, epoch: Epoch, because: &str, out: &mut Vec<Command>) {
+        self.drop_candidate(epoch, out);
+        self.reason.get_or_insert_with(|| String::from(because));
+        self.phase = Phase::Aborted;
+    }
+
+    /// A newer rollout takes over: before the commit the candidate is dropped, after it the record stays as it is.
+    pub(super) fn supersede(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
+        if !self.is_over() {
+            self.drop_candidate(epoch, out);
+            self.phase = Phase::Superseded;
+        }
+    }
+
+    /// Goes back to the last settled release, at a higher generation; blocked when there is none.
+    pub(super) fn revert(
+        &mut self,
+        epoch: Epoch,
+        now: Timestamp,
+        fleet: &RegionFleet,
+        because: &str,
+        out: &mut Vec<Command>,
+    ) {
+        self.reason.get_or_insert_with(|| String::from(because));
+        match self.baseline.clone() {
+            Some(baseline) if baseline != self.target => {
+                self.make_live(baseline, epoch, out);
+                self.phase = Phase::RollingBack(Proof::new(now, plan_required(fleet)));
+            }
+            Some(_) | None => self.phase = Phase::RevertBlocked,
+        }
+    }
+
+    /// A rollback that failed has nothing safer to go to.
+    pub(super) fn block(&mut self) {
+        self.phase = Phase::RevertBlocked;
+    }
+
+    fn make_live(&mut self, release: ReleaseRef, epoch: Epoch, out: &mut Vec<Command>) {
+        let record = &mut self.record;
+        let before = record.live.replace(release.clone());
+        record.candidate = None;
+        record
+            .previous
+            .retain(|kept| *kept != release && Some(kept) != before.as_ref());
+        if let Some(before) = before.filter(|before| *before != release) {
+            record.previous.insert(0, before);
+        }
+        record.previous.truncate(KEEP_PREVIOUS);
+        record.live_since = record.generation.next();
+        self.write(epoch, out);
+    }
+
+    fn drop_candidate(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
+        if self.record.candidate.take().is_some() {
+            self.write(epoch, out);
+        }
+    }
+
+    fn write(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
+        self.record.generation = self.record.generation.next();
+        self.record.epoch = epoch;
+        out.push(Command::Write(self.record.clone()));
+    }
+
+    fn republish(&self) -> Command {
+        Command::Republish {
+            region: self.record.region.clone(),
+        }
+    }
+
+    pub(super) fn deadline(&self) -> Option<Timestamp> {
+        match &self.phase {
+            Phase::Preparing { clock, .. } => Some(clock.due()),
+            Phase::Committing(proof) | Phase::RollingBack(proof) => Some(proof.clock.due()),
+            Phase::Baking { until } => Some(*until),
+            Phase::Pending
+            | Phase::Stable
+            | Phase::RolledBack
+            | Phase::RevertBlocked
+            | Phase::Aborted
+            | Phase::Superseded => None,
+        }
+    }
+
+    pub(super) fn phase_name(&self) -> PhaseName {
+        match &self.phase {
+            Phase::Pending => PhaseName::Pending,
+            Phase::Preparing { .. } if self.is_prepared() => PhaseName::Prepared,
+            Phase::Preparing { .. } => PhaseName::Preparing,
+            Phase::Committing(_) => PhaseName::Committing,
+            Phase::Baking { .. } => PhaseName::Baking,
+            Phase::Stable => PhaseName::Stable,
+            Phase::RollingBack(_) => PhaseName::RollingBack,
+            Phase::RolledBack => PhaseName::RolledBack,
+            Phase::RevertBlocked => PhaseName::RevertBlocked,
+            Phase::Aborted => PhaseName::Aborted,
+            Phase::Superseded => PhaseName::Superseded,
+        }
+    }
+
+    pub(super) fn view(&self, region: &RegionId) -> RegionView {
+        let (required, done): (Vec<EdgeId>, Vec<EdgeId>) = match &self.phase {
+            Phase::Preparing {
+                required, prepared, ..
+            } => (
+                required.iter().cloned().collect(),
+                required
+                    .iter()
+                    .filter(|edge| prepared.contains_key(*edge))
+                    .cloned()
+                    .collect(),
+            ),
+            Phase::Committing(proof) | Phase::RollingBack(proof) => (
+                proof.required.iter().cloned().collect(),
+                proof.proven.iter().cloned().collect(),
+            ),
+            Phase::Pending
+            | Phase::Baking { .. }
+            | Phase::Stable
+            | Phase::RolledBack
+            | Phase::RevertBlocked
+            | Phase::Aborted
+            | Phase::Superseded => (Vec::new(), Vec::new()),
+        };
+        RegionView {
+            region: region.clone(),
+            release: self.target.release.clone(),
+            phase: self.phase_name(),
+            generation: self.record.generation,
+            required,
+            done,
+            reason: self.reason.clone(),
+        }
+    }
+}
+
+/// The edges a phase waits for: those that are live, if they are at least half of the registered ones. Fewer, and the
+/// phase waits for all of them, so that it can only end by their return or by its deadline.
+fn plan_required(fleet: &RegionFleet) -> BTreeSet<EdgeId> {
+    if is_quorum(&fleet.live, fleet) {
+        fleet.live.clone()
+    } else {
+        fleet.registered.clone()
+    }
+}
+
+fn forget_gone(required: &mut BTreeSet<EdgeId>, fleet: &RegionFleet) {
+    let left: BTreeSet<EdgeId> = required.intersection(&fleet.live).cloned().collect();
+    if is_quorum(&left, fleet) {
+        *required = left;
+    }
+}
+
+fn is_quorum(edges: &BTreeSet<EdgeId>, fleet: &RegionFleet) -> bool {
+    !edges.is_empty() && edges.len() * 2 >= fleet.registered.len()
+}
+
+fn names<'a>(edges: impl Iterator<Item = &'a EdgeId>) -> String {
+    let names: Vec<&str> = edges.map(EdgeId::as_str).collect();
+    if names.is_empty() {
+        String::from("the region has no edges")
+    } else {
+        names.join(", ")
+    }
+}
+
+/// The fleet of `region`; empty for one that origin does not know.
+pub(super) fn region_fleet<'a>(
+    fleet: &'a Fleet,
+    region: &RegionId,
+    none: &'a RegionFleet,
+) -> &'a RegionFleet {
+    fleet.regions.get(region).unwrap_or(none)
+}
