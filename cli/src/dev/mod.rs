@@ -1,0 +1,4 @@
+#[cfg(test)]
+mod nats_attacks;
+mod nats_config;
+mod programs;
