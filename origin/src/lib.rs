@@ -4,4 +4,5 @@
 //! one transaction. It serves no visitor and depends on no edge to be there.
 #![warn(missing_docs)]
 
+pub mod artifact;
 pub mod store;

@@ -1,0 +1,76 @@
+//! Artifacts: what was uploaded, the releases made of it, and the OCI image layout that holds both.
+//!
+//! ```text
+//! packs, blobs ──verify every digest──▶ contents ──make──▶ release: config, index, packs, manifest
+//! ```
+//!
+//! Invariant: a blob is in the layout only under the digest of its bytes, and a content is in SQL
+//! only after its decoded bytes were hashed. It decides nothing about where a release is live.
+//!
+//! The provenance of a release will be a referrer of its manifest: one more manifest in the layout
+//! whose `subject` is the release's, listed by [`crate::registry`]'s referrers answer.
+
+pub mod content;
+pub mod layout;
+pub mod layering;
+pub mod media_type;
+pub mod pack;
+pub mod partial;
+pub mod release;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+
+pub use layout::{Layout, LayoutError};
+
+use crate::store::Store;
+
+/// Packs verified at one time. Each holds its request in memory, at most [`pack::MAX_REQUEST_BYTES`].
+const PACKS_AT_ONCE: usize = 2;
+/// Releases made at one time: each holds an index of up to [`helix_routing::artifact::MAX_FILES`] files.
+const RELEASES_AT_ONCE: usize = 2;
+/// A partial upload that nobody went on with for this long is removed.
+pub const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The artifact store of this origin. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Artifacts {
+    store: Store,
+    layout: Layout,
+    partials: partial::Partials,
+    packing: Arc<Semaphore>,
+    making: Arc<Semaphore>,
+    project_bytes: u64,
+}
+
+impl Artifacts {
+    /// Opens the layout and the partial uploads below `data_dir`. A project may hold `project_bytes`.
+    ///
+    /// # Errors
+    /// When the folders cannot be made.
+    pub fn open(store: Store, data_dir: &Path, project_bytes: u64) -> Result<Self, LayoutError> {
+        Ok(Self {
+            store,
+            layout: Layout::open(&data_dir.join("registry"))?,
+            partials: partial::Partials::open(&data_dir.join("uploads"))?,
+            packing: Arc::new(Semaphore::new(PACKS_AT_ONCE)),
+            making: Arc::new(Semaphore::new(RELEASES_AT_ONCE)),
+            project_bytes,
+        })
+    }
+
+    /// The blobs on disk.
+    #[must_use]
+    pub const fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// The uploads that have not all arrived.
+    #[must_use]
+    pub const fn partials(&self) -> &partial::Partials {
+        &self.partials
+    }
+}

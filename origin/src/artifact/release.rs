@@ -1,0 +1,492 @@
+//! Making a release of uploaded contents: its index, config and manifest, and its row in SQL.
+//!
+//! Invariant: a release is its paths, contents and types in one site. Made again of the same, by
+//! anyone, at any time, it has the same id, and while it is kept the same manifest. How its
+//! contents are packed is no part of it.
+//!
+//! The id is the first 20 hex digits of SHA-256 over these lines, each ended by a line feed:
+//!
+//! ```text
+//! helixstack.release.v1
+//! <digest of the config: project and environment>
+//! <digest over the files: path, content, type>
+//! env none          until there are env revisions
+//! routes none       until there are route tables
+//! health default    until there are health policies
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use helix_routing::api::NewFile;
+use helix_routing::artifact::{
+    BLOB_TYPE, CONFIG_TYPE, Descriptor, FileEntry, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE, MAX_FILES,
+    MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PACK_BYTES, PACK_TYPE, RELEASE_TYPE, ReleaseConfig, check_path,
+};
+use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
+use helix_routing::record::ReleaseRef;
+use helix_service::clock;
+use helix_service::digest::{Sha256, sha256};
+
+use super::content::{Places, blocking, insert_blob, move_contents, places};
+use super::layering::{Packs, regroup};
+use super::media_type::media_type;
+use super::pack::Pack;
+use super::{Artifacts, Layout, LayoutError};
+use crate::store::{StoreError, Tx, id, millis, number};
+
+/// Missing contents that an error lists.
+const MISSING_LISTED: usize = 20;
+/// Level the index is compressed with: it is fetched by every edge, and made once.
+const INDEX_LEVEL: i32 = 6;
+/// What generic OCI clients save a layer as.
+const TITLE: &str = "org.opencontainers.image.title";
+const PROJECT: &str = "dev.helixstack.project";
+const ENVIRONMENT: &str = "dev.helixstack.environment";
+
+/// A release could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError {
+    /// A path is not legal.
+    #[error(transparent)]
+    Path(#[from] InvalidPath),
+    /// A path is there twice.
+    #[error("path {path:?} is there twice")]
+    Twice {
+        /// The path.
+        path: String,
+    },
+    /// A path is a file and also a folder of another.
+    #[error("path {path:?} is both a file and a folder")]
+    Folder {
+        /// The path.
+        path: String,
+    },
+    /// No files.
+    #[error("a release needs at least one file")]
+    Empty,
+    /// More files, or more layers, than a release may have.
+    #[error("the release is too large: {what}")]
+    TooLarge {
+        /// What is too many, and the limit.
+        what: String,
+    },
+    /// Not everything was uploaded.
+    #[error("{} contents are not uploaded", digests.len())]
+    Missing {
+        /// All of them.
+        digests: Vec<Digest>,
+    },
+    /// A file's size is not its content's.
+    #[error("file {path:?} is said to have {said} bytes; its content has {found}")]
+    Size {
+        /// The file.
+        path: String,
+        /// The size it was named with.
+        said: u64,
+        /// The size of its content.
+        found: u64,
+    },
+    /// The disk refused.
+    #[error(transparent)]
+    Layout(#[from] LayoutError),
+    /// The database refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl MakeError {
+    /// The first missing contents, for a person.
+    #[must_use]
+    pub fn missing(digests: &[Digest]) -> String {
+        let listed: Vec<&str> = digests.iter().take(MISSING_LISTED).map(Digest::as_str).collect();
+        let more = digests.len().saturating_sub(MISSING_LISTED);
+        if more == 0 { listed.join(", ") } else { format!("{} and {more} more", listed.join(", ")) }
+    }
+}
+
+/// The files of a release, checked.
+#[derive(Debug)]
+struct Files(BTreeMap<String, (Digest, u64, &'static str)>);
+
+/// The blobs that describe a release, and what it is made of.
+#[derive(Debug)]
+struct Written {
+    manifest: Digest,
+    /// Every blob: manifest, config, index, packs; with its type and size.
+    blobs: BTreeMap<Digest, (&'static str, u64)>,
+}
+
+impl Artifacts {
+    /// Makes the release of `files`, or finds it.
+    ///
+    /// # Errors
+    /// When it is not legal, contents are missing, or it cannot be stored.
+    pub async fn make_release(&self, site: &SiteId, files: Vec<NewFile>) -> Result<ReleaseRef, MakeError> {
+        let _permit = self.making.acquire().await.expect("the semaphore is never closed");
+        let files = Files::check(files)?;
+        let config = config_bytes(site);
+        let content = files.content();
+        let release = release_id(&sha256(&config), &content);
+        if let Some(artifact) = self.kept(site, &release).await? {
+            return Ok(ReleaseRef { release, artifact });
+        }
+        let mut places = places(&self.store, &site.project, files.0.values().map(|(digest, ..)| digest)).await?;
+        files.compare(&places)?;
+        let mut sizes = self.pack_sizes(&site.project, &places).await?;
+        self.repack(&site.project, &mut places, &mut sizes).await?;
+        let totals = files.totals();
+        let (layout, site_id) = (self.layout.clone(), site.clone());
+        let written = blocking(move || write(&layout, &site_id, &files, &places, &sizes, &config)).await?;
+        let made = ReleaseRef { release, artifact: written.manifest.clone() };
+        self.record(site, &made, &content, &written, totals).await?;
+        Ok(made)
+    }
+
+    /// The manifest of a release that is kept.
+    async fn kept(&self, site: &SiteId, release: &ReleaseId) -> Result<Option<Digest>, StoreError> {
+        let artifact: Option<String> =
+            sqlx::query_scalar("SELECT artifact FROM releases WHERE site = $1 AND release_id = $2 AND collected IS NULL")
+                .bind(site.to_string())
+                .bind(release.as_str())
+                .fetch_optional(self.store.reader())
+                .await?;
+        artifact.map(|artifact| id(&artifact)).transpose()
+    }
+
+    /// Size of each blob in use, by whether it is a pack.
+    async fn pack_sizes(&self, project: &ProjectName, places: &Places) -> Result<Sizes, StoreError> {
+        let rows: Vec<(String, String, i64)> =
+            sqlx::query_as("SELECT digest, media_type, size FROM packs WHERE project = $1 AND media_type IN ($2, $3)")
+                .bind(project.as_str())
+                .bind(PACK_TYPE)
+                .bind(BLOB_TYPE)
+                .fetch_all(self.store.reader())
+                .await?;
+        let used: BTreeSet<&str> = places.values().map(|place| place.pack.as_str()).collect();
+        let mut sizes = Sizes::default();
+        for (digest, media_type, size) in rows.into_iter().filter(|(digest, ..)| used.contains(digest.as_str())) {
+            let size = crate::store::count(size, "packs.size")?;
+            let kind = if media_type == PACK_TYPE { &mut sizes.packs } else { &mut sizes.blobs };
+            kind.insert(id(&digest)?, size);
+        }
+        Ok(sizes)
+    }
+
+    /// Merges worn packs, if there are any; what they hold is then found in the new ones, also by later releases.
+    async fn repack(&self, project: &ProjectName, places: &mut Places, sizes: &mut Sizes) -> Result<(), MakeError> {
+        for group in regroup(&Packs { places, sizes: &sizes.packs }) {
+            let layout = self.layout.clone();
+            let parts: Vec<_> = group.into_iter().map(|digest| (places[&digest].clone(), digest)).collect();
+            let (blob, pack) = blocking(move || merge(&layout, parts)).await?;
+            let size = pack.bytes.len() as u64;
+            let mut tx = self.store.write().await?;
+            insert_blob(&mut tx, project, &blob, PACK_TYPE, size).await?;
+            move_contents(&mut tx, project, &blob, &pack.contents).await?;
+            tx.commit().await?;
+            tracing::info!(%project, pack = %blob, contents = pack.contents.len(), bytes = size, "packs merged");
+            sizes.packs.insert(blob.clone(), size);
+            for packed in pack.contents {
+                let place = places.get_mut(&packed.digest).expect("it was moved from here");
+                place.pack = blob.clone();
+                place.offset = packed.offset;
+            }
+        }
+        Ok(())
+    }
+
+    async fn record(
+        &self,
+        site: &SiteId,
+        made: &ReleaseRef,
+        content: &Digest,
+        written: &Written,
+        (files, bytes): (u64, u64),
+    ) -> Result<(), MakeError> {
+        let mut tx = self.store.write().await?;
+        let now = millis(clock::now());
+        make_site(&mut tx, site).await?;
+        sqlx::query(
+            "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes)
+             VALUES ($1, $2, $3, $4, $5, $6, $7)
+             ON CONFLICT (site, release_id) DO UPDATE SET artifact = excluded.artifact, collected = NULL",
+        )
+        .bind(site.to_string())
+        .bind(made.release.as_str())
+        .bind(made.artifact.as_str())
+        .bind(content.as_str())
+        .bind(now)
+        .bind(number(files))
+        .bind(number(bytes))
+        .execute(&mut *tx)
+        .await
+        .map_err(StoreError::from)?;
+        record_blobs(&mut tx, site, &made.release, written).await?;
+        tx.commit().await?;
+        tracing::info!(%site, release = %made.release, artifact = %made.artifact, files, bytes, "release made");
+        Ok(())
+    }
+}
+
+/// Sizes of the blobs a release uses.
+#[derive(Debug, Default)]
+struct Sizes {
+    packs: BTreeMap<Digest, u64>,
+    blobs: BTreeMap<Digest, u64>,
+}
+
+/// Makes the site's row if there is none; one that was closed is open again.
+///
+/// # Errors
+/// When the database fails.
+pub async fn make_site(tx: &mut Tx, site: &SiteId) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO sites (site, project, created) VALUES ($1, $2, $3)
+         ON CONFLICT (site) DO UPDATE SET closed = NULL",
+    )
+    .bind(site.to_string())
+    .bind(site.project.as_str())
+    .bind(millis(clock::now()))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Notes the blobs of the release. A pack that was collected since it was looked up makes the release fail.
+async fn record_blobs(tx: &mut Tx, site: &SiteId, release: &ReleaseId, written: &Written) -> Result<(), MakeError> {
+    sqlx::query("DELETE FROM release_packs WHERE site = $1 AND release_id = $2")
+        .bind(site.to_string())
+        .bind(release.as_str())
+        .execute(&mut **tx)
+        .await
+        .map_err(StoreError::from)?;
+    for (digest, (media_type, size)) in &written.blobs {
+        if matches!(*media_type, PACK_TYPE | BLOB_TYPE) {
+            let there: Option<i64> = sqlx::query_scalar("SELECT size FROM packs WHERE project = $1 AND digest = $2")
+                .bind(site.project.as_str())
+                .bind(digest.as_str())
+                .fetch_optional(&mut **tx)
+                .await
+                .map_err(StoreError::from)?;
+            if there.is_none() {
+                return Err(MakeError::Missing { digests: vec![digest.clone()] });
+            }
+        } else {
+            insert_blob(tx, &site.project, digest, media_type, *size).await?;
+        }
+        sqlx::query("INSERT INTO release_packs (site, release_id, digest) VALUES ($1, $2, $3)")
+            .bind(site.to_string())
+            .bind(release.as_str())
+            .bind(digest.as_str())
+            .execute(&mut **tx)
+            .await
+            .map_err(StoreError::from)?;
+    }
+    Ok(())
+}
+
+impl Files {
+    fn check(files: Vec<NewFile>) -> Result<Self, MakeError> {
+        if files.is_empty() {
+            return Err(MakeError::Empty);
+        }
+        if files.len() > MAX_FILES {
+            return Err(MakeError::TooLarge { what: format!("{} files, at most {MAX_FILES}", files.len()) });
+        }
+        let mut checked = BTreeMap::new();
+        for NewFile { path, digest, size } in files {
+            check_path(&path)?;
+            let media_type = media_type(&path);
+            if checked.contains_key(&path) {
+                return Err(MakeError::Twice { path });
+            }
+            checked.insert(path, (digest, size, media_type));
+        }
+        // `a` sorts before `a/…`, though not always right before it.
+        for path in checked.keys() {
+            let first_within = format!("{path}/");
+            if checked.range(first_within.clone()..).next().is_some_and(|(next, _)| next.starts_with(&first_within)) {
+                return Err(MakeError::Folder { path: path.clone() });
+            }
+        }
+        Ok(Self(checked))
+    }
+
+    /// Digest over paths, contents and types. A path has no line feed, so lines cannot be confused.
+    fn content(&self) -> Digest {
+        let mut sum = Sha256::new();
+        for (path, (digest, _, media_type)) in &self.0 {
+            sum.update(format!("{digest} {media_type}\t{path}\n").as_bytes());
+        }
+        sum.finish()
+    }
+
+    fn compare(&self, places: &Places) -> Result<(), MakeError> {
+        let missing: BTreeSet<&Digest> =
+            self.0.values().map(|(digest, ..)| digest).filter(|digest| !places.contains_key(*digest)).collect();
+        if !missing.is_empty() {
+            return Err(MakeError::Missing { digests: missing.into_iter().cloned().collect() });
+        }
+        for (path, (digest, said, _)) in &self.0 {
+            let found = places[digest].size;
+            if *said != found {
+                return Err(MakeError::Size { path: path.clone(), said: *said, found });
+            }
+        }
+        Ok(())
+    }
+
+    fn totals(&self) -> (u64, u64) {
+        (self.0.len() as u64, self.0.values().map(|(_, size, _)| size).sum())
+    }
+
+    fn index(&self, places: &Places) -> FileIndex {
+        let entry = |(digest, size, media_type): &(Digest, u64, &str)| {
+            let place = &places[digest];
+            FileEntry {
+                digest: digest.clone(),
+                size: *size,
+                media_type: (*media_type).to_owned(),
+                pack: place.pack.clone(),
+                offset: place.offset,
+                length: place.length,
+                encoding: place.encoding,
+            }
+        };
+        FileIndex { version: 1, files: self.0.iter().map(|(path, file)| (path.clone(), entry(file))).collect() }
+    }
+}
+
+fn config_bytes(site: &SiteId) -> Vec<u8> {
+    let config = ReleaseConfig { version: 1, project: site.project.clone(), environment: site.environment };
+    serde_json::to_vec(&config).expect("plain data with text keys always encodes")
+}
+
+fn release_id(config: &Digest, content: &Digest) -> ReleaseId {
+    let lines = format!("helixstack.release.v1\n{config}\n{content}\nenv none\nroutes none\nhealth default\n");
+    sha256(lines.as_bytes()).hex()[..20].parse().expect("20 hex digits are a release id")
+}
+
+/// Reads the encoded contents from where they lie into one new pack. They were verified when they came in.
+fn merge(layout: &Layout, parts: Vec<(super::content::Place, Digest)>) -> Result<(Digest, Pack), LayoutError> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut pack = Pack::default();
+    let mut open: Option<(Digest, std::fs::File)> = None;
+    for (place, digest) in parts {
+        let read_failed = |source| LayoutError::Read { digest: place.pack.clone(), source };
+        let mut file = match open.take() {
+            Some((held, file)) if held == place.pack => file,
+            _ => std::fs::File::open(layout.path(&place.pack)).map_err(read_failed)?,
+        };
+        let length = usize::try_from(place.length.min(PACK_BYTES)).expect("a pack fits in memory");
+        let mut encoded = vec![0; length];
+        file.seek(SeekFrom::Start(place.offset)).map_err(read_failed)?;
+        file.read_exact(&mut encoded).map_err(read_failed)?;
+        pack.push(digest, place.size, place.encoding, &encoded);
+        open = Some((place.pack, file));
+    }
+    let blob = layout.put(&pack.bytes)?;
+    Ok((blob, pack))
+}
+
+fn write(
+    layout: &Layout,
+    site: &SiteId,
+    files: &Files,
+    places: &Places,
+    sizes: &Sizes,
+    config: &[u8],
+) -> Result<Written, MakeError> {
+    let index = serde_json::to_vec(&files.index(places)).expect("plain data with text keys always encodes");
+    if index.len() as u64 > MAX_INDEX_BYTES {
+        return Err(MakeError::TooLarge { what: format!("an index of {} bytes, at most {MAX_INDEX_BYTES}", index.len()) });
+    }
+    let index = zstd::bulk::compress(&index, INDEX_LEVEL)
+        .map_err(|source| LayoutError::Store { path: "index".into(), source })?;
+    let manifest = manifest(site, &index, places, sizes, config);
+    let bytes = serde_json::to_vec(&manifest).expect("plain data with text keys always encodes");
+    if bytes.len() > MAX_MANIFEST_BYTES {
+        return Err(MakeError::TooLarge { what: format!("{} layers do not fit a manifest", manifest.layers.len()) });
+    }
+    layout.put(config)?;
+    layout.put(&index)?;
+    let digest = layout.put(&bytes)?;
+    let mut blobs = BTreeMap::from([(digest.clone(), (MANIFEST_TYPE, bytes.len() as u64))]);
+    for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+        let media_type = [INDEX_TYPE, PACK_TYPE, BLOB_TYPE].into_iter().find(|known| *known == descriptor.media_type);
+        blobs.insert(descriptor.digest.clone(), (media_type.unwrap_or(CONFIG_TYPE), descriptor.size));
+    }
+    Ok(Written { manifest: digest, blobs })
+}
+
+fn manifest(site: &SiteId, index: &[u8], places: &Places, sizes: &Sizes, config: &[u8]) -> Manifest {
+    let used: BTreeSet<&Digest> = places.values().map(|place| &place.pack).collect();
+    let mut layers = vec![described(INDEX_TYPE, sha256(index), index.len() as u64, "index.json.zst".to_owned())];
+    for pack in used {
+        let short = &pack.hex()[..12];
+        layers.push(match sizes.packs.get(pack) {
+            Some(size) => described(PACK_TYPE, pack.clone(), *size, format!("pack-{short}")),
+            None => described(BLOB_TYPE, pack.clone(), sizes.blobs.get(pack).copied().unwrap_or(0), format!("blob-{short}")),
+        });
+    }
+    Manifest {
+        schema_version: 2,
+        media_type: MANIFEST_TYPE.to_owned(),
+        artifact_type: Some(RELEASE_TYPE.to_owned()),
+        config: Descriptor {
+            media_type: CONFIG_TYPE.to_owned(),
+            digest: sha256(config),
+            size: config.len() as u64,
+            annotations: BTreeMap::new(),
+        },
+        layers,
+        annotations: BTreeMap::from([
+            (PROJECT.to_owned(), site.project.to_string()),
+            (ENVIRONMENT.to_owned(), site.environment.to_string()),
+        ]),
+    }
+}
+
+fn described(media_type: &str, digest: Digest, size: u64, title: String) -> Descriptor {
+    let annotations = BTreeMap::from([(TITLE.to_owned(), title)]);
+    Descriptor { media_type: media_type.to_owned(), digest, size, annotations }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, content: &str) -> NewFile {
+        NewFile { path: path.to_owned(), digest: sha256(content.as_bytes()), size: content.len() as u64 }
+    }
+
+    #[test]
+    fn the_same_files_in_the_same_site_are_the_same_release() {
+        let id_of = |site: &str, files: Vec<NewFile>| {
+            let config = config_bytes(&site.parse().unwrap());
+            release_id(&sha256(&config), &Files::check(files).unwrap().content())
+        };
+        let one = id_of("shop/production", vec![file("a", "1"), file("b", "2")]);
+        assert_eq!(id_of("shop/production", vec![file("b", "2"), file("a", "1")]), one);
+        assert_ne!(id_of("shop/preview/1", vec![file("a", "1"), file("b", "2")]), one);
+        assert_ne!(id_of("shop/production", vec![file("a", "1"), file("b", "1")]), one);
+        assert_ne!(id_of("shop/production", vec![file("a", "1"), file("c", "2")]), one);
+    }
+
+    #[test]
+    fn lists_of_files_that_cannot_be_served_are_refused() {
+        let refused = |files: Vec<NewFile>| Files::check(files).unwrap_err();
+        assert!(matches!(refused(vec![]), MakeError::Empty));
+        assert!(matches!(refused(vec![file("../x", "")]), MakeError::Path(_)));
+        assert!(matches!(refused(vec![file("a", "1"), file("a", "2")]), MakeError::Twice { .. }));
+        assert!(matches!(refused(vec![file("a", "1"), file("a-b", "1"), file("a/b", "2")]), MakeError::Folder { .. }));
+        assert!(Files::check(vec![file("a", "1"), file("A", "2"), file("a.b", "2")]).is_ok());
+    }
+
+    #[test]
+    fn twenty_missing_contents_are_named_and_the_rest_counted() {
+        let digests: Vec<Digest> = (0..25_u8).map(|n| sha256(&[n])).collect();
+        let text = MakeError::missing(&digests);
+        assert_eq!(text.matches("sha256:").count(), 20);
+        assert!(text.ends_with("and 5 more"));
+    }
+}
