@@ -18,15 +18,34 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// Everything that `routing` may use: data types and parsers that work without `std`.
-const ROUTING_MAY_USE: &[&str] = &["hashbrown", "idna", "postcard", "serde", "thiserror", "utoipa"];
+const ROUTING_MAY_USE: &[&str] = &[
+    "hashbrown",
+    "idna",
+    "postcard",
+    "serde",
+    "thiserror",
+    "utoipa",
+];
 
 /// Crates that stay behind one door: the name's start, and who may use it.
 const DOORS: &[(&str, &[&str])] = &[
-    ("async-nats", &["helix-service", "helix-edge", "helix-origin", "helix-tests", "helix-bench"]),
+    (
+        "async-nats",
+        &[
+            "helix-service",
+            "helix-edge",
+            "helix-origin",
+            "helix-tests",
+            "helix-bench",
+        ],
+    ),
     ("pingora", &["helix-edge"]),
     ("sqlx", &["helix-origin"]),
     ("axum", &["helix-origin", "helix-edge"]),
-    ("clap", &["helix-cli", "helix-edge", "helix-origin", "helix-bench"]),
+    (
+        "clap",
+        &["helix-cli", "helix-edge", "helix-origin", "helix-bench"],
+    ),
     ("indicatif", &["helix-cli"]),
 ];
 
@@ -72,7 +91,9 @@ struct Dependency {
 
 impl Metadata {
     fn ours(&self) -> impl Iterator<Item = &Package> {
-        self.packages.iter().filter(|package| self.workspace_members.contains(&package.id))
+        self.packages
+            .iter()
+            .filter(|package| self.workspace_members.contains(&package.id))
     }
 }
 
@@ -83,7 +104,11 @@ fn metadata(options: &[&str]) -> Metadata {
         .current_dir(root())
         .output()
         .unwrap();
-    assert!(output.status.success(), "cargo metadata: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "cargo metadata: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).unwrap()
 }
 
@@ -96,7 +121,10 @@ fn arrows_between_our_crates_point_one_way() {
             violations.push(format!("{} has no line in ARROWS", package.name));
             continue;
         };
-        let ours = package.dependencies.iter().filter(|dependency| dependency.name.starts_with("helix-"));
+        let ours = package
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.name.starts_with("helix-"));
         violations.extend(
             ours.filter(|dependency| !allowed.contains(&dependency.name.as_str()))
                 .map(|dependency| format!("{} depends on {}", package.name, dependency.name)),
@@ -108,10 +136,18 @@ fn arrows_between_our_crates_point_one_way() {
 #[test]
 fn routing_depends_only_on_data_types_and_parsers() {
     let metadata = metadata(&["--no-deps"]);
-    let routing = metadata.ours().find(|package| package.name == "helix-routing").unwrap();
-    let shipped = routing.dependencies.iter().filter(|dependency| dependency.kind.as_deref() != Some("dev"));
-    let violations: Vec<String> =
-        shipped.map(|dependency| dependency.name.clone()).filter(|name| !ROUTING_MAY_USE.contains(&name.as_str())).collect();
+    let routing = metadata
+        .ours()
+        .find(|package| package.name == "helix-routing")
+        .unwrap();
+    let shipped = routing
+        .dependencies
+        .iter()
+        .filter(|dependency| dependency.kind.as_deref() != Some("dev"));
+    let violations: Vec<String> = shipped
+        .map(|dependency| dependency.name.clone())
+        .filter(|name| !ROUTING_MAY_USE.contains(&name.as_str()))
+        .collect();
     none_of(&violations, "routing uses a crate that is not on its list");
 }
 
@@ -121,9 +157,14 @@ fn outside_crates_stay_behind_their_door() {
     let mut violations = Vec::new();
     for package in metadata.ours() {
         // What only tests use is not linked into what ships.
-        let shipped = package.dependencies.iter().filter(|dependency| dependency.kind.as_deref() != Some("dev"));
+        let shipped = package
+            .dependencies
+            .iter()
+            .filter(|dependency| dependency.kind.as_deref() != Some("dev"));
         for dependency in shipped {
-            let door = DOORS.iter().find(|(name, _)| dependency.name.starts_with(name));
+            let door = DOORS
+                .iter()
+                .find(|(name, _)| dependency.name.starts_with(name));
             if door.is_some_and(|(_, allowed)| !allowed.contains(&package.name.as_str())) {
                 violations.push(format!("{} uses {}", package.name, dependency.name));
             }
@@ -140,7 +181,14 @@ fn every_dependency_has_a_licence_we_may_ship() {
         .packages
         .iter()
         .filter(|package| !package.license.as_deref().is_some_and(is_allowed))
-        .map(|package| format!("{} {}: {}", package.name, package.version, package.license.as_deref().unwrap_or("none given")))
+        .map(|package| {
+            format!(
+                "{} {}: {}",
+                package.name,
+                package.version,
+                package.license.as_deref().unwrap_or("none given")
+            )
+        })
         .collect();
     none_of(&violations, "a dependency's licence is not on the list");
 }
@@ -151,8 +199,16 @@ fn is_allowed(expression: &str) -> bool {
     let expression = expression.replace('/', " OR ");
     let (outside, brackets) = split_brackets(&expression);
     let inside = brackets.iter().all(|group| is_allowed(group));
-    let holds = |term: &str| if term == "()" { inside } else { LICENCES.contains(&term) };
-    outside.split(" OR ").any(|alternative| alternative.split(" AND ").map(str::trim).all(holds))
+    let holds = |term: &str| {
+        if term == "()" {
+            inside
+        } else {
+            LICENCES.contains(&term)
+        }
+    };
+    outside
+        .split(" OR ")
+        .any(|alternative| alternative.split(" AND ").map(str::trim).all(holds))
 }
 
 /// Replaces each bracketed group by `()` and returns the groups.
@@ -161,7 +217,9 @@ fn split_brackets(expression: &str) -> (String, Vec<String>) {
     let mut groups = Vec::new();
     let mut rest = expression;
     while let Some((before, after)) = rest.split_once('(') {
-        let (group, tail) = after.split_once(')').expect("a licence expression closes its brackets");
+        let (group, tail) = after
+            .split_once(')')
+            .expect("a licence expression closes its brackets");
         outside.push_str(before);
         outside.push_str("()");
         groups.push(group.to_owned());
@@ -173,10 +231,21 @@ fn split_brackets(expression: &str) -> (String, Vec<String>) {
 
 #[test]
 fn licence_expressions_are_read_as_spdx_means_them() {
-    for allowed in ["MIT", "MIT OR GPL-3.0", "MIT/Apache-2.0", "(MIT OR Apache-2.0) AND Unicode-3.0", "GPL-2.0 OR (MIT AND ISC)"] {
+    for allowed in [
+        "MIT",
+        "MIT OR GPL-3.0",
+        "MIT/Apache-2.0",
+        "(MIT OR Apache-2.0) AND Unicode-3.0",
+        "GPL-2.0 OR (MIT AND ISC)",
+    ] {
         assert!(is_allowed(allowed), "{allowed}");
     }
-    for refused in ["GPL-3.0", "MIT AND GPL-3.0", "(GPL-3.0 OR LGPL-2.1) AND MIT", ""] {
+    for refused in [
+        "GPL-3.0",
+        "MIT AND GPL-3.0",
+        "(GPL-3.0 OR LGPL-2.1) AND MIT",
+        "",
+    ] {
         assert!(!is_allowed(refused), "{refused}");
     }
 }

@@ -13,12 +13,17 @@ use std::path::PathBuf;
 
 /// The checkout. Asked at run time, so that the checks can be pointed at a copy with a rule broken.
 fn root() -> PathBuf {
-    let package = std::env::var("CARGO_MANIFEST_DIR").unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
+    let package = std::env::var("CARGO_MANIFEST_DIR")
+        .unwrap_or_else(|_| env!("CARGO_MANIFEST_DIR").to_owned());
     PathBuf::from(package).parent().unwrap().to_path_buf()
 }
 
 /// Fails with every violation at once, so that one run shows them all.
 #[track_caller]
 fn none_of(violations: &[String], rule: &str) {
-    assert!(violations.is_empty(), "{rule}:\n  {}", violations.join("\n  "));
+    assert!(
+        violations.is_empty(),
+        "{rule}:\n  {}",
+        violations.join("\n  ")
+    );
 }

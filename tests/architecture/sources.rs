@@ -9,7 +9,14 @@ use crate::{none_of, root};
 const MAX_LINES: usize = 600;
 
 /// Folders that hold no source of ours.
-const SKIPPED: &[&str] = &[".git", ".tools", ".helix", "target", "node_modules", "results"];
+const SKIPPED: &[&str] = &[
+    ".git",
+    ".tools",
+    ".helix",
+    "target",
+    "node_modules",
+    "results",
+];
 
 /// Words that a module marked *Pure* does not import.
 const IMPURE: &[&str] = &[
@@ -52,19 +59,27 @@ fn files(wanted: impl Fn(&Path) -> bool) -> Vec<Source> {
             }
         }
     }
-    assert!(!found.is_empty(), "no file was found under {}", root().display());
+    assert!(
+        !found.is_empty(),
+        "no file was found under {}",
+        root().display()
+    );
     found
 }
 
 /// The file, unless it is not text.
 fn read(path: PathBuf) -> Option<Source> {
     let text = String::from_utf8(fs::read(&path).unwrap()).ok()?;
-    Some(Source { path: path.strip_prefix(root()).unwrap().display().to_string(), text })
+    Some(Source {
+        path: path.strip_prefix(root()).unwrap().display().to_string(),
+        text,
+    })
 }
 
 /// The part of a source before its own tests.
 fn before_tests(text: &str) -> &str {
-    text.split_once("\n#[cfg(test)]\nmod ").map_or(text, |(code, _)| code)
+    text.split_once("\n#[cfg(test)]\nmod ")
+        .map_or(text, |(code, _)| code)
 }
 
 #[test]
@@ -85,32 +100,50 @@ fn no_source_file_is_longer_than_one_idea() {
         .filter(|(lines, _)| *lines > MAX_LINES)
         .map(|(lines, path)| format!("{path} has {lines} lines"))
         .collect();
-    none_of(&violations, "a source file is over 600 lines before its tests");
+    none_of(
+        &violations,
+        "a source file is over 600 lines before its tests",
+    );
 }
 
 #[test]
 fn modules_marked_pure_do_not_look_outside() {
     let mut violations = Vec::new();
     for file in rust_files() {
-        let docs: String = file.text.lines().take_while(|line| line.starts_with("//!")).collect();
+        let docs: String = file
+            .text
+            .lines()
+            .take_while(|line| line.starts_with("//!"))
+            .collect();
         if file.path.starts_with("tests/architecture") || !docs.contains("Pure") {
             continue;
         }
-        let code = before_tests(&file.text).lines().filter(|line| !line.trim_start().starts_with("//"));
+        let code = before_tests(&file.text)
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("//"));
         for line in code {
             let word = IMPURE.iter().find(|word| line.contains(**word));
             violations.extend(word.map(|word| format!("{} uses {word}", file.path)));
         }
     }
-    none_of(&violations, "a module marked Pure reads a clock, does I/O, or waits");
+    none_of(
+        &violations,
+        "a module marked Pure reads a clock, does I/O, or waits",
+    );
 }
 
 #[test]
 fn routing_is_no_std_in_what_ships() {
     let text = fs::read_to_string(root().join("routing/src/lib.rs")).unwrap();
     let attribute = r#"#![cfg_attr(not(any(test, feature = "openapi")), no_std)]"#;
-    assert!(text.lines().any(|line| line == attribute), "routing/src/lib.rs has lost {attribute}");
-    let code = text.lines().map(str::trim).any(|line| line == "extern crate std;");
+    assert!(
+        text.lines().any(|line| line == attribute),
+        "routing/src/lib.rs has lost {attribute}"
+    );
+    let code = text
+        .lines()
+        .map(str::trim)
+        .any(|line| line == "extern crate std;");
     assert!(!code, "routing brings std back");
 }
 
@@ -119,7 +152,10 @@ fn unsafe_code_and_lints_are_the_workspaces() {
     let mut violations = Vec::new();
     for file in files(|path| path.file_name().is_some_and(|name| name == "Cargo.toml")) {
         let manifest: toml::Table = toml::from_str(&file.text).unwrap();
-        let lints = manifest.get("lints").and_then(|lints| lints.get("workspace")).and_then(toml::Value::as_bool);
+        let lints = manifest
+            .get("lints")
+            .and_then(|lints| lints.get("workspace"))
+            .and_then(toml::Value::as_bool);
         if manifest.contains_key("package") && lints != Some(true) {
             violations.push(file.path);
         }
@@ -132,9 +168,15 @@ fn dependencies_are_declared_once_with_default_features_off() {
     let mut violations = Vec::new();
     for file in files(|path| path.file_name().is_some_and(|name| name == "Cargo.toml")) {
         let manifest: toml::Table = toml::from_str(&file.text).unwrap();
-        let shared = manifest.get("workspace").and_then(|workspace| workspace.get("dependencies"));
+        let shared = manifest
+            .get("workspace")
+            .and_then(|workspace| workspace.get("dependencies"));
         for (name, dependency) in table(shared) {
-            if dependency.get("default-features").and_then(toml::Value::as_bool) != Some(false) {
+            if dependency
+                .get("default-features")
+                .and_then(toml::Value::as_bool)
+                != Some(false)
+            {
                 violations.push(format!("{name} has its default features on"));
             }
         }
@@ -146,7 +188,10 @@ fn dependencies_are_declared_once_with_default_features_off() {
             }
         }
     }
-    none_of(&violations, "a dependency is not declared in the workspace with its features named");
+    none_of(
+        &violations,
+        "a dependency is not declared in the workspace with its features named",
+    );
 }
 
 fn table(value: Option<&toml::Value>) -> impl Iterator<Item = (&String, &toml::Value)> {
@@ -156,7 +201,9 @@ fn table(value: Option<&toml::Value>) -> impl Iterator<Item = (&String, &toml::V
 #[test]
 fn no_file_names_the_machine_it_was_written_on() {
     let mut violations = Vec::new();
-    for file in files(|path| !path.ends_with("Cargo.lock") && !path.ends_with("architecture/sources.rs")) {
+    for file in
+        files(|path| !path.ends_with("Cargo.lock") && !path.ends_with("architecture/sources.rs"))
+    {
         for (index, line) in file.text.lines().enumerate() {
             let path = MACHINE_PATHS.iter().find(|path| names(line, path));
             violations.extend(path.map(|path| format!("{}:{} has {path}", file.path, index + 1)));
@@ -169,6 +216,8 @@ fn no_file_names_the_machine_it_was_written_on() {
 fn names(line: &str, path: &str) -> bool {
     line.match_indices(path).any(|(at, _)| {
         let before = line[..at].chars().next_back();
-        !before.is_some_and(|before| before.is_alphanumeric() || matches!(before, '.' | '-' | '_' | '}' | '>' | '/'))
+        !before.is_some_and(|before| {
+            before.is_alphanumeric() || matches!(before, '.' | '-' | '_' | '}' | '>' | '/')
+        })
     })
 }

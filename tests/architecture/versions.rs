@@ -6,21 +6,51 @@ use crate::{none_of, root};
 
 /// Crate (or the start of its name, when it ends in `*`), the first version without the fault, and the fault.
 const FIXED_IN: &[(&str, &str, &str)] = &[
-    ("pingora*", "0.9.1", "CVE-2026-105299 and before: smuggling, hop-by-hop header drop; 0.9.1: panic with tokio 1.54"),
-    ("quinn-proto", "0.11.19", "CVE-2026-31812, RUSTSEC-2026-0185, -0338 to -0343: remote panics and memory"),
+    (
+        "pingora*",
+        "0.9.1",
+        "CVE-2026-105299 and before: smuggling, hop-by-hop header drop; 0.9.1: panic with tokio 1.54",
+    ),
+    (
+        "quinn-proto",
+        "0.11.19",
+        "CVE-2026-31812, RUSTSEC-2026-0185, -0338 to -0343: remote panics and memory",
+    ),
     ("rustls", "0.23.46", "RUSTSEC-2024-0399, 2026-0346 to -0349"),
-    ("rustls-webpki", "0.103.13", "RUSTSEC-2026-0049, -0098, -0099, -0104"),
-    ("h2", "0.4.16", "RUSTSEC-2024-0332, 2026-0258: CONTINUATION and empty DATA floods"),
+    (
+        "rustls-webpki",
+        "0.103.13",
+        "RUSTSEC-2026-0049, -0098, -0099, -0104",
+    ),
+    (
+        "h2",
+        "0.4.16",
+        "RUSTSEC-2024-0332, 2026-0258: CONTINUATION and empty DATA floods",
+    ),
     ("hickory-proto", "0.26.3", "RUSTSEC-2026-0118, -0119"),
-    ("async-nats", "0.29.0", "RUSTSEC-2023-0027: TLS name check skipped"),
-    ("zstd", "0.13.0", "older bindings carry zstd with known faults"),
+    (
+        "async-nats",
+        "0.29.0",
+        "RUSTSEC-2023-0027: TLS name check skipped",
+    ),
+    (
+        "zstd",
+        "0.13.0",
+        "older bindings carry zstd with known faults",
+    ),
 ];
 
 /// Crates that may not appear at all.
 const BANNED: &[(&str, &str)] = &[
-    ("tar", "archives are never unpacked: RUSTSEC-2026-0067, -0068"),
+    (
+        "tar",
+        "archives are never unpacked: RUSTSEC-2026-0067, -0068",
+    ),
     ("tokio-tar", "RUSTSEC-2025-0111, unfixed"),
-    ("astral-tokio-tar", "archives are never unpacked: RUSTSEC-2026-0112, -0113, -0145"),
+    (
+        "astral-tokio-tar",
+        "archives are never unpacked: RUSTSEC-2026-0112, -0113, -0145",
+    ),
     ("zip", "archives are never unpacked: RUSTSEC-2025-0168"),
     ("openssl-sys", "one TLS library: aws-lc through rustls"),
 ];
@@ -46,7 +76,10 @@ fn locked_versions_are_free_of_known_faults() {
     for package in lock().package {
         for (name, fixed, fault) in FIXED_IN {
             if matches(name, &package.name) && number(&package.version) < number(fixed) {
-                violations.push(format!("{} {} is below {fixed}: {fault}", package.name, package.version));
+                violations.push(format!(
+                    "{} {} is below {fixed}: {fault}",
+                    package.name, package.version
+                ));
             }
         }
     }
@@ -58,14 +91,19 @@ fn banned_crates_are_not_locked() {
     let mut violations = Vec::new();
     for package in lock().package {
         violations.extend(
-            BANNED.iter().filter(|(name, _)| *name == package.name).map(|(name, reason)| format!("{name}: {reason}")),
+            BANNED
+                .iter()
+                .filter(|(name, _)| *name == package.name)
+                .map(|(name, reason)| format!("{name}: {reason}")),
         );
     }
     none_of(&violations, "Cargo.lock has a crate that may not be used");
 }
 
 fn matches(pattern: &str, name: &str) -> bool {
-    pattern.strip_suffix('*').map_or(name == pattern, |start| name.starts_with(start))
+    pattern
+        .strip_suffix('*')
+        .map_or(name == pattern, |start| name.starts_with(start))
 }
 
 /// The three numbers of a version; what follows `-` or `+` does not count here.

@@ -1,1 +1,13 @@
-//! The harness of the system tests.
+//! The harness of the system tests: a real fleet on free ports, the real command, and a client that never stops asking.
+//!
+//! Nothing here knows how a part works inside; it only sees processes, sockets, exit codes and files.
+//! Everything waits by deadline ([`wait`]) and fails with what it was waiting for.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop here")]
+
+pub mod api;
+pub mod checker;
+pub mod client;
+pub mod command;
+pub mod fleet;
+pub mod folder;
+pub mod wait;
