@@ -69,6 +69,9 @@ impl Scope {
 /// The name of the newest snapshot in its bucket.
 pub const SNAPSHOT_NAME: &str = "snapshot";
 
+/// The key that beacons are sealed under; their stream is [`Scope::beacon`].
+pub const BEACON: &str = "_head";
+
 /// The key of the term that fences a stream's writes.
 pub const TERM: &str = "ctl.term";
 

@@ -1,0 +1,167 @@
+//! Records outlive binaries: bytes that were once written stay readable, and no bytes from outside make a reader panic.
+#![expect(clippy::unwrap_used, reason = "a test may stop here")]
+
+use helix_routing::host::{Host, HostPattern, under_base};
+use helix_routing::id::{Epoch, Generation};
+use helix_routing::record::{Beacon, HostRecord, ReleaseRef, SiteRecord, Snapshot, TermRecord};
+use helix_routing::report::{CandidateReport, CandidateState, Heartbeat, Refusal, SiteReport, StreamPosition};
+use helix_routing::seal::{self, Seal};
+use helix_routing::time::Timestamp;
+use helix_routing::wire::{Wire, WireError};
+use proptest::prelude::*;
+
+fn site_record() -> SiteRecord {
+    let release = |digit: &str| ReleaseRef {
+        release: digit.repeat(20).parse().unwrap(),
+        artifact: format!("sha256:{}", digit.repeat(64)).parse().unwrap(),
+    };
+    SiteRecord {
+        site: "shop/preview/42".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        epoch: Epoch(3),
+        generation: Generation(300),
+        live_since: Generation(299),
+        live: Some(release("a")),
+        candidate: Some(release("b")),
+        weight: None,
+        previous: vec![release("c")],
+        pins: Vec::new(),
+        override_reason: None,
+        hold: None,
+        bake_until: None,
+        removed: false,
+    }
+}
+
+fn host_record() -> HostRecord {
+    HostRecord {
+        host: "*.example.com".parse().unwrap(),
+        epoch: Epoch(3),
+        generation: Generation(2),
+        site: Some("shop/production".parse().unwrap()),
+    }
+}
+
+fn beacon() -> Beacon {
+    Beacon {
+        stream: "KV_g".to_owned(),
+        incarnation: "0123456789abcdef".parse().unwrap(),
+        epoch: Epoch(3),
+        last_sequence: 1000,
+        snapshot_sequence: Some(900),
+        at: Timestamp::from_millis(1_700_000_000_000),
+    }
+}
+
+fn site_report() -> SiteReport {
+    SiteReport {
+        edge: "fra-1".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        boot: "0123456789abcdef".parse().unwrap(),
+        site: "shop/production".parse().unwrap(),
+        generation: Generation(7),
+        serving: Generation(6),
+        live: Some("a".repeat(20).parse().unwrap()),
+        candidate: Some(CandidateReport {
+            release: "b".repeat(20).parse().unwrap(),
+            state: CandidateState::Failed("disk full".to_owned()),
+        }),
+    }
+}
+
+fn heartbeat() -> Heartbeat {
+    Heartbeat {
+        edge: "fra-1".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        boot: "0123456789abcdef".parse().unwrap(),
+        version: "0.1.0".to_owned(),
+        record_version: 1,
+        at: Timestamp::from_millis(1_700_000_000_000),
+        ready: true,
+        streams: vec![StreamPosition {
+            stream: "KV_g".to_owned(),
+            incarnation: Some("0123456789abcdef".parse().unwrap()),
+            sequence: 12,
+            stale: false,
+        }],
+        refused: 0,
+    }
+}
+
+/// Version 1 of a value, as it was first written.
+fn fixture<T: Wire + PartialEq + std::fmt::Debug>(value: &T, text: &str) {
+    let bytes = value.encode();
+    let written: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(written, text, "{} is written differently: that needs a new version", T::WHAT);
+    assert_eq!(T::decode(&bytes).unwrap(), *value);
+}
+
+#[test]
+fn version_1_of_every_record_stays_readable() {
+    fixture(&site_record(), include_str!("fixtures/site-record-1.hex").trim());
+    fixture(&host_record(), include_str!("fixtures/host-record-1.hex").trim());
+    fixture(&TermRecord { epoch: Epoch(3) }, include_str!("fixtures/term-record-1.hex").trim());
+    fixture(&beacon(), include_str!("fixtures/beacon-1.hex").trim());
+    fixture(&site_report(), include_str!("fixtures/site-report-1.hex").trim());
+    fixture(&heartbeat(), include_str!("fixtures/heartbeat-1.hex").trim());
+}
+
+#[test]
+fn a_newer_version_is_refused_by_name() {
+    let mut bytes = site_record().encode();
+    bytes[0] = 2;
+    assert_eq!(SiteRecord::decode(&bytes), Err(WireError::Version { what: "site record", found: 2, newest: 1 }));
+}
+
+#[test]
+fn bytes_left_over_or_missing_are_refused() {
+    let mut bytes = host_record().encode();
+    bytes.push(0);
+    assert!(HostRecord::decode(&bytes).is_err());
+    for length in 0..bytes.len() - 1 {
+        assert!(HostRecord::decode(&bytes[..length]).is_err(), "{length} bytes were taken");
+    }
+}
+
+#[test]
+fn an_illegal_name_inside_a_record_is_refused() {
+    let mut record = host_record().encode();
+    let at = record.windows(7).position(|window| window == b"example").unwrap();
+    record[at] = b'_';
+    assert!(HostRecord::decode(&record).is_err());
+}
+
+proptest! {
+    #[test]
+    fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
+        let _ = SiteRecord::decode(&bytes);
+        let _ = HostRecord::decode(&bytes);
+        let _ = Snapshot::decode(&bytes);
+        let _ = Beacon::decode(&bytes);
+        let _ = SiteReport::decode(&bytes);
+        let _ = Heartbeat::decode(&bytes);
+        let _ = Refusal::decode(&bytes);
+        let _ = Seal::decode(&bytes);
+        let _ = seal::open(&bytes);
+    }
+
+    #[test]
+    fn no_changed_byte_makes_a_reader_panic(at in 0usize..200, byte in any::<u8>()) {
+        let mut bytes = site_record().encode();
+        let length = bytes.len();
+        bytes[at % length] = byte;
+        let _ = SiteRecord::decode(&bytes);
+    }
+
+    #[test]
+    fn what_reads_as_a_host_is_its_own_spelling(text in "\\PC{0,80}") {
+        if let Ok(host) = Host::from_authority(&text) {
+            prop_assert_eq!(&host, &host.as_str().parse().unwrap());
+            prop_assert!(host.as_str().is_ascii());
+            let _ = under_base(&host, &"helix.localhost".parse().unwrap());
+        }
+        if let Ok(pattern) = text.parse::<HostPattern>() {
+            prop_assert_eq!(pattern.to_string().parse::<HostPattern>().unwrap(), pattern);
+        }
+    }
+}
