@@ -1,0 +1,147 @@
+//! The admin address: health, readiness, metrics, and what this edge would answer and why.
+//!
+//! For operators and probes on a private address. It reads; it changes nothing.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use helix_routing::id::{Generation, ReleaseId, SiteId};
+use helix_service::shutdown::Shutdown;
+use http::{HeaderMap, Method};
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+
+use crate::answer::{Answer, RequestHead, answer};
+use crate::metrics::Metrics;
+use crate::table::Table;
+
+/// What the admin address shows.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    /// Hosts, sites, releases.
+    pub table: Arc<Table>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Set by the agent while this edge serves what its records name.
+    pub ready: Arc<AtomicBool>,
+}
+
+/// Which URL is asked about.
+#[derive(Debug, Deserialize)]
+struct Question {
+    host: String,
+    path: String,
+}
+
+/// What a GET of a URL gets on this edge, and why.
+#[derive(Debug, Serialize)]
+struct Explanation {
+    site: Option<SiteId>,
+    host_rule: Option<String>,
+    release: Option<ReleaseId>,
+    generation: Option<Generation>,
+    status: u16,
+    file: Option<Box<str>>,
+    reason: &'static str,
+}
+
+/// What one site serves.
+#[derive(Debug, Serialize)]
+struct SiteView {
+    site: SiteId,
+    generation: Generation,
+    live: Option<ReleaseId>,
+}
+
+/// Serves the admin address until the shutdown.
+///
+/// # Errors
+/// When the socket fails.
+pub async fn serve(listener: TcpListener, admin: Admin, shutdown: Shutdown) -> std::io::Result<()> {
+    axum::serve(listener, router(admin)).with_graceful_shutdown(async move { shutdown.requested().await }).await
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(readiness))
+        .route("/metrics", get(metrics))
+        .route("/explain", get(explanation))
+        .route("/sites", get(sites))
+        .with_state(admin)
+}
+
+async fn readiness(State(admin): State<Admin>) -> (StatusCode, &'static str) {
+    if admin.ready.load(Ordering::Acquire) { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, (StatusCode, String)> {
+    let text = admin.metrics.text().map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))?;
+    Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
+}
+
+async fn explanation(State(admin): State<Admin>, Query(question): Query<Question>) -> Json<Explanation> {
+    Json(explain(&admin.table, &question.host, &question.path))
+}
+
+async fn sites(State(admin): State<Admin>) -> Json<Vec<SiteView>> {
+    let view = |site: Arc<crate::table::Site>| {
+        let serving = site.serving();
+        let live = serving.live.as_ref().map(|release| release.id.clone());
+        SiteView { site: site.id.clone(), generation: serving.generation, live }
+    };
+    Json(admin.table.sites().into_iter().map(view).collect())
+}
+
+/// Asks the same code that answers requests.
+fn explain(table: &Table, host: &str, target: &str) -> Explanation {
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let head = RequestHead { method: &Method::GET, authority: host, path, query, headers: &HeaderMap::new() };
+    let answered = answer(table, &head);
+    let file = match &answered.answer {
+        Answer::Static(answer) => Some(answer.file.path.clone()),
+        Answer::Respond(_) => None,
+    };
+    let pinned = answered.pinned;
+    Explanation {
+        host_rule: pinned.as_ref().map(|pinned| pinned.rule.to_string()),
+        release: pinned.as_ref().and_then(|pinned| pinned.release.as_ref()).map(|release| release.id.clone()),
+        generation: pinned.as_ref().map(|pinned| pinned.serving.generation),
+        site: pinned.map(|pinned| pinned.site),
+        status: answered.answer.status().as_u16(),
+        file,
+        reason: answered.reason,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::release::Release;
+    use crate::table::Serving;
+    use bytes::Bytes;
+    use helix_routing::id::Digest;
+
+    #[test]
+    fn an_explanation_names_site_rule_release_file_and_reason() {
+        let digest = Digest::from_hex(&"0".repeat(64)).unwrap();
+        let files = [("index.html", "text/html", Bytes::from_static(b"hello"))];
+        let release = Release::from_memory("aaaaaaaaaaaaaaaaaaaa".parse().unwrap(), digest, files);
+        let table = Table::new("helix.localhost".parse().unwrap());
+        let site = "shop/production".parse().unwrap();
+        table.set_host(&"*.shop.example".parse().unwrap(), Some(&site));
+        table.publish(&site, Serving { generation: Generation(5), live: Some(Arc::new(release)), kept: Vec::new() });
+        let shown = serde_json::to_value(explain(&table, "www.shop.example", "/?x=1")).unwrap();
+        let expected = serde_json::json!({
+            "site": "shop/production", "host_rule": "*.shop.example", "release": "aaaaaaaaaaaaaaaaaaaa", "generation": 5,
+            "status": 200, "file": "index.html", "reason": "file",
+        });
+        assert_eq!(shown, expected);
+        assert_eq!(explain(&table, "other.example", "/").status, 404);
+    }
+}

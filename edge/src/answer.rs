@@ -1,0 +1,301 @@
+//! What a request gets: the seam between every protocol and everything that can be served.
+//!
+//! Pure: a [`RequestHead`] in, an [`Answer`] out, the same for HTTP/1 and HTTP/2, and for
+//! `helix explain`, which asks without a request. It writes nothing and reads no file; whoever carries
+//! the answer out adds only what belongs to its protocol.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use helix_routing::host::Host;
+use helix_routing::id::{Environment, SiteId};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+
+use crate::release::{File, Release};
+use crate::static_files::{Found, find, matches};
+use crate::table::{HostRule, Resolved, Serving, Table};
+
+const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
+const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
+const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+/// Kept by caches, but asked about each time, so that a cutover is seen at once.
+const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
+
+/// What is known of a request before its body: the same from every protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHead<'a> {
+    /// Its method.
+    pub method: &'a Method,
+    /// Its authority, as sent.
+    pub authority: &'a str,
+    /// Its path, escaped as sent.
+    pub path: &'a str,
+    /// Its query, without the question mark.
+    pub query: Option<&'a str>,
+    /// Its header fields.
+    pub headers: &'a HeaderMap,
+}
+
+/// What is served, held from the first byte of a request to its last.
+#[derive(Clone, Debug)]
+pub struct Pinned {
+    /// The site.
+    pub site: SiteId,
+    /// Why the host means it.
+    pub rule: HostRule,
+    /// What the site served when the request came.
+    pub serving: Arc<Serving>,
+    /// The release that answers, if there is one.
+    pub release: Option<Arc<Release>>,
+}
+
+impl Pinned {
+    /// Whether search engines are to leave this alone: previews, and releases by their own name.
+    #[must_use]
+    pub const fn is_unlisted(&self) -> bool {
+        matches!(self.rule, HostRule::Release(_)) || matches!(self.site.environment, Environment::Preview(_))
+    }
+}
+
+/// What a request gets, and from where.
+#[derive(Debug)]
+pub struct Answered {
+    /// The site and release, if the host means one.
+    pub pinned: Option<Pinned>,
+    /// What to send.
+    pub answer: Answer,
+    /// Why, in a few words, for people.
+    pub reason: &'static str,
+}
+
+/// What a request gets.
+#[derive(Debug)]
+pub enum Answer {
+    /// A response that is whole already.
+    Respond(Response),
+    /// A file of the pinned release.
+    Static(StaticFile),
+}
+
+impl Answer {
+    /// Its status.
+    #[must_use]
+    pub const fn status(&self) -> StatusCode {
+        match self {
+            Self::Respond(response) => response.status,
+            Self::Static(file) => file.status,
+        }
+    }
+
+    /// Its header fields, beyond those of the protocol and of the pinned release.
+    #[must_use]
+    pub fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
+        match self {
+            Self::Respond(response) => response.headers.clone(),
+            Self::Static(StaticFile { file, status }) => {
+                let mut headers = vec![(CONTENT_TYPE, file.content_type.clone()), (CACHE_CONTROL, REVALIDATE)];
+                // A page that says there is nothing is no representation of what was asked for.
+                if *status == StatusCode::OK {
+                    headers.push((ETAG, file.etag.clone()));
+                }
+                headers
+            }
+        }
+    }
+}
+
+/// A response that is whole already.
+#[derive(Debug)]
+pub struct Response {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its header fields.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    /// Its body; none where the status allows none.
+    pub body: Option<Cow<'static, str>>,
+}
+
+impl Response {
+    /// A line of text, not to be kept by caches.
+    #[must_use]
+    pub fn text(status: StatusCode, line: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, headers: vec![(CONTENT_TYPE, TEXT), (CACHE_CONTROL, NO_STORE)], body: Some(line.into()) }
+    }
+
+    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+}
+
+/// A file to be sent whole.
+#[derive(Debug)]
+pub struct StaticFile {
+    /// The file, of the pinned release.
+    pub file: Arc<File>,
+    /// 200, or 404 for the page that says there is nothing.
+    pub status: StatusCode,
+}
+
+/// Decides what `head` gets.
+#[must_use]
+pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
+    let Some(pinned) = pin(table, head.authority) else {
+        let response = Response::text(StatusCode::NOT_FOUND, "no site has this host\n");
+        return Answered { pinned: None, answer: Answer::Respond(response), reason: "no host record, and no release has this name" };
+    };
+    let (answer, reason) = match &pinned.release {
+        None => (Answer::Respond(Response::text(StatusCode::NOT_FOUND, "nothing is live here\n")), "nothing is live here"),
+        Some(release) => by_method(release, head),
+    };
+    Answered { pinned: Some(pinned), answer, reason }
+}
+
+/// Loads what the host means, once.
+fn pin(table: &Table, authority: &str) -> Option<Pinned> {
+    let host = Host::from_authority(authority).ok()?;
+    Some(match table.resolve(&host) {
+        Resolved::Nobody => return None,
+        Resolved::Site { id, site, rule } => {
+            let serving = site.map(|site| site.serving()).unwrap_or_default();
+            Pinned { site: id, rule, release: serving.live.clone(), serving }
+        }
+        Resolved::Release { site, serving, release } => {
+            Pinned { site: site.id.clone(), rule: HostRule::Release(release.id.clone()), serving, release: Some(release) }
+        }
+    })
+}
+
+fn by_method(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {
+    match *head.method {
+        Method::GET | Method::HEAD => by_path(release, head),
+        Method::OPTIONS => {
+            let response = Response { status: StatusCode::NO_CONTENT, headers: vec![(ALLOW, ALLOWED)], body: None };
+            (Answer::Respond(response), "methods asked for")
+        }
+        Method::POST | Method::PUT | Method::DELETE | Method::CONNECT | Method::PATCH | Method::TRACE => {
+            let response = Response::text(StatusCode::METHOD_NOT_ALLOWED, "files take GET and HEAD\n").with(ALLOW, ALLOWED);
+            (Answer::Respond(response), "method not allowed on files")
+        }
+        _ => (Answer::Respond(Response::text(StatusCode::NOT_IMPLEMENTED, "unknown method\n")), "unknown method"),
+    }
+}
+
+fn by_path(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {
+    match find(release, head.path) {
+        Ok(Found::File(file)) if matches(head.headers, &file.etag) => (not_modified(&file), "the client has it already"),
+        Ok(Found::File(file)) => (Answer::Static(StaticFile { file, status: StatusCode::OK }), "file"),
+        Ok(Found::Folder) => (Answer::Respond(to_folder(head)), "folder with an index"),
+        Ok(Found::Nothing(Some(file))) => {
+            (Answer::Static(StaticFile { file, status: StatusCode::NOT_FOUND }), "no such file; the release's own page says so")
+        }
+        Ok(Found::Nothing(None)) => (Answer::Respond(Response::text(StatusCode::NOT_FOUND, "not found\n")), "no such file"),
+        Err(bad) => (Answer::Respond(Response::text(StatusCode::BAD_REQUEST, format!("{bad}\n"))), "no file can have this path"),
+    }
+}
+
+/// With the fields that the 200 would have carried (RFC 9110 15.4.5).
+fn not_modified(file: &File) -> Answer {
+    let headers = vec![(ETAG, file.etag.clone()), (CACHE_CONTROL, REVALIDATE)];
+    Answer::Respond(Response { status: StatusCode::NOT_MODIFIED, headers, body: None })
+}
+
+/// The same path with a slash, and the same query. The path has one slash at its start, or it would
+/// have meant no folder, so this never leads to another host.
+fn to_folder(head: &RequestHead<'_>) -> Response {
+    let query = head.query.map_or_else(String::new, |query| format!("?{query}"));
+    let location = HeaderValue::try_from(format!("{}/{query}", head.path)).unwrap_or(HeaderValue::from_static("/"));
+    Response { status: StatusCode::PERMANENT_REDIRECT, headers: vec![(CACHE_CONTROL, REVALIDATE)], body: Some("".into()) }
+        .with(LOCATION, location)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use helix_routing::id::{Digest, Generation};
+
+    fn table() -> Table {
+        let digest = Digest::from_hex(&"0".repeat(64)).unwrap();
+        let files = [("index.html", "text/html"), ("dir/index.html", "text/html"), ("404.html", "text/html"), ("a.txt", "text/plain")];
+        let files = files.map(|(path, kind)| (path, kind, Bytes::from(path)));
+        let release = Arc::new(Release::from_memory("aaaaaaaaaaaaaaaaaaaa".parse().unwrap(), digest, files));
+        let table = Table::new("helix.localhost".parse().unwrap());
+        for (host, site) in [("shop.example", "shop/production"), ("new.example", "new/production"), ("p.example", "shop/preview/1")] {
+            table.set_host(&host.parse().unwrap(), Some(&site.parse().unwrap()));
+        }
+        for site in ["shop/production", "shop/preview/1"] {
+            let serving = Serving { generation: Generation(3), live: Some(Arc::clone(&release)), kept: Vec::new() };
+            table.publish(&site.parse().unwrap(), serving);
+        }
+        table
+    }
+
+    fn ask(method: &str, authority: &str, target: &str, headers: &HeaderMap) -> Answered {
+        let method = Method::from_bytes(method.as_bytes()).unwrap();
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        answer(&table(), &RequestHead { method: &method, authority, path, query, headers })
+    }
+
+    #[test]
+    fn requests_get_files_pages_and_redirects() {
+        for (method, authority, target, status) in [
+            ("GET", "shop.example", "/", 200),
+            ("HEAD", "SHOP.example.:8080", "/a.txt", 200),
+            ("GET", "shop.example", "/dir", 308),
+            ("GET", "shop.example", "/missing", 404),
+            ("GET", "shop.example", "/%zz", 400),
+            ("POST", "shop.example", "/", 405),
+            ("BREW", "shop.example", "/", 501),
+            ("OPTIONS", "shop.example", "/", 204),
+            ("OPTIONS", "shop.example", "*", 204),
+            ("GET", "new.example", "/", 404),
+            ("GET", "nobody.example", "/", 404),
+            ("GET", "[::1]:80", "/", 404),
+            ("GET", "", "/", 404),
+            ("GET", "aaaaaaaaaaaaaaaaaaaa.preview.shop.helix.localhost", "/", 200),
+        ] {
+            let answered = ask(method, authority, target, &HeaderMap::new());
+            assert_eq!(answered.answer.status().as_u16(), status, "{method} {authority} {target}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_to_a_folder_keeps_the_query() {
+        let answered = ask("GET", "shop.example", "/dir?a=b&c", &HeaderMap::new());
+        assert!(answered.answer.headers().contains(&(LOCATION, HeaderValue::from_static("/dir/?a=b&c"))));
+    }
+
+    #[test]
+    fn a_client_that_has_the_file_is_told_so_with_its_validator() {
+        let Answer::Static(StaticFile { file, .. }) = ask("GET", "shop.example", "/a.txt", &HeaderMap::new()).answer else {
+            panic!("not a file");
+        };
+        let headers = HeaderMap::from_iter([(http::header::IF_NONE_MATCH, file.etag.clone())]);
+        for method in ["GET", "HEAD"] {
+            let answered = ask(method, "shop.example", "/a.txt", &headers);
+            assert_eq!(answered.answer.status(), StatusCode::NOT_MODIFIED);
+            assert!(answered.answer.headers().contains(&(ETAG, file.etag.clone())));
+        }
+        assert_eq!(ask("GET", "shop.example", "/", &headers).answer.status(), StatusCode::OK);
+        let any = HeaderMap::from_iter([(http::header::IF_NONE_MATCH, HeaderValue::from_static("*"))]);
+        assert_eq!(ask("GET", "shop.example", "/missing", &any).answer.status(), StatusCode::NOT_FOUND);
+    }
+
+    #[test]
+    fn previews_and_releases_by_name_are_unlisted() {
+        let unlisted = |authority| ask("GET", authority, "/", &HeaderMap::new()).pinned.unwrap().is_unlisted();
+        assert!(!unlisted("shop.example"));
+        assert!(unlisted("p.example"));
+        assert!(unlisted("aaaaaaaaaaaaaaaaaaaa.preview.shop.helix.localhost"));
+    }
+
+    #[test]
+    fn what_a_client_claims_in_our_own_headers_changes_nothing() {
+        let name = HeaderName::from_static("x-helix-release");
+        let headers = HeaderMap::from_iter([(name, HeaderValue::from_static("bbbbbbbbbbbbbbbbbbbb"))]);
+        let pinned = ask("GET", "shop.example", "/", &headers).pinned.unwrap();
+        assert_eq!(pinned.release.unwrap().id.as_str(), "aaaaaaaaaaaaaaaaaaaa");
+    }
+}

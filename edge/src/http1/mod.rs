@@ -1,0 +1,33 @@
+//! HTTP/1 as this edge understands it: where a head ends, what it frames, where a message ends.
+//!
+//! Pure. This is the only framing authority: whatever reads a message later is handed exactly the
+//! bytes found here ([`crate::gate`]). What two parsers could read in two ways is refused, also where
+//! RFC 9112 would allow to repair it. It does not route, and does not keep what a head says beyond
+//! its framing.
+
+mod chunked;
+mod head;
+mod refusal;
+mod scan;
+
+pub use chunked::{ChunkError, Chunks};
+pub use head::{Framing, parse};
+pub use refusal::Refusal;
+pub use scan::{HeadScan, Preface, Scan, preface};
+
+/// Whether `byte` may stand in a method or field name (RFC 9110 5.6.2).
+const fn is_token(byte: u8) -> bool {
+    matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
+        || byte.is_ascii_alphanumeric()
+}
+
+/// Whether `byte` may stand in a field name here. Without the underscore: CGI-like upstreams read
+/// `content_length` as `content-length`.
+const fn is_field_name(byte: u8) -> bool {
+    is_token(byte) && byte != b'_'
+}
+
+/// Whether `byte` may stand in a field value (RFC 9110 5.5): no control but the tab.
+const fn is_field_value(byte: u8) -> bool {
+    byte == b'\t' || (byte >= b' ' && byte != 0x7f)
+}

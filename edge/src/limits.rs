@@ -1,0 +1,116 @@
+//! Every limit a client can run into, with its reason.
+//!
+//! Nothing a client sends or holds open is without one. The metric beside each refusal is in
+//! [`crate::metrics`].
+
+use std::time::Duration;
+
+/// Largest head of an HTTP/1 request, and largest decoded header list of an HTTP/2 one. Cookies of
+/// real sites reach 16 KiB; twice that leaves room, and ten thousand unfinished heads still fit in memory.
+pub const MAX_HEAD_BYTES: usize = 32 * 1024;
+
+/// Longest request target. RFC 9112 3 asks for at least 8,000.
+pub const MAX_TARGET_BYTES: usize = 8 * 1024;
+
+/// Longest method. The longest registered one has 17.
+pub const MAX_METHOD_BYTES: usize = 32;
+
+/// Most header fields of one request. Browsers send about 20.
+pub const MAX_HEADERS: usize = 100;
+
+/// Longest chunk-size line with its extensions: nobody sends extensions, so there is no use for room.
+pub const MAX_CHUNK_LINE_BYTES: usize = 256;
+
+/// Longest trailer section of a chunked request.
+pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
+
+/// What is read from a socket at once.
+pub const READ_BYTES: usize = 8 * 1024;
+
+/// Most bytes held of what a client sends ahead of the request being answered. Beyond it the client
+/// waits in its own send buffer. Must hold a whole head.
+pub const MAX_AHEAD_BYTES: usize = 64 * 1024;
+
+/// Small writes are gathered up to this many bytes, so that a head and a short body leave as one segment.
+pub const GATHER_BYTES: usize = 16 * 1024;
+
+/// A body on disk is carried in parts of this size: large enough that a read costs little per byte,
+/// small enough that a thousand slow clients hold 64 MiB.
+pub const DISK_READ_BYTES: usize = 64 * 1024;
+
+/// How long a whole request head may take, from accept or from its first byte on a reused connection.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+
+/// How long a connection may wait for its next request. Longer than what browsers keep idle anyway.
+pub const IDLE_DEADLINE: Duration = Duration::from_secs(60);
+
+/// How long a client may take none of the bytes it is sent.
+pub const WRITE_STALL: Duration = Duration::from_secs(30);
+
+/// After a last response, how long to read and drop what the client still sends: closing at once
+/// would reset the connection, and the client might never see the response.
+pub const LINGER: Duration = Duration::from_secs(1);
+
+/// How many bytes of that to read at most.
+pub const LINGER_BYTES: usize = 1024 * 1024;
+
+/// How long requests in flight may take after a shutdown was asked for.
+pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
+
+/// Pause after an accept that failed for want of descriptors: trying again at once would only spin.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Connections waiting to be accepted, per core.
+pub const BACKLOG: i32 = 1024;
+
+/// Most connections at once. At about 20 KiB of kernel and user memory each, 1 GiB.
+pub const MAX_CONNECTIONS: usize = 50_000;
+
+/// Most connections from one IPv4 address or IPv6 /64. Large offices share one address.
+pub const MAX_CONNECTIONS_PER_ADDRESS: usize = 4096;
+
+/// Descriptors kept for files, NATS and origin when the process limit is below [`MAX_CONNECTIONS`].
+pub const RESERVED_DESCRIPTORS: usize = 256;
+
+/// Most HTTP/2 streams a client may have open. Browsers open up to 100 only if allowed.
+pub const MAX_STREAMS: u32 = 64;
+
+/// Bytes of a response that one HTTP/2 stream may hold unsent.
+pub const STREAM_SEND_BYTES: usize = 64 * 1024;
+
+/// Streams remembered after a client reset them, and such streams waiting to be accepted: more is a
+/// flood of resets (CVE-2023-44487).
+pub const MAX_RESET_STREAMS: usize = 20;
+
+/// Streams the edge may have to reset for a client's errors before the connection ends (CVE-2025-8671).
+pub const MAX_ERROR_STREAMS: usize = 64;
+
+/// The limits an operator or a test may set otherwise.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// See [`MAX_CONNECTIONS`].
+    pub connections: usize,
+    /// See [`MAX_CONNECTIONS_PER_ADDRESS`].
+    pub connections_per_address: usize,
+    /// See [`HEAD_DEADLINE`].
+    pub head_deadline: Duration,
+    /// See [`IDLE_DEADLINE`].
+    pub idle_deadline: Duration,
+    /// See [`WRITE_STALL`].
+    pub write_stall: Duration,
+    /// See [`DRAIN_DEADLINE`].
+    pub drain_deadline: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: MAX_CONNECTIONS,
+            connections_per_address: MAX_CONNECTIONS_PER_ADDRESS,
+            head_deadline: HEAD_DEADLINE,
+            idle_deadline: IDLE_DEADLINE,
+            write_stall: WRITE_STALL,
+            drain_deadline: DRAIN_DEADLINE,
+        }
+    }
+}

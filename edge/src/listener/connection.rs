@@ -1,0 +1,90 @@
+//! One connection from its first byte to its last: read a head, let pingora answer that one message, again.
+
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::protocols::Stream;
+use pingora_core::protocols::http::ServerSession;
+use pingora_proxy::HttpProxy;
+use tokio::net::TcpStream;
+use tokio::sync::watch;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::io::{EdgeIo, Next};
+use crate::access_log::record_refused;
+use crate::http1::Refusal;
+use crate::limits::Limits;
+use crate::proxy::{Edge, Lane};
+
+/// What all connections of one core share. One [`HttpProxy`] each, so that its tasks and pools stay on the core.
+pub(super) struct Core {
+    pub(super) edge: Arc<Edge>,
+    pub(super) proxy: Arc<HttpProxy<Lane>>,
+    pub(super) limits: Limits,
+    /// True once requests may only be finished.
+    pub(super) draining: watch::Receiver<bool>,
+}
+
+/// Serves `socket` until either side has had enough.
+pub(super) async fn serve(core: Arc<Core>, socket: TcpStream, peer: std::net::SocketAddr) {
+    let accepted = Instant::now();
+    let mut io = Box::new(EdgeIo::new(socket, peer, core.limits.write_stall));
+    let mut first = Some(accepted);
+    loop {
+        match core.next(&mut io, first.take()).await {
+            Next::Gone => return,
+            Next::Refused(refusal) => return core.refuse(&mut io, refusal).await,
+            Next::Http2 => {
+                core.proxy.process_new(io, &core.draining).await;
+                return;
+            }
+            Next::Message => match core.answer(io).await {
+                Some(reusable) => io = reusable,
+                None => return,
+            },
+        }
+    }
+}
+
+impl Core {
+    /// Waits for the next message. A fresh connection, accepted at `fresh`, has one deadline for waiting and head
+    /// together; a reused one may be idle, and its head's deadline starts with its first byte.
+    async fn next(&self, io: &mut EdgeIo, fresh: Option<Instant>) -> Next {
+        if io.is_idle() {
+            let patience = if fresh.is_some() { self.limits.head_deadline } else { self.limits.idle_deadline };
+            let mut draining = self.draining.clone();
+            let arrived = tokio::select! {
+                biased;
+                arrived = timeout(patience, io.wait()) => arrived.unwrap_or(false),
+                _ = draining.wait_for(|draining| *draining) => false,
+            };
+            if !arrived {
+                return Next::Gone;
+            }
+        }
+        let deadline = fresh.unwrap_or_else(Instant::now) + self.limits.head_deadline;
+        timeout_at(deadline, io.next(fresh.is_some())).await.unwrap_or(Next::Refused(Refusal::HeadTooSlow))
+    }
+
+    async fn refuse(&self, io: &mut EdgeIo, refusal: Refusal) {
+        record_refused(&self.edge.metrics, self.edge.access_log, io.peer(), refusal);
+        io.refuse(&refusal.response(SystemTime::now())).await;
+    }
+
+    /// Lets pingora answer the one message behind the gate. Gives the connection back if it can be used again.
+    async fn answer(&self, io: Box<EdgeIo>) -> Option<Box<EdgeIo>> {
+        let mut session = ServerSession::new_http1(io);
+        // Only whether, not how long: waiting for the next head is done here.
+        session.set_keepalive(Some(self.limits.idle_deadline.as_secs().max(1)));
+        let (stream, _settings) = self.proxy.process_new_http(session, &self.draining).await?.consume();
+        let io = own(stream)?;
+        // A body that was not read to its end leaves the next head nowhere to start.
+        io.is_between_messages().then_some(io)
+    }
+}
+
+/// The connection back from pingora, which knows it as any stream.
+fn own(stream: Stream) -> Option<Box<EdgeIo>> {
+    stream.into_any().downcast().ok()
+}

@@ -1,0 +1,127 @@
+//! One core: its thread, its runtime, and the loop that accepts.
+
+use std::net::TcpListener;
+use std::sync::Arc;
+use std::{io, thread};
+
+use helix_service::shutdown::Shutdown;
+use pingora_core::server::configuration::ServerConf;
+use pingora_proxy::http_proxy;
+use tokio::net::TcpStream;
+use tokio::runtime;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+
+use super::caps::Caps;
+use super::connection::{Core, serve};
+use super::http2;
+use crate::limits::{ACCEPT_PAUSE, Limits};
+use crate::proxy::{Edge, Lane};
+
+/// What a core is started with.
+pub(super) struct CoreSetup {
+    pub(super) socket: TcpListener,
+    pub(super) edge: Arc<Edge>,
+    pub(super) caps: Arc<Caps>,
+    pub(super) limits: Limits,
+    pub(super) shutdown: Shutdown,
+}
+
+impl CoreSetup {
+    /// Starts the thread. It holds `alive` until it ends.
+    pub(super) fn start(self, number: usize, alive: mpsc::Sender<()>) -> io::Result<thread::JoinHandle<()>> {
+        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+        let listener = {
+            let _entered = runtime.enter();
+            tokio::net::TcpListener::from_std(self.socket.try_clone()?)?
+        };
+        thread::Builder::new().name(format!("edge-core-{number}")).spawn(move || {
+            let _alive = alive;
+            runtime.block_on(self.run(listener));
+        })
+    }
+
+    async fn run(self, listener: tokio::net::TcpListener) {
+        let (drain, draining) = watch::channel(false);
+        let core = Arc::new(Core {
+            edge: Arc::clone(&self.edge),
+            proxy: Arc::new(self.lane()),
+            limits: self.limits,
+            draining,
+        });
+        let mut connections = JoinSet::new();
+        loop {
+            tokio::select! {
+                biased;
+                () = self.shutdown.requested() => break,
+                Some(ended) = connections.join_next(), if !connections.is_empty() => log_panic(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, peer)) => self.admit(&core, &mut connections, socket, peer),
+                    Err(error) => self.pause(&error).await,
+                },
+            }
+        }
+        drop((listener, self.socket));
+        drain.send_replace(true);
+        let rest = async { while let Some(ended) = connections.join_next().await { log_panic(ended) } };
+        if timeout(self.limits.drain_deadline, rest).await.is_err() {
+            tracing::warn!(connections = connections.len(), "connections cut at the end of the drain");
+        }
+    }
+
+    fn lane(&self) -> pingora_proxy::HttpProxy<Lane> {
+        let mut proxy = http_proxy(&Arc::new(ServerConf::default()), Lane(Arc::clone(&self.edge)));
+        proxy.h2_options = Some(http2::options());
+        proxy.server_options = Some(http2::server_options(&self.limits));
+        proxy
+    }
+
+    fn admit(&self, core: &Arc<Core>, connections: &mut JoinSet<()>, socket: TcpStream, peer: std::net::SocketAddr) {
+        let metrics = &self.edge.metrics;
+        metrics.connections_accepted.inc();
+        let permit = match self.caps.admit(peer.ip()) {
+            Ok(permit) => permit,
+            Err(over) => return metrics.connections_refused.with_label_values(&[over.label()]).inc(),
+        };
+        // Responses are gathered before they are sent, so waiting for more would only delay them.
+        if socket.set_nodelay(true).is_err() {
+            return;
+        }
+        let open = Counted::new(&metrics.connections);
+        let core = Arc::clone(core);
+        connections.spawn(async move {
+            let _held = (permit, open);
+            serve(core, socket, peer).await;
+        });
+    }
+
+    async fn pause(&self, error: &io::Error) {
+        self.edge.metrics.accepts_failed.inc();
+        tracing::warn!(error = error as &dyn std::error::Error, "accept failed");
+        sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// A panic ends one connection, and is told.
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(error = &error as &dyn std::error::Error, "connection task failed");
+    }
+}
+
+/// Counts one in a gauge until dropped.
+struct Counted(prometheus::IntGauge);
+
+impl Counted {
+    fn new(gauge: &prometheus::IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

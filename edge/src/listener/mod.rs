@@ -1,0 +1,132 @@
+//! The listener: accepts connections on every core, within limits, and ends in order.
+//!
+//! Each core has its own socket (`SO_REUSEPORT`), its own single-threaded runtime and its own pingora lane,
+//! so a connection stays where it was accepted. On shutdown: no more accepts, requests in flight are
+//! answered and their connections closed (`Connection: close`, GOAWAY), and the rest is cut at a deadline.
+
+mod bind;
+mod caps;
+mod connection;
+mod core;
+mod http2;
+mod io;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::thread;
+
+use helix_routing::id::{EdgeId, RegionId};
+use helix_service::shutdown::Shutdown;
+use http::HeaderValue;
+use tokio::sync::mpsc;
+
+use self::caps::Caps;
+use self::core::CoreSetup;
+use crate::limits::Limits;
+use crate::metrics::Metrics;
+use crate::proxy::Edge;
+use crate::table::Table;
+
+/// Where and how to listen.
+#[derive(Clone, Debug)]
+pub struct ListenerConfig {
+    /// The address; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// How many cores to use; 0 means all.
+    pub threads: usize,
+    /// This edge.
+    pub edge: EdgeId,
+    /// Its region.
+    pub region: RegionId,
+    /// Whether each request has a line in the log.
+    pub access_log: bool,
+    /// What clients may use up.
+    pub limits: Limits,
+}
+
+/// Why the listener did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// The address cannot be listened on.
+    #[error("listen on {addr}")]
+    Bind {
+        /// The address.
+        addr: SocketAddr,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A core's thread or runtime cannot be made.
+    #[error("start a core")]
+    Start(#[source] std::io::Error),
+}
+
+/// A core ended before it was asked to.
+#[derive(Debug, thiserror::Error)]
+#[error("core {core} of the listener died")]
+pub struct CoreDied {
+    core: usize,
+}
+
+/// A running listener.
+#[derive(Debug)]
+pub struct ListenerHandle {
+    local_addr: SocketAddr,
+    cores: Vec<thread::JoinHandle<()>>,
+    /// Closed when every core has ended.
+    ended: mpsc::Receiver<()>,
+}
+
+impl ListenerHandle {
+    /// The address it listens on, with the port it took.
+    #[must_use]
+    pub const fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+
+    /// Waits until a shutdown has been asked for and every connection has ended or was cut.
+    ///
+    /// # Errors
+    /// When a core died. The others go on until the shutdown.
+    pub async fn join(mut self) -> Result<(), CoreDied> {
+        // Nothing is ever sent: the end of the channel is the message.
+        let _ = self.ended.recv().await;
+        for (core, thread) in self.cores.into_iter().enumerate() {
+            thread.join().map_err(|_| CoreDied { core })?;
+        }
+        Ok(())
+    }
+}
+
+/// Starts listening.
+///
+/// # Errors
+/// When the address is taken, or threads cannot be started.
+pub fn serve(
+    config: ListenerConfig,
+    table: Arc<Table>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) -> Result<ListenerHandle, ListenError> {
+    let threads = if config.threads == 0 { thread::available_parallelism().map_or(1, usize::from) } else { config.threads };
+    let addr = config.addr;
+    let (local_addr, sockets) = bind::sockets(addr, threads).map_err(|source| ListenError::Bind { addr, source })?;
+    let limits = bind::within_descriptors(config.limits);
+    let caps = Caps::new(&limits);
+    let edge = Arc::new(Edge {
+        table,
+        metrics,
+        access_log: config.access_log,
+        write_stall: limits.write_stall,
+        edge: HeaderValue::from_str(config.edge.as_str()).expect("an edge id is ASCII"),
+        region: HeaderValue::from_str(config.region.as_str()).expect("a region id is ASCII"),
+    });
+    let (alive, ended) = mpsc::channel(1);
+    let mut cores = Vec::with_capacity(threads);
+    for (number, socket) in sockets.into_iter().enumerate() {
+        let setup = CoreSetup { socket, edge: Arc::clone(&edge), caps: Arc::clone(&caps), limits, shutdown: shutdown.clone() };
+        cores.push(setup.start(number, alive.clone()).map_err(ListenError::Start)?);
+    }
+    tracing::info!(addr = %local_addr, threads, "listening");
+    Ok(ListenerHandle { local_addr, cores, ended })
+}

@@ -1,0 +1,108 @@
+//! Every metric of the edge, by name. Labels are bounded: never a host, a path or a release.
+//!
+//! Each series also carries `edge` and `region`. Values are set where things happen; this only names them.
+
+use std::collections::HashMap;
+
+use helix_routing::id::{EdgeId, RegionId};
+use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// From memory to slow clients.
+const SECONDS: [f64; 12] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
+
+/// What an edge counts.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Finished requests by `protocol` (h1, h2) and `class` (1xx to 5xx; none when nothing was sent).
+    pub requests: IntCounterVec,
+    /// Time from head to last byte.
+    pub request_seconds: Histogram,
+    /// Bytes of response bodies sent.
+    pub response_bytes: IntCounter,
+    /// Bodies that could not be read from the store.
+    pub bodies_failed: IntCounter,
+    /// Open connections.
+    pub connections: IntGauge,
+    /// Accepted connections.
+    pub connections_accepted: IntCounter,
+    /// Connections closed at once by `limit` (total, address).
+    pub connections_refused: IntCounterVec,
+    /// Accepts that failed.
+    pub accepts_failed: IntCounter,
+    /// Request heads refused by `reason`.
+    pub heads_refused: IntCounterVec,
+}
+
+impl Metrics {
+    /// All of them at zero.
+    #[must_use]
+    pub fn new(edge: &EdgeId, region: &RegionId) -> Self {
+        let labels = HashMap::from([("edge".to_owned(), edge.to_string()), ("region".to_owned(), region.to_string())]);
+        let registry = Registry::new_custom(None, Some(labels)).expect("no prefix is no empty prefix");
+        Self {
+            requests: counters(&registry, "helix_edge_requests_total", "Finished requests.", &["protocol", "class"]),
+            request_seconds: register(&registry, seconds("helix_edge_request_seconds", "From head to last byte.")),
+            response_bytes: counter(&registry, "helix_edge_response_bytes_total", "Bytes of response bodies sent."),
+            bodies_failed: counter(&registry, "helix_edge_bodies_failed_total", "Bodies that could not be read."),
+            connections: register(&registry, IntGauge::new("helix_edge_connections", "Open connections.")),
+            connections_accepted: counter(&registry, "helix_edge_connections_accepted_total", "Accepted connections."),
+            connections_refused: counters(
+                &registry,
+                "helix_edge_connections_refused_total",
+                "Connections over a limit.",
+                &["limit"],
+            ),
+            accepts_failed: counter(&registry, "helix_edge_accepts_failed_total", "Accepts that failed."),
+            heads_refused: counters(&registry, "helix_edge_heads_refused_total", "Request heads refused.", &["reason"]),
+            registry,
+        }
+    }
+
+    /// Where further collectors of this process are registered.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Everything, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// When two collectors contradict each other.
+    pub fn text(&self) -> prometheus::Result<Vec<u8>> {
+        let mut text = Vec::new();
+        TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
+        Ok(text)
+    }
+}
+
+fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
+    register(registry, IntCounter::new(name, help))
+}
+
+fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+    register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn seconds(name: &str, help: &str) -> prometheus::Result<Histogram> {
+    Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))
+}
+
+fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+    let collector = made.expect("names and labels are legal");
+    registry.register(Box::new(collector.clone())).expect("each name is registered once");
+    collector
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_names_its_edge_and_region() {
+        let metrics = Metrics::new(&"fra-1".parse().unwrap(), &"fra".parse().unwrap());
+        metrics.requests.with_label_values(&["h1", "2xx"]).inc();
+        let text = String::from_utf8(metrics.text().unwrap()).unwrap();
+        assert!(text.contains(r#"helix_edge_requests_total{class="2xx",edge="fra-1",protocol="h1",region="fra"} 1"#), "{text}");
+    }
+}

@@ -1,0 +1,321 @@
+//! Which site, and which release of it, a host means.
+//!
+//! One pointer per site, shared by all its hosts: publishing swaps it, and a request that has loaded
+//! it keeps what it loaded. Hosts and sites may become known in either order. The table decides
+//! nothing: what a site serves is written by the release story, and read here.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
+use helix_routing::id::{Generation, ProjectName, ReleaseId, SiteId};
+
+use crate::release::Release;
+
+/// What an edge serves of one site, replaced whole.
+#[derive(Debug, Default)]
+pub struct Serving {
+    /// The generation of the record this follows.
+    pub generation: Generation,
+    /// What requests get.
+    pub live: Option<Arc<Release>>,
+    /// Candidate and previous releases: reached by a release's own name only.
+    pub kept: Vec<Arc<Release>>,
+}
+
+impl Serving {
+    /// The release with this id, live or kept.
+    #[must_use]
+    pub fn release(&self, id: &ReleaseId) -> Option<&Arc<Release>> {
+        self.live.iter().chain(&self.kept).find(|release| release.id == *id)
+    }
+}
+
+/// A site and what it serves now.
+#[derive(Debug)]
+pub struct Site {
+    /// The site.
+    pub id: SiteId,
+    serving: ArcSwap<Serving>,
+}
+
+impl Site {
+    /// What it serves now. A request loads this once and keeps it to its last byte.
+    #[must_use]
+    pub fn serving(&self) -> Arc<Serving> {
+        self.serving.load_full()
+    }
+}
+
+/// Why a host means a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostRule {
+    /// The host itself is registered.
+    Exact(Host),
+    /// `*.` and this suffix are registered.
+    Wildcard(Host),
+    /// The host names this release.
+    Release(ReleaseId),
+}
+
+impl fmt::Display for HostRule {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(host) => write!(f, "{host}"),
+            Self::Wildcard(suffix) => write!(f, "*.{suffix}"),
+            Self::Release(release) => write!(f, "release {release}"),
+        }
+    }
+}
+
+/// What a host means.
+#[derive(Clone, Debug)]
+pub enum Resolved {
+    /// A site's live release, if it has one.
+    Site {
+        /// The site's id.
+        id: SiteId,
+        /// The site, when its record has arrived.
+        site: Option<Arc<Site>>,
+        /// Why.
+        rule: HostRule,
+    },
+    /// One release by its own name.
+    Release {
+        /// The site it belongs to.
+        site: Arc<Site>,
+        /// What that site serves, as loaded when the release was found.
+        serving: Arc<Serving>,
+        /// The release.
+        release: Arc<Release>,
+    },
+    /// Nothing here.
+    Nobody,
+}
+
+/// Hosts, sites, and what they serve. Read by every request, written when a record arrives.
+#[derive(Debug)]
+pub struct Table {
+    base: Host,
+    exact: papaya::HashMap<Host, SiteId>,
+    /// By suffix, without the `*.`.
+    wildcard: papaya::HashMap<Host, SiteId>,
+    sites: papaya::HashMap<SiteId, Arc<Site>>,
+    /// A project's sites, to find a release by its name.
+    projects: papaya::HashMap<ProjectName, Arc<[Arc<Site>]>>,
+    /// Held while `sites` and `projects` change together. Readers never wait for it.
+    writing: Mutex<()>,
+}
+
+impl Table {
+    /// An empty table of an edge whose own hosts lie under `base`.
+    #[must_use]
+    pub fn new(base: Host) -> Self {
+        Self {
+            base,
+            exact: papaya::HashMap::new(),
+            wildcard: papaya::HashMap::new(),
+            sites: papaya::HashMap::new(),
+            projects: papaya::HashMap::new(),
+            writing: Mutex::new(()),
+        }
+    }
+
+    /// Routes a host, or a wildcard, to a site; or nowhere any more.
+    pub fn set_host(&self, pattern: &HostPattern, site: Option<&SiteId>) {
+        let hosts = match pattern {
+            HostPattern::Exact(_) => &self.exact,
+            HostPattern::Wildcard(_) => &self.wildcard,
+        };
+        let hosts = hosts.pin();
+        match site {
+            Some(site) => hosts.insert(pattern.name().clone(), site.clone()),
+            None => hosts.remove(pattern.name()),
+        };
+    }
+
+    /// Serves `serving` for `site` from the next request on.
+    pub fn publish(&self, site: &SiteId, serving: Serving) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let sites = self.sites.pin();
+        if let Some(site) = sites.get(site) {
+            site.serving.store(Arc::new(serving));
+            return;
+        }
+        let new = Arc::new(Site { id: site.clone(), serving: ArcSwap::from_pointee(serving) });
+        sites.insert(site.clone(), Arc::clone(&new));
+        let projects = self.projects.pin();
+        let others = projects.get(&site.project).map(AsRef::as_ref).unwrap_or_default();
+        let all = others.iter().cloned().chain([new]).collect();
+        projects.insert(site.project.clone(), all);
+    }
+
+    /// Serves nothing for `site` any more. Its hosts stay known.
+    pub fn remove(&self, site: &SiteId) {
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.sites.pin().remove(site);
+        let projects = self.projects.pin();
+        let others = projects.get(&site.project).map(AsRef::as_ref).unwrap_or_default();
+        let rest: Arc<[_]> = others.iter().filter(|other| other.id != *site).cloned().collect();
+        if rest.is_empty() {
+            projects.remove(&site.project);
+        } else {
+            projects.insert(site.project.clone(), rest);
+        }
+    }
+
+    /// The site, if anything was published for it.
+    #[must_use]
+    pub fn site(&self, site: &SiteId) -> Option<Arc<Site>> {
+        self.sites.pin().get(site).cloned()
+    }
+
+    /// Every site, in order of its id.
+    #[must_use]
+    pub fn sites(&self) -> Vec<Arc<Site>> {
+        let mut sites: Vec<_> = self.sites.pin().values().cloned().collect();
+        sites.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        sites
+    }
+
+    /// What `host` means: the host itself, else a release's own name, else a wildcard over one label.
+    #[must_use]
+    pub fn resolve(&self, host: &Host) -> Resolved {
+        if let Some(id) = self.exact.pin().get(host) {
+            return self.site_under(id, HostRule::Exact(host.clone()));
+        }
+        if host.is_within(&self.base) {
+            return self.release_named(host).unwrap_or(Resolved::Nobody);
+        }
+        self.covered(host).unwrap_or(Resolved::Nobody)
+    }
+
+    fn site_under(&self, id: &SiteId, rule: HostRule) -> Resolved {
+        Resolved::Site { id: id.clone(), site: self.site(id), rule }
+    }
+
+    /// `<release>.preview.<project>.<base>`, in any site of the project that holds the release.
+    fn release_named(&self, host: &Host) -> Option<Resolved> {
+        let BaseHost::PreviewLabel { label, project } = under_base(host, &self.base)? else {
+            return None;
+        };
+        let release: ReleaseId = label.parse().ok()?;
+        let project: ProjectName = project.parse().ok()?;
+        let sites = self.projects.pin().get(&project).cloned()?;
+        sites.iter().find_map(|site| {
+            let serving = site.serving();
+            let release = Arc::clone(serving.release(&release)?);
+            Some(Resolved::Release { site: Arc::clone(site), serving, release })
+        })
+    }
+
+    fn covered(&self, host: &Host) -> Option<Resolved> {
+        let (_, suffix) = host.split_label()?;
+        let suffix: Host = suffix.parse().ok()?;
+        let wildcard = self.wildcard.pin();
+        let id = wildcard.get(&suffix)?;
+        Some(self.site_under(id, HostRule::Wildcard(suffix)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use helix_routing::id::Digest;
+
+    fn release(id: &str) -> Arc<Release> {
+        let digest = Digest::from_hex(&"0".repeat(64)).unwrap();
+        let files = [("index.html", "text/html", Bytes::from_static(b"hello"))];
+        Arc::new(Release::from_memory(id.parse().unwrap(), digest, files))
+    }
+
+    fn table() -> Table {
+        Table::new("helix.localhost".parse().unwrap())
+    }
+
+    fn meaning(table: &Table, host: &str) -> String {
+        match table.resolve(&host.parse().unwrap()) {
+            Resolved::Site { id, site, rule } => {
+                let live = site.and_then(|site| site.serving().live.as_ref().map(|live| live.id.to_string()));
+                format!("{id} by {rule}: {}", live.unwrap_or_default())
+            }
+            Resolved::Release { site, release, .. } => format!("{} only {}", site.id, release.id),
+            Resolved::Nobody => "nobody".to_owned(),
+        }
+    }
+
+    const A: &str = "aaaaaaaaaaaaaaaaaaaa";
+    const B: &str = "bbbbbbbbbbbbbbbbbbbb";
+
+    #[test]
+    fn hosts_and_sites_may_arrive_in_either_order() {
+        let site: SiteId = "shop/production".parse().unwrap();
+        let host = "shop.example".parse().unwrap();
+        let live = || Serving { generation: Generation(1), live: Some(release(A)), kept: Vec::new() };
+
+        let host_first = table();
+        host_first.set_host(&host, Some(&site));
+        assert_eq!(meaning(&host_first, "shop.example"), "shop/production by shop.example: ");
+        host_first.publish(&site, live());
+        assert_eq!(meaning(&host_first, "shop.example"), format!("shop/production by shop.example: {A}"));
+
+        let site_first = table();
+        site_first.publish(&site, live());
+        assert_eq!(meaning(&site_first, "shop.example"), "nobody");
+        site_first.set_host(&host, Some(&site));
+        assert_eq!(meaning(&site_first, "shop.example"), format!("shop/production by shop.example: {A}"));
+        site_first.set_host(&host, None);
+        assert_eq!(meaning(&site_first, "shop.example"), "nobody");
+    }
+
+    #[test]
+    fn a_wildcard_covers_one_label_and_yields_to_an_exact_host() {
+        let table = table();
+        table.set_host(&"*.shop.example".parse().unwrap(), Some(&"shop/production".parse().unwrap()));
+        table.set_host(&"b.shop.example".parse().unwrap(), Some(&"other/production".parse().unwrap()));
+        assert_eq!(meaning(&table, "a.shop.example"), "shop/production by *.shop.example: ");
+        assert_eq!(meaning(&table, "b.shop.example"), "other/production by b.shop.example: ");
+        assert_eq!(meaning(&table, "a.a.shop.example"), "nobody");
+        assert_eq!(meaning(&table, "shop.example"), "nobody");
+    }
+
+    #[test]
+    fn no_wildcard_reaches_under_the_base_domain() {
+        let table = table();
+        table.set_host(&"*.helix.localhost".parse().unwrap(), Some(&"shop/production".parse().unwrap()));
+        table.set_host(&"*.preview.shop.helix.localhost".parse().unwrap(), Some(&"shop/production".parse().unwrap()));
+        assert_eq!(meaning(&table, "shop.helix.localhost"), "nobody");
+        assert_eq!(meaning(&table, "pr-1.preview.shop.helix.localhost"), "nobody");
+    }
+
+    #[test]
+    fn a_release_has_its_own_name_while_any_site_of_its_project_holds_it() {
+        let table = table();
+        let production: SiteId = "shop/production".parse().unwrap();
+        let preview: SiteId = "shop/preview/7".parse().unwrap();
+        table.publish(&production, Serving { generation: Generation(1), live: Some(release(A)), kept: Vec::new() });
+        table.publish(&preview, Serving { generation: Generation(4), live: None, kept: vec![release(B)] });
+        let named = |release: &str, project: &str| meaning(&table, &format!("{release}.preview.{project}.helix.localhost"));
+        assert_eq!(named(A, "shop"), format!("shop/production only {A}"));
+        assert_eq!(named(B, "shop"), format!("shop/preview/7 only {B}"));
+        assert_eq!(named(A, "other"), "nobody");
+        table.remove(&preview);
+        assert_eq!(named(B, "shop"), "nobody");
+        assert_eq!(named(A, "shop"), format!("shop/production only {A}"));
+    }
+
+    #[test]
+    fn what_was_loaded_stays_when_the_site_moves_on() {
+        let table = table();
+        let site: SiteId = "shop/production".parse().unwrap();
+        table.publish(&site, Serving { generation: Generation(1), live: Some(release(A)), kept: Vec::new() });
+        let pinned = table.site(&site).unwrap().serving();
+        table.publish(&site, Serving { generation: Generation(2), live: Some(release(B)), kept: Vec::new() });
+        assert_eq!(pinned.live.as_ref().unwrap().id.as_str(), A);
+        assert_eq!(table.site(&site).unwrap().serving().live.as_ref().unwrap().id.as_str(), B);
+        table.remove(&site);
+        assert!(table.site(&site).is_none());
+    }
+}
