@@ -1,0 +1,219 @@
+//! Routing records as SQL holds them: the one way to change what edges are told.
+//!
+//! Invariant: a record's generation rises by exactly one with every write, and each write leaves a
+//! row in the outbox in the same transaction, so nothing that was committed goes unpublished.
+//! It does not publish; that is the publisher's.
+
+use std::time::Duration;
+
+use helix_routing::host::HostPattern;
+use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
+use helix_routing::key::{self, Scope};
+use helix_routing::record::{HostRecord, SiteRecord};
+use helix_routing::wire::{Wire, WireError};
+use helix_service::clock;
+use sqlx::SqliteConnection;
+
+use crate::store::{self, StoreError, Tx};
+
+/// How long a tombstone stays on the feed. An edge that was away for longer than half of it starts from a snapshot.
+pub const TOMBSTONE_LIFE: Duration = Duration::from_hours(7 * 24);
+
+/// A record could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum RecordError {
+    /// The database failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// What is stored is not what this build writes.
+    #[error("read record {key}")]
+    Malformed {
+        /// Its key.
+        key: String,
+        /// What is wrong with it.
+        #[source]
+        source: WireError,
+    },
+    /// Somebody else wrote the generation that was to be written.
+    #[error("write record {key}: generation {generation} does not follow the one stored")]
+    Conflict {
+        /// Its key.
+        key: String,
+        /// The generation that was to be written.
+        generation: Generation,
+    },
+}
+
+impl From<sqlx::Error> for RecordError {
+    fn from(source: sqlx::Error) -> Self {
+        Self::Store(source.into())
+    }
+}
+
+/// The record of `site` in `region`; none when it never had one.
+///
+/// # Errors
+/// When the database fails, or holds what this build cannot read.
+pub async fn site(connection: &mut SqliteConnection, region: &RegionId, site: &SiteId) -> Result<Option<SiteRecord>, RecordError> {
+    read(connection, &Scope::Region(region.clone()), &key::site(site)).await
+}
+
+/// The record of a host, also its tombstone; none when it never had one.
+///
+/// # Errors
+/// When the database fails, or holds what this build cannot read.
+pub async fn host(connection: &mut SqliteConnection, pattern: &HostPattern) -> Result<Option<HostRecord>, RecordError> {
+    read(connection, &Scope::Global, &key::host(pattern)).await
+}
+
+/// Writes a site's record, whose generation must be the one after the stored one.
+///
+/// # Errors
+/// When another generation is stored, or the database fails.
+pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordError> {
+    let row = Row {
+        scope: Scope::Region(record.region.clone()),
+        key: key::site(&record.site),
+        generation: record.generation,
+        epoch: record.epoch,
+        body: record.encode(),
+        is_tombstone: record.removed,
+    };
+    row.write(tx).await
+}
+
+/// Points a host at a site, or with none leaves a tombstone. What is so already is left alone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn put_host(tx: &mut Tx, pattern: &HostPattern, site: Option<&SiteId>) -> Result<(), RecordError> {
+    let held = host(tx, pattern).await?;
+    if held.as_ref().map_or(site.is_none(), |held| held.site.as_ref() == site) {
+        return Ok(());
+    }
+    let generation = held.map_or(Generation(0), |held| held.generation).next();
+    let record = HostRecord { host: pattern.clone(), epoch: tx.epoch(), generation, site: site.cloned() };
+    let row = Row {
+        scope: Scope::Global,
+        key: key::host(pattern),
+        generation,
+        epoch: record.epoch,
+        body: record.encode(),
+        is_tombstone: record.site.is_none(),
+    };
+    row.write(tx).await
+}
+
+/// Asks for every record of a stream to be published again.
+pub(super) async fn enqueue_all(tx: &mut Tx, stream: &str) -> Result<(), StoreError> {
+    sqlx::query(
+        "INSERT INTO outbox (stream, record_key) SELECT stream, record_key FROM records \
+         WHERE stream = $1 AND (removed IS NULL OR removed > $2)",
+    )
+    .bind(stream)
+    .bind(store::millis(clock::now() - TOMBSTONE_LIFE))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+struct Row {
+    scope: Scope,
+    key: String,
+    generation: Generation,
+    epoch: Epoch,
+    body: Vec<u8>,
+    is_tombstone: bool,
+}
+
+impl Row {
+    async fn write(self, tx: &mut Tx) -> Result<(), RecordError> {
+        let stream = self.scope.stream();
+        let statement = if self.generation == Generation(1) {
+            "INSERT INTO records (stream, record_key, generation, epoch, body, removed) VALUES ($1, $2, $3, $4, $5, $6) \
+             ON CONFLICT (stream, record_key) DO NOTHING"
+        } else {
+            "UPDATE records SET generation = $3, epoch = $4, body = $5, removed = $6 \
+             WHERE stream = $1 AND record_key = $2 AND generation = $3 - 1"
+        };
+        let removed = self.is_tombstone.then(|| store::millis(clock::now()));
+        let written = sqlx::query(statement)
+            .bind(&stream)
+            .bind(&self.key)
+            .bind(store::number(self.generation.0))
+            .bind(store::number(self.epoch.0))
+            .bind(&self.body)
+            .bind(removed)
+            .execute(&mut **tx)
+            .await?;
+        if written.rows_affected() == 0 {
+            return Err(RecordError::Conflict { key: self.key, generation: self.generation });
+        }
+        sqlx::query("INSERT INTO outbox (stream, record_key) VALUES ($1, $2)").bind(&stream).bind(&self.key).execute(&mut **tx).await?;
+        Ok(())
+    }
+}
+
+async fn read<T: Wire>(connection: &mut SqliteConnection, scope: &Scope, key: &str) -> Result<Option<T>, RecordError> {
+    let body: Option<Vec<u8>> = sqlx::query_scalar("SELECT body FROM records WHERE stream = $1 AND record_key = $2")
+        .bind(scope.stream())
+        .bind(key)
+        .fetch_optional(connection)
+        .await?;
+    body.map(|body| T::decode(&body).map_err(|source| RecordError::Malformed { key: key.to_owned(), source })).transpose()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::Store;
+
+    async fn store() -> (tempfile::TempDir, Store) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
+        (folder, store)
+    }
+
+    #[tokio::test]
+    async fn a_host_keeps_counting_through_its_tombstone() {
+        let (_folder, store) = store().await;
+        let pattern: HostPattern = "www.example.com".parse().unwrap();
+        let site: SiteId = "shop/production".parse().unwrap();
+        let mut tx = store.write().await.unwrap();
+        for (to, generation) in [(Some(&site), 1), (Some(&site), 1), (None, 2), (None, 2), (Some(&site), 3)] {
+            put_host(&mut tx, &pattern, to).await.unwrap();
+            let held = host(&mut tx, &pattern).await.unwrap().unwrap();
+            assert_eq!((held.site.as_ref(), held.generation), (to, Generation(generation)));
+        }
+        let queued: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(&mut *tx).await.unwrap();
+        assert_eq!(queued, 3, "what changed nothing is not published");
+    }
+
+    #[tokio::test]
+    async fn a_generation_is_written_once() {
+        let (_folder, store) = store().await;
+        let mut record = SiteRecord {
+            site: "shop/production".parse().unwrap(),
+            region: "fra".parse().unwrap(),
+            epoch: store.epoch(),
+            generation: Generation(1),
+            live_since: Generation(0),
+            live: None,
+            candidate: None,
+            weight: None,
+            previous: Vec::new(),
+            pins: Vec::new(),
+            override_reason: None,
+            hold: None,
+            bake_until: None,
+            removed: false,
+        };
+        let mut tx = store.write().await.unwrap();
+        put_site(&mut tx, &record).await.unwrap();
+        for (generation, is_next) in [(1, false), (3, false), (2, true), (2, false)] {
+            record.generation = Generation(generation);
+            assert_eq!(put_site(&mut tx, &record).await.is_ok(), is_next, "generation {generation}");
+        }
+        assert_eq!(site(&mut tx, &record.region, &record.site).await.unwrap().unwrap().generation, Generation(2));
+    }
+}
