@@ -14,7 +14,10 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("helix-origin", &["helix-routing", "helix-service"]),
     ("helix-cli", &["helix-routing", "helix-service"]),
     ("helix-tests", &["helix-routing", "helix-service"]),
-    ("helix-bench", &["helix-routing", "helix-service"]),
+    (
+        "helix-bench",
+        &["helix-routing", "helix-service", "helix-tests"],
+    ),
 ];
 
 /// Everything that `routing` may use: data types and parsers that work without `std`.

@@ -243,6 +243,28 @@ impl Fleet {
         }
     }
 
+    /// The config file that `helix dev` wrote for `origin` or an edge.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn config_file(&self, name: &str) -> PathBuf {
+        let wanted = format!("{name}.toml");
+        find(self.folder.path(), &wanted)
+            .unwrap_or_else(|| panic!("no {wanted} under {}", self.folder.path().display()))
+    }
+
+    /// What that file says.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn config(&self, name: &str) -> toml::Table {
+        let path = self.config_file(name);
+        toml::from_str(&fs::read_to_string(&path).unwrap())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    }
+
     /// The process id of a child: `nats`, `origin` or an edge's id.
     ///
     /// # Panics
@@ -406,6 +428,23 @@ fn spawn(folder: &Path, failpoint: Option<&str>) -> Child {
         .stderr(output)
         .spawn()
         .unwrap_or_else(|error| panic!("start helix dev: {error}; `make build` builds it"))
+}
+
+fn find(folder: &Path, name: &str) -> Option<PathBuf> {
+    let entries: Vec<PathBuf> = fs::read_dir(folder)
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path())
+        .collect();
+    let here = entries
+        .iter()
+        .find(|path| path.file_name().is_some_and(|found| found == name));
+    here.cloned().or_else(|| {
+        entries
+            .iter()
+            .filter(|path| path.is_dir())
+            .find_map(|path| find(path, name))
+    })
 }
 
 fn short(text: &str) -> String {

@@ -11,3 +11,9 @@ pub mod command;
 pub mod fleet;
 pub mod folder;
 pub mod wait;
+
+/// Says that a test did nothing on this machine, and why.
+#[expect(clippy::print_stderr, reason = "the only word a skipped test has")]
+pub fn skipped(reason: &str) {
+    eprintln!("skipped: {reason}");
+}

@@ -1,1 +1,29 @@
-//! System tests.
+//! System tests: real processes, sockets and NATS on free ports of this machine.
+//!
+//! Tests that leave a fleet as it was share one ([`helix_tests::fleet::Fleet::shared`]), each with projects of its
+//! own. Those that kill, starve or forge start their own, one at a time.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop here")]
+
+mod access;
+mod alone;
+mod collection;
+mod cutover;
+mod folders;
+mod hosts;
+mod kills;
+mod previews;
+mod records;
+mod registry;
+mod rollback;
+mod rollouts;
+mod uploads;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+/// Two cores carry one shared fleet and one more.
+static OWN_FLEET: Mutex<()> = Mutex::new(());
+
+/// Held by a test that starts a fleet of its own.
+fn own_fleet() -> MutexGuard<'static, ()> {
+    OWN_FLEET.lock().unwrap_or_else(PoisonError::into_inner)
+}
