@@ -1,2 +1,62 @@
+//! `helix`, the command: deploys folders, takes regions back, shows what is live, and runs a whole
+//! fleet on one machine.
+//!
+//! It talks to origin's HTTP API and to nothing else; `helix dev` also starts processes. What is for a
+//! program goes to standard output, what is for a person to standard error, and the exit code says how it ended.
+
+mod access;
+mod arguments;
+mod command;
+mod deploy;
 mod dev;
-fn main() {}
+mod failure;
+mod origin;
+mod output;
+mod rollout;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::arguments::{Arguments, Command};
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return failure::usage(&error),
+    };
+    let ended = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(run(arguments)));
+    ended.unwrap_or_else(|error| failure::report(&error))
+}
+
+async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
+    let Arguments {
+        connection,
+        json,
+        command,
+    } = arguments;
+    match command {
+        Command::Dev(dev) => return Box::pin(dev::run(dev)).await,
+        Command::Login => return command::login::run(&connection).await,
+        _ => {}
+    }
+    let origin = origin::Origin::new(access::find(&connection)?)?;
+    match command {
+        Command::Deploy(deploy) => Box::pin(deploy::run(&origin, deploy, json)).await,
+        Command::Rollback(rollback) => command::rollback::run(&origin, rollback, json).await,
+        Command::Rollout(rollout) => command::rollout::run(&origin, rollout, json).await,
+        Command::Status(status) => command::status::run(&origin, status, json).await,
+        Command::Releases(releases) => command::releases::run(&origin, releases, json).await,
+        Command::Domains(domains) => command::domains::run(&origin, domains, json).await,
+        Command::Token(token) => command::tokens::run(&origin, token, json).await,
+        Command::Projects(projects) => command::projects::run(&origin, projects, json).await,
+        Command::Explain(explain) => command::explain::run(&origin, explain, json).await,
+        Command::Dev(_) | Command::Login => {
+            unreachable!("handled above, since they need no origin")
+        }
+    }
+}

@@ -1,0 +1,275 @@
+//! What can be typed. Names and ids are parsed here, once; nothing inside checks them again.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use helix_routing::api::Role;
+use helix_routing::host::HostPattern;
+use helix_routing::id::{Environment, ProjectName, RegionId, ReleaseId, RolloutId};
+use url::Url;
+
+const EXIT_CODES: &str = "Exit codes: 0 settled, 1 usage or refused, 2 went back, 3 aborted before traffic, \
+                          4 still running, 5 superseded, 6 needs an operator.";
+
+/// Deploys static sites to every region, and takes regions back.
+#[derive(Debug, Parser)]
+#[command(name = "helix", version, after_help = EXIT_CODES, arg_required_else_help = true)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) connection: Connection,
+    /// Print one JSON value on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Where origin is, and as whom to talk to it.
+#[derive(Debug, Args)]
+pub(crate) struct Connection {
+    /// Address of origin; else the nearest .helix/dev.json, else the one of `helix login`
+    #[arg(long, global = true, value_name = "URL", env = "HELIX_API")]
+    pub(crate) api: Option<Url>,
+    /// File with the token; else HELIX_TOKEN, else the one that belongs to the address
+    #[arg(long, global = true, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Deploy a folder
+    Deploy(Deploy),
+    /// Take regions back to an earlier release
+    Rollback(Rollback),
+    /// Show edges and sites
+    Status(Status),
+    /// List the releases of a site
+    Releases(Releases),
+    /// Hosts that show a site
+    #[command(subcommand)]
+    Domains(Domains),
+    /// Tokens for the API
+    #[command(subcommand)]
+    Token(Token),
+    /// Projects
+    #[command(subcommand)]
+    Projects(Projects),
+    /// Rollouts in flight
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Say which site, release and file answer a URL on every edge, and why
+    Explain(Explain),
+    /// Save address and token for later commands
+    Login,
+    /// Run a whole fleet on this machine
+    Dev(Dev),
+}
+
+/// A project.
+#[derive(Debug, Args)]
+pub(crate) struct Project {
+    /// The project
+    #[arg(long, value_name = "NAME", env = "HELIX_PROJECT")]
+    pub(crate) project: ProjectName,
+}
+
+/// A project in an environment.
+#[derive(Debug, Args)]
+pub(crate) struct Site {
+    #[command(flatten)]
+    pub(crate) project: Project,
+    /// `production`, or `preview/N`
+    #[arg(long = "env", value_name = "ENVIRONMENT", default_value = "production")]
+    pub(crate) environment: Environment,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Deploy {
+    /// The folder: everything in it, except .git, .helix and .DS_Store
+    #[arg(value_name = "DIR")]
+    pub(crate) folder: PathBuf,
+    #[command(flatten)]
+    pub(crate) site: Site,
+    /// Do not wait for the rollout
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Deploy although this release is quarantined
+    #[arg(long)]
+    pub(crate) lift_quarantine: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Rollback {
+    /// The release to go to; else the newest settled one before what is live, region by region
+    pub(crate) release: Option<ReleaseId>,
+    #[command(flatten)]
+    pub(crate) site: Site,
+    /// A region to take back; may be given more than once
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',')]
+    pub(crate) regions: Vec<RegionId>,
+    /// Take every region back, which is also what happens without --region
+    #[arg(long, conflicts_with = "regions")]
+    pub(crate) all: bool,
+    /// Only show what would change
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Why, for the record
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Status {
+    /// Only this project's sites
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project: Option<ProjectName>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Releases {
+    #[command(flatten)]
+    pub(crate) site: Site,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Domains {
+    /// Show a site on a host, or on every host one label below a suffix (`*.example.com`)
+    Add {
+        /// The host
+        host: HostPattern,
+        #[command(flatten)]
+        site: Site,
+    },
+    /// List a project's hosts
+    List {
+        #[command(flatten)]
+        project: Project,
+    },
+    /// Take a host from a project
+    Remove {
+        /// The host
+        host: HostPattern,
+        #[command(flatten)]
+        project: Project,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Make a token; its secret is shown this once, on standard output
+    Create {
+        /// What it is for
+        name: String,
+        /// `read`, `deploy` or `operate`, each with all rights of the ones before
+        #[arg(long, value_parser = role)]
+        role: Role,
+    },
+    /// List tokens
+    List,
+    /// Make a token invalid
+    Revoke {
+        /// Its id, from `helix token list`
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Projects {
+    /// List projects
+    List,
+    /// Remove a project's sites from every edge; it can be restored for 7 days
+    Delete {
+        /// The project
+        project: ProjectName,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+    /// Bring a removed project back
+    Restore {
+        /// The project
+        project: ProjectName,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rollout {
+    /// Follow a rollout to its end
+    Watch {
+        /// Its id
+        rollout: RolloutId,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Explain {
+    /// The URL
+    pub(crate) url: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Dev {
+    /// Folder for keys, configs, data and logs
+    #[arg(long, value_name = "DIR", default_value = ".helix")]
+    pub(crate) dir: PathBuf,
+    /// The regions
+    #[arg(long, value_delimiter = ',', default_value = "fra,iad")]
+    pub(crate) regions: Vec<RegionId>,
+    /// Edges in each region
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub(crate) edges: u8,
+    /// The nats-server to run; else $NATS_SERVER, .tools/bin, $PATH
+    #[arg(long, value_name = "FILE")]
+    pub(crate) nats_server: Option<PathBuf>,
+    /// Deploy no example
+    #[arg(long, conflicts_with = "example")]
+    pub(crate) no_example: bool,
+    /// The folder to deploy as project `hello`; else deploy/examples/hello
+    #[arg(long, value_name = "DIR")]
+    pub(crate) example: Option<PathBuf>,
+}
+
+fn role(text: &str) -> Result<Role, &'static str> {
+    match text {
+        "read" => Ok(Role::Read),
+        "deploy" => Ok(Role::Deploy),
+        "operate" => Ok(Role::Operate),
+        _ => Err("use read, deploy or operate"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_definition_is_sound() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn illegal_names_are_refused_with_the_rule() {
+        for (arguments, rule) in [
+            (
+                ["deploy", "x", "--project", "No"].as_slice(),
+                "use 1 to 40 of a-z",
+            ),
+            (
+                &["deploy", "x", "--project", "shop", "--env", "staging"],
+                "use `production` or `preview/N`",
+            ),
+            (
+                &["rollback", "abc", "--project", "shop"],
+                "a release id is 20",
+            ),
+            (
+                &["domains", "add", "*.com", "--project", "shop"],
+                "at least two labels",
+            ),
+        ] {
+            let error = Arguments::try_parse_from(["helix"].iter().chain(arguments)).unwrap_err();
+            assert!(error.to_string().contains(rule), "{error}");
+        }
+    }
+}

@@ -1,0 +1,32 @@
+//! The short commands: each asks origin once and shows the answer.
+
+pub(crate) mod domains;
+pub(crate) mod explain;
+pub(crate) mod login;
+pub(crate) mod projects;
+pub(crate) mod releases;
+pub(crate) mod rollback;
+pub(crate) mod rollout;
+pub(crate) mod status;
+mod table;
+pub(crate) mod tokens;
+
+use std::fmt::Display;
+
+/// What stands where there is nothing.
+const NONE: &str = "-";
+
+fn or_none(value: Option<&impl Display>) -> String {
+    value.map_or_else(|| NONE.to_owned(), ToString::to_string)
+}
+
+fn joined<T: Display>(values: &[T]) -> String {
+    if values.is_empty() {
+        return NONE.to_owned();
+    }
+    values
+        .iter()
+        .map(ToString::to_string)
+        .collect::<Vec<_>>()
+        .join(",")
+}

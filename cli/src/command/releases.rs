@@ -1,0 +1,57 @@
+//! `helix releases`.
+
+use std::process::ExitCode;
+
+use helix_routing::api::ReleaseView;
+
+use super::joined;
+use super::table::{moment, table};
+use crate::arguments::Releases;
+use crate::origin::Origin;
+use crate::output;
+
+pub(crate) async fn run(
+    origin: &Origin,
+    arguments: Releases,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let (project, environment) = (
+        arguments.site.project.project,
+        arguments.site.environment.to_string(),
+    );
+    let path = ["projects", project.as_str(), "releases"];
+    let releases: Vec<ReleaseView> = origin.query(&path, "environment", &environment).await?;
+    if json {
+        output::print_json(&releases)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let rows: Vec<_> = releases
+        .iter()
+        .map(|release| {
+            [
+                release.release.to_string(),
+                release.label.clone(),
+                moment(release.created),
+                release.files.to_string(),
+                output::size(release.bytes),
+                joined(&release.live_in),
+                joined(&release.quarantined_in),
+                release.url.clone(),
+            ]
+        })
+        .collect();
+    output::print(&table(
+        [
+            "RELEASE",
+            "LABEL",
+            "CREATED (UTC)",
+            "FILES",
+            "SIZE",
+            "LIVE IN",
+            "QUARANTINED IN",
+            "URL",
+        ],
+        &rows,
+    ));
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,87 @@
+//! `helix status`: the fleet and every site.
+
+use std::process::ExitCode;
+
+use helix_routing::api::{EdgeStatus, SiteStatus, Status};
+
+use super::table::{moment, table};
+use super::{NONE, or_none};
+use crate::arguments;
+use crate::origin::Origin;
+use crate::output;
+
+pub(crate) async fn run(
+    origin: &Origin,
+    arguments: arguments::Status,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let mut status: Status = origin.read(&["status"]).await?;
+    if let Some(project) = &arguments.project {
+        status.sites.retain(|site| site.site.project == *project);
+    }
+    if json {
+        output::print_json(&status)?;
+    } else {
+        output::print(&edges(&status.edges));
+        output::print(&format!("\n{}", sites(&status.sites)));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn edges(edges: &[EdgeStatus]) -> String {
+    let rows: Vec<_> = edges
+        .iter()
+        .map(|edge| {
+            [
+                edge.region.to_string(),
+                edge.edge.to_string(),
+                state(edge).to_owned(),
+                edge.url.clone(),
+                edge.seen.map_or_else(|| NONE.to_owned(), moment),
+                edge.note.clone().unwrap_or_default(),
+            ]
+        })
+        .collect();
+    table(
+        ["REGION", "EDGE", "STATE", "URL", "SEEN (UTC)", "NOTE"],
+        &rows,
+    )
+}
+
+const fn state(edge: &EdgeStatus) -> &'static str {
+    match (edge.live, edge.ready) {
+        (false, _) => "stale",
+        (true, false) => "not ready",
+        (true, true) => "ready",
+    }
+}
+
+fn sites(sites: &[SiteStatus]) -> String {
+    let rows: Vec<_> = sites
+        .iter()
+        .flat_map(|site| site.regions.iter().map(move |region| (site, region)))
+        .map(|(site, region)| {
+            let hold = region.hold.as_ref().map(|_| "held".to_owned());
+            let rolling = site
+                .rollout
+                .as_ref()
+                .map(|rollout| format!("rollout {rollout}"));
+            let notes = [hold, rolling, region.note.clone()];
+            [
+                site.site.to_string(),
+                region.region.to_string(),
+                or_none(region.live.as_ref()),
+                or_none(region.candidate.as_ref()),
+                region.generation.to_string(),
+                notes.into_iter().flatten().collect::<Vec<_>>().join("; "),
+            ]
+        })
+        .collect();
+    if rows.is_empty() {
+        return "no sites yet: `helix deploy DIR --project NAME` makes one".to_owned();
+    }
+    table(
+        ["SITE", "REGION", "LIVE", "CANDIDATE", "GENERATION", "NOTE"],
+        &rows,
+    )
+}

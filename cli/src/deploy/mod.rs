@@ -1,0 +1,220 @@
+//! A folder becomes a release: looked through, hashed, uploaded where origin lacks it, then rolled out.
+//!
+//! Nothing is uploaded before the whole folder is known to be deployable.
+
+mod folder;
+mod hash;
+mod pack;
+mod standalone;
+mod upload;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use helix_routing::api::{DeploymentView, NewDeployment, NewFile, RolloutView};
+use helix_routing::id::{Digest, Environment, ProjectName};
+use helix_service::random;
+use serde::Serialize;
+use tokio::task::spawn_blocking;
+
+use crate::arguments::Deploy;
+use crate::origin::Origin;
+use crate::origin::retry::{MID_UPLOAD, patiently};
+use crate::output::{self, Progress};
+use crate::rollout::{self, Ended};
+use folder::{Folder, LocalFile};
+use upload::Sent;
+
+/// Twins by case that are named before the rest is only counted.
+const NAMED_TWINS: usize = 5;
+
+/// One distinct content of the folder, and one file that has it.
+#[derive(Clone, Debug)]
+pub(crate) struct Content {
+    digest: Digest,
+    size: u64,
+    path: String,
+    source: PathBuf,
+}
+
+/// A deployment that origin took on.
+#[derive(Debug)]
+pub(crate) struct Deployed {
+    /// What origin made of it.
+    pub(crate) view: DeploymentView,
+    files: usize,
+    sent: Sent,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Summary<'a> {
+    #[serde(flatten)]
+    deployment: &'a DeploymentView,
+    files: usize,
+    uploaded_files: u64,
+    uploaded_bytes: u64,
+    elapsed_ms: u128,
+    outcome: &'static str,
+    exit_code: u8,
+    result: Option<&'a RolloutView>,
+}
+
+/// `helix deploy`.
+pub(crate) async fn run(
+    origin: &Origin,
+    arguments: Deploy,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let start = Instant::now();
+    let Deploy {
+        folder,
+        site,
+        detach,
+        lift_quarantine,
+    } = arguments;
+    let deployed = deploy(
+        origin,
+        &folder,
+        &site.project.project,
+        site.environment,
+        lift_quarantine,
+    )
+    .await?;
+    let ended = if detach {
+        Ended::Left
+    } else {
+        rollout::follow(origin, &deployed.view.rollout).await?
+    };
+    finish(&deployed, &ended, start.elapsed(), detach, json)
+}
+
+/// Makes a release of `folder` and starts to roll it out.
+pub(crate) async fn deploy(
+    origin: &Origin,
+    folder: &Path,
+    project: &ProjectName,
+    environment: Environment,
+    lift_quarantine: bool,
+) -> anyhow::Result<Deployed> {
+    let (files, contents) = read(folder).await?;
+    let count = files.len();
+    let sent = upload::send(origin, project, contents).await?;
+    output::say(&format!(
+        "uploaded {} of {count} files, {}",
+        sent.files,
+        output::size(sent.bytes)
+    ));
+
+    let deployment = NewDeployment {
+        environment,
+        files,
+        lift_quarantine,
+    };
+    let (path, key) = (
+        ["projects", project.as_str(), "deployments"],
+        random::hex16(),
+    );
+    let view: DeploymentView = patiently(MID_UPLOAD, async || {
+        origin.create_once(&path, &key, &deployment).await
+    })
+    .await?;
+    output::say(&format!(
+        "{} is release {} for {}",
+        view.label, view.release, view.site
+    ));
+    if !view.held.is_empty() {
+        let held: Vec<&str> = view.held.iter().map(|region| region.as_str()).collect();
+        output::say(&format!("lifts the hold on {}", held.join(", ")));
+    }
+    Ok(Deployed {
+        view,
+        files: count,
+        sent,
+    })
+}
+
+/// The files as origin is told of them, and their distinct contents.
+async fn read(path: &Path) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
+    let path = path.to_owned();
+    let (folder, digests) = spawn_blocking(move || {
+        let folder = folder::look_through(&path)?;
+        let progress = Progress::bytes("hash", folder.bytes());
+        let digests = hash::hash_all(&folder.files, &progress)?;
+        Ok::<_, anyhow::Error>((folder, digests))
+    })
+    .await??;
+    remark(&folder);
+    output::say(&format!(
+        "hashed {} files, {}",
+        folder.files.len(),
+        output::size(folder.bytes())
+    ));
+
+    let mut contents = BTreeMap::new();
+    let mut files = Vec::with_capacity(digests.len());
+    for (LocalFile { path, source, size }, digest) in folder.files.into_iter().zip(digests) {
+        contents.entry(digest.clone()).or_insert_with(|| Content {
+            digest: digest.clone(),
+            size,
+            path: path.clone(),
+            source,
+        });
+        files.push(NewFile { path, digest, size });
+    }
+    Ok((files, contents.into_values().collect()))
+}
+
+/// Says what is odd about a folder, though it can be deployed.
+fn remark(folder: &Folder) {
+    if !folder.skipped.is_empty() {
+        output::say(&format!("skipped {}", folder.skipped.join(", ")));
+    }
+    let twins = folder.case_twins();
+    for (one, other) in twins.iter().take(NAMED_TWINS) {
+        output::say(&format!(
+            "note: {one} and {other} differ in case alone; each is served under its exact name"
+        ));
+    }
+    if let Some(more @ 1..) = twins.len().checked_sub(NAMED_TWINS) {
+        output::say(&format!("note: and {more} more such pairs"));
+    }
+}
+
+fn finish(
+    deployed: &Deployed,
+    ended: &Ended,
+    elapsed: Duration,
+    detach: bool,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let Deployed { view, files, sent } = deployed;
+    // A deployment that was only to be started has done its part.
+    let exit_code = if detach { 0 } else { ended.exit_code() };
+    output::say(&format!(
+        "{} {} in {}",
+        view.site,
+        ended.name(),
+        output::seconds(elapsed)
+    ));
+    if exit_code == 0 {
+        output::say(&format!("this release stays at {}", view.release_url));
+    }
+    if json {
+        output::print_json(&Summary {
+            deployment: view,
+            files: *files,
+            uploaded_files: sent.files,
+            uploaded_bytes: sent.bytes,
+            elapsed_ms: elapsed.as_millis(),
+            outcome: ended.name(),
+            exit_code,
+            result: ended.view(),
+        })?;
+    } else if exit_code == 0 {
+        output::print(&view.url);
+    }
+    Ok(ExitCode::from(exit_code))
+}

@@ -1,0 +1,168 @@
+//! A rollout's events, read to their end.
+//!
+//! The stream is server-sent events (WHATWG HTML 9.2) of whole views, so nothing is lost when it
+//! breaks: the next connection starts with the present view. What is not understood is skipped.
+
+use std::time::Duration;
+
+use helix_routing::api::RolloutView;
+use helix_routing::id::RolloutId;
+use helix_routing::rollout::Outcome;
+use tokio::time::{Instant, timeout};
+
+use super::retry::BackOff;
+use super::{Origin, OriginError};
+
+/// Origin sends something at least every 10 s; three times that without a byte is a dead connection.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long a command follows a rollout without origin; the rollout goes on, the command says how to watch it.
+pub(crate) const WITHOUT_ORIGIN: Duration = Duration::from_secs(600);
+/// Largest event: a view of hundreds of regions.
+const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
+
+/// How following a rollout ended.
+#[derive(Debug)]
+pub(crate) enum Followed {
+    /// The rollout is over.
+    Finished(Box<RolloutView>, Outcome),
+    /// Origin was away for too long; the rollout may still run.
+    Lost,
+}
+
+impl Origin {
+    /// Follows a rollout to its end, over any number of connections. Calls `seen` with every view, and
+    /// `away` with each error that begins a time without origin.
+    pub(crate) async fn follow(
+        &self,
+        rollout: &RolloutId,
+        mut seen: impl FnMut(&RolloutView),
+        mut away: impl FnMut(&OriginError),
+    ) -> Result<Followed, OriginError> {
+        let mut contact = Instant::now();
+        let mut back_off = BackOff::new();
+        let mut told = false;
+        loop {
+            let mut heard = |view: &RolloutView| {
+                contact = Instant::now();
+                told = false;
+                back_off = BackOff::new();
+                seen(view);
+            };
+            match self.read_events(rollout, &mut heard).await {
+                Ok(Some((view, outcome))) => {
+                    return Ok(Followed::Finished(Box::new(view), outcome));
+                }
+                Ok(None) => {}
+                Err(error) if !error.is_passing() => return Err(error),
+                Err(error) => {
+                    if !told {
+                        away(&error);
+                    }
+                    told = true;
+                }
+            }
+            if contact.elapsed() > WITHOUT_ORIGIN {
+                return Ok(Followed::Lost);
+            }
+            back_off.wait().await;
+        }
+    }
+
+    /// One connection's worth of events; the finished view, if it came.
+    async fn read_events(
+        &self,
+        rollout: &RolloutId,
+        seen: &mut impl FnMut(&RolloutView),
+    ) -> Result<Option<(RolloutView, Outcome)>, OriginError> {
+        let mut response = self.open(&["rollouts", rollout.as_str(), "events"]).await?;
+        let mut events = EventReader::default();
+        // Silence and an end without the finished view are the same as a connection that broke.
+        while let Ok(chunk) = timeout(SILENCE, response.chunk()).await {
+            let Some(chunk) = chunk.map_err(|source| self.unreachable(source))? else {
+                break;
+            };
+            for view in events.push(&chunk) {
+                seen(&view);
+                if let Some(outcome) = view.outcome {
+                    return Ok(Some((view, outcome)));
+                }
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Takes a stream apart into views. *Pure*.
+#[derive(Debug, Default)]
+struct EventReader {
+    line: Vec<u8>,
+    data: Vec<u8>,
+}
+
+impl EventReader {
+    fn push(&mut self, bytes: &[u8]) -> Vec<RolloutView> {
+        let mut views = Vec::new();
+        for &byte in bytes {
+            match byte {
+                b'\n' => views.extend(self.end_line()),
+                b'\r' => {}
+                _ if self.line.len() < MAX_EVENT_BYTES => self.line.push(byte),
+                _ => {}
+            }
+        }
+        views
+    }
+
+    fn end_line(&mut self) -> Option<RolloutView> {
+        let line = std::mem::take(&mut self.line);
+        if line.is_empty() {
+            let data = std::mem::take(&mut self.data);
+            return serde_json::from_slice(&data).ok();
+        }
+        if let Some(value) = line.strip_prefix(b"data:")
+            && self.data.len() + value.len() <= MAX_EVENT_BYTES
+        {
+            self.data
+                .extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
+            self.data.push(b'\n');
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const VIEW: &str = r#"{"rollout":"00112233445566aa","site":"shop/production","kind":"deploy","by":"ana","revision":3,
+        "started":1,"changed":2,"outcome":null,"regions":[]}"#;
+
+    #[test]
+    fn views_are_read_however_the_bytes_are_cut() {
+        let one_line = VIEW.replace('\n', " ");
+        let stream = format!(
+            ": hello\n\nevent: rollout\r\ndata: {one_line}\r\n\r\nevent: x\ndata: not json\n\ndata:{one_line}\n\n"
+        );
+        for cut in 1..40 {
+            let mut reader = EventReader::default();
+            let views: Vec<_> = stream
+                .as_bytes()
+                .chunks(cut)
+                .flat_map(|chunk| reader.push(chunk))
+                .collect();
+            assert_eq!(views.len(), 2, "cut at {cut}");
+            assert_eq!(views[0].revision, 3);
+        }
+    }
+
+    #[test]
+    fn data_over_several_lines_is_one_event() {
+        let lines: String = VIEW.lines().map(|line| format!("data: {line}\n")).collect();
+        assert_eq!(
+            EventReader::default()
+                .push(format!("{lines}\n").as_bytes())
+                .len(),
+            1
+        );
+    }
+}

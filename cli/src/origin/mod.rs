@@ -1,0 +1,254 @@
+//! Origin's HTTP API as calls that return the shapes of `helix_routing::api`.
+//!
+//! Every answer is bounded, every wait ends. Here nothing is retried: [`retry`] does that for calls
+//! that may be repeated.
+
+pub(crate) mod events;
+pub(crate) mod retry;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use helix_routing::api::Problem;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use url::Url;
+
+use crate::access::Access;
+
+/// A host that does not answer by then is not there.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// One call: making a release of 100,000 files and sending 8 MiB over a slow line fit in.
+const CALL_TIMEOUT: Duration = Duration::from_secs(120);
+/// The largest answer that is read: 100,000 releases or missing contents fit in.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+/// How much of an upload has arrived.
+pub(crate) const UPLOAD_OFFSET: &str = "upload-offset";
+/// Makes a repeated call the same call.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// A call failed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OriginError {
+    /// Origin refused, and says why.
+    #[error("{}", .0.title)]
+    Problem(Box<Problem>),
+    /// No answer, or only a part of one.
+    #[error("reach origin at {api} (address from {found})")]
+    Unreachable {
+        api: Url,
+        found: String,
+        #[source]
+        source: reqwest::Error,
+    },
+    /// Something answered that is no origin, or is of another version.
+    #[error("origin at {api} answered {status} to {what} with something that is not of its API")]
+    Unexpected {
+        api: Url,
+        what: String,
+        status: StatusCode,
+    },
+    /// The HTTP client could not be made.
+    #[error("set up the HTTP client")]
+    Client(#[source] reqwest::Error),
+}
+
+impl OriginError {
+    /// Whether the same call may go well a moment later: nobody answered, or a server that is starting or stopping did.
+    pub(crate) fn is_passing(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } => true,
+            Self::Problem(problem) => matches!(problem.status, 502..=504),
+            Self::Unexpected { status, .. } => matches!(status.as_u16(), 502..=504),
+            Self::Client(_) => false,
+        }
+    }
+}
+
+/// Origin, as one token sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    http: reqwest::Client,
+    access: Access,
+}
+
+impl Origin {
+    /// A client of the API at `access`.
+    pub(crate) fn new(access: Access) -> Result<Self, OriginError> {
+        let mut http = reqwest::Client::builder()
+            .connect_timeout(CONNECT_TIMEOUT)
+            .redirect(reqwest::redirect::Policy::none());
+        if is_loopback(&access.api) {
+            http = http.no_proxy();
+        }
+        Ok(Self {
+            http: http.build().map_err(OriginError::Client)?,
+            access,
+        })
+    }
+
+    /// Reads a view.
+    pub(crate) async fn read<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, OriginError> {
+        self.call(self.request(Method::GET, path)).await
+    }
+
+    /// Reads a view with one query parameter.
+    pub(crate) async fn query<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        name: &str,
+        value: &str,
+    ) -> Result<T, OriginError> {
+        self.call(self.request(Method::GET, path).query(&[(name, value)]))
+            .await
+    }
+
+    /// Sends a body and reads the view that it makes.
+    pub(crate) async fn create<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, OriginError> {
+        self.call(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// Like [`Origin::create`], and may be repeated under the same `key`.
+    pub(crate) async fn create_once<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        key: &str,
+        body: &impl Serialize,
+    ) -> Result<T, OriginError> {
+        self.call(
+            self.request(Method::POST, path)
+                .header(IDEMPOTENCY_KEY, key)
+                .json(body),
+        )
+        .await
+    }
+
+    /// Removes something that answers with what became of it.
+    pub(crate) async fn remove<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+    ) -> Result<T, OriginError> {
+        self.call(self.request(Method::DELETE, path)).await
+    }
+
+    /// Removes something that answers with nothing.
+    pub(crate) async fn discard(&self, path: &[&str]) -> Result<(), OriginError> {
+        self.accepted(self.request(Method::DELETE, path))
+            .await
+            .map(drop)
+    }
+
+    /// Sends bytes, with extra headers.
+    pub(crate) async fn upload(
+        &self,
+        method: Method,
+        path: &[&str],
+        headers: &[(&str, String)],
+        body: Bytes,
+    ) -> Result<Response, OriginError> {
+        let request = headers
+            .iter()
+            .fold(self.request(method, path), |request, (name, value)| {
+                request.header(*name, value)
+            });
+        self.accepted(request.body(body)).await
+    }
+
+    /// Starts to read a stream that has no end in time.
+    async fn open(&self, path: &[&str]) -> Result<Response, OriginError> {
+        let request = self
+            .http
+            .get(self.url(path))
+            .bearer_auth(&self.access.token);
+        self.accepted(request).await
+    }
+
+    fn request(&self, method: Method, path: &[&str]) -> RequestBuilder {
+        self.http
+            .request(method, self.url(path))
+            .bearer_auth(&self.access.token)
+            .timeout(CALL_TIMEOUT)
+    }
+
+    fn url(&self, path: &[&str]) -> Url {
+        let mut url = self.access.api.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("v1").extend(path);
+        }
+        url
+    }
+
+    async fn call<T: DeserializeOwned>(&self, request: RequestBuilder) -> Result<T, OriginError> {
+        let response = self.accepted(request).await?;
+        let (what, status) = (response.url().path().to_owned(), response.status());
+        let body = self.body(response).await?;
+        serde_json::from_slice(&body).map_err(|_| self.unexpected(what, status))
+    }
+
+    /// Sends a request; anything but success is an error, save a conflict that names the offset to go on from.
+    async fn accepted(&self, request: RequestBuilder) -> Result<Response, OriginError> {
+        let response = request
+            .send()
+            .await
+            .map_err(|source| self.unreachable(source))?;
+        let (what, status) = (response.url().path().to_owned(), response.status());
+        let elsewhere =
+            status == StatusCode::CONFLICT && response.headers().contains_key(UPLOAD_OFFSET);
+        if status.is_success() || elsewhere {
+            return Ok(response);
+        }
+        let body = self.body(response).await?;
+        Err(match serde_json::from_slice::<Problem>(&body) {
+            Ok(problem) => OriginError::Problem(Box::new(problem)),
+            Err(_) => self.unexpected(what, status),
+        })
+    }
+
+    async fn body(&self, mut response: Response) -> Result<Vec<u8>, OriginError> {
+        let (what, status) = (response.url().path().to_owned(), response.status());
+        let mut body = Vec::new();
+        while let Some(chunk) = response
+            .chunk()
+            .await
+            .map_err(|source| self.unreachable(source))?
+        {
+            if body.len() + chunk.len() > MAX_ANSWER_BYTES {
+                return Err(self.unexpected(what, status));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(body)
+    }
+
+    fn unreachable(&self, source: reqwest::Error) -> OriginError {
+        let (api, found) = (self.access.api.clone(), self.access.found.clone());
+        OriginError::Unreachable {
+            api,
+            found,
+            source: source.without_url(),
+        }
+    }
+
+    fn unexpected(&self, what: String, status: StatusCode) -> OriginError {
+        OriginError::Unexpected {
+            api: self.access.api.clone(),
+            what,
+            status,
+        }
+    }
+}
+
+/// A proxy of the environment cannot reach this machine's own loopback.
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(url::Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+        Some(url::Host::Ipv4(address)) => address.is_loopback(),
+        Some(url::Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}

@@ -1,0 +1,47 @@
+//! Repeats a call that may be repeated while nobody answers it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use super::OriginError;
+
+/// How long the first call of a command waits for an origin that may be starting: a wrong address should not hang.
+pub(crate) const FIRST_CONTACT: Duration = Duration::from_secs(5);
+/// How long an upload waits for an origin that was there: a restart, a change of network.
+pub(crate) const MID_UPLOAD: Duration = Duration::from_secs(120);
+
+/// The waits between attempts: from a blink to a few seconds.
+#[derive(Debug)]
+pub(crate) struct BackOff(Duration);
+
+impl BackOff {
+    const FIRST: Duration = Duration::from_millis(50);
+    const LAST: Duration = Duration::from_secs(2);
+
+    /// The shortest wait first.
+    pub(crate) const fn new() -> Self {
+        Self(Self::FIRST)
+    }
+
+    /// Waits, and longer next time.
+    pub(crate) async fn wait(&mut self) {
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Self::LAST);
+    }
+}
+
+/// Calls until something other than silence comes back, for at most `patience`.
+pub(crate) async fn patiently<T>(
+    patience: Duration,
+    mut call: impl AsyncFnMut() -> Result<T, OriginError>,
+) -> Result<T, OriginError> {
+    let deadline = Instant::now() + patience;
+    let mut back_off = BackOff::new();
+    loop {
+        match call().await {
+            Err(error) if error.is_passing() && Instant::now() < deadline => back_off.wait().await,
+            ended => return ended,
+        }
+    }
+}

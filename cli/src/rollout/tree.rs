@@ -1,0 +1,135 @@
+//! A rollout as text: a tree of regions and edges, or a line for each change. *Pure*.
+
+use std::fmt::Write as _;
+
+use helix_routing::api::{PhaseName, RegionView, RolloutView};
+use helix_routing::time::Timestamp;
+
+use super::outcome_name;
+
+/// The whole rollout, as it is at `now`.
+pub(super) fn draw(view: &RolloutView, now: Timestamp) -> String {
+    let state = view.outcome.map_or("running", outcome_name);
+    let elapsed = now.since(view.started).as_secs_f64();
+    let mut text = format!(
+        "{} {} by {}: {state} after {elapsed:.1} s",
+        view.kind, view.site, view.by
+    );
+    for (index, region) in view.regions.iter().enumerate() {
+        let branch = if index + 1 == view.regions.len() {
+            "└─"
+        } else {
+            "├─"
+        };
+        write!(text, "\n{branch} {}", line(region)).expect("writing to a string cannot fail");
+    }
+    text
+}
+
+/// A line for each region that differs from the view before.
+pub(super) fn changes(before: Option<&RolloutView>, view: &RolloutView) -> Vec<String> {
+    let known = |region: &RegionView| before.is_some_and(|before| before.regions.contains(region));
+    view.regions
+        .iter()
+        .filter(|region| !known(region))
+        .map(line)
+        .collect()
+}
+
+fn line(region: &RegionView) -> String {
+    let RegionView {
+        region: name,
+        release,
+        phase,
+        generation,
+        required,
+        done,
+        reason,
+    } = region;
+    let mut text = format!(
+        "{name:<8} {} {:<14} {release} g{generation}",
+        mark(*phase),
+        phase_name(*phase)
+    );
+    for edge in required {
+        let mark = if done.contains(edge) { "✔" } else { "·" };
+        write!(text, "  {edge} {mark}").expect("writing to a string cannot fail");
+    }
+    if let Some(reason) = reason {
+        write!(text, "  {reason}").expect("writing to a string cannot fail");
+    }
+    text
+}
+
+const fn mark(phase: PhaseName) -> &'static str {
+    match phase {
+        PhaseName::Pending => "·",
+        PhaseName::Preparing
+        | PhaseName::Prepared
+        | PhaseName::Committing
+        | PhaseName::Baking
+        | PhaseName::RollingBack => "◌",
+        PhaseName::Stable => "✔",
+        PhaseName::RolledBack | PhaseName::Superseded => "↩",
+        PhaseName::RevertBlocked | PhaseName::Aborted => "✘",
+    }
+}
+
+const fn phase_name(phase: PhaseName) -> &'static str {
+    match phase {
+        PhaseName::Pending => "pending",
+        PhaseName::Preparing => "preparing",
+        PhaseName::Prepared => "prepared",
+        PhaseName::Committing => "committing",
+        PhaseName::Baking => "baking",
+        PhaseName::Stable => "stable",
+        PhaseName::RollingBack => "rolling-back",
+        PhaseName::RolledBack => "rolled-back",
+        PhaseName::RevertBlocked => "revert-blocked",
+        PhaseName::Aborted => "aborted",
+        PhaseName::Superseded => "superseded",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn view(phase: &str, done: &str) -> RolloutView {
+        let region = |name: &str, phase: &str, done: &str| {
+            format!(
+                r#"{{"region":"{name}","release":"00112233445566778899","phase":"{phase}","generation":43,
+                    "required":["{name}-1","{name}-2"],"done":[{done}],"reason":null}}"#
+            )
+        };
+        let json = format!(
+            r#"{{"rollout":"00112233445566aa","site":"shop/production","kind":"deploy","by":"ana","revision":3,
+                "started":1000,"changed":2000,"outcome":null,"regions":[{},{}]}}"#,
+            region("fra", phase, done),
+            region("iad", "preparing", ""),
+        );
+        serde_json::from_str(&json).unwrap()
+    }
+
+    #[test]
+    fn every_region_and_edge_has_its_place() {
+        let text = draw(
+            &view("committing", "\"fra-2\""),
+            Timestamp::from_millis(2500),
+        );
+        assert_eq!(
+            text,
+            "deploy shop/production by ana: running after 1.5 s\n\
+             ├─ fra      ◌ committing     00112233445566778899 g43  fra-1 ·  fra-2 ✔\n\
+             └─ iad      ◌ preparing      00112233445566778899 g43  iad-1 ·  iad-2 ·"
+        );
+    }
+
+    #[test]
+    fn only_what_changed_is_a_line() {
+        let (first, second) = (view("preparing", ""), view("preparing", "\"fra-1\""));
+        assert_eq!(changes(None, &first).len(), 2);
+        assert_eq!(changes(Some(&first), &second).len(), 1);
+        assert!(changes(Some(&second), &second).is_empty());
+    }
+}
