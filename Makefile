@@ -21,7 +21,7 @@ build: setup ## build helix, helix-origin and helix-edge
 dev: build ## start everything on this machine and deploy the example site
 	target/release/helix dev
 
-test: ## set up and run every test
+test: pure ## set up and run every test
 	@python3 deploy/setup/tools.py --tests
 	$(CARGO) build $(RELEASE) $(BINARIES)
 	$(CARGO) test $(RELEASE) --workspace --no-fail-fast
