@@ -4,5 +4,15 @@
 //! one transaction. It serves no visitor and depends on no edge to be there.
 #![warn(missing_docs)]
 
+pub mod address;
+pub mod api;
+pub mod app;
 pub mod artifact;
+pub mod audit;
+pub mod auth;
+pub mod config;
+pub mod domain;
+pub mod feed;
+pub mod project;
+pub mod registry;
 pub mod store;

@@ -10,6 +10,7 @@
 //! The provenance of a release will be a referrer of its manifest: one more manifest in the layout
 //! whose `subject` is the release's, listed by [`crate::registry`]'s referrers answer.
 
+pub mod append;
 pub mod content;
 pub mod layout;
 pub mod layering;

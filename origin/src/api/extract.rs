@@ -1,0 +1,120 @@
+//! Extractors whose rejections are problems, and who is calling.
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, HeaderMap};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::Response;
+use helix_routing::api::Role;
+use serde::de::DeserializeOwned;
+
+use super::problem::{Rejection, unauthorized};
+use crate::app::App;
+use crate::auth::{self, Caller};
+
+/// A JSON body.
+#[derive(Debug)]
+pub struct Json<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Rejection;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Rejection> {
+        match axum::Json::<T>::from_request(request, state).await {
+            Ok(axum::Json(value)) => Ok(Self(value)),
+            Err(rejection) => Err(json_rejection(&rejection)),
+        }
+    }
+}
+
+fn json_rejection(rejection: &JsonRejection) -> Rejection {
+    let kind = match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => "body-too-large",
+        StatusCode::UNSUPPORTED_MEDIA_TYPE => "unsupported-media-type",
+        _ => "bad-request",
+    };
+    let text = rejection.body_text();
+    // The title says what is wrong; the library puts its own sentence before it.
+    let title = text.split_once("type: ").map_or(text.as_str(), |(_, cause)| cause);
+    Rejection::new(rejection.status(), kind, title)
+}
+
+/// Parts of the path.
+#[derive(Debug)]
+pub struct Path<T>(pub T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let extracted: Result<axum::extract::Path<T>, PathRejection> =
+            axum::extract::Path::from_request_parts(parts, state).await;
+        extracted.map(|axum::extract::Path(value)| Self(value)).map_err(|rejection| {
+            let text = rejection.body_text();
+            let title = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+            Rejection::new(rejection.status(), "bad-request", title)
+        })
+    }
+}
+
+/// The query.
+#[derive(Debug)]
+pub struct Query<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Rejection;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
+        let extracted: Result<axum::extract::Query<T>, QueryRejection> =
+            axum::extract::Query::from_request_parts(parts, state).await;
+        extracted
+            .map(|axum::extract::Query(value)| Self(value))
+            .map_err(|rejection| Rejection::new(rejection.status(), "bad-request", rejection.body_text()))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Rejection;
+
+    /// Who the layer of the route's group found.
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(|| unauthorized("this needs a token"))
+    }
+}
+
+/// Lets a request pass whose token may do what `role` may.
+///
+/// # Errors
+/// When there is no token, nobody's, or a lesser one.
+pub async fn authorize(
+    State((app, role)): State<(App, Role)>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Rejection> {
+    let secret = bearer(request.headers())
+        .ok_or_else(|| unauthorized("this needs a token: send `Authorization: Bearer <token>`"))?;
+    let caller = auth::authenticate(&app.store, secret).await?;
+    if caller.role < role {
+        let title = format!("token {:?} may not do this: it needs the role {}", caller.name, name(role));
+        return Err(Rejection::new(StatusCode::FORBIDDEN, "forbidden", title));
+    }
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
+
+/// The secret of `Authorization: Bearer`.
+#[must_use]
+pub fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let (scheme, secret) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
+}
+
+const fn name(role: Role) -> &'static str {
+    match role {
+        Role::Read => "read",
+        Role::Deploy => "deploy",
+        Role::Operate => "operate",
+    }
+}

@@ -1,0 +1,101 @@
+//! Origin's HTTP API: every route is in the list below, with the role it needs.
+//!
+//! Invariant: every answer that is not what was asked for is `application/problem+json`, and every
+//! route is in `/openapi.json`, since both are made of the same list.
+
+pub mod extract;
+pub mod problem;
+mod project;
+mod token;
+mod upload;
+
+use axum::extract::DefaultBodyLimit;
+use axum::http::{Method, StatusCode, Uri};
+use axum::routing::get;
+use axum::{Json, Router, middleware};
+use helix_routing::api::Role;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::openapi::{Components, InfoBuilder, OpenApi, OpenApiBuilder, SecurityRequirement};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use self::problem::Rejection;
+use crate::app::App;
+use crate::artifact::pack::MAX_REQUEST_BYTES;
+use crate::registry;
+
+/// Largest list of files or contents: the most files a release may have, at about 300 bytes each, with room.
+const MAX_LIST_BYTES: usize = 48 * 1024 * 1024;
+/// Largest body of every other request.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+
+/// The API, its description at `/openapi.json`, and the registry at `/v2/`.
+#[must_use]
+pub fn router(app: App) -> Router {
+    let (api, description) = routes(&app).split_for_parts();
+    api.route("/openapi.json", get(|| async move { Json(description) }))
+        .merge(registry::routes())
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .with_state(app)
+}
+
+/// Every route by the role it needs and the size of its bodies.
+fn routes(app: &App) -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(description())
+        .merge(group(app, Role::Read, MAX_BODY_BYTES, |routes| {
+            routes.routes(routes!(project::list)).routes(routes!(project::domains))
+        }))
+        .merge(group(app, Role::Deploy, MAX_BODY_BYTES, |routes| {
+            routes
+                .routes(routes!(upload::progress, upload::part))
+                .routes(routes!(project::add_domain))
+                .routes(routes!(project::remove_domain))
+        }))
+        .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| routes.routes(routes!(upload::plan))))
+        .merge(group(app, Role::Deploy, MAX_REQUEST_BYTES, |routes| routes.routes(routes!(upload::pack))))
+        .merge(group(app, Role::Operate, MAX_BODY_BYTES, |routes| {
+            routes
+                .routes(routes!(project::delete))
+                .routes(routes!(project::restore))
+                .routes(routes!(token::list, token::create))
+                .routes(routes!(token::revoke))
+        }))
+}
+
+fn group(
+    app: &App,
+    role: Role,
+    body_bytes: usize,
+    add: impl FnOnce(OpenApiRouter<App>) -> OpenApiRouter<App>,
+) -> OpenApiRouter<App> {
+    add(OpenApiRouter::new())
+        .route_layer(DefaultBodyLimit::max(body_bytes))
+        .route_layer(middleware::from_fn_with_state((app.clone(), role), extract::authorize))
+}
+
+fn description() -> OpenApi {
+    const BEARER: &str = "token";
+    let mut components = Components::new();
+    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A token of `helix token create`")).build();
+    components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
+    let info = InfoBuilder::new()
+        .title("HelixStack origin")
+        .version(env!("CARGO_PKG_VERSION"))
+        .description(Some("Deploy, roll back and look after sites. Errors are RFC 9457 problems whose `type` is stable."))
+        .build();
+    OpenApiBuilder::new()
+        .info(info)
+        .components(Some(components))
+        .security(Some([SecurityRequirement::new(BEARER, [""; 0])]))
+        .build()
+}
+
+async fn unknown(uri: Uri) -> Rejection {
+    Rejection::not_found(format!("there is nothing at {}", uri.path()))
+}
+
+async fn wrong_method(method: Method, uri: Uri) -> Rejection {
+    let title = format!("{} cannot be used on {}", method.as_str(), uri.path());
+    Rejection::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", title)
+}

@@ -1,0 +1,31 @@
+//! What every request can reach: the parts, put together once.
+
+use std::sync::Arc;
+
+use helix_routing::id::RegionId;
+
+use crate::address::Addresses;
+use crate::artifact::Artifacts;
+use crate::project::Reach;
+use crate::store::Store;
+
+/// The parts. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct App {
+    /// The record.
+    pub store: Store,
+    /// What was uploaded, and the releases of it.
+    pub artifacts: Artifacts,
+    /// Where sites answer.
+    pub addresses: Arc<Addresses>,
+    /// Every region, in the order of the config.
+    pub regions: Arc<[RegionId]>,
+}
+
+impl App {
+    /// What a change of a project needs to know.
+    #[must_use]
+    pub fn reach(&self) -> Reach<'_> {
+        Reach { addresses: &self.addresses, regions: &self.regions }
+    }
+}

@@ -1,0 +1,204 @@
+//! Origin's configuration: one TOML file, overridden by `HELIX_ORIGIN_*`.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use helix_routing::host::Host;
+use helix_routing::id::{EdgeId, RegionId};
+use helix_service::nats::NatsConfig;
+use helix_service::telemetry::LogFormat;
+use serde::Deserialize;
+
+use crate::address::MAX_BASE_BYTES;
+
+/// What a project may hold unless the config says otherwise, in bytes.
+const PROJECT_BYTES: u64 = 20 * 1024 * 1024 * 1024;
+
+/// The file's shape.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Where the API and the registry answer.
+    pub listen: SocketAddr,
+    /// Where health and metrics answer.
+    pub admin: SocketAddr,
+    /// Where database and artifacts lie.
+    pub data_dir: PathBuf,
+    /// The domain sites are under.
+    pub base_domain: Host,
+    /// Where clients reach the API.
+    pub public_url: String,
+    /// The port in the URLs of sites.
+    pub site_port: u16,
+    /// The key that signs records; made if it is missing.
+    pub record_key: PathBuf,
+    /// Holds a token that may do everything; made if it is missing.
+    pub bootstrap_token_file: PathBuf,
+    /// Holds the token edges read artifacts with; made if it is missing.
+    pub edge_token_file: PathBuf,
+    /// The link to NATS.
+    pub nats: NatsConfig,
+    /// The fleet.
+    pub regions: Vec<RegionConfig>,
+    /// What is kept.
+    #[serde(default)]
+    pub keep: KeepConfig,
+    /// How log lines look.
+    #[serde(default)]
+    pub log: LogFormat,
+    /// End when standard input closes.
+    #[serde(default)]
+    pub exit_with_parent: bool,
+}
+
+/// One region.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegionConfig {
+    /// Its name.
+    pub region: RegionId,
+    /// Its edges.
+    pub edges: Vec<EdgeConfig>,
+}
+
+/// One edge.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EdgeConfig {
+    /// Its name.
+    pub edge: EdgeId,
+    /// Where origin probes it.
+    pub url: String,
+}
+
+/// What is kept of releases that nothing refers to, and of uploads.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KeepConfig {
+    /// Releases of a site, newest first.
+    pub releases: usize,
+    /// Releases younger than this, in days.
+    pub days: u32,
+    /// Uploads that no release names, in seconds.
+    pub upload_seconds: u64,
+    /// What one project may hold, in bytes.
+    pub project_bytes: u64,
+}
+
+impl Default for KeepConfig {
+    fn default() -> Self {
+        Self { releases: 20, days: 30, upload_seconds: 24 * 60 * 60, project_bytes: PROJECT_BYTES }
+    }
+}
+
+/// The file is well-formed, and what it says cannot be.
+#[derive(Debug, thiserror::Error)]
+pub enum IllegalConfig {
+    /// No region, or a region without edges.
+    #[error("regions: name at least one region, each with at least one edge")]
+    NoEdges,
+    /// A name is there twice.
+    #[error("regions: {name} is there twice")]
+    Twice {
+        /// The region or edge.
+        name: String,
+    },
+    /// Not a usable address.
+    #[error("{key}: {value:?} is not an http URL")]
+    Url {
+        /// Which.
+        key: &'static str,
+        /// What it says.
+        value: String,
+    },
+    /// Release hosts would not fit a DNS name.
+    #[error("base_domain: {base} is longer than {MAX_BASE_BYTES} bytes")]
+    BaseTooLong {
+        /// What it says.
+        base: Host,
+    },
+}
+
+impl Config {
+    /// Checks what the shape alone does not say.
+    ///
+    /// # Errors
+    /// At the first thing that cannot be.
+    pub fn check(&self) -> Result<(), IllegalConfig> {
+        if self.base_domain.as_str().len() > MAX_BASE_BYTES {
+            return Err(IllegalConfig::BaseTooLong { base: self.base_domain.clone() });
+        }
+        check_url("public_url", &self.public_url)?;
+        if self.regions.is_empty() || self.regions.iter().any(|region| region.edges.is_empty()) {
+            return Err(IllegalConfig::NoEdges);
+        }
+        let mut names = std::collections::BTreeSet::new();
+        for region in &self.regions {
+            let edges = region.edges.iter().map(|edge| format!("edge {}", edge.edge));
+            for name in edges.chain([format!("region {}", region.region)]) {
+                if !names.insert(name.clone()) {
+                    return Err(IllegalConfig::Twice { name });
+                }
+            }
+            for edge in &region.edges {
+                check_url("regions.edges.url", &edge.url)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn check_url(key: &'static str, value: &str) -> Result<(), IllegalConfig> {
+    let legal = url::Url::parse(value).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if legal { Ok(()) } else { Err(IllegalConfig::Url { key, value: value.to_owned() }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SAMPLE: &str = r#"
+        listen = "127.0.0.1:0"
+        admin = "127.0.0.1:0"
+        data_dir = "/tmp/x"
+        base_domain = "helix.localhost"
+        public_url = "http://127.0.0.1:7700"
+        site_port = 8081
+        record_key = "record.pem"
+        bootstrap_token_file = "token"
+        edge_token_file = "edge-token"
+        [nats]
+        url = "nats://127.0.0.1:4222"
+        seed_file = "seed"
+        [[regions]]
+        region = "fra"
+        [[regions.edges]]
+        edge = "fra-1"
+        url = "http://127.0.0.1:8081"
+    "#;
+
+    fn read(text: &str) -> Config {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("origin.toml");
+        std::fs::write(&path, text).unwrap();
+        helix_service::config::load(&path, "HELIX_NO_SUCH_PREFIX").unwrap()
+    }
+
+    #[test]
+    fn a_sample_is_legal_and_defaults_are_filled_in() {
+        let config = read(SAMPLE);
+        config.check().unwrap();
+        assert_eq!(config.keep.releases, 20);
+    }
+
+    #[test]
+    fn fleets_that_cannot_be_are_refused() {
+        let mut config = read(SAMPLE);
+        config.regions.push(config.regions[0].clone());
+        assert!(matches!(config.check(), Err(IllegalConfig::Twice { .. })));
+        config.regions.clear();
+        assert!(matches!(config.check(), Err(IllegalConfig::NoEdges)));
+        config = read(&SAMPLE.replace("http://127.0.0.1:8081", "127.0.0.1"));
+        assert!(matches!(config.check(), Err(IllegalConfig::Url { .. })));
+    }
+}

@@ -1,0 +1,344 @@
+//! The pull half of a registry (OCI distribution-spec 1.1) over the artifact store: what edges fetch
+//! releases from, and any OCI client.
+//!
+//! Repositories are projects; tags are `main-<number>` for a production deployment and
+//! `preview-<pull request>` for the newest deployment of a preview. A digest is answered only in a
+//! project that holds it. It takes nothing in: pushing is the API's uploads.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::header::{
+    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK,
+    RANGE, WWW_AUTHENTICATE,
+};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use helix_routing::artifact::MANIFEST_TYPE;
+use helix_routing::id::{Digest, ProjectName};
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncSeekExt};
+use tokio_util::io::ReaderStream;
+
+use crate::api::extract::bearer;
+use crate::app::App;
+use crate::auth::{self, AuthError};
+use crate::store::{Store, StoreError, id};
+
+/// Tags in one answer when the client names no number, and the most it can name.
+const MAX_TAGS: usize = 1000;
+/// How much of a blob is read at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+
+/// The registry's routes.
+pub fn routes() -> Router<App> {
+    Router::new().route("/v2", any(base)).route("/v2/", any(base)).route("/v2/{*path}", any(pull))
+}
+
+/// An error as registries say it.
+#[derive(Debug)]
+struct Refused {
+    status: StatusCode,
+    code: &'static str,
+    message: String,
+}
+
+impl Refused {
+    fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
+        Self { status, code, message: message.into() }
+    }
+
+    fn name_unknown() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is no such repository")
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let body = json!({ "errors": [{ "code": self.code, "message": self.message }] });
+        let mut response = (self.status, axum::Json(body)).into_response();
+        if self.status == StatusCode::UNAUTHORIZED {
+            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"helix\""));
+        }
+        response
+    }
+}
+
+impl From<StoreError> for Refused {
+    fn from(error: StoreError) -> Self {
+        tracing::error!(error = %crate::api::problem::chain(&error), "registry request failed");
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the registry could not answer; its log says why")
+    }
+}
+
+async fn base(State(app): State<App>, headers: HeaderMap) -> Result<Response, Refused> {
+    authorize(&app, &headers).await?;
+    Ok(([(API_VERSION, "registry/2.0")], axum::Json(json!({}))).into_response())
+}
+
+/// What a path below `/v2/` asks for.
+#[derive(Debug, PartialEq, Eq)]
+enum Asked<'a> {
+    Manifest(&'a str),
+    Blob(&'a str),
+    Tags,
+    Referrers(&'a str),
+}
+
+async fn pull(
+    State(app): State<App>,
+    Path(path): Path<String>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+) -> Result<Response, Refused> {
+    authorize(&app, &headers).await?;
+    if !matches!(method, Method::GET | Method::HEAD) {
+        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is for pulling"));
+    }
+    let (project, asked) = read_path(&path).ok_or_else(Refused::name_unknown)?;
+    let project: ProjectName = project.parse().map_err(|_| Refused::name_unknown())?;
+    match asked {
+        Asked::Manifest(reference) => manifest(&app, &project, reference, &method).await,
+        Asked::Blob(digest) => blob(&app, &project, digest, &method, &headers).await,
+        Asked::Tags => tags(&app.store, &project, uri.query().unwrap_or_default()).await,
+        Asked::Referrers(digest) => referrers(digest),
+    }
+}
+
+fn read_path(path: &str) -> Option<(&str, Asked<'_>)> {
+    let (project, rest) = path.split_once('/')?;
+    let asked = match rest.split_once('/')? {
+        ("manifests", reference) => Asked::Manifest(reference),
+        ("blobs", digest) => Asked::Blob(digest),
+        ("tags", "list") => Asked::Tags,
+        ("referrers", digest) => Asked::Referrers(digest),
+        _ => return None,
+    };
+    Some((project, asked))
+}
+
+/// Takes a token as a bearer, or as the password of any user: what OCI clients can send.
+async fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Refused> {
+    let refused = || Refused::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "log in with any user and a token as the password");
+    let secret = match bearer(headers) {
+        Some(secret) => secret.to_owned(),
+        None => basic_password(headers).ok_or_else(refused)?,
+    };
+    match auth::authenticate(&app.store, &secret).await {
+        Ok(_) => Ok(()),
+        Err(AuthError::Store(error)) => Err(error.into()),
+        Err(_) => Err(refused()),
+    }
+}
+
+fn basic_password(headers: &HeaderMap) -> Option<String> {
+    let (scheme, encoded) = headers.get(AUTHORIZATION)?.to_str().ok()?.split_once(' ')?;
+    if !scheme.eq_ignore_ascii_case("basic") {
+        return None;
+    }
+    let decoded = String::from_utf8(STANDARD.decode(encoded.trim()).ok()?).ok()?;
+    Some(decoded.split_once(':')?.1.to_owned())
+}
+
+async fn manifest(app: &App, project: &ProjectName, reference: &str, method: &Method) -> Result<Response, Refused> {
+    let unknown = || Refused::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "there is no such manifest");
+    let digest = match reference.parse::<Digest>() {
+        Ok(digest) => digest,
+        Err(_) => tagged(&app.store, project, reference).await?.ok_or_else(unknown)?,
+    };
+    match held(&app.store, project, &digest).await? {
+        Some(media_type) if media_type == MANIFEST_TYPE => {}
+        Some(_) | None => return Err(unknown()),
+    }
+    send(app, &digest, MANIFEST_TYPE, method, None).await
+}
+
+async fn blob(
+    app: &App,
+    project: &ProjectName,
+    digest: &str,
+    method: &Method,
+    headers: &HeaderMap,
+) -> Result<Response, Refused> {
+    let unknown = || Refused::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "there is no such blob");
+    let digest: Digest = digest
+        .parse()
+        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", format!("{error}")))?;
+    held(&app.store, project, &digest).await?.ok_or_else(unknown)?;
+    let range = headers.get(RANGE).and_then(|range| range.to_str().ok());
+    send(app, &digest, "application/octet-stream", method, range).await
+}
+
+/// The blob's media type, when the project holds it.
+async fn held(store: &Store, project: &ProjectName, digest: &Digest) -> Result<Option<String>, StoreError> {
+    let held = sqlx::query_scalar("SELECT media_type FROM packs WHERE project = $1 AND digest = $2")
+        .bind(project.as_str())
+        .bind(digest.as_str())
+        .fetch_optional(store.reader())
+        .await?;
+    Ok(held)
+}
+
+/// The manifest a tag names. Tags are the deployments' labels with `-` for the `/` that tags cannot have.
+async fn tagged(store: &Store, project: &ProjectName, tag: &str) -> Result<Option<Digest>, StoreError> {
+    let Some((kind, number)) = tag.split_once('-') else { return Ok(None) };
+    let artifact: Option<String> = sqlx::query_scalar(
+        "SELECT releases.artifact FROM deployments
+         JOIN releases ON releases.site = deployments.site AND releases.release_id = deployments.release_id
+         WHERE deployments.project = $1 AND deployments.label = $2 AND releases.collected IS NULL
+         ORDER BY deployments.number DESC LIMIT 1",
+    )
+    .bind(project.as_str())
+    .bind(format!("{kind}/{number}"))
+    .fetch_optional(store.reader())
+    .await?;
+    artifact.map(|artifact| id(&artifact)).transpose()
+}
+
+async fn tags(store: &Store, project: &ProjectName, query: &str) -> Result<Response, Refused> {
+    let parameter = |name: &str| {
+        url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+    };
+    let number = parameter("n").and_then(|n| n.parse().ok()).unwrap_or(MAX_TAGS).min(MAX_TAGS);
+    let last = parameter("last").unwrap_or_default();
+    let labels: Vec<String> = sqlx::query_scalar(
+        "SELECT DISTINCT deployments.label FROM deployments
+         JOIN releases ON releases.site = deployments.site AND releases.release_id = deployments.release_id
+         WHERE deployments.project = $1 AND releases.collected IS NULL",
+    )
+    .bind(project.as_str())
+    .fetch_all(store.reader())
+    .await
+    .map_err(StoreError::from)?;
+    let mut tags: Vec<String> = labels.iter().map(|label| label.replace('/', "-")).filter(|tag| *tag > last).collect();
+    tags.sort_unstable();
+    let more = tags.len() > number;
+    tags.truncate(number);
+    let next = tags.last().filter(|_| more).map(|last| format!("</v2/{project}/tags/list?n={number}&last={last}>; rel=\"next\""));
+    let mut response = axum::Json(json!({ "name": project, "tags": tags })).into_response();
+    if let Some(next) = next.and_then(|next| HeaderValue::try_from(next).ok()) {
+        response.headers_mut().insert(LINK, next);
+    }
+    Ok(response)
+}
+
+/// Nothing refers to a manifest until releases carry provenance; the answer has its place here.
+fn referrers(digest: &str) -> Result<Response, Refused> {
+    let _: Digest = digest
+        .parse()
+        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", format!("{error}")))?;
+    let kind = "application/vnd.oci.image.index.v1+json";
+    let body = json!({ "schemaVersion": 2, "mediaType": kind, "manifests": [] });
+    Ok(([(CONTENT_TYPE, kind)], body.to_string()).into_response())
+}
+
+/// Which bytes of a blob are sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// From the first to the last byte, both included.
+    Bytes(u64, u64),
+    Unsatisfiable,
+}
+
+/// One range of bytes (RFC 9110 14.1.2). Several, or other units, are answered with the whole.
+fn part(range: Option<&str>, size: u64) -> Part {
+    let Some((first, last)) = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) else {
+        return Part::Whole;
+    };
+    match (first.parse::<u64>(), last.parse::<u64>()) {
+        (Err(_), Ok(suffix)) if first.is_empty() => match suffix.min(size) {
+            0 => Part::Unsatisfiable,
+            suffix => Part::Bytes(size - suffix, size - 1),
+        },
+        (Ok(first), _) if first >= size => Part::Unsatisfiable,
+        (Ok(first), Err(_)) if last.is_empty() => Part::Bytes(first, size - 1),
+        (Ok(first), Ok(last)) if first <= last => Part::Bytes(first, last.min(size - 1)),
+        _ => Part::Whole,
+    }
+}
+
+async fn send(app: &App, digest: &Digest, kind: &'static str, method: &Method, range: Option<&str>) -> Result<Response, Refused> {
+    let gone = |error: std::io::Error| {
+        tracing::error!(%digest, %error, "a blob that is noted cannot be read");
+        Refused::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "the blob cannot be read")
+    };
+    let mut file = tokio::fs::File::open(app.artifacts.layout().path(digest)).await.map_err(gone)?;
+    let size = file.metadata().await.map_err(gone)?.len();
+    let (status, first, length) = match part(range, size) {
+        Part::Whole => (StatusCode::OK, 0, size),
+        Part::Bytes(first, last) => (StatusCode::PARTIAL_CONTENT, first, last - first + 1),
+        Part::Unsatisfiable => {
+            let range = [(CONTENT_RANGE, format!("bytes */{size}"))];
+            return Ok((StatusCode::RANGE_NOT_SATISFIABLE, range).into_response());
+        }
+    };
+    let body = if *method == Method::HEAD {
+        Body::empty()
+    } else {
+        file.seek(std::io::SeekFrom::Start(first)).await.map_err(gone)?;
+        Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK_BYTES))
+    };
+    let mut response = (status, body).into_response();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
+    headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
+    headers.insert(CONTENT_DIGEST, HeaderValue::try_from(digest.as_str()).expect("a digest is plain ASCII"));
+    if status == StatusCode::PARTIAL_CONTENT {
+        let range = format!("bytes {first}-{}/{size}", first + length - 1);
+        headers.insert(CONTENT_RANGE, HeaderValue::try_from(range).expect("digits are plain ASCII"));
+    }
+    Ok(response)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_cut_to_the_blob() {
+        for (range, expected) in [
+            ("bytes=0-4", Part::Bytes(0, 4)),
+            ("bytes=5-", Part::Bytes(5, 9)),
+            ("bytes=-3", Part::Bytes(7, 9)),
+            ("bytes=-30", Part::Bytes(0, 9)),
+            ("bytes=8-100", Part::Bytes(8, 9)),
+            ("bytes=10-", Part::Unsatisfiable),
+            ("bytes=-0", Part::Unsatisfiable),
+            ("bytes=4-2", Part::Whole),
+            ("bytes=0-1,3-4", Part::Whole),
+            ("lines=0-4", Part::Whole),
+            ("bytes=x-", Part::Whole),
+            ("bytes=-", Part::Whole),
+        ] {
+            assert_eq!(part(Some(range), 10), expected, "{range}");
+        }
+        assert_eq!(part(None, 10), Part::Whole);
+        assert_eq!(part(Some("bytes=0-0"), 0), Part::Unsatisfiable);
+    }
+
+    #[test]
+    fn paths_name_a_repository_and_what_is_asked_of_it() {
+        assert_eq!(read_path("shop/tags/list"), Some(("shop", Asked::Tags)));
+        assert_eq!(read_path("shop/manifests/main-3"), Some(("shop", Asked::Manifest("main-3"))));
+        assert_eq!(read_path("shop/blobs/sha256:x"), Some(("shop", Asked::Blob("sha256:x"))));
+        for path in ["", "shop", "shop/", "shop/tags", "shop/tags/all", "a/b/tags/list", "shop/uploads/x"] {
+            assert_eq!(read_path(path), None, "{path}");
+        }
+    }
+
+    #[test]
+    fn the_password_is_what_follows_the_user() {
+        let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Basic dXNlcjpoZWxpeF94Onk="))]);
+        assert_eq!(basic_password(&headers).as_deref(), Some("helix_x:y"));
+        let bad = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Basic ???"))]);
+        assert_eq!(basic_password(&bad), None);
+    }
+}
