@@ -23,7 +23,7 @@ pub struct Finished<'a> {
     /// As sent.
     pub authority: &'a str,
     /// Path and query, as sent.
-    pub target: &'a str,
+    pub path: &'a str,
     /// The release that answered, or nothing.
     pub release: &'a str,
     /// None when the client was gone before it was sent one.
@@ -48,7 +48,7 @@ pub fn record(metrics: &Metrics, lines: bool, finished: &Finished<'_>) {
             peer = finished.peer.map(tracing::field::display),
             method = finished.method,
             host = ?finished.authority,
-            target = ?finished.target,
+            path = ?finished.path,
             release.id = finished.release,
             status = finished.status.map_or(0, |status| status.as_u16()),
             bytes = finished.bytes,

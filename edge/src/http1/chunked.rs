@@ -177,7 +177,7 @@ mod tests {
     }
 
     fn any_split(bytes: &[u8], cuts: &[usize]) -> Result<(usize, bool), ChunkError> {
-        let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.min(&bytes.len())).copied().chain([0, bytes.len()]).collect();
+        let mut cuts: Vec<_> = cuts.iter().map(|cut| (*cut).min(bytes.len())).chain([0, bytes.len()]).collect();
         cuts.sort_unstable();
         let mut chunks = Chunks::new();
         let mut end = 0;

@@ -1,0 +1,45 @@
+//! What operators and probes see of a running edge.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use helix_edge::admin::{self, Admin};
+use helix_service::shutdown::Shutdown;
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+
+use crate::support::{Client, Edge, LIVE, Response};
+
+#[tokio::test]
+async fn health_readiness_sites_and_explanations_are_told_until_the_shutdown() {
+    let edge = Edge::start();
+    edge.get("/");
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let ready = Arc::new(AtomicBool::new(false));
+    let shown = Admin { table: Arc::clone(&edge.table), metrics: Arc::clone(&edge.metrics), ready: Arc::clone(&ready) };
+    let (shutdown, asked) = Shutdown::manual();
+    let serving = tokio::spawn(admin::serve(listener, shown, shutdown));
+    let ask = async |path: &'static str| spawn_blocking(move || get(addr, path)).await.unwrap();
+
+    assert_eq!(ask("/healthz").await.status, 200);
+    assert_eq!(ask("/readyz").await.status, 503);
+    ready.store(true, Ordering::Release);
+    assert_eq!(ask("/readyz").await.status, 200);
+    assert!(ask("/metrics").await.text().contains("helix_edge_requests_total"));
+    let sites = ask("/sites").await;
+    assert_eq!(sites.text(), format!(r#"[{{"site":"shop/production","generation":1,"live":"{LIVE}"}}]"#));
+    let explained = ask("/explain?host=shop.example%3A8080&path=/dir/%3Fa").await;
+    for part in [r#""file":"dir/index.html""#, r#""host_rule":"shop.example""#, r#""status":200"#] {
+        assert!(explained.text().contains(part), "{}", explained.text());
+    }
+    assert_eq!(ask("/explain?host=shop.example").await.status, 400);
+    asked.request();
+    serving.await.unwrap().unwrap();
+}
+
+fn get(addr: std::net::SocketAddr, path: &str) -> Response {
+    let mut client = Client::connect(addr);
+    client.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"));
+    client.response()
+}

@@ -1,0 +1,211 @@
+//! A listener with a few sites, and a client that sends exactly what it is told.
+
+use std::io::{Read, Write};
+use std::net::{Shutdown as Side, SocketAddr, TcpStream};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use helix_edge::limits::Limits;
+use helix_edge::listener::{self, ListenerConfig, ListenerHandle};
+use helix_edge::metrics::Metrics;
+use helix_edge::release::Release;
+use helix_edge::table::{Serving, Table};
+use helix_routing::id::{Digest, Generation, SiteId};
+use helix_service::shutdown::{Shutdown, ShutdownHandle};
+
+/// Nothing in these tests takes this long unless it hangs.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+pub(crate) const LIVE: &str = "aaaaaaaaaaaaaaaaaaaa";
+pub(crate) const KEPT: &str = "bbbbbbbbbbbbbbbbbbbb";
+pub(crate) const BIG: usize = 24 * 1024 * 1024;
+
+/// A listener of two cores that serves `shop.example`.
+pub(crate) struct Edge {
+    pub(crate) addr: SocketAddr,
+    pub(crate) table: Arc<Table>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) shutdown: ShutdownHandle,
+    pub(crate) handle: ListenerHandle,
+}
+
+impl Edge {
+    pub(crate) fn start() -> Self {
+        Self::with(Limits::default())
+    }
+
+    pub(crate) fn with(limits: Limits) -> Self {
+        let table = Arc::new(Table::new("helix.localhost".parse().unwrap()));
+        let site = site();
+        table.set_host(&"shop.example".parse().unwrap(), Some(&site));
+        table.set_host(&"empty.example".parse().unwrap(), Some(&"empty/production".parse().unwrap()));
+        table.publish(&site, serving(1, LIVE, &[KEPT]));
+        let (edge, region) = ("fra-1".parse().unwrap(), "fra".parse().unwrap());
+        let metrics = Arc::new(Metrics::new(&edge, &region));
+        let addr = "127.0.0.1:0".parse().unwrap();
+        let config = ListenerConfig { addr, threads: 2, edge, region, access_log: true, limits };
+        let (shutdown, asked) = Shutdown::manual();
+        let handle = listener::serve(config, Arc::clone(&table), Arc::clone(&metrics), shutdown).unwrap();
+        Self { addr: handle.local_addr(), table, metrics, shutdown: asked, handle }
+    }
+
+    pub(crate) fn client(&self) -> Client {
+        Client::connect(self.addr)
+    }
+
+    /// Waits until no connection is open.
+    pub(crate) fn until_idle(&self) {
+        let until = Instant::now() + PATIENCE;
+        while self.metrics.connections.get() > 0 {
+            assert!(Instant::now() < until, "{} connections are still open", self.metrics.connections.get());
+            std::thread::yield_now();
+        }
+    }
+
+    /// What one GET gets on a connection of its own.
+    pub(crate) fn get(&self, target: &str) -> Response {
+        let mut client = self.client();
+        client.send(&get(target));
+        client.response()
+    }
+}
+
+pub(crate) fn site() -> SiteId {
+    "shop/production".parse().unwrap()
+}
+
+pub(crate) fn serving(generation: u64, live: &str, kept: &[&str]) -> Serving {
+    let kept = kept.iter().map(|id| release(id)).collect();
+    Serving { generation: Generation(generation), live: Some(release(live)), kept }
+}
+
+/// A release whose every page says which release it is of.
+pub(crate) fn release(id: &str) -> Arc<Release> {
+    let page = |name: &str| Bytes::from(format!("{name} of {id}\n"));
+    let big: Vec<u8> = (0..BIG).map(|at| (at % 251) as u8).collect();
+    let files = [
+        ("index.html", "text/html; charset=utf-8", page("index")),
+        ("dir/index.html", "text/html; charset=utf-8", page("dir")),
+        ("404.html", "text/html; charset=utf-8", page("missing")),
+        ("a.txt", "text/plain; charset=utf-8", page("text")),
+        ("empty", "application/octet-stream", Bytes::new()),
+        ("big.bin", "application/octet-stream", Bytes::from(big)),
+    ];
+    let artifact = Digest::from_hex(&"0".repeat(64)).unwrap();
+    Arc::new(Release::from_memory(id.parse().unwrap(), artifact, files))
+}
+
+pub(crate) fn get(target: &str) -> String {
+    format!("GET {target} HTTP/1.1\r\nHost: shop.example\r\n\r\n")
+}
+
+/// A response as it came.
+#[derive(Debug)]
+pub(crate) struct Response {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(String, String)>,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Response {
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let mut values = self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str());
+        let value = values.next();
+        assert_eq!(values.next(), None, "{name} twice");
+        value
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).unwrap()
+    }
+}
+
+/// One connection.
+pub(crate) struct Client {
+    stream: TcpStream,
+    received: Vec<u8>,
+}
+
+impl Client {
+    pub(crate) fn connect(addr: SocketAddr) -> Self {
+        let stream = TcpStream::connect(addr).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.set_nodelay(true).unwrap();
+        Self { stream, received: Vec::new() }
+    }
+
+    pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.stream.write_all(bytes.as_ref()).unwrap();
+    }
+
+    /// Sends what the other side will take: it may refuse and close half-way.
+    pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> bool {
+        self.stream.write_all(bytes.as_ref()).is_ok()
+    }
+
+    pub(crate) fn end(&self) {
+        self.stream.shutdown(Side::Write).unwrap();
+    }
+
+    /// The next response to anything but HEAD.
+    pub(crate) fn response(&mut self) -> Response {
+        let mut response = self.head();
+        let length = response.header("content-length").map_or(0, |length| length.parse().unwrap());
+        let length = if matches!(response.status, 204 | 304) { 0 } else { length };
+        while self.received.len() < length {
+            assert!(self.fill(), "closed within a body, after {} of {length} bytes", self.received.len());
+        }
+        response.body = self.received.drain(..length).collect();
+        response
+    }
+
+    /// The next response head.
+    pub(crate) fn head(&mut self) -> Response {
+        let end = loop {
+            if let Some(end) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end;
+            }
+            assert!(self.fill(), "closed within a head: {:?}", String::from_utf8_lossy(&self.received));
+        };
+        let head: Vec<u8> = self.received.drain(..end + 4).collect();
+        let head = String::from_utf8(head).unwrap();
+        let mut lines = head.trim_end().split("\r\n");
+        let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
+        let headers = lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+        Response { status, headers: headers.collect(), body: Vec::new() }
+    }
+
+    /// Reads the body of `/big.bin` and checks its length.
+    pub(crate) fn rest_of_big_file(&mut self) {
+        let mut left = BIG;
+        loop {
+            let taken = self.received.len().min(left);
+            self.received.drain(..taken);
+            left -= taken;
+            if left == 0 {
+                return;
+            }
+            assert!(self.fill(), "closed with {left} bytes to come");
+        }
+    }
+
+    /// Whether the connection has ended, with nothing more to read.
+    pub(crate) fn is_closed(&mut self) -> bool {
+        !self.fill() && self.received.is_empty()
+    }
+
+    /// Reads once. False at the end, or after a reset.
+    fn fill(&mut self) -> bool {
+        let mut part = vec![0; 64 * 1024];
+        match self.stream.read(&mut part) {
+            Ok(read) => {
+                self.received.extend_from_slice(&part[..read]);
+                read > 0
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => false,
+            Err(error) => panic!("read: {error}"),
+        }
+    }
+}
