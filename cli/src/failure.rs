@@ -72,21 +72,19 @@ mod tests {
     use super::*;
     use anyhow::Context as _;
 
-    fn problem(kind: &str) -> anyhow::Error {
-        let problem = Problem {
+    fn problem(kind: &str) -> Problem {
+        Problem {
             kind: kind.to_owned(),
             title: "cannot go back".to_owned(),
             status: 409,
             detail: Some("there is nothing older".to_owned()),
-        };
-        anyhow::Error::from(OriginError::Problem(Box::new(problem)))
+        }
     }
 
     #[test]
     fn a_problem_is_shown_by_title_and_detail() {
-        let error = Err::<(), _>(problem("nothing-older"))
-            .context("roll back shop")
-            .unwrap_err();
+        let refused = OriginError::Problem(Box::new(problem("nothing-older")));
+        let error = Err::<(), _>(refused).context("roll back shop").unwrap_err();
         assert_eq!(
             describe(&error),
             "error: roll back shop\n  cannot go back\n  there is nothing older"
@@ -95,7 +93,7 @@ mod tests {
 
     #[test]
     fn only_nothing_older_needs_an_operator() {
-        assert_eq!(report(&problem("nothing-older")), ExitCode::from(6));
-        assert_eq!(report(&problem("unknown-release")), ExitCode::from(1));
+        assert_eq!(exit_code(&problem("nothing-older")), 6);
+        assert_eq!(exit_code(&problem("unknown-release")), 1);
     }
 }

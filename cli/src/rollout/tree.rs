@@ -47,7 +47,8 @@ fn line(region: &RegionView) -> String {
         reason,
     } = region;
     let mut text = format!(
-        "{name:<8} {} {:<14} {release} g{generation}",
+        "{:<8} {} {:<14} {release} g{generation}",
+        name.as_str(),
         mark(*phase),
         phase_name(*phase)
     );

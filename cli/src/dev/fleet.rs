@@ -1,0 +1,318 @@
+//! What a fleet consists of, and the files that its processes are started with.
+//!
+//! Everything is written again at every start, from ports and secrets that are kept: so a port that was
+//! taken meanwhile, or another number of edges, is no special case.
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use helix_routing::id::{EdgeId, RegionId};
+use helix_service::disk::write_atomic;
+use helix_service::keys::PublicKey;
+use helix_service::nats;
+use serde::Serialize;
+
+use super::home::Home;
+use super::nats_config::{EdgeUser, NatsConfig};
+use super::ports::Ports;
+use super::secrets;
+
+/// Every project has a host below it, and every such name is this machine (RFC 6761 6.3).
+pub(super) const BASE_DOMAIN: &str = "helix.localhost";
+/// Where the API is unless somebody else is there.
+const API_PORT: u16 = 7700;
+/// Where the first edge is unless somebody else is there; the others follow.
+const FIRST_EDGE_PORT: u16 = 8081;
+/// Any free port will do: nobody types these.
+const ANY: u16 = 0;
+
+/// A fleet on this machine.
+#[derive(Debug)]
+pub(super) struct Fleet {
+    /// Port of `nats-server`.
+    pub(super) nats: u16,
+    /// Port of its monitoring pages.
+    pub(super) monitor: u16,
+    /// Port of the API.
+    pub(super) api: u16,
+    /// Port of origin's admin pages.
+    admin: u16,
+    /// Every edge, region by region.
+    pub(super) edges: Vec<Edge>,
+    /// The token that may do everything.
+    pub(super) token: String,
+}
+
+/// One edge.
+#[derive(Debug)]
+pub(super) struct Edge {
+    /// Its id: region and number.
+    pub(super) edge: EdgeId,
+    /// Its region.
+    pub(super) region: RegionId,
+    /// Port it serves on.
+    pub(super) http: u16,
+    /// Port of its admin pages.
+    pub(super) admin: u16,
+}
+
+#[derive(Serialize)]
+struct OriginFile {
+    listen: String,
+    admin: String,
+    data_dir: PathBuf,
+    base_domain: &'static str,
+    public_url: String,
+    site_port: u16,
+    record_key: PathBuf,
+    bootstrap_token_file: PathBuf,
+    edge_token_file: PathBuf,
+    log: &'static str,
+    exit_with_parent: bool,
+    nats: nats::NatsConfig,
+    regions: Vec<RegionTable>,
+}
+
+#[derive(Serialize)]
+struct RegionTable {
+    region: RegionId,
+    edges: Vec<EdgeTable>,
+}
+
+#[derive(Serialize)]
+struct EdgeTable {
+    edge: EdgeId,
+    url: String,
+}
+
+#[derive(Serialize)]
+struct EdgeFile<'a> {
+    edge: &'a EdgeId,
+    region: &'a RegionId,
+    listen: String,
+    admin: String,
+    data_dir: PathBuf,
+    base_domain: &'static str,
+    threads: usize,
+    access_log: bool,
+    log: &'static str,
+    exit_with_parent: bool,
+    origin: OriginTable,
+    nats: nats::NatsConfig,
+    keys: [&'a PublicKey; 1],
+}
+
+#[derive(Serialize)]
+struct OriginTable {
+    url: String,
+    token_file: PathBuf,
+}
+
+impl Fleet {
+    /// Chooses ports for `count` edges in each of `regions`, and makes what secrets are missing.
+    pub(super) fn plan(home: &Home, regions: &[RegionId], count: u8) -> anyhow::Result<Self> {
+        let mut ports = Ports::load(&home.ports());
+        let mut port =
+            |name: &str, preferred| ports.choose(name, preferred).context("find a free port");
+        let (nats, monitor) = (port("nats", ANY)?, port("nats-monitor", ANY)?);
+        let (api, admin) = (port("api", API_PORT)?, port("origin-admin", ANY)?);
+        let mut edges = Vec::new();
+        for region in regions {
+            for number in 1..=count {
+                let edge: EdgeId = format!("{region}-{number}").parse()?;
+                let preferred = FIRST_EDGE_PORT + u16::try_from(edges.len())?;
+                let http = port(edge.as_str(), preferred)?;
+                let admin = port(&format!("{edge}-admin"), ANY)?;
+                edges.push(Edge {
+                    edge,
+                    region: region.clone(),
+                    http,
+                    admin,
+                });
+            }
+        }
+        ports.save(&home.ports())?;
+        let (_, token) = secrets::token(home, "operate")?;
+        Ok(Self {
+            nats,
+            monitor,
+            api,
+            admin,
+            edges,
+            token,
+        })
+    }
+
+    /// Writes the configuration of every process.
+    pub(super) fn write_configs(&self, home: &Home) -> anyhow::Result<()> {
+        self.write_nats(home)?;
+        let (record_key, public) = secrets::record_key(home)?;
+        let origin = self.origin_file(home, record_key)?;
+        write_atomic(
+            &home.config("origin.toml"),
+            toml::to_string(&origin)?.as_bytes(),
+        )?;
+        for edge in &self.edges {
+            let file = self.edge_file(home, edge, &public)?;
+            write_atomic(
+                &home.config(&format!("{}.toml", edge.edge)),
+                toml::to_string(&file)?.as_bytes(),
+            )?;
+        }
+        Ok(())
+    }
+
+    fn write_nats(&self, home: &Home) -> anyhow::Result<()> {
+        let user = |edge: &Edge| {
+            let (_, nkey) = secrets::nats_user(home, edge.edge.as_str())?;
+            Ok(EdgeUser {
+                edge: edge.edge.clone(),
+                region: edge.region.clone(),
+                nkey,
+            })
+        };
+        let config = NatsConfig {
+            port: self.nats,
+            monitor_port: self.monitor,
+            store: home.data("nats"),
+            origin: secrets::nats_user(home, "origin")?.1,
+            edges: self.edges.iter().map(user).collect::<anyhow::Result<_>>()?,
+        };
+        Ok(write_atomic(
+            &home.config("nats.conf"),
+            config.render().as_bytes(),
+        )?)
+    }
+
+    fn origin_file(&self, home: &Home, record_key: PathBuf) -> anyhow::Result<OriginFile> {
+        Ok(OriginFile {
+            listen: address(self.api),
+            admin: address(self.admin),
+            data_dir: home.data("origin"),
+            base_domain: BASE_DOMAIN,
+            public_url: url(self.api),
+            site_port: self.edges.first().map_or(0, |edge| edge.http),
+            record_key,
+            bootstrap_token_file: secrets::token(home, "operate")?.0,
+            edge_token_file: secrets::token(home, "edge")?.0,
+            log: "text",
+            exit_with_parent: true,
+            nats: nats::NatsConfig {
+                url: self.nats_url(),
+                seed_file: secrets::nats_user(home, "origin")?.0,
+                monitor: Some(url(self.monitor)),
+            },
+            regions: self.regions().into_iter().map(RegionTable::new).collect(),
+        })
+    }
+
+    fn edge_file<'a>(
+        &self,
+        home: &Home,
+        edge: &'a Edge,
+        key: &'a PublicKey,
+    ) -> anyhow::Result<EdgeFile<'a>> {
+        Ok(EdgeFile {
+            edge: &edge.edge,
+            region: &edge.region,
+            listen: address(edge.http),
+            admin: address(edge.admin),
+            data_dir: home.data(edge.edge.as_str()),
+            base_domain: BASE_DOMAIN,
+            // Several edges share this machine, so none of them takes every core.
+            threads: 1,
+            access_log: false,
+            log: "text",
+            exit_with_parent: true,
+            origin: OriginTable {
+                url: url(self.api),
+                token_file: secrets::token(home, "edge")?.0,
+            },
+            nats: nats::NatsConfig {
+                url: self.nats_url(),
+                seed_file: secrets::nats_user(home, edge.edge.as_str())?.0,
+                monitor: None,
+            },
+            keys: [key],
+        })
+    }
+
+    /// Edges region by region, in the order they were asked for.
+    pub(super) fn regions(&self) -> Vec<(&RegionId, Vec<&Edge>)> {
+        let mut regions: Vec<(&RegionId, Vec<&Edge>)> = Vec::new();
+        for edge in &self.edges {
+            match regions
+                .iter_mut()
+                .find(|(region, _)| **region == edge.region)
+            {
+                Some((_, edges)) => edges.push(edge),
+                None => regions.push((&edge.region, vec![edge])),
+            }
+        }
+        regions
+    }
+
+    /// Where NATS is.
+    pub(super) fn nats_url(&self) -> String {
+        format!("nats://{}", address(self.nats))
+    }
+}
+
+impl RegionTable {
+    fn new((region, edges): (&RegionId, Vec<&Edge>)) -> Self {
+        let edges = edges.into_iter().map(|edge| EdgeTable {
+            edge: edge.edge.clone(),
+            url: url(edge.http),
+        });
+        Self {
+            region: region.clone(),
+            edges: edges.collect(),
+        }
+    }
+}
+
+fn address(port: u16) -> String {
+    format!("127.0.0.1:{port}")
+}
+
+/// The address of a port of this machine.
+pub(super) fn url(port: u16) -> String {
+    format!("http://{}", address(port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_plan_keeps_ports_and_secrets_and_takes_more_edges() {
+        let folder = tempfile::tempdir().unwrap();
+        let home = Home::open(folder.path()).unwrap();
+        let regions: Vec<RegionId> = ["fra", "iad"]
+            .iter()
+            .map(|region| region.parse().unwrap())
+            .collect();
+        let first = Fleet::plan(&home, &regions, 1).unwrap();
+        first.write_configs(&home).unwrap();
+        let second = Fleet::plan(&home, &regions, 2).unwrap();
+        second.write_configs(&home).unwrap();
+
+        let ids: Vec<&str> = second.edges.iter().map(|edge| edge.edge.as_str()).collect();
+        assert_eq!(ids, ["fra-1", "fra-2", "iad-1", "iad-2"]);
+        assert_eq!(
+            (first.api, first.nats, first.edges[0].http),
+            (second.api, second.nats, second.edges[0].http)
+        );
+        assert_eq!(first.token, second.token);
+        let origin = std::fs::read_to_string(home.config("origin.toml")).unwrap();
+        assert!(
+            origin.contains("[[regions.edges]]") && !origin.contains(&first.token),
+            "{origin}"
+        );
+        assert!(
+            std::fs::read_to_string(home.config("iad-2.toml"))
+                .unwrap()
+                .contains("[[keys]]")
+        );
+    }
+}

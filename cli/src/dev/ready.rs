@@ -1,0 +1,113 @@
+//! Waiting until a fleet can be used.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use helix_routing::api::Status;
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+
+use super::child::Children;
+use super::fleet::{Fleet, url};
+use crate::origin::Origin;
+
+/// Longer than any start takes on a slow machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(20);
+/// Deaths during the start that cannot be chance any more.
+const MAX_DEATHS: usize = 8;
+
+/// What matters of `nats-server`'s `/jsz`.
+#[derive(Deserialize)]
+struct JetStream {
+    config: JetStreamConfig,
+}
+
+#[derive(Deserialize)]
+struct JetStreamConfig {
+    #[serde(default)]
+    sync_always: bool,
+}
+
+/// Waits for NATS, and refuses one that would lose acknowledged records in a power cut.
+pub(super) async fn nats(fleet: &Fleet, children: &Children) -> anyhow::Result<()> {
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .build()
+        .context("set up the HTTP client")?;
+    let page = format!("{}/jsz", url(fleet.monitor));
+    let seen: JetStream = until(children, "nats-server", async || {
+        let answer = http
+            .get(&page)
+            .send()
+            .await
+            .map_err(|error| error.to_string())?;
+        let text = answer.bytes().await.map_err(|error| error.to_string())?;
+        serde_json::from_slice(&text).map_err(|error| format!("{page}: {error}"))
+    })
+    .await?;
+    if !seen.config.sync_always {
+        bail!(
+            "nats-server does not sync every write: it does not run with {}",
+            "sync_interval: always"
+        );
+    }
+    Ok(())
+}
+
+/// Waits until origin answers and every edge is ready.
+pub(super) async fn everything(
+    origin: &Origin,
+    fleet: &Fleet,
+    children: &Children,
+) -> anyhow::Result<Status> {
+    until(children, "origin and every edge", async || {
+        let status: Status = origin
+            .read(&["status"])
+            .await
+            .map_err(|error| error.to_string())?;
+        let ready = |edge: &&super::fleet::Edge| {
+            status
+                .edges
+                .iter()
+                .any(|seen| seen.edge == edge.edge && seen.live && seen.ready)
+        };
+        let missing: Vec<&str> = fleet
+            .edges
+            .iter()
+            .filter(|edge| !ready(edge))
+            .map(|edge| edge.edge.as_str())
+            .collect();
+        if missing.is_empty() {
+            Ok(status)
+        } else {
+            Err(format!("not ready: {}", missing.join(", ")))
+        }
+    })
+    .await
+}
+
+async fn until<T>(
+    children: &Children,
+    what: &str,
+    mut look: impl AsyncFnMut() -> Result<T, String>,
+) -> anyhow::Result<T> {
+    let deadline = Instant::now() + START_LIMIT;
+    loop {
+        let reason = match look().await {
+            Ok(seen) => return Ok(seen),
+            Err(reason) => reason,
+        };
+        if children.deaths() > MAX_DEATHS {
+            bail!("{what} cannot start ({reason}): processes keep dying, their logs say why");
+        }
+        if Instant::now() > deadline {
+            bail!(
+                "{what} did not start within {} s: {reason}",
+                START_LIMIT.as_secs()
+            );
+        }
+        sleep(LOOK).await;
+    }
+}
