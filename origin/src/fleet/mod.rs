@@ -1,0 +1,115 @@
+//! The fleet as origin sees it: who is registered, who is there, and what they say.
+//!
+//! Invariant: an edge counts only under the name that the subject of its reports, the account they came
+//! from and origin's configuration agree on. Nothing here decides about a rollout; it feeds the machines.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use helix_routing::api::EdgeStatus;
+use helix_routing::id::{EdgeId, RegionId};
+use helix_routing::report::{Heartbeat, Refusal};
+use helix_routing::rollout::Fleet;
+use helix_routing::time::Timestamp;
+use helix_service::clock;
+use tokio::sync::watch;
+
+mod leases;
+pub mod reports;
+
+pub use leases::{Edge, LEASE};
+use leases::Leases;
+
+/// Every registered edge and its lease. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Roster(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    leases: Mutex<Leases>,
+    fleet: watch::Sender<Arc<Fleet>>,
+}
+
+impl Roster {
+    /// The edges that were admitted. Each counts as live for one lease.
+    #[must_use]
+    pub fn new(edges: Vec<Edge>, now: Timestamp) -> Self {
+        let leases = Leases::new(edges, now);
+        let fleet = watch::Sender::new(Arc::new(leases.fleet(now)));
+        Self(Arc::new(Inner { leases: Mutex::new(leases), fleet }))
+    }
+
+    /// The edges of each region, and which of them hold their lease.
+    #[must_use]
+    pub fn snapshot(&self) -> Arc<Fleet> {
+        Arc::clone(&self.0.fleet.borrow())
+    }
+
+    /// Changes when an edge's lease begins or ends.
+    #[must_use]
+    pub fn watch(&self) -> watch::Receiver<Arc<Fleet>> {
+        self.0.fleet.subscribe()
+    }
+
+    /// Every edge, for people.
+    #[must_use]
+    pub fn edges(&self) -> Vec<EdgeStatus> {
+        self.leases().statuses(clock::now())
+    }
+
+    /// Every region that has an edge.
+    #[must_use]
+    pub fn regions(&self) -> BTreeSet<RegionId> {
+        self.leases().regions()
+    }
+
+    /// A registered edge.
+    #[must_use]
+    pub fn edge(&self, edge: &EdgeId) -> Option<Edge> {
+        self.leases().edge(edge).cloned()
+    }
+
+    fn heartbeat(&self, now: Timestamp, heartbeat: &Heartbeat) {
+        self.leases().heartbeat(now, heartbeat);
+        self.refresh(now);
+    }
+
+    fn refusal(&self, refusal: &Refusal) {
+        self.leases().refusal(refusal);
+    }
+
+    fn link_was_down(&self, now: Timestamp) {
+        self.leases().link_was_down(now);
+        self.refresh(now);
+    }
+
+    /// Tells watchers about leases that began or ended.
+    fn refresh(&self, now: Timestamp) {
+        let fleet = self.leases().fleet(now);
+        self.0.fleet.send_if_modified(|held| {
+            let is_changed = **held != fleet;
+            if is_changed {
+                log_change(held, &fleet);
+                *held = Arc::new(fleet);
+            }
+            is_changed
+        });
+    }
+
+    fn leases(&self) -> MutexGuard<'_, Leases> {
+        // Every change is whole before the guard is dropped, so a panic elsewhere leaves nothing half done.
+        self.0.leases.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn log_change(from: &Fleet, to: &Fleet) {
+    for (region, now) in &to.regions {
+        let before = from.regions.get(region).map(|fleet| fleet.live.clone()).unwrap_or_default();
+        for edge in now.live.difference(&before) {
+            tracing::info!(%region, %edge, from = "gone", to = "live", "edge");
+        }
+        for edge in before.difference(&now.live) {
+            tracing::warn!(%region, %edge, from = "live", to = "gone", "edge");
+        }
+    }
+}

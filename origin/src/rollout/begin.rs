@@ -1,0 +1,283 @@
+//! The start of a rollout: one transaction in which the older one ends and the new one begins.
+//!
+//! Invariant: between the two there is no moment without an owner of the site's records, and the order
+//! of starts is the order in which they got the write lock.
+
+use helix_routing::host::HostPattern;
+use helix_routing::id::{Generation, RegionId, ReleaseId, RolloutId, SiteId};
+use helix_routing::record::{Hold, ReleaseRef, SiteRecord};
+use helix_routing::rollout::{Command, Event, Kind, Order, Outcome, RegionPlan, Rollout};
+use helix_routing::time::Timestamp;
+use helix_service::{clock, random};
+
+use super::saved::{self, Saved};
+use super::target::{self, Step};
+use super::{Conductor, NewRollback, NewRollout, RolloutError, alias};
+use crate::feed::records;
+use crate::store::{self, StoreError, Tx};
+
+/// A rollout that was started and is not yet committed. Dropped, nothing happened.
+#[derive(Debug)]
+pub struct Begun {
+    /// The open transaction, for what belongs to the same change.
+    pub tx: Tx,
+    /// The rollout.
+    pub rollout: RolloutId,
+    /// Regions whose hold it lifts.
+    pub held: Vec<RegionId>,
+    /// What it does where, for a rollback.
+    pub steps: Vec<Step>,
+    conductor: Conductor,
+    saved: Saved,
+    commands: Vec<Command>,
+}
+
+impl Begun {
+    /// Commits, and starts the driver. Runs to its end even when the caller goes away.
+    ///
+    /// # Errors
+    /// When the database fails; then nothing happened.
+    pub async fn commit(self) -> Result<RolloutId, RolloutError> {
+        let done = tokio::spawn(async move {
+            let Self { mut tx, rollout, conductor, saved, commands, .. } = self;
+            if saved.machine.outcome() == Some(Outcome::Settled) {
+                // The deployment's row was written after the machine ended.
+                alias::refresh(&mut tx, &saved.machine.site().project, &conductor.0.base).await?;
+            }
+            tx.commit().await?;
+            conductor.launch(saved, Some(commands));
+            Ok(rollout)
+        });
+        done.await.unwrap_or_else(|_| Err(RolloutError::Store(StoreError::Corrupt { what: "the start of a rollout" })))
+    }
+}
+
+impl Conductor {
+    /// Starts a deployment in every region. The rollout of the site that runs is superseded.
+    ///
+    /// # Errors
+    /// When the release is unknown, collected or quarantined, or the database fails.
+    pub async fn deploy(&self, new: NewRollout) -> Result<Begun, RolloutError> {
+        let mut tx = self.0.store.write().await?;
+        let regions: Vec<RegionId> = self.0.roster.regions().into_iter().collect();
+        let (kept, bytes) = target::kept(&mut tx, &new.site, &new.release.release).await?;
+        self.check_quarantine(&mut tx, &new, &regions).await?;
+        self.supersede(&mut tx, &new.site).await?;
+        let held = lift_holds(&mut tx, &new.site).await?;
+        let mut plans = Vec::with_capacity(regions.len());
+        for region in regions {
+            let mut plan = plan(&mut tx, &new.site, region, kept.clone(), bytes).await?;
+            plan.record.hold = None;
+            plan.record.removed = false;
+            plans.push(plan);
+        }
+        let host = alias::primary_host(&new.site, &self.0.base)?;
+        records::put_host(&mut tx, &HostPattern::Exact(host), Some(&new.site)).await?;
+        let mut begun = self.begin(tx, new.site, Kind::Deploy, plans, new.by, None).await?;
+        begun.held = held;
+        Ok(begun)
+    }
+
+    /// What a rollback would change.
+    ///
+    /// # Errors
+    /// When there is nothing to go back to, each reason by its own name.
+    pub async fn plan_rollback(
+        &self,
+        site: &SiteId,
+        release: Option<&ReleaseId>,
+        regions: Option<&[RegionId]>,
+    ) -> Result<Vec<Step>, RolloutError> {
+        let wanted = NewRollback {
+            site: site.clone(),
+            release: release.cloned(),
+            regions: regions.map(<[RegionId]>::to_vec),
+            by: String::new(),
+            reason: None,
+        };
+        let scope = self.scope(&wanted)?;
+        let mut connection = self.0.store.reader().acquire().await?;
+        target::steps(&mut connection, &wanted, &scope).await
+    }
+
+    /// Starts a rollback. It pre-empts whatever runs; the regions are held from now on.
+    ///
+    /// # Errors
+    /// When there is nothing to go back to, each reason by its own name, or the database fails.
+    pub async fn rollback(&self, new: NewRollback) -> Result<Begun, RolloutError> {
+        let scope = self.scope(&new)?;
+        let mut tx = self.0.store.write().await?;
+        self.supersede(&mut tx, &new.site).await?;
+        let steps = target::steps(&mut tx, &new, &scope).await?;
+        let now = clock::now();
+        let reason = new.reason.clone().unwrap_or_else(|| format!("rolled back by {}", new.by));
+        let mut plans = Vec::with_capacity(steps.len());
+        for step in &steps {
+            let (_, bytes) = target::kept(&mut tx, &new.site, &step.to.release).await?;
+            let mut plan = plan(&mut tx, &new.site, step.region.clone(), step.to.clone(), bytes).await?;
+            plan.record.hold = Some(Hold { reason: reason.clone(), since: now });
+            hold(&mut tx, &new.site, &step.region, &reason, now).await?;
+            plans.push(plan);
+        }
+        let mut begun = self.begin(tx, new.site, Kind::Rollback, plans, new.by, new.reason).await?;
+        begun.steps = steps;
+        Ok(begun)
+    }
+
+    /// Ends what runs for a site and takes it off every edge. After the commit, call [`Conductor::reload`].
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn remove_site(&self, tx: &mut Tx, site: &SiteId) -> Result<(), RolloutError> {
+        self.supersede(tx, site).await?;
+        for region in self.0.roster.regions() {
+            let Some(mut record) = records::site(tx, &region, site).await?.filter(|record| !record.removed) else { continue };
+            record.generation = record.generation.next();
+            record.epoch = tx.epoch();
+            record.live = None;
+            record.candidate = None;
+            record.previous.clear();
+            record.pins.clear();
+            record.removed = true;
+            records::put_site(tx, &record).await?;
+        }
+        Ok(())
+    }
+
+    /// The regions of a rollback.
+    fn scope(&self, wanted: &NewRollback) -> Result<Vec<RegionId>, RolloutError> {
+        let all = self.0.roster.regions();
+        let Some(named) = &wanted.regions else { return Ok(all.into_iter().collect()) };
+        if let Some(unknown) = named.iter().find(|region| !all.contains(*region)) {
+            return Err(RolloutError::UnknownRegion(unknown.clone()));
+        }
+        Ok(all.into_iter().filter(|region| named.contains(region)).collect())
+    }
+
+    async fn check_quarantine(&self, tx: &mut Tx, new: &NewRollout, regions: &[RegionId]) -> Result<(), RolloutError> {
+        let release = &new.release.release;
+        let quarantined = target::quarantined(tx, &new.site, release, regions).await?;
+        if quarantined.is_empty() {
+            return Ok(());
+        }
+        if !new.lift_quarantine {
+            return Err(RolloutError::Quarantined { release: release.clone(), regions: quarantined });
+        }
+        sqlx::query("DELETE FROM quarantines WHERE site = $1 AND release_id = $2")
+            .bind(new.site.to_string())
+            .bind(release.as_str())
+            .execute(&mut **tx)
+            .await?;
+        Ok(())
+    }
+
+    /// Ends the site's running rollout in favour of a newer one.
+    async fn supersede(&self, tx: &mut Tx, site: &SiteId) -> Result<(), RolloutError> {
+        let Some(mut running) = saved::running(tx, &site.to_string()).await? else { return Ok(()) };
+        let now = clock::now();
+        let mut machine = running.machine.clone();
+        let commands = machine.step(now, &self.0.roster.snapshot(), &Event::Superseded);
+        running.advance(machine, now);
+        running.update(tx).await?;
+        saved::apply(tx, &self.0.base, &running.machine, commands).await?;
+        Ok(())
+    }
+
+    async fn begin(
+        &self,
+        mut tx: Tx,
+        site: SiteId,
+        kind: Kind,
+        plans: Vec<RegionPlan>,
+        by: String,
+        reason: Option<String>,
+    ) -> Result<Begun, RolloutError> {
+        if plans.is_empty() {
+            return Err(RolloutError::NoRegions);
+        }
+        let now = clock::now();
+        let rollout: RolloutId = random::hex16().parse().map_err(StoreError::from)?;
+        let order = Order { id: rollout.clone(), site, kind, epoch: tx.epoch(), plans };
+        let (machine, commands) = Rollout::start(order, now, &self.0.roster.snapshot());
+        let saved = Saved::new(machine, by, now);
+        saved.insert(&mut tx, reason.as_deref()).await?;
+        let commands = saved::apply(&mut tx, &self.0.base, &saved.machine, commands).await?;
+        tracing::info!(%rollout, site = %saved.machine.site(), %kind, by = saved.by, "rollout is started");
+        let conductor = self.clone();
+        Ok(Begun { tx, rollout, held: Vec::new(), steps: Vec::new(), conductor, saved, commands })
+    }
+}
+
+async fn plan(tx: &mut Tx, site: &SiteId, region: RegionId, target: ReleaseRef, bytes: u64) -> Result<RegionPlan, RolloutError> {
+    let record = records::site(tx, &region, site).await?.unwrap_or_else(|| blank(site.clone(), region.clone(), tx));
+    let settled: Option<(Option<String>, Option<String>)> =
+        sqlx::query_as("SELECT settled, settled_artifact FROM region_sites WHERE site = $1 AND region = $2")
+            .bind(site.to_string())
+            .bind(region.as_str())
+            .fetch_optional(&mut **tx)
+            .await?;
+    let baseline = match settled {
+        Some((Some(release), Some(artifact))) => Some(ReleaseRef { release: store::id(&release)?, artifact: store::id(&artifact)? }),
+        Some(_) | None => None,
+    };
+    Ok(RegionPlan { record, target, baseline, bytes })
+}
+
+const fn blank(site: SiteId, region: RegionId, tx: &Tx) -> SiteRecord {
+    SiteRecord {
+        site,
+        region,
+        epoch: tx.epoch(),
+        generation: Generation(0),
+        live_since: Generation(0),
+        live: None,
+        candidate: None,
+        weight: None,
+        previous: Vec::new(),
+        pins: Vec::new(),
+        override_reason: None,
+        hold: None,
+        bake_until: None,
+        removed: false,
+    }
+}
+
+/// Ends the holds of a site and names the regions that had one. A record that carries one and is not
+/// going to be written by the rollout is written here.
+async fn lift_holds(tx: &mut Tx, site: &SiteId) -> Result<Vec<RegionId>, RolloutError> {
+    let rows: Vec<String> =
+        sqlx::query_scalar("SELECT region FROM region_sites WHERE site = $1 AND hold_reason IS NOT NULL ORDER BY region")
+            .bind(site.to_string())
+            .fetch_all(&mut **tx)
+            .await?;
+    let mut held = Vec::with_capacity(rows.len());
+    for row in rows {
+        let region: RegionId = store::id(&row)?;
+        if let Some(mut record) = records::site(tx, &region, site).await?.filter(|record| record.hold.is_some()) {
+            record.hold = None;
+            record.generation = record.generation.next();
+            record.epoch = tx.epoch();
+            records::put_site(tx, &record).await?;
+        }
+        held.push(region);
+    }
+    sqlx::query("UPDATE region_sites SET hold_reason = NULL, hold_since = NULL WHERE site = $1")
+        .bind(site.to_string())
+        .execute(&mut **tx)
+        .await?;
+    Ok(held)
+}
+
+async fn hold(tx: &mut Tx, site: &SiteId, region: &RegionId, reason: &str, now: Timestamp) -> Result<(), RolloutError> {
+    sqlx::query(
+        "INSERT INTO region_sites (site, region, hold_reason, hold_since) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (site, region) DO UPDATE SET hold_reason = excluded.hold_reason, hold_since = excluded.hold_since",
+    )
+    .bind(site.to_string())
+    .bind(region.as_str())
+    .bind(reason)
+    .bind(store::millis(now))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}

@@ -1,0 +1,258 @@
+//! One task per running rollout: event, step, save, act.
+//!
+//! Invariant: what others can see of a step, records and probes, happens after the step is saved. Steps that
+//! only count an edge's progress change nothing durable and are not saved: a restart asks every edge again.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use helix_routing::api::{PhaseName, RolloutView};
+use helix_routing::id::{EdgeId, Generation, RegionId};
+use helix_routing::key::{self, Scope};
+use helix_routing::rollout::{Command, Event, Fleet, Outcome, Rollout};
+use helix_routing::time::Timestamp;
+use helix_service::{clock, failpoint};
+use tokio::sync::{mpsc, watch};
+use tokio::task::{AbortHandle, JoinSet};
+
+use super::probe::{self, Probe};
+use super::saved::{self, Saved};
+use super::{Conductor, RolloutError, alias};
+use crate::store::StoreError;
+
+/// Wait before a save that the database refused is tried again.
+const SAVE_PAUSE: Duration = Duration::from_millis(200);
+/// A rollout that runs always has a deadline; this bounds the wait should it have none.
+const IDLE_WAIT: Duration = Duration::from_secs(1);
+/// Events taken in one step.
+const EVENTS_PER_STEP: usize = 256;
+
+/// What a driver can be told.
+#[derive(Debug)]
+pub(super) enum Message {
+    /// Something happened.
+    Event(Event),
+    /// Someone else changed the rollout in SQL.
+    Reload,
+}
+
+/// What becomes of the driver after a step.
+#[derive(PartialEq, Eq)]
+enum Next {
+    GoOn,
+    End,
+}
+
+pub(super) struct Driver {
+    conductor: Conductor,
+    saved: Saved,
+    inbox: mpsc::Receiver<Message>,
+    /// For its own probes.
+    sender: mpsc::Sender<Message>,
+    view: watch::Sender<RolloutView>,
+    fleet: watch::Receiver<Arc<Fleet>>,
+    probes: JoinSet<()>,
+    /// By edge, so that a newer probe replaces the older.
+    probing: BTreeMap<EdgeId, (Generation, AbortHandle)>,
+}
+
+impl Driver {
+    pub(super) fn new(
+        conductor: Conductor,
+        saved: Saved,
+        inbox: mpsc::Receiver<Message>,
+        sender: mpsc::Sender<Message>,
+        view: watch::Sender<RolloutView>,
+    ) -> Self {
+        let fleet = conductor.0.roster.watch();
+        Self { conductor, saved, inbox, sender, view, fleet, probes: JoinSet::new(), probing: BTreeMap::new() }
+    }
+
+    /// Drives to the end. `commands` are those of the start; with none the rollout is resumed.
+    pub(super) async fn run(mut self, commands: Option<Vec<Command>>) {
+        let mut next = match commands {
+            Some(commands) => {
+                saved_at(&self.saved.machine);
+                self.act(commands);
+                Next::GoOn
+            }
+            None => self.resume().await,
+        };
+        while next == Next::GoOn && self.saved.machine.outcome().is_none() {
+            next = match self.wait().await {
+                Some(events) => self.step(&events).await,
+                None => self.reload().await,
+            };
+        }
+        self.conductor.ended(self.saved.machine.site(), self.saved.machine.id());
+    }
+
+    /// The next events, or none when the rollout has to be read again.
+    async fn wait(&mut self) -> Option<Vec<Event>> {
+        let wait = self.saved.machine.deadline().map_or(IDLE_WAIT, |at| at.since(clock::now()));
+        let first = tokio::select! {
+            // The driver holds a sender itself, so the channel cannot be closed.
+            message = self.inbox.recv() => message.unwrap_or(Message::Reload),
+            () = tokio::time::sleep(wait) => Message::Event(Event::Tick),
+            _ = self.fleet.changed() => Message::Event(Event::Tick),
+            Some(_) = self.probes.join_next() => return Some(Vec::new()),
+        };
+        let mut events = Vec::new();
+        let mut message = Some(first);
+        while let Some(taken) = message {
+            match taken {
+                Message::Event(event) => events.push(event),
+                Message::Reload => return None,
+            }
+            message = if events.len() < EVENTS_PER_STEP { self.inbox.try_recv().ok() } else { None };
+        }
+        Some(events)
+    }
+
+    async fn step(&mut self, events: &[Event]) -> Next {
+        let fleet = Arc::clone(&self.fleet.borrow());
+        let now = clock::now();
+        let mut machine = self.saved.machine.clone();
+        let mut commands = Vec::new();
+        for event in events {
+            commands.extend(machine.step(now, &fleet, event));
+        }
+        self.take(machine, commands, now).await
+    }
+
+    async fn resume(&mut self) -> Next {
+        let fleet = Arc::clone(&self.fleet.borrow());
+        let now = clock::now();
+        let mut machine = self.saved.machine.clone();
+        let commands = machine.resume(self.conductor.0.store.epoch(), now, &fleet);
+        self.take(machine, commands, now).await
+    }
+
+    /// Saves a step when it has to be, then acts on it.
+    async fn take(&mut self, machine: Rollout, commands: Vec<Command>, now: Timestamp) -> Next {
+        if machine == self.saved.machine && commands.is_empty() {
+            return Next::GoOn;
+        }
+        let mut next = self.saved.clone();
+        log_phases(&self.saved.machine, &machine);
+        next.advance(machine, now);
+        if commands.iter().any(saved::is_durable) {
+            let rest = loop {
+                match self.save(&mut next, commands.clone()).await {
+                    Ok(Some(rest)) => break rest,
+                    Ok(None) => return self.reload().await,
+                    Err(RolloutError::Store(StoreError::Fenced { .. })) => return Next::End,
+                    Err(error) => {
+                        tracing::error!(rollout = %next.machine.id(), error = &error as &dyn std::error::Error, "rollout was not saved");
+                        tokio::time::sleep(SAVE_PAUSE).await;
+                        next.stored = self.saved.stored;
+                    }
+                }
+            };
+            self.show(next);
+            saved_at(&self.saved.machine);
+            self.act(rest);
+        } else {
+            self.show(next);
+            self.act(commands);
+        }
+        Next::GoOn
+    }
+
+    /// One transaction; none when someone else changed the rollout since it was read.
+    async fn save(&self, next: &mut Saved, commands: Vec<Command>) -> Result<Option<Vec<Command>>, RolloutError> {
+        let mut tx = self.conductor.0.store.write().await?;
+        if !next.update(&mut tx).await? {
+            return Ok(None);
+        }
+        let rest = saved::apply(&mut tx, &self.conductor.0.base, &next.machine, commands).await?;
+        tx.commit().await?;
+        Ok(Some(rest))
+    }
+
+    async fn reload(&mut self) -> Next {
+        let loaded = async {
+            let mut connection = self.conductor.0.store.reader().acquire().await?;
+            saved::load(&mut connection, self.saved.machine.id()).await
+        };
+        match loaded.await {
+            Ok(Some(mut loaded)) if loaded.stored != self.saved.stored => {
+                // What is seen must count up, also past steps that were not saved.
+                loaded.revision = loaded.revision.max(self.saved.revision + 1);
+                self.show(loaded);
+                Next::GoOn
+            }
+            Ok(Some(_)) => Next::GoOn,
+            Ok(None) => Next::End,
+            Err(error) => {
+                tracing::error!(rollout = %self.saved.machine.id(), error = &error as &dyn std::error::Error, "rollout was not read");
+                tokio::time::sleep(SAVE_PAUSE).await;
+                Next::GoOn
+            }
+        }
+    }
+
+    fn show(&mut self, next: Saved) {
+        self.view.send_replace(next.view());
+        self.saved = next;
+    }
+
+    fn act(&mut self, commands: Vec<Command>) {
+        for command in commands {
+            match command {
+                Command::Republish { region } => {
+                    self.conductor.0.feed.republish(&Scope::Region(region), key::site(self.saved.machine.site()));
+                }
+                Command::Probe { region, edge, generation } => self.probe(&region, edge, generation),
+                // Done in the transaction.
+                Command::Write(_) | Command::Settle { .. } | Command::Finish(_) => {}
+            }
+        }
+    }
+
+    fn probe(&mut self, region: &RegionId, edge: EdgeId, generation: Generation) {
+        let known = self.conductor.0.roster.edge(&edge);
+        let live = self.saved.machine.record(region).and_then(|record| record.live.clone());
+        let host = alias::primary_host(self.saved.machine.site(), &self.conductor.0.base);
+        let (Some(known), Some(live), Ok(host)) = (known, live, host) else { return };
+        let is_running = |(asked, handle): &(Generation, AbortHandle)| *asked == generation && !handle.is_finished();
+        if self.probing.get(&edge).is_some_and(is_running) {
+            return;
+        }
+        let wanted = Probe { url: known.url, host: host.to_string(), generation, release: live.release };
+        let (client, sender, region, named) = (self.conductor.0.probes.clone(), self.sender.clone(), region.clone(), edge.clone());
+        let handle = self.probes.spawn(async move {
+            let (generation, release) = probe::until_seen(&client, &wanted).await;
+            let proved = Event::Proved { region, edge: named, generation, release };
+            // Waits for room: this is said only once.
+            let _ = sender.send(Message::Event(proved)).await;
+        });
+        if let Some((_, before)) = self.probing.insert(edge, (generation, handle)) {
+            before.abort();
+        }
+    }
+}
+
+/// Where tests end the process: by what was just saved.
+fn saved_at(machine: &Rollout) {
+    let phases: Vec<PhaseName> = machine.regions().iter().map(|region| region.phase).collect();
+    if machine.outcome() == Some(Outcome::Settled) {
+        failpoint::hit("origin.saved.settled");
+    } else if phases.contains(&PhaseName::Committing) {
+        failpoint::hit("origin.saved.committing");
+    } else if phases.contains(&PhaseName::Preparing) {
+        failpoint::hit("origin.saved.preparing");
+    }
+}
+
+fn log_phases(from: &Rollout, to: &Rollout) {
+    for (before, after) in from.regions().iter().zip(to.regions()) {
+        if before.phase != after.phase {
+            tracing::info!(
+                rollout = %to.id(), site = %to.site(), region = %after.region, generation = after.generation.0,
+                from = ?before.phase, to = ?after.phase, reason = after.reason, "cutover"
+            );
+        }
+    }
+}

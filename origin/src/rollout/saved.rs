@@ -1,0 +1,255 @@
+//! A rollout as SQL holds it, and what its commands mean there.
+//!
+//! Invariant: machine, records, settlements and outcome change in one transaction, and only from the
+//! revision that the caller saw.
+
+use helix_routing::api::RolloutView;
+use helix_routing::host::Host;
+use helix_routing::id::{Environment, RegionId, RolloutId};
+use helix_routing::record::ReleaseRef;
+use helix_routing::rollout::{Command, Kind, Outcome, Rollout, failure};
+use helix_routing::time::Timestamp;
+use helix_service::clock;
+use sqlx::SqliteConnection;
+
+use super::{RolloutError, alias};
+use crate::feed::records;
+use crate::store::{self, Store, Tx};
+
+/// A rollout and what is known about it besides its state.
+#[derive(Clone, Debug)]
+pub(super) struct Saved {
+    pub machine: Rollout,
+    pub by: String,
+    /// Revision of the row: what a change of it is conditional on.
+    pub stored: u64,
+    /// Counts up with every change that can be seen; the row's follows it.
+    pub revision: u64,
+    pub started: Timestamp,
+    pub changed: Timestamp,
+}
+
+impl Saved {
+    pub(super) fn new(machine: Rollout, by: String, now: Timestamp) -> Self {
+        Self { machine, by, stored: 1, revision: 1, started: now, changed: now }
+    }
+
+    pub(super) fn view(&self) -> RolloutView {
+        RolloutView {
+            rollout: self.machine.id().clone(),
+            site: self.machine.site().clone(),
+            kind: self.machine.kind().to_string(),
+            by: self.by.clone(),
+            revision: self.revision,
+            started: self.started,
+            changed: self.changed,
+            outcome: self.machine.outcome(),
+            regions: self.machine.regions(),
+        }
+    }
+
+    /// Takes the machine's next state.
+    pub(super) fn advance(&mut self, machine: Rollout, now: Timestamp) {
+        self.machine = machine;
+        self.revision += 1;
+        self.changed = now;
+    }
+
+    /// Saves a rollout that was not there.
+    pub(super) async fn insert(&self, tx: &mut Tx, reason: Option<&str>) -> Result<(), RolloutError> {
+        sqlx::query(
+            "INSERT INTO rollouts (rollout, site, kind, by_whom, reason, machine, revision, started, changed, outcome) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        )
+        .bind(self.machine.id().as_str())
+        .bind(self.machine.site().to_string())
+        .bind(self.machine.kind().to_string())
+        .bind(&self.by)
+        .bind(reason)
+        .bind(self.json()?)
+        .bind(store::number(self.revision))
+        .bind(store::millis(self.started))
+        .bind(store::millis(self.changed))
+        .bind(self.machine.outcome().map(outcome_text))
+        .execute(&mut **tx)
+        .await?;
+        Ok(())
+    }
+
+    /// Saves a rollout over the revision it was read at; false when someone else changed it since.
+    pub(super) async fn update(&mut self, tx: &mut Tx) -> Result<bool, RolloutError> {
+        let updated = sqlx::query(
+            "UPDATE rollouts SET machine = $3, revision = $4, changed = $5, outcome = $6 \
+             WHERE rollout = $1 AND revision = $2 AND outcome IS NULL",
+        )
+        .bind(self.machine.id().as_str())
+        .bind(store::number(self.stored))
+        .bind(self.json()?)
+        .bind(store::number(self.revision))
+        .bind(store::millis(self.changed))
+        .bind(self.machine.outcome().map(outcome_text))
+        .execute(&mut **tx)
+        .await?;
+        self.stored = self.revision;
+        Ok(updated.rows_affected() == 1)
+    }
+
+    fn json(&self) -> Result<String, RolloutError> {
+        serde_json::to_string(&self.machine).map_err(|source| RolloutError::Machine { rollout: self.machine.id().to_string(), source })
+    }
+}
+
+/// Whether a command belongs into the transaction that saves the machine.
+pub(super) const fn is_durable(command: &Command) -> bool {
+    match command {
+        Command::Write(_) | Command::Settle { .. } | Command::Finish(_) => true,
+        Command::Republish { .. } | Command::Probe { .. } => false,
+    }
+}
+
+/// Carries out the durable commands and returns the others. The machine's row is saved before.
+pub(super) async fn apply(tx: &mut Tx, base: &Host, machine: &Rollout, commands: Vec<Command>) -> Result<Vec<Command>, RolloutError> {
+    let mut rest = Vec::new();
+    for command in commands {
+        match command {
+            Command::Write(record) => records::put_site(tx, &record).await?,
+            Command::Settle { region, release, .. } => settle(tx, machine, &region, &release).await?,
+            Command::Finish(outcome) => finish(tx, base, machine, outcome).await?,
+            Command::Republish { .. } | Command::Probe { .. } => rest.push(command),
+        }
+    }
+    Ok(rest)
+}
+
+/// A deployment that settles is the newest from now on; a rollback moves nothing, and what it left is not to be used unseen.
+async fn settle(tx: &mut Tx, machine: &Rollout, region: &RegionId, release: &ReleaseRef) -> Result<(), RolloutError> {
+    let site = machine.site().to_string();
+    let now = store::millis(clock::now());
+    let statement = match machine.kind() {
+        Kind::Deploy => {
+            "INSERT INTO settlements (site, region, release_id, artifact, position, settled) \
+             SELECT $1, $2, $3, $4, COALESCE(MAX(position), 0) + 1, $5 FROM settlements WHERE site = $1 AND region = $2 \
+             ON CONFLICT (site, region, release_id) \
+             DO UPDATE SET artifact = excluded.artifact, position = excluded.position, settled = excluded.settled"
+        }
+        Kind::Rollback => {
+            "INSERT INTO settlements (site, region, release_id, artifact, position, settled) VALUES ($1, $2, $3, $4, 0, $5) \
+             ON CONFLICT (site, region, release_id) DO NOTHING"
+        }
+    };
+    let artifact = release.artifact.as_str();
+    sqlx::query(statement).bind(&site).bind(region.as_str()).bind(release.release.as_str()).bind(artifact).bind(now).execute(&mut **tx).await?;
+    sqlx::query(
+        "INSERT INTO region_sites (site, region, settled, settled_artifact) VALUES ($1, $2, $3, $4) \
+         ON CONFLICT (site, region) DO UPDATE SET settled = excluded.settled, settled_artifact = excluded.settled_artifact, note = NULL",
+    )
+    .bind(&site)
+    .bind(region.as_str())
+    .bind(release.release.as_str())
+    .bind(artifact)
+    .execute(&mut **tx)
+    .await?;
+    if machine.kind() == Kind::Rollback {
+        quarantine_what_was_left(tx, machine, region, release).await?;
+    }
+    tracing::info!(rollout = %machine.id(), site, %region, release.id = %release.release, "settled");
+    Ok(())
+}
+
+async fn quarantine_what_was_left(tx: &mut Tx, machine: &Rollout, region: &RegionId, release: &ReleaseRef) -> Result<(), RolloutError> {
+    let left = machine.record(region).and_then(|record| record.previous.first()).filter(|left| *left != release);
+    let Some(left) = left else { return Ok(()) };
+    sqlx::query(
+        "INSERT INTO quarantines (site, region, release_id, reason, since) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (site, region, release_id) DO UPDATE SET reason = excluded.reason, since = excluded.since",
+    )
+    .bind(machine.site().to_string())
+    .bind(region.as_str())
+    .bind(left.release.as_str())
+    .bind(format!("rolled back to {} by rollout {}", release.release, machine.id()))
+    .bind(store::millis(clock::now()))
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
+/// Notes why regions did not get their target, and moves the preview alias.
+async fn finish(tx: &mut Tx, base: &Host, machine: &Rollout, outcome: Outcome) -> Result<(), RolloutError> {
+    let site = machine.site();
+    for view in machine.regions() {
+        if let Some(reason) = failure(&view) {
+            sqlx::query(
+                "INSERT INTO region_sites (site, region, note) VALUES ($1, $2, $3) \
+                 ON CONFLICT (site, region) DO UPDATE SET note = excluded.note",
+            )
+            .bind(site.to_string())
+            .bind(view.region.as_str())
+            .bind(reason)
+            .execute(&mut **tx)
+            .await?;
+        }
+    }
+    if outcome == Outcome::Settled && site.environment != Environment::Production {
+        alias::refresh(tx, &site.project, base).await?;
+    }
+    tracing::info!(rollout = %machine.id(), %site, from = "running", to = outcome_text(outcome), "rollout");
+    Ok(())
+}
+
+/// The outcome as its column holds it.
+pub(super) const fn outcome_text(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Settled => "settled",
+        Outcome::WentBack => "went-back",
+        Outcome::Aborted => "aborted",
+        Outcome::Superseded => "superseded",
+        Outcome::NeedsOperator => "needs-operator",
+    }
+}
+
+type RolloutRow = (String, String, String, i64, i64, i64);
+
+/// The rollout of that id; none when there is none.
+pub(super) async fn load(connection: &mut SqliteConnection, rollout: &RolloutId) -> Result<Option<Saved>, RolloutError> {
+    let row: Option<RolloutRow> =
+        sqlx::query_as("SELECT rollout, machine, by_whom, revision, started, changed FROM rollouts WHERE rollout = $1")
+            .bind(rollout.as_str())
+            .fetch_optional(connection)
+            .await?;
+    row.map(read).transpose()
+}
+
+/// The rollout of a site that has not ended.
+pub(super) async fn running(connection: &mut SqliteConnection, site: &str) -> Result<Option<Saved>, RolloutError> {
+    let row: Option<RolloutRow> = sqlx::query_as(
+        "SELECT rollout, machine, by_whom, revision, started, changed FROM rollouts WHERE site = $1 AND outcome IS NULL",
+    )
+    .bind(site)
+    .fetch_optional(connection)
+    .await?;
+    row.map(read).transpose()
+}
+
+/// Every rollout that has not ended. One bad row must not keep the others from going on.
+pub(super) async fn unfinished(store: &Store) -> Result<Vec<Saved>, RolloutError> {
+    let rows: Vec<RolloutRow> = sqlx::query_as(
+        "SELECT rollout, machine, by_whom, revision, started, changed FROM rollouts WHERE outcome IS NULL ORDER BY started",
+    )
+    .fetch_all(store.reader())
+    .await?;
+    let mut read_rows = Vec::with_capacity(rows.len());
+    for row in rows {
+        match read(row) {
+            Ok(saved) => read_rows.push(saved),
+            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "rollout cannot be resumed"),
+        }
+    }
+    Ok(read_rows)
+}
+
+fn read(row: RolloutRow) -> Result<Saved, RolloutError> {
+    let (rollout, machine, by, revision, started, changed) = row;
+    let machine = serde_json::from_str(&machine).map_err(|source| RolloutError::Machine { rollout, source })?;
+    let revision = store::count(revision, "rollouts.revision")?;
+    Ok(Saved { machine, by, stored: revision, revision, started: store::time(started), changed: store::time(changed) })
+}

@@ -1,0 +1,173 @@
+//! Where a rollback goes, region by region. Reads; changes nothing.
+//!
+//! Without a name: the newest settled release older than the live one, not quarantined and not collected, so
+//! a second rollback goes further back, never forward. With a name: that release, in every region in scope.
+
+use helix_routing::id::{RegionId, ReleaseId, SiteId};
+use helix_routing::record::ReleaseRef;
+use sqlx::SqliteConnection;
+
+use super::{NewRollback, RolloutError};
+use crate::feed::records;
+use crate::store;
+
+/// What a rollback changes in one region.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// The region.
+    pub region: RegionId,
+    /// What is live.
+    pub from: Option<ReleaseRef>,
+    /// What will be.
+    pub to: ReleaseRef,
+}
+
+/// What one region offers.
+enum Offer {
+    Step(Step),
+    /// The named release is live here.
+    AlreadyLive,
+    /// Nothing is live here, so there is nothing to go back from.
+    NeverLive,
+    NothingOlder,
+}
+
+/// The steps of a rollback. Regions that offer none are left out, unless they were asked for by name.
+pub(super) async fn steps(
+    connection: &mut SqliteConnection,
+    wanted: &NewRollback,
+    regions: &[RegionId],
+) -> Result<Vec<Step>, RolloutError> {
+    let named = match &wanted.release {
+        Some(release) => Some(named_release(connection, &wanted.site, release, regions).await?),
+        None => None,
+    };
+    let (mut steps, mut already, mut older, mut never) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    for region in regions {
+        match offer(connection, &wanted.site, region, named.as_ref()).await? {
+            Offer::Step(step) => steps.push(step),
+            Offer::AlreadyLive => already.push(region.clone()),
+            Offer::NothingOlder => older.push(region.clone()),
+            Offer::NeverLive => never.push(region.clone()),
+        }
+    }
+    let is_by_name = wanted.regions.is_some();
+    if !older.is_empty() && (is_by_name || steps.is_empty()) {
+        return Err(RolloutError::NothingOlder { site: wanted.site.clone(), regions: older });
+    }
+    if let (Some(named), true) = (named, steps.is_empty() && !already.is_empty()) {
+        return Err(RolloutError::AlreadyLive { release: named.release, regions: already });
+    }
+    if !never.is_empty() && (is_by_name || steps.is_empty()) {
+        return Err(RolloutError::NeverLive { what: wanted.site.to_string() });
+    }
+    Ok(steps)
+}
+
+async fn offer(
+    connection: &mut SqliteConnection,
+    site: &SiteId,
+    region: &RegionId,
+    named: Option<&ReleaseRef>,
+) -> Result<Offer, RolloutError> {
+    let record = records::site(connection, region, site).await?;
+    let Some(live) = record.and_then(|record| record.live) else { return Ok(Offer::NeverLive) };
+    let to = match named {
+        Some(named) if *named == live => return Ok(Offer::AlreadyLive),
+        Some(named) => Some(named.clone()),
+        None => newest_older(connection, site, region, &live.release).await?,
+    };
+    Ok(to.map_or(Offer::NothingOlder, |to| Offer::Step(Step { region: region.clone(), from: Some(live), to })))
+}
+
+/// A live release that never settled here, after a commit that was superseded, counts as newer than all that did.
+async fn newest_older(
+    connection: &mut SqliteConnection,
+    site: &SiteId,
+    region: &RegionId,
+    live: &ReleaseId,
+) -> Result<Option<ReleaseRef>, RolloutError> {
+    let row: Option<(String, String)> = sqlx::query_as(
+        "SELECT s.release_id, s.artifact FROM settlements s \
+         JOIN releases r ON r.site = s.site AND r.release_id = s.release_id \
+         WHERE s.site = $1 AND s.region = $2 AND s.release_id <> $3 AND r.collected IS NULL \
+         AND s.position < COALESCE((SELECT position FROM settlements WHERE site = $1 AND region = $2 AND release_id = $3), \
+             (SELECT MAX(position) + 1 FROM settlements WHERE site = $1 AND region = $2)) \
+         AND NOT EXISTS (SELECT 1 FROM quarantines q \
+             WHERE q.site = $1 AND q.region = $2 AND q.release_id = s.release_id) \
+         ORDER BY s.position DESC LIMIT 1",
+    )
+    .bind(site.to_string())
+    .bind(region.as_str())
+    .bind(live.as_str())
+    .fetch_optional(connection)
+    .await?;
+    row.map(|(release, artifact)| Ok(ReleaseRef { release: store::id(&release)?, artifact: store::id(&artifact)? })).transpose()
+}
+
+/// A named release has to be there, to have been live once, and not to be quarantined where it is to go.
+async fn named_release(
+    connection: &mut SqliteConnection,
+    site: &SiteId,
+    release: &ReleaseId,
+    regions: &[RegionId],
+) -> Result<ReleaseRef, RolloutError> {
+    let (named, _) = kept(connection, site, release).await?;
+    let settled: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM settlements WHERE site = $1 AND release_id = $2")
+        .bind(site.to_string())
+        .bind(release.as_str())
+        .fetch_one(&mut *connection)
+        .await?;
+    if settled == 0 {
+        return Err(RolloutError::NeverLive { what: format!("release {release} of {site}") });
+    }
+    let quarantined = quarantined(connection, site, release, regions).await?;
+    if !quarantined.is_empty() {
+        return Err(RolloutError::Quarantined { release: release.clone(), regions: quarantined });
+    }
+    Ok(named)
+}
+
+/// A release that is not collected, and its size in bytes.
+pub(super) async fn kept(
+    connection: &mut SqliteConnection,
+    site: &SiteId,
+    release: &ReleaseId,
+) -> Result<(ReleaseRef, u64), RolloutError> {
+    let row: Option<(String, i64, Option<i64>)> =
+        sqlx::query_as("SELECT artifact, bytes, collected FROM releases WHERE site = $1 AND release_id = $2")
+            .bind(site.to_string())
+            .bind(release.as_str())
+            .fetch_optional(connection)
+            .await?;
+    let (site, release) = (site.clone(), release.clone());
+    match row {
+        None => Err(RolloutError::UnknownRelease { site, release }),
+        Some((_, _, Some(_))) => Err(RolloutError::Collected { site, release }),
+        Some((artifact, bytes, None)) => {
+            Ok((ReleaseRef { release, artifact: store::id(&artifact)? }, store::count(bytes, "releases.bytes")?))
+        }
+    }
+}
+
+/// Those of `regions` where the release may not be used without a word.
+pub(super) async fn quarantined(
+    connection: &mut SqliteConnection,
+    site: &SiteId,
+    release: &ReleaseId,
+    regions: &[RegionId],
+) -> Result<Vec<RegionId>, RolloutError> {
+    let rows: Vec<String> = sqlx::query_scalar("SELECT region FROM quarantines WHERE site = $1 AND release_id = $2 ORDER BY region")
+        .bind(site.to_string())
+        .bind(release.as_str())
+        .fetch_all(connection)
+        .await?;
+    let mut found = Vec::new();
+    for row in rows {
+        let region: RegionId = store::id(&row)?;
+        if regions.contains(&region) {
+            found.push(region);
+        }
+    }
+    Ok(found)
+}
