@@ -5,10 +5,21 @@
 //! disk, [`store`] fetches and keeps artifacts, [`agent`] decides what each site serves.
 //! Nothing here decides which release a region should have; that is origin's.
 
+pub mod access_log;
+pub mod admin;
 pub mod agent;
+pub mod answer;
 pub mod app;
 pub mod config;
 pub mod feed;
+pub mod gate;
+pub mod http1;
+pub mod limits;
+pub mod listener;
+pub mod metrics;
+pub mod proxy;
 pub mod release;
 pub mod state;
+pub mod static_files;
 pub mod store;
+pub mod table;

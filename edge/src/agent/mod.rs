@@ -1,0 +1,347 @@
+//! The edge's half of a cutover: the shell around [`placement`].
+//!
+//! One task owns every placement. It only decides, swaps pointers and hands work out: whatever takes time
+//! (fetching, collecting, sending) runs elsewhere and comes back as an event, so one site never waits for
+//! another. Records come from the feeds, which have written them to disk first.
+
+pub mod placement;
+pub mod reports;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use helix_routing::host::HostPattern;
+use helix_routing::id::{Digest, SiteId};
+use helix_routing::record::{HostRecord, ReleaseRef, SiteRecord};
+use tokio::sync::{mpsc, watch};
+use tokio::task::AbortHandle;
+
+use self::placement::{Command, Event, Placement, Plan};
+use self::reports::Reports;
+use crate::feed::record::Record;
+use crate::feed::{Change, FeedStatus};
+use crate::release::Release;
+use crate::store::{Fetcher, Store};
+use crate::table::{Serving, Table};
+
+/// Batches of changes that wait for the agent; a feed that finds it full waits, and NATS keeps the rest.
+pub const MAX_WAITING_CHANGES: usize = 64;
+/// Results of work that wait for the agent.
+const MAX_WAITING_RESULTS: usize = 64;
+/// After the last reason to collect: a rollout drops several releases in a row.
+const COLLECT_DELAY: Duration = Duration::from_secs(2);
+/// Before a failed fetch is tried again at first; doubles.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+/// Before a failed fetch is tried again at most.
+const MAX_RETRY: Duration = Duration::from_secs(30);
+
+/// Work that ended.
+#[derive(Debug)]
+enum Done {
+    Prepared { site: SiteId, release: ReleaseRef, result: Result<Box<Release>, String> },
+    RetryDue { site: SiteId },
+    CollectDue,
+    Swept,
+}
+
+/// A site and the work for it.
+#[derive(Debug, Default)]
+struct Place {
+    placement: Placement,
+    ready: HashMap<ReleaseRef, Arc<Release>>,
+    fetching: HashMap<ReleaseRef, AbortHandle>,
+}
+
+/// Everything the agent acts on.
+#[derive(Debug)]
+pub struct Agent {
+    table: Arc<Table>,
+    store: Arc<Store>,
+    fetcher: Fetcher,
+    reports: Arc<Reports>,
+    ready: Arc<AtomicBool>,
+    feeds: Vec<watch::Receiver<FeedStatus>>,
+    /// Served from disk: there was a position to go on from in every stream.
+    had_state: bool,
+    places: HashMap<SiteId, Place>,
+    /// Sites whose record names something else than what requests get.
+    unsettled: HashSet<SiteId>,
+    done: mpsc::Sender<Done>,
+    results: mpsc::Receiver<Done>,
+    collect_is_due: bool,
+    sweeping: bool,
+}
+
+impl Agent {
+    /// An agent that serves nothing yet.
+    #[must_use]
+    pub fn new(table: Arc<Table>, store: Arc<Store>, fetcher: Fetcher, reports: Arc<Reports>, ready: Arc<AtomicBool>) -> Self {
+        let (done, results) = mpsc::channel(MAX_WAITING_RESULTS);
+        Self {
+            table,
+            store,
+            fetcher,
+            reports,
+            ready,
+            feeds: Vec::new(),
+            had_state: false,
+            places: HashMap::new(),
+            unsettled: HashSet::new(),
+            done,
+            results,
+            collect_is_due: false,
+            sweeping: false,
+        }
+    }
+
+    /// Takes over what was on disk at start.
+    pub fn restore(&mut self, records: impl IntoIterator<Item = Record>) {
+        for record in records {
+            self.record(record);
+        }
+    }
+
+    /// Acts on changes until the feeds are gone. `whole` says that every stream had a position on disk to go on
+    /// from; `settled` is told when this edge becomes ready.
+    pub async fn run(
+        mut self,
+        mut changes: mpsc::Receiver<Vec<Change>>,
+        feeds: Vec<watch::Receiver<FeedStatus>>,
+        whole: bool,
+        settled: watch::Sender<bool>,
+    ) {
+        self.feeds = feeds;
+        self.had_state = whole;
+        // Leftovers of the last run.
+        self.collect_later();
+        let store = Arc::clone(&self.store);
+        let mut readiness = tokio::time::interval(Duration::from_millis(100));
+        readiness.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                biased;
+                batch = changes.recv() => match batch {
+                    Some(batch) => batch.into_iter().for_each(|change| self.change(change)),
+                    None => return,
+                },
+                Some(done) = self.results.recv() => self.finish(done),
+                () = store.damage_found() => self.prepare_again(),
+                _ = readiness.tick() => {}
+            }
+            self.show_readiness(&settled);
+        }
+    }
+
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Record { record, .. } => self.record(record),
+            Change::Dropped { key } => self.dropped(&key),
+            Change::Refused(refused) => self.reports.refused(refused),
+        }
+    }
+
+    fn record(&mut self, record: Record) {
+        match record {
+            Record::Site(site) => {
+                let id = site.site.clone();
+                self.step(&id, Event::Recorded(site));
+            }
+            Record::Host(host) => self.host(&host),
+            Record::Term(_) => {}
+        }
+    }
+
+    fn host(&self, host: &HostRecord) {
+        self.table.set_host(&host.host, host.site.as_ref());
+    }
+
+    /// The stream no longer has this key: as if a tombstone had come.
+    fn dropped(&mut self, key: &str) {
+        if let Some(site) = key.strip_prefix("cut.").and_then(|site| site.parse::<SiteId>().ok()) {
+            let removed = self.places.get(&site).and_then(|place| place.placement.record()).map(|record| SiteRecord {
+                removed: true,
+                ..record.clone()
+            });
+            if let Some(record) = removed {
+                self.step(&site, Event::Recorded(Box::new(record)));
+            }
+        } else if let Some(host) = host_of(key) {
+            self.table.set_host(&host, None);
+        }
+    }
+
+    fn finish(&mut self, done: Done) {
+        match done {
+            Done::Prepared { site, release, result } => self.prepared(&site, release, result),
+            Done::RetryDue { site } => self.step(&site, Event::Retry),
+            Done::CollectDue => self.collect(),
+            Done::Swept => self.sweeping = false,
+        }
+    }
+
+    fn prepared(&mut self, site: &SiteId, release: ReleaseRef, result: Result<Box<Release>, String>) {
+        let Some(place) = self.places.get_mut(site) else { return };
+        if place.fetching.remove(&release).is_none() {
+            // Dropped meanwhile.
+            return;
+        }
+        let event = match result {
+            Ok(ready) => {
+                tracing::info!(site = %site, release.id = %release.release, files = ready.file_count(), "release ready");
+                place.ready.insert(release.clone(), Arc::new(*ready));
+                Event::Ready(release)
+            }
+            Err(reason) => {
+                tracing::warn!(site = %site, release.id = %release.release, reason, "release is not ready");
+                Event::Failed { release, reason }
+            }
+        };
+        self.step(site, event);
+    }
+
+    fn step(&mut self, site: &SiteId, event: Event) {
+        let place = self.places.entry(site.clone()).or_default();
+        let commands = place.placement.step(event);
+        if place.placement.is_settled() {
+            self.unsettled.remove(site);
+        } else {
+            self.unsettled.insert(site.clone());
+        }
+        for command in commands {
+            self.act(site, command);
+        }
+    }
+
+    fn act(&mut self, site: &SiteId, command: Command) {
+        match command {
+            Command::Fetch(release) => self.fetch(site, release),
+            Command::Drop(release) => {
+                if let Some(place) = self.places.get_mut(site) {
+                    place.ready.remove(&release);
+                    if let Some(task) = place.fetching.remove(&release) {
+                        task.abort();
+                    }
+                }
+            }
+            Command::Serve(plan) => self.serve(site, &plan),
+            Command::Remove => {
+                tracing::info!(site = %site, "site removed");
+                self.table.remove(site);
+            }
+            Command::Report(state) => self.reports.site(site, state),
+            Command::RetryLater { failures } => {
+                let wait = (FIRST_RETRY * 2_u32.saturating_pow(failures.min(16))).min(MAX_RETRY);
+                self.later(wait, Done::RetryDue { site: site.clone() });
+            }
+            Command::Collect => self.collect_later(),
+        }
+    }
+
+    fn fetch(&mut self, site: &SiteId, release: ReleaseRef) {
+        let (store, fetcher, done) = (Arc::clone(&self.store), self.fetcher.clone(), self.done.clone());
+        let (of, wanted) = (site.clone(), release.clone());
+        let task = tokio::spawn(async move {
+            let result = Box::pin(store.prepare(of.clone(), wanted.clone(), fetcher)).await;
+            let result = result.map(Box::new).map_err(|error| error.reason());
+            // The agent ends only with the process.
+            let _ = done.send(Done::Prepared { site: of, release: wanted, result }).await;
+        });
+        if let Some(place) = self.places.get_mut(site) {
+            place.fetching.insert(release, task.abort_handle());
+        }
+    }
+
+    fn serve(&self, site: &SiteId, plan: &Plan) {
+        let Some(place) = self.places.get(site) else { return };
+        let release = |named: &ReleaseRef| place.ready.get(named).cloned();
+        let before = self.table.site(site).map(|site| site.serving());
+        let serving = Serving {
+            generation: plan.generation,
+            live: plan.live.as_ref().and_then(release),
+            kept: plan.kept.iter().filter_map(release).collect(),
+        };
+        let from = before.and_then(|serving| serving.live.as_ref().map(|live| live.id.clone()));
+        let to = plan.live.as_ref().map(|live| live.release.clone());
+        if from != to {
+            tracing::info!(site = %site, generation = plan.generation.0, from = ?from, to = ?to, "live release");
+        }
+        self.table.publish(site, serving);
+    }
+
+    /// Something on disk is harmed: every release is prepared again, which fetches only what is.
+    fn prepare_again(&self) {
+        for (site, place) in &self.places {
+            for release in place.ready.keys() {
+                let prepare = Arc::clone(&self.store).prepare(site.clone(), release.clone(), self.fetcher.clone());
+                let site = site.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = Box::pin(prepare).await {
+                        tracing::error!(site = %site, error = &error as &dyn std::error::Error, "a harmed release was not mended");
+                    }
+                });
+            }
+        }
+    }
+
+    fn collect_later(&mut self) {
+        if !self.collect_is_due {
+            self.collect_is_due = true;
+            self.later(COLLECT_DELAY, Done::CollectDue);
+        }
+    }
+
+    fn collect(&mut self) {
+        self.collect_is_due = false;
+        if self.sweeping {
+            self.collect_later();
+            return;
+        }
+        self.sweeping = true;
+        let places = self.places.values();
+        let named: Vec<Digest> =
+            places.flat_map(|place| place.placement.unready()).map(|release| release.artifact.clone()).collect();
+        let (store, done) = (Arc::clone(&self.store), self.done.clone());
+        tokio::task::spawn_blocking(move || {
+            match store.sweep(&named) {
+                Ok(swept) if swept.blobs > 0 => tracing::info!(blobs = swept.blobs, bytes = swept.bytes, "collected"),
+                Ok(_) => {}
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "store was not swept"),
+            }
+            let _ = done.blocking_send(Done::Swept);
+        });
+    }
+
+    fn later(&self, wait: Duration, due: Done) {
+        let done = self.done.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(wait).await;
+            let _ = done.send(due).await;
+        });
+    }
+
+    /// Ready when the feeds were followed to their ends once, or there was state on disk to serve from, and
+    /// every site gets what its record names.
+    fn show_readiness(&self, settled: &watch::Sender<bool>) {
+        let informed = self.had_state || (!self.feeds.is_empty() && self.feeds.iter().all(|feed| feed.borrow().caught_up));
+        let ready = informed && self.unsettled.is_empty();
+        if self.ready.swap(ready, Ordering::AcqRel) != ready {
+            tracing::info!(from = !ready, to = ready, "readiness");
+            self.reports.readiness_changed();
+            settled.send_replace(ready);
+        }
+    }
+}
+
+/// The host that a key of the global stream names.
+fn host_of(key: &str) -> Option<HostPattern> {
+    let mut parts = key.splitn(3, '.');
+    let (kind, _shard, name) = (parts.next()?, parts.next()?, parts.next()?);
+    let name = name.replace('=', ".");
+    match kind {
+        "h" => name.parse().ok(),
+        "w" => format!("*.{name}").parse().ok(),
+        _ => None,
+    }
+}

@@ -1,0 +1,296 @@
+//! Pure: what one edge does with one site.
+//!
+//! The machine holds the newest record, which is on disk before it comes here, and which releases are ready in
+//! this boot. From those two it follows what to serve, what to fetch and what to report; every event ends in
+//! the same reconcile, so a lost or repeated one changes nothing.
+//!
+//! ```text
+//!  a release that the record names:  Fetching ──▶ Ready
+//!                                        │  ▲
+//!                                        ▼  │ record received again, or (unless it is the candidate) time
+//!                                      Failed
+//! ```
+//!
+//! Invariants: what is served is ready (invariant 2 of the design); the generation served under never falls
+//! (3); a site that served a release goes on serving one until its record says that it is removed (5).
+
+use std::collections::BTreeMap;
+
+use helix_routing::id::{Generation, ReleaseId};
+use helix_routing::record::{ReleaseRef, SiteRecord};
+use helix_routing::report::{CandidateReport, CandidateState};
+
+/// Something happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// A record was taken over, or the one held was received again. It is on disk.
+    Recorded(Box<SiteRecord>),
+    /// A release is ready to be served.
+    Ready(ReleaseRef),
+    /// A release could not be made ready.
+    Failed {
+        /// The release.
+        release: ReleaseRef,
+        /// Why.
+        reason: String,
+    },
+    /// It is time to try again what failed.
+    Retry,
+}
+
+/// What to do, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// Make this release ready.
+    Fetch(ReleaseRef),
+    /// No longer make this release ready, and no longer hold it.
+    Drop(ReleaseRef),
+    /// Let requests see this.
+    Serve(Plan),
+    /// Let requests see nothing of this site.
+    Remove,
+    /// Tell origin how things are.
+    Report(State),
+    /// Come back with [`Event::Retry`].
+    RetryLater {
+        /// How often it failed before.
+        failures: u32,
+    },
+    /// Something may be unreferenced now.
+    Collect,
+}
+
+/// What requests see of a site.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Plan {
+    /// The generation served under.
+    pub generation: Generation,
+    /// What requests get.
+    pub live: Option<ReleaseRef>,
+    /// Ready, and reached by its own name only.
+    pub kept: Vec<ReleaseRef>,
+}
+
+/// What is reported of a site.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// Generation of the record on disk.
+    pub generation: Generation,
+    /// Generation served under.
+    pub serving: Generation,
+    /// The release served.
+    pub live: Option<ReleaseId>,
+    /// How far the candidate is.
+    pub candidate: Option<CandidateReport>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Progress {
+    Fetching,
+    Ready,
+    Failed(String),
+}
+
+/// One site on this edge.
+#[derive(Debug, Default)]
+pub struct Placement {
+    record: Option<SiteRecord>,
+    releases: BTreeMap<ReleaseRef, Progress>,
+    served: Option<Plan>,
+    reported: Option<State>,
+    /// Failures since something last succeeded or a record came.
+    failures: u32,
+    retry_is_due: bool,
+}
+
+impl Placement {
+    /// The newest record.
+    #[must_use]
+    pub const fn record(&self) -> Option<&SiteRecord> {
+        self.record.as_ref()
+    }
+
+    /// Whether requests get what the newest record names.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.record.as_ref().is_none_or(|record| {
+            let served = self.served.as_ref();
+            record.removed || served.is_some_and(|plan| plan.generation == record.generation && plan.live == record.live)
+        })
+    }
+
+    /// The releases that the record names and that are not ready.
+    pub fn unready(&self) -> impl Iterator<Item = &ReleaseRef> {
+        self.releases.iter().filter(|(_, progress)| **progress != Progress::Ready).map(|(release, _)| release)
+    }
+
+    /// Takes in what happened and says what to do.
+    pub fn step(&mut self, event: Event) -> Vec<Command> {
+        let mut commands = Vec::new();
+        let mut again = false;
+        match event {
+            Event::Recorded(record) => {
+                // The ledger lets nothing older through; a placement does not rely on it.
+                if self.record.as_ref().is_some_and(|held| held.generation > record.generation) {
+                    return commands;
+                }
+                self.record = Some(*record);
+                self.failures = 0;
+                self.retry_failed(&mut commands, true);
+                again = true;
+            }
+            Event::Ready(release) => {
+                if let Some(progress) = self.releases.get_mut(&release) {
+                    *progress = Progress::Ready;
+                    self.failures = 0;
+                }
+            }
+            Event::Failed { release, reason } => {
+                if let Some(progress) = self.releases.get_mut(&release)
+                    && *progress == Progress::Fetching
+                {
+                    *progress = Progress::Failed(reason);
+                }
+            }
+            Event::Retry => {
+                self.retry_is_due = false;
+                self.retry_failed(&mut commands, false);
+            }
+        }
+        self.reconcile(again, &mut commands);
+        commands
+    }
+
+    fn reconcile(&mut self, again: bool, commands: &mut Vec<Command>) {
+        let Some(record) = self.record.clone() else {
+            return;
+        };
+        if record.removed {
+            self.remove(&record, again, commands);
+            return;
+        }
+        self.fetch_named(&record, commands);
+        self.serve(&record, commands);
+        self.drop_unnamed(&record, commands);
+        self.report(&record, again, commands);
+        self.plan_retry(&record, commands);
+    }
+
+    /// Live first: it is what visitors wait for.
+    fn fetch_named(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
+        for release in record.releases() {
+            if !self.releases.contains_key(release) {
+                self.releases.insert(release.clone(), Progress::Fetching);
+                commands.push(Command::Fetch(release.clone()));
+            }
+        }
+    }
+
+    fn serve(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
+        let before = self.served.clone().unwrap_or_default();
+        let (generation, live) = match &record.live {
+            Some(live) if self.is_ready(live) => (record.generation, Some(live.clone())),
+            None if before.live.is_none() => (record.generation, None),
+            // The release the record names is not here yet, or the record names none: the old one stays.
+            Some(_) | None => (before.generation, before.live),
+        };
+        let mut kept: Vec<ReleaseRef> = Vec::new();
+        for release in record.releases() {
+            if self.is_ready(release) && live.as_ref() != Some(release) && !kept.contains(release) {
+                kept.push(release.clone());
+            }
+        }
+        let plan = Plan { generation, live, kept };
+        if self.served.as_ref() != Some(&plan) {
+            self.served = Some(plan.clone());
+            commands.push(Command::Serve(plan));
+        }
+    }
+
+    /// What the record no longer names goes, but never what is served.
+    fn drop_unnamed(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
+        let live = self.served.as_ref().and_then(|plan| plan.live.clone());
+        let before = self.releases.len();
+        self.releases.retain(|release, _| {
+            let stays = live.as_ref() == Some(release) || record.releases().any(|named| named == release);
+            if !stays {
+                commands.push(Command::Drop(release.clone()));
+            }
+            stays
+        });
+        if self.releases.len() < before {
+            commands.push(Command::Collect);
+        }
+    }
+
+    fn remove(&mut self, record: &SiteRecord, again: bool, commands: &mut Vec<Command>) {
+        let plan = Plan { generation: record.generation, ..Plan::default() };
+        if self.served.as_ref() != Some(&plan) {
+            self.served = Some(plan);
+            commands.push(Command::Remove);
+        }
+        let dropped = std::mem::take(&mut self.releases);
+        let collect = !dropped.is_empty();
+        commands.extend(dropped.into_keys().map(Command::Drop));
+        if collect {
+            commands.push(Command::Collect);
+        }
+        self.report(record, again, commands);
+    }
+
+    fn report(&mut self, record: &SiteRecord, again: bool, commands: &mut Vec<Command>) {
+        let served = self.served.clone().unwrap_or_default();
+        let state = State {
+            generation: record.generation,
+            serving: served.generation,
+            live: served.live.map(|live| live.release),
+            candidate: record.candidate.as_ref().filter(|_| !record.removed).map(|candidate| self.candidate(candidate)),
+        };
+        if again || self.reported.as_ref() != Some(&state) {
+            self.reported = Some(state.clone());
+            commands.push(Command::Report(state));
+        }
+    }
+
+    fn candidate(&self, candidate: &ReleaseRef) -> CandidateReport {
+        let state = match self.releases.get(candidate) {
+            Some(Progress::Ready) => CandidateState::Prepared,
+            Some(Progress::Failed(reason)) => CandidateState::Failed(reason.clone()),
+            Some(Progress::Fetching) | None => CandidateState::Preparing,
+        };
+        CandidateReport { release: candidate.release.clone(), state }
+    }
+
+    /// A candidate that failed is tried again only when its record comes again: origin decides that.
+    fn retry_failed(&mut self, commands: &mut Vec<Command>, with_candidate: bool) {
+        let candidate = self.record.as_ref().and_then(|record| record.candidate.clone());
+        let live = self.record.as_ref().and_then(|record| record.live.clone());
+        for (release, progress) in &mut self.releases {
+            let is_candidate_only = candidate.as_ref() == Some(release) && live.as_ref() != Some(release);
+            if matches!(progress, Progress::Failed(_)) && (with_candidate || !is_candidate_only) {
+                *progress = Progress::Fetching;
+                commands.push(Command::Fetch(release.clone()));
+            }
+        }
+    }
+
+    fn plan_retry(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
+        let waits = self.releases.iter().any(|(release, progress)| {
+            let is_candidate_only = record.candidate.as_ref() == Some(release) && record.live.as_ref() != Some(release);
+            matches!(progress, Progress::Failed(_)) && !is_candidate_only
+        });
+        if waits && !self.retry_is_due {
+            self.retry_is_due = true;
+            commands.push(Command::RetryLater { failures: self.failures });
+            self.failures = self.failures.saturating_add(1);
+        }
+    }
+
+    fn is_ready(&self, release: &ReleaseRef) -> bool {
+        self.releases.get(release) == Some(&Progress::Ready)
+    }
+}
+
+#[cfg(test)]
+#[path = "placement_tests.rs"]
+mod tests;

@@ -1,0 +1,203 @@
+//! Tells origin how things are: heartbeats, site reports, refusals.
+//!
+//! Level-triggered: of each site only the newest report is kept, and after every new link all of them are
+//! sent again. So nothing piles up while there is no link, and whoever reports never waits for it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_nats::Client;
+use async_nats::connection::State as Link;
+use helix_routing::id::{BootId, EdgeId, RegionId, SiteId};
+use helix_routing::key;
+use helix_routing::record::SiteRecord;
+use helix_routing::report::{Heartbeat, Refusal, SiteReport, StreamPosition};
+use helix_routing::wire::Wire;
+use helix_service::clock;
+use tokio::sync::{Notify, watch};
+use tokio::time::Instant;
+
+use super::placement::State;
+use crate::feed::{FeedStatus, Refused};
+
+/// A lease is three of these.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How soon a new link is noticed.
+const LINK_CHECK: Duration = Duration::from_millis(100);
+/// Refusals kept for origin; of a flood, the newest say as much as all.
+const MAX_REFUSALS: usize = 64;
+
+/// Who reports.
+#[derive(Clone, Debug)]
+pub struct Reporter {
+    /// The edge.
+    pub edge: EdgeId,
+    /// Its region.
+    pub region: RegionId,
+    /// This start of it.
+    pub boot: BootId,
+}
+
+/// What there is to tell. Shared between those who know and the task that sends.
+#[derive(Debug)]
+pub struct Reports {
+    who: Reporter,
+    pending: Mutex<Pending>,
+    wake: Notify,
+    refused: AtomicU64,
+    ready: Arc<AtomicBool>,
+}
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// The newest report of every site.
+    sites: BTreeMap<SiteId, SiteReport>,
+    /// Sites whose newest report was not sent, in order.
+    unsent: VecDeque<SiteId>,
+    refusals: VecDeque<Refusal>,
+}
+
+impl Reports {
+    /// Nothing to tell yet. `ready` is shown in heartbeats.
+    #[must_use]
+    pub fn new(who: Reporter, ready: Arc<AtomicBool>) -> Arc<Self> {
+        Arc::new(Self { who, pending: Mutex::default(), wake: Notify::new(), refused: AtomicU64::new(0), ready })
+    }
+
+    /// The newest state of a site.
+    pub fn site(&self, site: &SiteId, state: State) {
+        let report = SiteReport {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            boot: self.who.boot.clone(),
+            site: site.clone(),
+            generation: state.generation,
+            serving: state.serving,
+            live: state.live,
+            candidate: state.candidate,
+        };
+        let mut pending = self.pending();
+        pending.sites.insert(site.clone(), report);
+        if !pending.unsent.contains(site) {
+            pending.unsent.push_back(site.clone());
+        }
+        drop(pending);
+        self.wake.notify_one();
+    }
+
+    /// A record was refused.
+    pub fn refused(&self, refused: Refused) {
+        self.refused.fetch_add(1, Ordering::Relaxed);
+        let mut pending = self.pending();
+        if pending.refusals.len() == MAX_REFUSALS {
+            pending.refusals.pop_front();
+        }
+        pending.refusals.push_back(Refusal {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            stream: refused.stream,
+            key: refused.key,
+            sequence: refused.sequence,
+            reason: refused.reason,
+        });
+        drop(pending);
+        self.wake.notify_one();
+    }
+
+    /// Records refused since the start.
+    #[must_use]
+    pub fn refused_count(&self) -> u64 {
+        self.refused.load(Ordering::Relaxed)
+    }
+
+    /// A heartbeat should go out now: something that it shows has changed.
+    pub fn readiness_changed(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Sends what there is to tell, for as long as the process runs.
+    pub async fn run(self: Arc<Self>, client: Client, feeds: Vec<(String, watch::Receiver<FeedStatus>)>) {
+        let mut connects = 0;
+        let mut beat_at = Instant::now();
+        let mut shown_ready = false;
+        loop {
+            let connected = client.connection_state() == Link::Connected;
+            let now = client.statistics().connects.load(Ordering::Relaxed);
+            if connected && now != connects {
+                connects = now;
+                beat_at = Instant::now();
+                self.resend_all();
+            }
+            let ready = self.ready.load(Ordering::Acquire);
+            if connected && (Instant::now() >= beat_at || ready != shown_ready) {
+                shown_ready = ready;
+                beat_at = Instant::now() + HEARTBEAT;
+                self.send(&client, "heartbeat", self.heartbeat(&feeds).encode()).await;
+            }
+            if connected {
+                self.send_pending(&client).await;
+            }
+            // Woken at once by a report; the timeout notices links and heartbeats.
+            let _ = tokio::time::timeout(LINK_CHECK, self.wake.notified()).await;
+        }
+    }
+
+    async fn send_pending(&self, client: &Client) {
+        loop {
+            let (kind, bytes) = {
+                let mut pending = self.pending();
+                if let Some(site) = pending.unsent.pop_front() {
+                    let Some(report) = pending.sites.get(&site) else { continue };
+                    ("site", report.encode())
+                } else if let Some(refusal) = pending.refusals.pop_front() {
+                    ("refusal", refusal.encode())
+                } else {
+                    return;
+                }
+            };
+            self.send(client, kind, bytes).await;
+        }
+    }
+
+    async fn send(&self, client: &Client, kind: &str, bytes: Vec<u8>) {
+        let subject = key::report(&self.who.region, &self.who.edge, kind);
+        if let Err(error) = client.publish(subject, bytes.into()).await {
+            tracing::warn!(kind, error = &error as &dyn std::error::Error, "report was not sent");
+        }
+    }
+
+    /// A new link: whatever was sent on the old one may be lost.
+    fn resend_all(&self) {
+        let mut pending = self.pending();
+        pending.unsent = pending.sites.keys().cloned().collect();
+    }
+
+    fn heartbeat(&self, feeds: &[(String, watch::Receiver<FeedStatus>)]) -> Heartbeat {
+        let streams = feeds.iter().map(|(stream, status)| {
+            let status = status.borrow();
+            StreamPosition {
+                stream: stream.clone(),
+                incarnation: status.incarnation.clone(),
+                sequence: status.sequence,
+                stale: status.stale,
+            }
+        });
+        Heartbeat {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            boot: self.who.boot.clone(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            record_version: SiteRecord::VERSION,
+            at: clock::now(),
+            ready: self.ready.load(Ordering::Acquire),
+            streams: streams.collect(),
+            refused: self.refused_count(),
+        }
+    }
+
+    fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,191 @@
+//! Pure: what a message of a stream has to be before it counts.
+//!
+//! Every byte is hostile until its signature verifies, and then it still has to be the record of the place
+//! where it was found: this stream, this key, this life of the stream, this region. Whether it is newer than
+//! the one held is the ledger's question.
+
+use bytes::Bytes;
+use helix_routing::id::{Digest, Epoch, Generation, Incarnation};
+use helix_routing::key::{self, Scope};
+use helix_routing::record::{HostRecord, SiteRecord, TermRecord};
+use helix_routing::seal::{KeyRole, Seal};
+use helix_routing::wire::{Wire, WireError};
+use helix_service::keys::{KeyRing, VerifyError};
+
+use crate::state::StoredRecord;
+
+/// What a stream carries.
+#[derive(Clone, Debug)]
+pub enum Record {
+    /// What a site serves in this region.
+    Site(Box<SiteRecord>),
+    /// Where a host routes.
+    Host(Box<HostRecord>),
+    /// Who leads.
+    Term(TermRecord),
+}
+
+/// A record whose signature and place are right.
+#[derive(Clone, Debug)]
+pub struct Opened {
+    /// Its key in the stream.
+    pub key: String,
+    /// Its sequence; 0 when it came in a snapshot.
+    pub sequence: u64,
+    /// The term in its envelope.
+    pub sealed_epoch: Epoch,
+    /// The term that wrote this generation.
+    pub epoch: Epoch,
+    /// Its generation.
+    pub generation: Generation,
+    /// Digest of its body: two records of one generation must agree in it.
+    pub body: Digest,
+    /// What it says.
+    pub record: Record,
+    /// The envelope, as published.
+    pub sealed: Bytes,
+}
+
+/// A record was refused. The last good one stays.
+#[derive(Debug, thiserror::Error)]
+pub enum Rejected {
+    /// The envelope is not one, or not signed by whom it should be.
+    #[error(transparent)]
+    Seal(#[from] VerifyError),
+    /// The body cannot be read.
+    #[error(transparent)]
+    Body(#[from] WireError),
+    /// It was signed for another place.
+    #[error("signed for {what} {signed}, found at {found}")]
+    Place {
+        /// What differs.
+        what: &'static str,
+        /// What was signed.
+        signed: String,
+        /// Where it was found.
+        found: String,
+    },
+    /// Envelope and record disagree.
+    #[error("envelope and record disagree about {what}")]
+    Disagrees {
+        /// About what.
+        what: &'static str,
+    },
+    /// This build knows no such key in this stream.
+    #[error("no record is known under this key")]
+    UnknownKey,
+    /// An origin that no longer leads wrote it.
+    #[error("written in term {found}, the stream is in term {known}")]
+    OldTerm {
+        /// Its term.
+        found: Epoch,
+        /// The highest seen.
+        known: Epoch,
+    },
+}
+
+/// Opens what was stored under `key` of the stream of `scope`. `life` is the stream's incarnation;
+/// none for what is read back from disk, where records of earlier lives stay good.
+///
+/// # Errors
+/// As [`Rejected`] says.
+pub fn open(
+    ring: &KeyRing,
+    scope: &Scope,
+    life: Option<&Incarnation>,
+    key: &str,
+    sealed: Bytes,
+) -> Result<Opened, Rejected> {
+    let seal = ring.verify(KeyRole::Record, &sealed)?;
+    check_place(&seal, &scope.stream(), life, key)?;
+    let (record, epoch, generation) = decode(scope, key, &seal)?;
+    if epoch > seal.epoch {
+        return Err(Rejected::Disagrees { what: "the term" });
+    }
+    Ok(Opened {
+        key: key.to_owned(),
+        sequence: 0,
+        sealed_epoch: seal.epoch,
+        epoch,
+        generation,
+        body: helix_service::digest::sha256(&seal.body),
+        record,
+        sealed,
+    })
+}
+
+/// Opens an envelope whose own stream and key say where it belongs: those of a snapshot.
+///
+/// # Errors
+/// As [`Rejected`] says.
+pub fn open_from_snapshot(ring: &KeyRing, scope: &Scope, life: &Incarnation, sealed: Bytes) -> Result<Opened, Rejected> {
+    let key = helix_routing::seal::open(&sealed)?.seal.key;
+    open(ring, scope, Some(life), &key, sealed)
+}
+
+/// Checks that an envelope was signed for this stream, life and key.
+///
+/// # Errors
+/// When it was signed for another.
+pub fn check_place(seal: &Seal, stream: &str, life: Option<&Incarnation>, key: &str) -> Result<(), Rejected> {
+    let place = |what, signed: &str, found: &str| Rejected::Place { what, signed: signed.to_owned(), found: found.to_owned() };
+    if seal.stream != stream {
+        return Err(place("stream", &seal.stream, stream));
+    }
+    if seal.key != key {
+        return Err(place("key", &seal.key, key));
+    }
+    match life {
+        Some(life) if *life != seal.incarnation => Err(place("incarnation", seal.incarnation.as_str(), life.as_str())),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// Whether what is stored is a tombstone; what cannot be read is not.
+#[must_use]
+pub fn is_tombstone(stored: &StoredRecord) -> bool {
+    let Ok(unverified) = helix_routing::seal::open(&stored.sealed) else {
+        return false;
+    };
+    if stored.key.starts_with("cut.") {
+        SiteRecord::decode(&unverified.seal.body).is_ok_and(|site| site.removed)
+    } else {
+        HostRecord::decode(&unverified.seal.body).is_ok_and(|host| host.site.is_none())
+    }
+}
+
+fn decode(scope: &Scope, found: &str, seal: &Seal) -> Result<(Record, Epoch, Generation), Rejected> {
+    if found == key::TERM {
+        let term = TermRecord::decode(&seal.body)?;
+        // A term has no generation of its own: it is one.
+        let generation = Generation(term.epoch.0);
+        return Ok((Record::Term(term), seal.epoch, generation));
+    }
+    let (record, expected, epoch, generation) = match (scope, found.split('.').next()) {
+        (Scope::Region(region), Some("cut")) => {
+            let site = SiteRecord::decode(&seal.body)?;
+            if site.region != *region {
+                return Err(Rejected::Disagrees { what: "the region" });
+            }
+            let (expected, epoch, generation) = (key::site(&site.site), site.epoch, site.generation);
+            (Record::Site(Box::new(site)), expected, epoch, generation)
+        }
+        (Scope::Global, Some("h" | "w")) => {
+            let host = HostRecord::decode(&seal.body)?;
+            let (expected, epoch, generation) = (key::host(&host.host), host.epoch, host.generation);
+            (Record::Host(Box::new(host)), expected, epoch, generation)
+        }
+        (Scope::Global | Scope::Region(_), _) => return Err(Rejected::UnknownKey),
+    };
+    if expected != found {
+        return Err(Rejected::Disagrees { what: "the key" });
+    }
+    if generation != seal.generation {
+        return Err(Rejected::Disagrees { what: "the generation" });
+    }
+    Ok((record, epoch, generation))
+}
+
+#[cfg(test)]
+#[path = "record_tests.rs"]
+mod tests;

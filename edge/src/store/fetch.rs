@@ -1,0 +1,252 @@
+//! Fetches blobs from origin's pull API (OCI distribution-spec 1.1): streamed to a file, bounded, verified.
+//!
+//! A download that is cut goes on where it stopped. It is given up when nothing arrives for a while, not after
+//! a total time: the region's deadline is origin's to keep. What a blob means is not known here.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use helix_routing::id::{Digest, ProjectName};
+use helix_service::digest::Sha256;
+use reqwest::header::{ACCEPT, CONTENT_RANGE, RANGE};
+use reqwest::{Response, StatusCode};
+use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
+
+/// Blobs fetched side by side: enough to hide latency, few enough that one release does not starve another.
+const CONCURRENT: usize = 8;
+/// Origin is near or away.
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Between two parts of a body.
+const READ_WAIT: Duration = Duration::from_secs(10);
+/// Without a byte for this long, a blob is given up: the default prepare deadline of a static site.
+const GIVE_UP: Duration = Duration::from_secs(20);
+/// Between attempts at first; doubles.
+const FIRST_RETRY: Duration = Duration::from_millis(100);
+/// Between attempts at most.
+const MAX_RETRY: Duration = Duration::from_secs(2);
+/// A token is a line.
+const MAX_TOKEN_BYTES: usize = 4096;
+
+/// A blob was not fetched.
+#[derive(Debug, thiserror::Error)]
+pub enum FetchError {
+    /// The token cannot be read.
+    #[error("read origin's token {}", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// Origin cannot be reached, or stopped in the middle.
+    #[error("fetch {url}")]
+    Transport {
+        /// What was asked for.
+        url: String,
+        /// Why not.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// Origin refused.
+    #[error("fetch {url}: origin answered {status}")]
+    Status {
+        /// What was asked for.
+        url: String,
+        /// Its answer.
+        status: StatusCode,
+    },
+    /// It is larger than it may be.
+    #[error("blob {digest} is larger than the {limit} bytes it may have")]
+    TooLarge {
+        /// The blob.
+        digest: Digest,
+        /// The most it may have.
+        limit: u64,
+    },
+    /// It is not what was asked for.
+    #[error("blob {digest} arrived as {found}")]
+    Digest {
+        /// The blob.
+        digest: Digest,
+        /// What came.
+        found: Digest,
+    },
+    /// It cannot be kept.
+    #[error("write blob {digest}")]
+    Disk {
+        /// The blob.
+        digest: Digest,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// What to fetch.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wanted<'a> {
+    pub(super) project: &'a ProjectName,
+    pub(super) digest: &'a Digest,
+    /// The most bytes it may have.
+    pub(super) limit: u64,
+    pub(super) is_manifest: bool,
+}
+
+/// Where blobs come from. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Fetcher {
+    client: reqwest::Client,
+    base: Arc<str>,
+    token_file: Arc<Path>,
+    slots: Arc<Semaphore>,
+}
+
+/// How far one download is.
+struct Download<'a> {
+    wanted: Wanted<'a>,
+    file: tokio::fs::File,
+    sum: Sha256,
+    size: u64,
+    progress: Instant,
+}
+
+impl Fetcher {
+    /// Fetches from origin at `base`, with the token that `token_file` holds at the time.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be made.
+    pub fn new(base: &str, token_file: &Path) -> Result<Self, reqwest::Error> {
+        let client = reqwest::Client::builder()
+            .connect_timeout(CONNECT_WAIT)
+            .read_timeout(READ_WAIT)
+            .pool_max_idle_per_host(CONCURRENT)
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?;
+        Ok(Self {
+            client,
+            base: base.trim_end_matches('/').into(),
+            token_file: token_file.into(),
+            slots: Arc::new(Semaphore::new(CONCURRENT)),
+        })
+    }
+
+    /// Fetches a blob to `path`, which is whole, verified and synced when this succeeds.
+    pub(super) async fn fetch(&self, wanted: Wanted<'_>, path: &Path) -> Result<(), FetchError> {
+        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
+        let disk = |source| FetchError::Disk { digest: wanted.digest.clone(), source };
+        let file = tokio::fs::File::create_new(path).await.map_err(disk)?;
+        let mut download = Download { wanted, file, sum: Sha256::new(), size: 0, progress: Instant::now() };
+        let mut wait = FIRST_RETRY;
+        while let Err(error) = self.attempt(&mut download).await {
+            if !may_pass(&error) || download.progress.elapsed() + wait > GIVE_UP {
+                return Err(error);
+            }
+            tracing::debug!(digest = wanted.digest.hex(), error = &error as &dyn std::error::Error, "fetch is tried again");
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(MAX_RETRY);
+        }
+        let found = download.sum.finish();
+        if found != *wanted.digest {
+            return Err(FetchError::Digest { digest: wanted.digest.clone(), found });
+        }
+        download.file.sync_all().await.map_err(disk)
+    }
+
+    /// One request, from where the download stands to its end.
+    async fn attempt(&self, download: &mut Download<'_>) -> Result<(), FetchError> {
+        let Wanted { project, digest, is_manifest, .. } = download.wanted;
+        let kind = if is_manifest { "manifests" } else { "blobs" };
+        let url = format!("{}/v2/{project}/{kind}/{digest}", self.base);
+        let mut request = self.client.get(&url).bearer_auth(self.token().await?);
+        if is_manifest {
+            request = request.header(ACCEPT, helix_routing::artifact::MANIFEST_TYPE);
+        }
+        if download.size > 0 {
+            request = request.header(RANGE, format!("bytes={}-", download.size));
+        }
+        let response = request.send().await.map_err(|source| FetchError::Transport { url: url.clone(), source })?;
+        match response.status() {
+            StatusCode::OK => download.restart().await?,
+            StatusCode::PARTIAL_CONTENT if starts_at(&response, download.size) => {}
+            // A range that does not fit what we have: from the start, then.
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if download.size > 0 => {
+                download.restart().await?;
+                return Err(FetchError::Status { url, status: StatusCode::RANGE_NOT_SATISFIABLE });
+            }
+            status => return Err(FetchError::Status { url, status }),
+        }
+        let mut body = response.bytes_stream();
+        while let Some(part) = body.next().await {
+            download.take(&part.map_err(|source| FetchError::Transport { url: url.clone(), source })?).await?;
+        }
+        download.flush().await
+    }
+
+    async fn token(&self) -> Result<String, FetchError> {
+        let failed = |source| FetchError::Token { path: self.token_file.to_path_buf(), source };
+        let text = tokio::fs::read_to_string(&self.token_file).await.map_err(failed)?;
+        if text.len() > MAX_TOKEN_BYTES {
+            return Err(failed(io::Error::other("it is longer than a token")));
+        }
+        Ok(text.trim().to_owned())
+    }
+}
+
+impl Download<'_> {
+    async fn take(&mut self, part: &[u8]) -> Result<(), FetchError> {
+        self.size += part.len() as u64;
+        if self.size > self.wanted.limit {
+            return Err(FetchError::TooLarge { digest: self.wanted.digest.clone(), limit: self.wanted.limit });
+        }
+        self.sum.update(part);
+        self.file.write_all(part).await.map_err(|source| self.disk(source))?;
+        self.progress = Instant::now();
+        Ok(())
+    }
+
+    async fn flush(&mut self) -> Result<(), FetchError> {
+        self.file.flush().await.map_err(|source| self.disk(source))
+    }
+
+    async fn restart(&mut self) -> Result<(), FetchError> {
+        if self.size == 0 {
+            return Ok(());
+        }
+        self.flush().await?;
+        self.file.set_len(0).await.map_err(|source| self.disk(source))?;
+        tokio::io::AsyncSeekExt::rewind(&mut self.file).await.map_err(|source| self.disk(source))?;
+        self.sum = Sha256::new();
+        self.size = 0;
+        Ok(())
+    }
+
+    fn disk(&self, source: io::Error) -> FetchError {
+        FetchError::Disk { digest: self.wanted.digest.clone(), source }
+    }
+}
+
+/// Whether trying again can help.
+fn may_pass(error: &FetchError) -> bool {
+    match error {
+        FetchError::Transport { .. } => true,
+        FetchError::Status { status, .. } => {
+            status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS || *status == StatusCode::RANGE_NOT_SATISFIABLE
+        }
+        FetchError::Token { .. } | FetchError::TooLarge { .. } | FetchError::Digest { .. } | FetchError::Disk { .. } => false,
+    }
+}
+
+/// Whether a partial answer begins where we stopped (RFC 9110 14.4).
+fn starts_at(response: &Response, offset: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    range
+        .and_then(|range| range.strip_prefix("bytes "))
+        .and_then(|range| range.split_once('-'))
+        .is_some_and(|(start, _)| start.parse() == Ok(offset))
+}
