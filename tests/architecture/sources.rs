@@ -43,8 +43,12 @@ struct Source {
     text: String,
 }
 
+/// Sources, without the files that only hold the tests of the module beside them.
 fn rust_files() -> Vec<Source> {
-    files(|path| path.extension().is_some_and(|extension| extension == "rs"))
+    files(|path| {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        name.ends_with(".rs") && name != "tests.rs" && !name.ends_with("_tests.rs")
+    })
 }
 
 fn files(wanted: impl Fn(&Path) -> bool) -> Vec<Source> {
