@@ -38,7 +38,10 @@ pub struct Finished<'a> {
 
 /// Writes the line, if lines are wanted, and counts the request.
 pub fn record(metrics: &Metrics, lines: bool, finished: &Finished<'_>) {
-    metrics.requests.with_label_values(&[finished.protocol, class(finished.status)]).inc();
+    metrics
+        .requests
+        .with_label_values(&[finished.protocol, class(finished.status)])
+        .inc();
     metrics.request_seconds.observe(finished.took.as_secs_f64());
     metrics.response_bytes.inc_by(finished.bytes);
     if lines {
@@ -60,7 +63,10 @@ pub fn record(metrics: &Metrics, lines: bool, finished: &Finished<'_>) {
 
 /// Writes the line of a refused head, if lines are wanted, and counts it.
 pub fn record_refused(metrics: &Metrics, lines: bool, peer: SocketAddr, refusal: Refusal) {
-    metrics.heads_refused.with_label_values(&[refusal.label()]).inc();
+    metrics
+        .heads_refused
+        .with_label_values(&[refusal.label()])
+        .inc();
     if lines {
         tracing::info!(target: "access", protocol = "h1", %peer, status = refusal.status().as_u16(), error = %refusal);
     }

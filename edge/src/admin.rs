@@ -63,7 +63,9 @@ struct SiteView {
 /// # Errors
 /// When the socket fails.
 pub async fn serve(listener: TcpListener, admin: Admin, shutdown: Shutdown) -> std::io::Result<()> {
-    axum::serve(listener, router(admin)).with_graceful_shutdown(async move { shutdown.requested().await }).await
+    axum::serve(listener, router(admin))
+        .with_graceful_shutdown(async move { shutdown.requested().await })
+        .await
 }
 
 fn router(admin: Admin) -> Router {
@@ -77,15 +79,25 @@ fn router(admin: Admin) -> Router {
 }
 
 async fn readiness(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    if admin.ready.load(Ordering::Acquire) { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+    if admin.ready.load(Ordering::Acquire) {
+        (StatusCode::OK, "ready\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+    }
 }
 
 async fn metrics(State(admin): State<Admin>) -> Result<impl IntoResponse, (StatusCode, String)> {
-    let text = admin.metrics.text().map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))?;
+    let text = admin
+        .metrics
+        .text()
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))?;
     Ok(([(header::CONTENT_TYPE, prometheus::TEXT_FORMAT)], text))
 }
 
-async fn explanation(State(admin): State<Admin>, Query(question): Query<Question>) -> Json<Explanation> {
+async fn explanation(
+    State(admin): State<Admin>,
+    Query(question): Query<Question>,
+) -> Json<Explanation> {
     Json(explain(&admin.table, &question.host, &question.path))
 }
 
@@ -93,15 +105,27 @@ async fn sites(State(admin): State<Admin>) -> Json<Vec<SiteView>> {
     let view = |site: Arc<crate::table::Site>| {
         let serving = site.serving();
         let live = serving.live.as_ref().map(|release| release.id.clone());
-        SiteView { site: site.id.clone(), generation: serving.generation, live }
+        SiteView {
+            site: site.id.clone(),
+            generation: serving.generation,
+            live,
+        }
     };
     Json(admin.table.sites().into_iter().map(view).collect())
 }
 
 /// Asks the same code that answers requests.
 fn explain(table: &Table, host: &str, target: &str) -> Explanation {
-    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-    let head = RequestHead { method: &Method::GET, authority: host, path, query, headers: &HeaderMap::new() };
+    let (path, query) = target
+        .split_once('?')
+        .map_or((target, None), |(path, query)| (path, Some(query)));
+    let head = RequestHead {
+        method: &Method::GET,
+        authority: host,
+        path,
+        query,
+        headers: &HeaderMap::new(),
+    };
     let answered = answer(table, &head);
     let file = match &answered.answer {
         Answer::Static(answer) => Some(answer.file.path.clone()),
@@ -110,7 +134,10 @@ fn explain(table: &Table, host: &str, target: &str) -> Explanation {
     let pinned = answered.pinned;
     Explanation {
         host_rule: pinned.as_ref().map(|pinned| pinned.rule.to_string()),
-        release: pinned.as_ref().and_then(|pinned| pinned.release.as_ref()).map(|release| release.id.clone()),
+        release: pinned
+            .as_ref()
+            .and_then(|pinned| pinned.release.as_ref())
+            .map(|release| release.id.clone()),
         generation: pinned.as_ref().map(|pinned| pinned.serving.generation),
         site: pinned.map(|pinned| pinned.site),
         status: answered.answer.status().as_u16(),
@@ -135,7 +162,14 @@ mod tests {
         let table = Table::new("helix.localhost".parse().unwrap());
         let site = "shop/production".parse().unwrap();
         table.set_host(&"*.shop.example".parse().unwrap(), Some(&site));
-        table.publish(&site, Serving { generation: Generation(5), live: Some(Arc::new(release)), kept: Vec::new() });
+        table.publish(
+            &site,
+            Serving {
+                generation: Generation(5),
+                live: Some(Arc::new(release)),
+                kept: Vec::new(),
+            },
+        );
         let shown = serde_json::to_value(explain(&table, "www.shop.example", "/?x=1")).unwrap();
         let expected = serde_json::json!({
             "site": "shop/production", "host_rule": "*.shop.example", "release": "aaaaaaaaaaaaaaaaaaaa", "generation": 5,

@@ -54,7 +54,8 @@ impl Pinned {
     /// Whether search engines are to leave this alone: previews, and releases by their own name.
     #[must_use]
     pub const fn is_unlisted(&self) -> bool {
-        matches!(self.rule, HostRule::Release(_)) || matches!(self.site.environment, Environment::Preview(_))
+        matches!(self.rule, HostRule::Release(_))
+            || matches!(self.site.environment, Environment::Preview(_))
     }
 }
 
@@ -94,7 +95,10 @@ impl Answer {
         match self {
             Self::Respond(response) => response.headers.clone(),
             Self::Static(StaticFile { file, status }) => {
-                let mut headers = vec![(CONTENT_TYPE, file.content_type.clone()), (CACHE_CONTROL, REVALIDATE)];
+                let mut headers = vec![
+                    (CONTENT_TYPE, file.content_type.clone()),
+                    (CACHE_CONTROL, REVALIDATE),
+                ];
                 // A page that says there is nothing is no representation of what was asked for.
                 if *status == StatusCode::OK {
                     headers.push((ETAG, file.etag.clone()));
@@ -120,7 +124,11 @@ impl Response {
     /// A line of text, not to be kept by caches.
     #[must_use]
     pub fn text(status: StatusCode, line: impl Into<Cow<'static, str>>) -> Self {
-        Self { status, headers: vec![(CONTENT_TYPE, TEXT), (CACHE_CONTROL, NO_STORE)], body: Some(line.into()) }
+        Self {
+            status,
+            headers: vec![(CONTENT_TYPE, TEXT), (CACHE_CONTROL, NO_STORE)],
+            body: Some(line.into()),
+        }
     }
 
     fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
@@ -143,13 +151,27 @@ pub struct StaticFile {
 pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
     let Some(pinned) = pin(table, head.authority) else {
         let response = Response::text(StatusCode::NOT_FOUND, "no site has this host\n");
-        return Answered { pinned: None, answer: Answer::Respond(response), reason: "no host record, and no release has this name" };
+        return Answered {
+            pinned: None,
+            answer: Answer::Respond(response),
+            reason: "no host record, and no release has this name",
+        };
     };
     let (answer, reason) = match &pinned.release {
-        None => (Answer::Respond(Response::text(StatusCode::NOT_FOUND, "nothing is live here\n")), "nothing is live here"),
+        None => (
+            Answer::Respond(Response::text(
+                StatusCode::NOT_FOUND,
+                "nothing is live here\n",
+            )),
+            "nothing is live here",
+        ),
         Some(release) => by_method(release, head),
     };
-    Answered { pinned: Some(pinned), answer, reason }
+    Answered {
+        pinned: Some(pinned),
+        answer,
+        reason,
+    }
 }
 
 /// Loads what the host means, once.
@@ -159,11 +181,23 @@ fn pin(table: &Table, authority: &str) -> Option<Pinned> {
         Resolved::Nobody => return None,
         Resolved::Site { id, site, rule } => {
             let serving = site.map(|site| site.serving()).unwrap_or_default();
-            Pinned { site: id, rule, release: serving.live.clone(), serving }
+            Pinned {
+                site: id,
+                rule,
+                release: serving.live.clone(),
+                serving,
+            }
         }
-        Resolved::Release { site, serving, release } => {
-            Pinned { site: site.id.clone(), rule: HostRule::Release(release.id.clone()), serving, release: Some(release) }
-        }
+        Resolved::Release {
+            site,
+            serving,
+            release,
+        } => Pinned {
+            site: site.id.clone(),
+            rule: HostRule::Release(release.id.clone()),
+            serving,
+            release: Some(release),
+        },
     })
 }
 
@@ -171,43 +205,89 @@ fn by_method(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str
     match *head.method {
         Method::GET | Method::HEAD => by_path(release, head),
         Method::OPTIONS => {
-            let response = Response { status: StatusCode::NO_CONTENT, headers: vec![(ALLOW, ALLOWED)], body: None };
+            let response = Response {
+                status: StatusCode::NO_CONTENT,
+                headers: vec![(ALLOW, ALLOWED)],
+                body: None,
+            };
             (Answer::Respond(response), "methods asked for")
         }
-        Method::POST | Method::PUT | Method::DELETE | Method::CONNECT | Method::PATCH | Method::TRACE => {
-            let response = Response::text(StatusCode::METHOD_NOT_ALLOWED, "files take GET and HEAD\n").with(ALLOW, ALLOWED);
+        Method::POST
+        | Method::PUT
+        | Method::DELETE
+        | Method::CONNECT
+        | Method::PATCH
+        | Method::TRACE => {
+            let response =
+                Response::text(StatusCode::METHOD_NOT_ALLOWED, "files take GET and HEAD\n")
+                    .with(ALLOW, ALLOWED);
             (Answer::Respond(response), "method not allowed on files")
         }
-        _ => (Answer::Respond(Response::text(StatusCode::NOT_IMPLEMENTED, "unknown method\n")), "unknown method"),
+        _ => (
+            Answer::Respond(Response::text(
+                StatusCode::NOT_IMPLEMENTED,
+                "unknown method\n",
+            )),
+            "unknown method",
+        ),
     }
 }
 
 fn by_path(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {
     match find(release, head.path) {
-        Ok(Found::File(file)) if matches(head.headers, &file.etag) => (not_modified(&file), "the client has it already"),
-        Ok(Found::File(file)) => (Answer::Static(StaticFile { file, status: StatusCode::OK }), "file"),
-        Ok(Found::Folder) => (Answer::Respond(to_folder(head)), "folder with an index"),
-        Ok(Found::Nothing(Some(file))) => {
-            (Answer::Static(StaticFile { file, status: StatusCode::NOT_FOUND }), "no such file; the release's own page says so")
+        Ok(Found::File(file)) if matches(head.headers, &file.etag) => {
+            (not_modified(&file), "the client has it already")
         }
-        Ok(Found::Nothing(None)) => (Answer::Respond(Response::text(StatusCode::NOT_FOUND, "not found\n")), "no such file"),
-        Err(bad) => (Answer::Respond(Response::text(StatusCode::BAD_REQUEST, format!("{bad}\n"))), "no file can have this path"),
+        Ok(Found::File(file)) => (
+            Answer::Static(StaticFile {
+                file,
+                status: StatusCode::OK,
+            }),
+            "file",
+        ),
+        Ok(Found::Folder) => (Answer::Respond(to_folder(head)), "folder with an index"),
+        Ok(Found::Nothing(Some(file))) => (
+            Answer::Static(StaticFile {
+                file,
+                status: StatusCode::NOT_FOUND,
+            }),
+            "no such file; the release's own page says so",
+        ),
+        Ok(Found::Nothing(None)) => (
+            Answer::Respond(Response::text(StatusCode::NOT_FOUND, "not found\n")),
+            "no such file",
+        ),
+        Err(bad) => (
+            Answer::Respond(Response::text(StatusCode::BAD_REQUEST, format!("{bad}\n"))),
+            "no file can have this path",
+        ),
     }
 }
 
 /// With the fields that the 200 would have carried (RFC 9110 15.4.5).
 fn not_modified(file: &File) -> Answer {
     let headers = vec![(ETAG, file.etag.clone()), (CACHE_CONTROL, REVALIDATE)];
-    Answer::Respond(Response { status: StatusCode::NOT_MODIFIED, headers, body: None })
+    Answer::Respond(Response {
+        status: StatusCode::NOT_MODIFIED,
+        headers,
+        body: None,
+    })
 }
 
 /// The same path with a slash, and the same query. The path has one slash at its start, or it would
 /// have meant no folder, so this never leads to another host.
 fn to_folder(head: &RequestHead<'_>) -> Response {
-    let query = head.query.map_or_else(String::new, |query| format!("?{query}"));
-    let location = HeaderValue::try_from(format!("{}/{query}", head.path)).unwrap_or(HeaderValue::from_static("/"));
-    Response { status: StatusCode::PERMANENT_REDIRECT, headers: vec![(CACHE_CONTROL, REVALIDATE)], body: Some("".into()) }
-        .with(LOCATION, location)
+    let query = head
+        .query
+        .map_or_else(String::new, |query| format!("?{query}"));
+    let location = HeaderValue::try_from(format!("{}/{query}", head.path))
+        .unwrap_or(HeaderValue::from_static("/"));
+    Response {
+        status: StatusCode::PERMANENT_REDIRECT,
+        headers: vec![(CACHE_CONTROL, REVALIDATE)],
+        body: Some("".into()),
+    }
+    .with(LOCATION, location)
 }
 
 #[cfg(test)]
@@ -218,15 +298,32 @@ mod tests {
 
     fn table() -> Table {
         let digest = Digest::from_hex(&"0".repeat(64)).unwrap();
-        let files = [("index.html", "text/html"), ("dir/index.html", "text/html"), ("404.html", "text/html"), ("a.txt", "text/plain")];
+        let files = [
+            ("index.html", "text/html"),
+            ("dir/index.html", "text/html"),
+            ("404.html", "text/html"),
+            ("a.txt", "text/plain"),
+        ];
         let files = files.map(|(path, kind)| (path, kind, Bytes::from(path)));
-        let release = Arc::new(Release::from_memory("aaaaaaaaaaaaaaaaaaaa".parse().unwrap(), digest, files));
+        let release = Arc::new(Release::from_memory(
+            "aaaaaaaaaaaaaaaaaaaa".parse().unwrap(),
+            digest,
+            files,
+        ));
         let table = Table::new("helix.localhost".parse().unwrap());
-        for (host, site) in [("shop.example", "shop/production"), ("new.example", "new/production"), ("p.example", "shop/preview/1")] {
+        for (host, site) in [
+            ("shop.example", "shop/production"),
+            ("new.example", "new/production"),
+            ("p.example", "shop/preview/1"),
+        ] {
             table.set_host(&host.parse().unwrap(), Some(&site.parse().unwrap()));
         }
         for site in ["shop/production", "shop/preview/1"] {
-            let serving = Serving { generation: Generation(3), live: Some(Arc::clone(&release)), kept: Vec::new() };
+            let serving = Serving {
+                generation: Generation(3),
+                live: Some(Arc::clone(&release)),
+                kept: Vec::new(),
+            };
             table.publish(&site.parse().unwrap(), serving);
         }
         table
@@ -234,8 +331,19 @@ mod tests {
 
     fn ask(method: &str, authority: &str, target: &str, headers: &HeaderMap) -> Answered {
         let method = Method::from_bytes(method.as_bytes()).unwrap();
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        answer(&table(), &RequestHead { method: &method, authority, path, query, headers })
+        let (path, query) = target
+            .split_once('?')
+            .map_or((target, None), |(path, query)| (path, Some(query)));
+        answer(
+            &table(),
+            &RequestHead {
+                method: &method,
+                authority,
+                path,
+                query,
+                headers,
+            },
+        )
     }
 
     #[test]
@@ -254,47 +362,83 @@ mod tests {
             ("GET", "nobody.example", "/", 404),
             ("GET", "[::1]:80", "/", 404),
             ("GET", "", "/", 404),
-            ("GET", "aaaaaaaaaaaaaaaaaaaa.preview.shop.helix.localhost", "/", 200),
+            (
+                "GET",
+                "aaaaaaaaaaaaaaaaaaaa.preview.shop.helix.localhost",
+                "/",
+                200,
+            ),
         ] {
             let answered = ask(method, authority, target, &HeaderMap::new());
-            assert_eq!(answered.answer.status().as_u16(), status, "{method} {authority} {target}");
+            assert_eq!(
+                answered.answer.status().as_u16(),
+                status,
+                "{method} {authority} {target}"
+            );
         }
     }
 
     #[test]
     fn a_redirect_to_a_folder_keeps_the_query() {
         let answered = ask("GET", "shop.example", "/dir?a=b&c", &HeaderMap::new());
-        assert!(answered.answer.headers().contains(&(LOCATION, HeaderValue::from_static("/dir/?a=b&c"))));
+        assert!(
+            answered
+                .answer
+                .headers()
+                .contains(&(LOCATION, HeaderValue::from_static("/dir/?a=b&c")))
+        );
     }
 
     #[test]
     fn a_client_that_has_the_file_is_told_so_with_its_validator() {
-        let Answer::Static(StaticFile { file, .. }) = ask("GET", "shop.example", "/a.txt", &HeaderMap::new()).answer else {
-            panic!("not a file");
+        let Answer::Static(StaticFile { file, .. }) =
+            ask("GET", "shop.example", "/a.txt", &HeaderMap::new()).answer
+        else {
+            unreachable!("a file that exists is no response");
         };
         let headers = HeaderMap::from_iter([(http::header::IF_NONE_MATCH, file.etag.clone())]);
         for method in ["GET", "HEAD"] {
             let answered = ask(method, "shop.example", "/a.txt", &headers);
             assert_eq!(answered.answer.status(), StatusCode::NOT_MODIFIED);
-            assert!(answered.answer.headers().contains(&(ETAG, file.etag.clone())));
+            assert!(
+                answered
+                    .answer
+                    .headers()
+                    .contains(&(ETAG, file.etag.clone()))
+            );
         }
-        assert_eq!(ask("GET", "shop.example", "/", &headers).answer.status(), StatusCode::OK);
-        let any = HeaderMap::from_iter([(http::header::IF_NONE_MATCH, HeaderValue::from_static("*"))]);
-        assert_eq!(ask("GET", "shop.example", "/missing", &any).answer.status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            ask("GET", "shop.example", "/", &headers).answer.status(),
+            StatusCode::OK
+        );
+        let any =
+            HeaderMap::from_iter([(http::header::IF_NONE_MATCH, HeaderValue::from_static("*"))]);
+        assert_eq!(
+            ask("GET", "shop.example", "/missing", &any).answer.status(),
+            StatusCode::NOT_FOUND
+        );
     }
 
     #[test]
     fn previews_and_releases_by_name_are_unlisted() {
-        let unlisted = |authority| ask("GET", authority, "/", &HeaderMap::new()).pinned.unwrap().is_unlisted();
+        let unlisted = |authority| {
+            ask("GET", authority, "/", &HeaderMap::new())
+                .pinned
+                .unwrap()
+                .is_unlisted()
+        };
         assert!(!unlisted("shop.example"));
         assert!(unlisted("p.example"));
-        assert!(unlisted("aaaaaaaaaaaaaaaaaaaa.preview.shop.helix.localhost"));
+        assert!(unlisted(
+            "aaaaaaaaaaaaaaaaaaaa.preview.shop.helix.localhost"
+        ));
     }
 
     #[test]
     fn what_a_client_claims_in_our_own_headers_changes_nothing() {
         let name = HeaderName::from_static("x-helix-release");
-        let headers = HeaderMap::from_iter([(name, HeaderValue::from_static("bbbbbbbbbbbbbbbbbbbb"))]);
+        let headers =
+            HeaderMap::from_iter([(name, HeaderValue::from_static("bbbbbbbbbbbbbbbbbbbb"))]);
         let pinned = ask("GET", "shop.example", "/", &headers).pinned.unwrap();
         assert_eq!(pinned.release.unwrap().id.as_str(), "aaaaaaaaaaaaaaaaaaaa");
     }

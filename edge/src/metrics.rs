@@ -5,10 +5,15 @@
 use std::collections::HashMap;
 
 use helix_routing::id::{EdgeId, RegionId};
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    TextEncoder,
+};
 
 /// From memory to slow clients.
-const SECONDS: [f64; 12] = [0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0];
+const SECONDS: [f64; 12] = [
+    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0,
+];
 
 /// What an edge counts.
 #[derive(Debug)]
@@ -38,23 +43,59 @@ impl Metrics {
     /// All of them at zero.
     #[must_use]
     pub fn new(edge: &EdgeId, region: &RegionId) -> Self {
-        let labels = HashMap::from([("edge".to_owned(), edge.to_string()), ("region".to_owned(), region.to_string())]);
-        let registry = Registry::new_custom(None, Some(labels)).expect("no prefix is no empty prefix");
+        let labels = HashMap::from([
+            ("edge".to_owned(), edge.to_string()),
+            ("region".to_owned(), region.to_string()),
+        ]);
+        let registry =
+            Registry::new_custom(None, Some(labels)).expect("no prefix is no empty prefix");
         Self {
-            requests: counters(&registry, "helix_edge_requests_total", "Finished requests.", &["protocol", "class"]),
-            request_seconds: register(&registry, seconds("helix_edge_request_seconds", "From head to last byte.")),
-            response_bytes: counter(&registry, "helix_edge_response_bytes_total", "Bytes of response bodies sent."),
-            bodies_failed: counter(&registry, "helix_edge_bodies_failed_total", "Bodies that could not be read."),
-            connections: register(&registry, IntGauge::new("helix_edge_connections", "Open connections.")),
-            connections_accepted: counter(&registry, "helix_edge_connections_accepted_total", "Accepted connections."),
+            requests: counters(
+                &registry,
+                "helix_edge_requests_total",
+                "Finished requests.",
+                &["protocol", "class"],
+            ),
+            request_seconds: register(
+                &registry,
+                seconds("helix_edge_request_seconds", "From head to last byte."),
+            ),
+            response_bytes: counter(
+                &registry,
+                "helix_edge_response_bytes_total",
+                "Bytes of response bodies sent.",
+            ),
+            bodies_failed: counter(
+                &registry,
+                "helix_edge_bodies_failed_total",
+                "Bodies that could not be read.",
+            ),
+            connections: register(
+                &registry,
+                IntGauge::new("helix_edge_connections", "Open connections."),
+            ),
+            connections_accepted: counter(
+                &registry,
+                "helix_edge_connections_accepted_total",
+                "Accepted connections.",
+            ),
             connections_refused: counters(
                 &registry,
                 "helix_edge_connections_refused_total",
                 "Connections over a limit.",
                 &["limit"],
             ),
-            accepts_failed: counter(&registry, "helix_edge_accepts_failed_total", "Accepts that failed."),
-            heads_refused: counters(&registry, "helix_edge_heads_refused_total", "Request heads refused.", &["reason"]),
+            accepts_failed: counter(
+                &registry,
+                "helix_edge_accepts_failed_total",
+                "Accepts that failed.",
+            ),
+            heads_refused: counters(
+                &registry,
+                "helix_edge_heads_refused_total",
+                "Request heads refused.",
+                &["reason"],
+            ),
             registry,
         }
     }
@@ -88,9 +129,14 @@ fn seconds(name: &str, help: &str) -> prometheus::Result<Histogram> {
     Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))
 }
 
-fn register<C: prometheus::core::Collector + Clone + 'static>(registry: &Registry, made: prometheus::Result<C>) -> C {
+fn register<C: prometheus::core::Collector + Clone + 'static>(
+    registry: &Registry,
+    made: prometheus::Result<C>,
+) -> C {
     let collector = made.expect("names and labels are legal");
-    registry.register(Box::new(collector.clone())).expect("each name is registered once");
+    registry
+        .register(Box::new(collector.clone()))
+        .expect("each name is registered once");
     collector
 }
 
@@ -104,8 +150,15 @@ mod tests {
         metrics.requests.with_label_values(&["h1", "2xx"]).inc();
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
-            assert!(line.contains(r#"edge="fra-1""#) && line.contains(r#"region="fra""#), "{line}");
+            assert!(
+                line.contains(r#"edge="fra-1""#) && line.contains(r#"region="fra""#),
+                "{line}"
+            );
         }
-        assert!(text.lines().any(|line| line.starts_with("helix_edge_requests_total{") && line.ends_with(" 1")), "{text}");
+        assert!(
+            text.lines()
+                .any(|line| line.starts_with("helix_edge_requests_total{") && line.ends_with(" 1")),
+            "{text}"
+        );
     }
 }

@@ -28,7 +28,10 @@ impl Serving {
     /// The release with this id, live or kept.
     #[must_use]
     pub fn release(&self, id: &ReleaseId) -> Option<&Arc<Release>> {
-        self.live.iter().chain(&self.kept).find(|release| release.id == *id)
+        self.live
+            .iter()
+            .chain(&self.kept)
+            .find(|release| release.id == *id)
     }
 }
 
@@ -143,10 +146,16 @@ impl Table {
             site.serving.store(Arc::new(serving));
             return;
         }
-        let new = Arc::new(Site { id: site.clone(), serving: ArcSwap::from_pointee(serving) });
+        let new = Arc::new(Site {
+            id: site.clone(),
+            serving: ArcSwap::from_pointee(serving),
+        });
         sites.insert(site.clone(), Arc::clone(&new));
         let projects = self.projects.pin();
-        let others = projects.get(&site.project).map(AsRef::as_ref).unwrap_or_default();
+        let others = projects
+            .get(&site.project)
+            .map(AsRef::as_ref)
+            .unwrap_or_default();
         let all = others.iter().cloned().chain([new]).collect();
         projects.insert(site.project.clone(), all);
     }
@@ -156,8 +165,15 @@ impl Table {
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.sites.pin().remove(site);
         let projects = self.projects.pin();
-        let others = projects.get(&site.project).map(AsRef::as_ref).unwrap_or_default();
-        let rest: Arc<[_]> = others.iter().filter(|other| other.id != *site).cloned().collect();
+        let others = projects
+            .get(&site.project)
+            .map(AsRef::as_ref)
+            .unwrap_or_default();
+        let rest: Arc<[_]> = others
+            .iter()
+            .filter(|other| other.id != *site)
+            .cloned()
+            .collect();
         if rest.is_empty() {
             projects.remove(&site.project);
         } else {
@@ -192,7 +208,11 @@ impl Table {
     }
 
     fn site_under(&self, id: &SiteId, rule: HostRule) -> Resolved {
-        Resolved::Site { id: id.clone(), site: self.site(id), rule }
+        Resolved::Site {
+            id: id.clone(),
+            site: self.site(id),
+            rule,
+        }
     }
 
     /// `<release>.preview.<project>.<base>`, in any site of the project that holds the release.
@@ -206,7 +226,11 @@ impl Table {
         sites.iter().find_map(|site| {
             let serving = site.serving();
             let release = Arc::clone(serving.release(&release)?);
-            Some(Resolved::Release { site: Arc::clone(site), serving, release })
+            Some(Resolved::Release {
+                site: Arc::clone(site),
+                serving,
+                release,
+            })
         })
     }
 
@@ -238,7 +262,8 @@ mod tests {
     fn meaning(table: &Table, host: &str) -> String {
         match table.resolve(&host.parse().unwrap()) {
             Resolved::Site { id, site, rule } => {
-                let live = site.and_then(|site| site.serving().live.as_ref().map(|live| live.id.to_string()));
+                let live = site
+                    .and_then(|site| site.serving().live.as_ref().map(|live| live.id.to_string()));
                 format!("{id} by {rule}: {}", live.unwrap_or_default())
             }
             Resolved::Release { site, release, .. } => format!("{} only {}", site.id, release.id),
@@ -253,19 +278,32 @@ mod tests {
     fn hosts_and_sites_may_arrive_in_either_order() {
         let site: SiteId = "shop/production".parse().unwrap();
         let host = "shop.example".parse().unwrap();
-        let live = || Serving { generation: Generation(1), live: Some(release(A)), kept: Vec::new() };
+        let live = || Serving {
+            generation: Generation(1),
+            live: Some(release(A)),
+            kept: Vec::new(),
+        };
 
         let host_first = table();
         host_first.set_host(&host, Some(&site));
-        assert_eq!(meaning(&host_first, "shop.example"), "shop/production by shop.example: ");
+        assert_eq!(
+            meaning(&host_first, "shop.example"),
+            "shop/production by shop.example: "
+        );
         host_first.publish(&site, live());
-        assert_eq!(meaning(&host_first, "shop.example"), format!("shop/production by shop.example: {A}"));
+        assert_eq!(
+            meaning(&host_first, "shop.example"),
+            format!("shop/production by shop.example: {A}")
+        );
 
         let site_first = table();
         site_first.publish(&site, live());
         assert_eq!(meaning(&site_first, "shop.example"), "nobody");
         site_first.set_host(&host, Some(&site));
-        assert_eq!(meaning(&site_first, "shop.example"), format!("shop/production by shop.example: {A}"));
+        assert_eq!(
+            meaning(&site_first, "shop.example"),
+            format!("shop/production by shop.example: {A}")
+        );
         site_first.set_host(&host, None);
         assert_eq!(meaning(&site_first, "shop.example"), "nobody");
     }
@@ -273,10 +311,22 @@ mod tests {
     #[test]
     fn a_wildcard_covers_one_label_and_yields_to_an_exact_host() {
         let table = table();
-        table.set_host(&"*.shop.example".parse().unwrap(), Some(&"shop/production".parse().unwrap()));
-        table.set_host(&"b.shop.example".parse().unwrap(), Some(&"other/production".parse().unwrap()));
-        assert_eq!(meaning(&table, "a.shop.example"), "shop/production by *.shop.example: ");
-        assert_eq!(meaning(&table, "b.shop.example"), "other/production by b.shop.example: ");
+        table.set_host(
+            &"*.shop.example".parse().unwrap(),
+            Some(&"shop/production".parse().unwrap()),
+        );
+        table.set_host(
+            &"b.shop.example".parse().unwrap(),
+            Some(&"other/production".parse().unwrap()),
+        );
+        assert_eq!(
+            meaning(&table, "a.shop.example"),
+            "shop/production by *.shop.example: "
+        );
+        assert_eq!(
+            meaning(&table, "b.shop.example"),
+            "other/production by b.shop.example: "
+        );
         assert_eq!(meaning(&table, "a.a.shop.example"), "nobody");
         assert_eq!(meaning(&table, "shop.example"), "nobody");
     }
@@ -284,10 +334,19 @@ mod tests {
     #[test]
     fn no_wildcard_reaches_under_the_base_domain() {
         let table = table();
-        table.set_host(&"*.helix.localhost".parse().unwrap(), Some(&"shop/production".parse().unwrap()));
-        table.set_host(&"*.preview.shop.helix.localhost".parse().unwrap(), Some(&"shop/production".parse().unwrap()));
+        table.set_host(
+            &"*.helix.localhost".parse().unwrap(),
+            Some(&"shop/production".parse().unwrap()),
+        );
+        table.set_host(
+            &"*.preview.shop.helix.localhost".parse().unwrap(),
+            Some(&"shop/production".parse().unwrap()),
+        );
         assert_eq!(meaning(&table, "shop.helix.localhost"), "nobody");
-        assert_eq!(meaning(&table, "pr-1.preview.shop.helix.localhost"), "nobody");
+        assert_eq!(
+            meaning(&table, "pr-1.preview.shop.helix.localhost"),
+            "nobody"
+        );
     }
 
     #[test]
@@ -295,9 +354,28 @@ mod tests {
         let table = table();
         let production: SiteId = "shop/production".parse().unwrap();
         let preview: SiteId = "shop/preview/7".parse().unwrap();
-        table.publish(&production, Serving { generation: Generation(1), live: Some(release(A)), kept: Vec::new() });
-        table.publish(&preview, Serving { generation: Generation(4), live: None, kept: vec![release(B)] });
-        let named = |release: &str, project: &str| meaning(&table, &format!("{release}.preview.{project}.helix.localhost"));
+        table.publish(
+            &production,
+            Serving {
+                generation: Generation(1),
+                live: Some(release(A)),
+                kept: Vec::new(),
+            },
+        );
+        table.publish(
+            &preview,
+            Serving {
+                generation: Generation(4),
+                live: None,
+                kept: vec![release(B)],
+            },
+        );
+        let named = |release: &str, project: &str| {
+            meaning(
+                &table,
+                &format!("{release}.preview.{project}.helix.localhost"),
+            )
+        };
         assert_eq!(named(A, "shop"), format!("shop/production only {A}"));
         assert_eq!(named(B, "shop"), format!("shop/preview/7 only {B}"));
         assert_eq!(named(A, "other"), "nobody");
@@ -310,11 +388,36 @@ mod tests {
     fn what_was_loaded_stays_when_the_site_moves_on() {
         let table = table();
         let site: SiteId = "shop/production".parse().unwrap();
-        table.publish(&site, Serving { generation: Generation(1), live: Some(release(A)), kept: Vec::new() });
+        table.publish(
+            &site,
+            Serving {
+                generation: Generation(1),
+                live: Some(release(A)),
+                kept: Vec::new(),
+            },
+        );
         let pinned = table.site(&site).unwrap().serving();
-        table.publish(&site, Serving { generation: Generation(2), live: Some(release(B)), kept: Vec::new() });
+        table.publish(
+            &site,
+            Serving {
+                generation: Generation(2),
+                live: Some(release(B)),
+                kept: Vec::new(),
+            },
+        );
         assert_eq!(pinned.live.as_ref().unwrap().id.as_str(), A);
-        assert_eq!(table.site(&site).unwrap().serving().live.as_ref().unwrap().id.as_str(), B);
+        assert_eq!(
+            table
+                .site(&site)
+                .unwrap()
+                .serving()
+                .live
+                .as_ref()
+                .unwrap()
+                .id
+                .as_str(),
+            B
+        );
         table.remove(&site);
         assert!(table.site(&site).is_none());
     }

@@ -15,8 +15,13 @@ enum State {
     /// Everything: the connection speaks a protocol that frames itself.
     Open,
     /// The rest of a head, then its body.
-    Head { left: usize, body: Framing },
-    Length { left: u64 },
+    Head {
+        left: usize,
+        body: Framing,
+    },
+    Length {
+        left: u64,
+    },
     Chunked(Chunks),
     Done,
 }
@@ -69,11 +74,25 @@ impl Gate {
     /// Moves on when a part has been let through whole.
     const fn settle(&mut self) {
         match self.0 {
-            State::Head { left: 0, body: Framing::None } | State::Length { left: 0 } => self.0 = State::Done,
-            State::Head { left: 0, body: Framing::Length(left) } => self.0 = State::Length { left },
-            State::Head { left: 0, body: Framing::Chunked } => self.0 = State::Chunked(Chunks::new()),
+            State::Head {
+                left: 0,
+                body: Framing::None,
+            }
+            | State::Length { left: 0 } => self.0 = State::Done,
+            State::Head {
+                left: 0,
+                body: Framing::Length(left),
+            } => self.0 = State::Length { left },
+            State::Head {
+                left: 0,
+                body: Framing::Chunked,
+            } => self.0 = State::Chunked(Chunks::new()),
             State::Chunked(chunks) if chunks.is_done() => self.0 = State::Done,
-            State::Open | State::Head { .. } | State::Length { .. } | State::Chunked(_) | State::Done => {}
+            State::Open
+            | State::Head { .. }
+            | State::Length { .. }
+            | State::Chunked(_)
+            | State::Done => {}
         }
     }
 }
@@ -118,7 +137,8 @@ mod tests {
     fn body() -> impl Strategy<Value = (Framing, Vec<u8>)> {
         prop_oneof![
             Just((Framing::None, Vec::new())),
-            proptest::collection::vec(any::<u8>(), 1..200).prop_map(|bytes| (Framing::Length(bytes.len() as u64), bytes)),
+            proptest::collection::vec(any::<u8>(), 1..200)
+                .prop_map(|bytes| (Framing::Length(bytes.len() as u64), bytes)),
             proptest::collection::vec(any::<u8>(), 1..200).prop_map(|bytes| {
                 let mut body = format!("{:X};x\r\n", bytes.len()).into_bytes();
                 body.extend_from_slice(&bytes);

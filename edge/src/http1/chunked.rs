@@ -47,7 +47,10 @@ impl Chunks {
     /// At the first byte of a body.
     #[must_use]
     pub const fn new() -> Self {
-        Self { state: State::Size { size: 0, digits: 0 }, line: 0 }
+        Self {
+            state: State::Size { size: 0, digits: 0 },
+            line: 0,
+        }
     }
 
     /// Goes over `bytes` up to the end of the body, and says how many belong to it.
@@ -59,7 +62,11 @@ impl Chunks {
         while at < bytes.len() && self.state != State::Done {
             if let State::Data { left } = self.state {
                 let step = left.min((bytes.len() - at) as u64);
-                self.state = if left == step { State::DataCr } else { State::Data { left: left - step } };
+                self.state = if left == step {
+                    State::DataCr
+                } else {
+                    State::Data { left: left - step }
+                };
                 at += usize::try_from(step).expect("a step is no longer than the slice");
             } else {
                 self.state = self.next(bytes[at])?;
@@ -78,11 +85,18 @@ impl Chunks {
     fn next(&mut self, byte: u8) -> Result<State, ChunkError> {
         self.count()?;
         Ok(match (self.state, byte) {
-            (State::Size { size, digits }, _) if byte.is_ascii_hexdigit() && digits < MAX_SIZE_DIGITS => {
-                State::Size { size: size * 16 + hex_value(byte), digits: digits + 1 }
+            (State::Size { size, digits }, _)
+                if byte.is_ascii_hexdigit() && digits < MAX_SIZE_DIGITS =>
+            {
+                State::Size {
+                    size: size * 16 + hex_value(byte),
+                    digits: digits + 1,
+                }
             }
             (State::Size { size, digits: 1.. }, b';') => State::Extension { size },
-            (State::Size { size, digits: 1.. } | State::Extension { size }, b'\r') => State::SizeEnd { size },
+            (State::Size { size, digits: 1.. } | State::Extension { size }, b'\r') => {
+                State::SizeEnd { size }
+            }
             (State::Extension { size }, _) if is_field_value(byte) => State::Extension { size },
             (State::SizeEnd { size: 0 }, b'\n') => self.start(State::Trailer),
             (State::SizeEnd { size }, b'\n') => self.start(State::Data { left: size }),
@@ -108,7 +122,11 @@ impl Chunks {
     fn count(&mut self) -> Result<(), ChunkError> {
         self.line += 1;
         let limit = match self.state {
-            State::Trailer | State::TrailerName | State::TrailerValue | State::TrailerEnd | State::End => MAX_TRAILER_BYTES,
+            State::Trailer
+            | State::TrailerName
+            | State::TrailerValue
+            | State::TrailerEnd
+            | State::End => MAX_TRAILER_BYTES,
             State::Size { .. }
             | State::Extension { .. }
             | State::SizeEnd { .. }
@@ -117,7 +135,11 @@ impl Chunks {
             | State::DataLf
             | State::Done => MAX_CHUNK_LINE_BYTES,
         };
-        if self.line > limit { Err(ChunkError) } else { Ok(()) }
+        if self.line > limit {
+            Err(ChunkError)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -156,7 +178,11 @@ mod tests {
             "0\r\nExpires: now\r\nX-Empty:\r\n\r\n",
         ] {
             let with_more = format!("{body}GET / HTTP/1.1\r\n");
-            assert_eq!(end_of(with_more.as_bytes()), Ok((body.len(), true)), "{body:?}");
+            assert_eq!(
+                end_of(with_more.as_bytes()),
+                Ok((body.len(), true)),
+                "{body:?}"
+            );
         }
         assert_eq!(end_of(b"5\r\nhel"), Ok((6, false)));
     }
@@ -164,8 +190,25 @@ mod tests {
     #[test]
     fn malformed_chunks_are_refused() {
         for body in [
-            "\r\n", "x\r\n", " 5\r\n", "5 \r\n", "+5\r\n", "0x5\r\n", ";a\r\n", "5\n", "5\r\r\n", "1\r\nxy\r\n", "1\r\nx\n", "1;a\nb\r\n",
-            "1;\0\r\n", "0\r\n X: y\r\n", "0\r\nX : y\r\n", "0\r\nX_Y: z\r\n", "0\r\n: y\r\n", "0\r\nX: y\n\r\n", "0\r\n\n",
+            "\r\n",
+            "x\r\n",
+            " 5\r\n",
+            "5 \r\n",
+            "+5\r\n",
+            "0x5\r\n",
+            ";a\r\n",
+            "5\n",
+            "5\r\r\n",
+            "1\r\nxy\r\n",
+            "1\r\nx\n",
+            "1;a\nb\r\n",
+            "1;\0\r\n",
+            "0\r\n X: y\r\n",
+            "0\r\nX : y\r\n",
+            "0\r\nX_Y: z\r\n",
+            "0\r\n: y\r\n",
+            "0\r\nX: y\n\r\n",
+            "0\r\n\n",
             "0000000000000000\r\n\r\n",
         ] {
             assert_eq!(end_of(body.as_bytes()), Err(ChunkError), "{body:?}");
@@ -177,7 +220,11 @@ mod tests {
     }
 
     fn any_split(bytes: &[u8], cuts: &[usize]) -> Result<(usize, bool), ChunkError> {
-        let mut cuts: Vec<_> = cuts.iter().map(|cut| (*cut).min(bytes.len())).chain([0, bytes.len()]).collect();
+        let mut cuts: Vec<_> = cuts
+            .iter()
+            .map(|cut| (*cut).min(bytes.len()))
+            .chain([0, bytes.len()])
+            .collect();
         cuts.sort_unstable();
         let mut chunks = Chunks::new();
         let mut end = 0;

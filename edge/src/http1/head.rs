@@ -25,7 +25,9 @@ pub enum Framing {
 /// # Errors
 /// When anything in it is malformed, ambiguous or over a limit.
 pub fn parse(head: &[u8]) -> Result<Framing, Refusal> {
-    let mut lines = head.split_inclusive(|byte| *byte == b'\n').map(line_content);
+    let mut lines = head
+        .split_inclusive(|byte| *byte == b'\n')
+        .map(line_content);
     let line = request_line(lines.next().unwrap_or(Err(Refusal::RequestLine))?)?;
     let mut fields = Fields::default();
     let mut count = 0;
@@ -47,7 +49,11 @@ pub fn parse(head: &[u8]) -> Result<Framing, Refusal> {
 /// The bytes of a line before its CR LF, which hold no other CR.
 fn line_content(line: &[u8]) -> Result<&[u8], Refusal> {
     let content = line.strip_suffix(b"\r\n").ok_or(Refusal::LineEnding)?;
-    if memchr::memchr(b'\r', content).is_some() { Err(Refusal::LineEnding) } else { Ok(content) }
+    if memchr::memchr(b'\r', content).is_some() {
+        Err(Refusal::LineEnding)
+    } else {
+        Ok(content)
+    }
 }
 
 struct RequestLine<'a> {
@@ -58,17 +64,21 @@ struct RequestLine<'a> {
 
 fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
     let mut parts = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+    let (Some(method), Some(target), Some(version), None) =
+        (parts.next(), parts.next(), parts.next(), parts.next())
     else {
         return Err(Refusal::RequestLine);
     };
-    if method.is_empty() || method.len() > MAX_METHOD_BYTES || !method.iter().copied().all(is_token) {
+    if method.is_empty() || method.len() > MAX_METHOD_BYTES || !method.iter().copied().all(is_token)
+    {
         return Err(Refusal::RequestLine);
     }
     let version_1_0 = match version {
         b"HTTP/1.1" => false,
         b"HTTP/1.0" => true,
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit() => {
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
             return Err(Refusal::Version);
         }
         _ => return Err(Refusal::RequestLine),
@@ -76,7 +86,10 @@ fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
     if method == b"CONNECT" {
         return Err(Refusal::Connect);
     }
-    Ok(RequestLine { authority: target_authority(method, target)?, version_1_0 })
+    Ok(RequestLine {
+        authority: target_authority(method, target)?,
+        version_1_0,
+    })
 }
 
 /// Checks a target (RFC 9112 3.2); the authority when it is in absolute form.
@@ -85,10 +98,17 @@ fn target_authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u
         return Err(Refusal::TargetTooLong);
     }
     if target == b"*" {
-        return if method == b"OPTIONS" { Ok(None) } else { Err(Refusal::Target) };
+        return if method == b"OPTIONS" {
+            Ok(None)
+        } else {
+            Err(Refusal::Target)
+        };
     }
     // A fragment is never sent; quotes and angle brackets are escaped by everyone who means well.
-    if target.iter().any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\')) {
+    if target
+        .iter()
+        .any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\'))
+    {
         return Err(Refusal::Target);
     }
     let authority = match target {
@@ -103,7 +123,9 @@ fn target_authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u
 }
 
 fn absolute_authority(target: &[u8]) -> Option<&[u8]> {
-    let rest = target.strip_prefix(b"http://").or_else(|| target.strip_prefix(b"https://"))?;
+    let rest = target
+        .strip_prefix(b"http://")
+        .or_else(|| target.strip_prefix(b"https://"))?;
     let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
     Some(&rest[..end])
 }
@@ -164,7 +186,10 @@ impl<'a> Fields<'a> {
 /// Host and port, with no byte that could end an authority or hide a user in it.
 fn is_authority(value: &[u8]) -> bool {
     !value.is_empty()
-        && value.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']'))
+        && value.iter().all(|byte| {
+            byte.is_ascii_alphanumeric()
+                || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']')
+        })
 }
 
 /// Digits only: no sign, no list, nothing that overflows.
@@ -173,7 +198,9 @@ fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::ContentLength);
     }
-    Ok(value.iter().fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+    Ok(value
+        .iter()
+        .fold(0, |sum, digit| sum * 10 + u64::from(digit - b'0')))
 }
 
 #[cfg(test)]
@@ -186,7 +213,9 @@ mod tests {
     }
 
     fn with(fields: &str) -> Result<Framing, Refusal> {
-        framing(&format!("POST / HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n"))
+        framing(&format!(
+            "POST / HTTP/1.1\r\nHost: a.example\r\n{fields}\r\n"
+        ))
     }
 
     #[test]
@@ -196,7 +225,10 @@ mod tests {
             ("Content-Length: 0\r\n", Framing::None),
             ("Content-Length: 12\r\n", Framing::Length(12)),
             ("content-length:\t0012 \r\n", Framing::Length(12)),
-            ("Content-Length: 9999999999999999999\r\n", Framing::Length(9_999_999_999_999_999_999)),
+            (
+                "Content-Length: 9999999999999999999\r\n",
+                Framing::Length(9_999_999_999_999_999_999),
+            ),
             ("Transfer-Encoding: chunked\r\n", Framing::Chunked),
             ("Transfer-Encoding: Chunked\r\n", Framing::Chunked),
             ("Empty:\r\nX: caf\u{e9}\r\n", Framing::None),
@@ -208,22 +240,46 @@ mod tests {
     #[test]
     fn ambiguous_framing_is_refused() {
         for (fields, expected) in [
-            ("Content-Length: 5\r\nTransfer-Encoding: chunked\r\n", Refusal::TwoLengths),
-            ("Transfer-Encoding: chunked\r\nContent-Length: 0\r\n", Refusal::TwoLengths),
-            ("Content-Length: 5\r\nContent-Length: 5\r\n", Refusal::ContentLength),
+            (
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                Refusal::TwoLengths,
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nContent-Length: 0\r\n",
+                Refusal::TwoLengths,
+            ),
+            (
+                "Content-Length: 5\r\nContent-Length: 5\r\n",
+                Refusal::ContentLength,
+            ),
             ("Content-Length: 5, 5\r\n", Refusal::ContentLength),
             ("Content-Length: +5\r\n", Refusal::ContentLength),
             ("Content-Length: -5\r\n", Refusal::ContentLength),
             ("Content-Length: 0x5\r\n", Refusal::ContentLength),
             ("Content-Length: 5 5\r\n", Refusal::ContentLength),
             ("Content-Length:\r\n", Refusal::ContentLength),
-            ("Content-Length: 99999999999999999999\r\n", Refusal::ContentLength),
-            ("Transfer-Encoding: gzip, chunked\r\n", Refusal::TransferEncoding),
-            ("Transfer-Encoding: chunked, identity\r\n", Refusal::TransferEncoding),
+            (
+                "Content-Length: 99999999999999999999\r\n",
+                Refusal::ContentLength,
+            ),
+            (
+                "Transfer-Encoding: gzip, chunked\r\n",
+                Refusal::TransferEncoding,
+            ),
+            (
+                "Transfer-Encoding: chunked, identity\r\n",
+                Refusal::TransferEncoding,
+            ),
             ("Transfer-Encoding: identity\r\n", Refusal::TransferEncoding),
             ("Transfer-Encoding: xchunked\r\n", Refusal::TransferEncoding),
-            ("Transfer-Encoding: \"chunked\"\r\n", Refusal::TransferEncoding),
-            ("Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n", Refusal::TransferEncoding),
+            (
+                "Transfer-Encoding: \"chunked\"\r\n",
+                Refusal::TransferEncoding,
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                Refusal::TransferEncoding,
+            ),
             ("Transfer-Encoding:\r\n", Refusal::TransferEncoding),
             ("Transfer-Encoding:\u{b}chunked\r\n", Refusal::FieldValue),
         ] {
@@ -259,7 +315,10 @@ mod tests {
             assert_eq!(with(fields), Err(expected), "{fields:?}");
         }
         assert_eq!(with(&"A: b\r\n".repeat(MAX_HEADERS - 1)), Ok(Framing::None));
-        assert_eq!(with(&"A: b\r\n".repeat(MAX_HEADERS)), Err(Refusal::TooManyHeaders));
+        assert_eq!(
+            with(&"A: b\r\n".repeat(MAX_HEADERS)),
+            Err(Refusal::TooManyHeaders)
+        );
     }
 
     #[test]
@@ -272,7 +331,11 @@ mod tests {
             "GET http://a.example/x HTTP/1.1",
             "PURGE / HTTP/1.1",
         ] {
-            assert_eq!(framing(&format!("{line}\r\nHost: a.example\r\n\r\n")), Ok(Framing::None), "{line:?}");
+            assert_eq!(
+                framing(&format!("{line}\r\nHost: a.example\r\n\r\n")),
+                Ok(Framing::None),
+                "{line:?}"
+            );
         }
         for (line, expected) in [
             ("", Refusal::RequestLine),
@@ -300,19 +363,34 @@ mod tests {
             ("GET http://u@a.example/ HTTP/1.1", Refusal::Host),
             ("GET http:/a.example/ HTTP/1.1", Refusal::Target),
         ] {
-            assert_eq!(framing(&format!("{line}\r\nHost: a.example\r\n\r\n")), Err(expected), "{line:?}");
+            assert_eq!(
+                framing(&format!("{line}\r\nHost: a.example\r\n\r\n")),
+                Err(expected),
+                "{line:?}"
+            );
         }
-        let long = format!("GET /{} HTTP/1.1\r\nHost: a.example\r\n\r\n", "a".repeat(MAX_TARGET_BYTES));
+        let long = format!(
+            "GET /{} HTTP/1.1\r\nHost: a.example\r\n\r\n",
+            "a".repeat(MAX_TARGET_BYTES)
+        );
         assert_eq!(framing(&long), Err(Refusal::TargetTooLong));
     }
 
     #[test]
     fn a_host_is_needed_and_holds_nothing_but_a_host() {
         for host in ["a.example", "a.example:80", "[::1]:80", "127.0.0.1"] {
-            assert_eq!(framing(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), Ok(Framing::None), "{host:?}");
+            assert_eq!(
+                framing(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")),
+                Ok(Framing::None),
+                "{host:?}"
+            );
         }
         for host in ["", "a b", "a@b", "a/b", "a,b", "a?b", "a#b", "a%62"] {
-            assert_eq!(framing(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")), Err(Refusal::Host), "{host:?}");
+            assert_eq!(
+                framing(&format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n")),
+                Err(Refusal::Host),
+                "{host:?}"
+            );
         }
         assert_eq!(framing("GET / HTTP/1.1\r\n\r\n"), Err(Refusal::Host));
         assert_eq!(framing("GET / HTTP/1.0\r\n\r\n"), Err(Refusal::Host));

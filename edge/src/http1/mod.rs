@@ -17,8 +17,23 @@ pub use scan::{HeadScan, Preface, Scan, preface};
 
 /// Whether `byte` may stand in a method or field name (RFC 9110 5.6.2).
 const fn is_token(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#' | b'$' | b'%' | b'&' | b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~')
-        || byte.is_ascii_alphanumeric()
+    matches!(
+        byte,
+        b'!' | b'#'
+            | b'$'
+            | b'%'
+            | b'&'
+            | b'\''
+            | b'*'
+            | b'+'
+            | b'-'
+            | b'.'
+            | b'^'
+            | b'_'
+            | b'`'
+            | b'|'
+            | b'~'
+    ) || byte.is_ascii_alphanumeric()
 }
 
 /// Whether `byte` may stand in a field name here. Without the underscore: CGI-like upstreams read

@@ -61,7 +61,9 @@ impl Refusal {
     #[must_use]
     pub const fn status(self) -> StatusCode {
         match self {
-            Self::HeadTooLarge | Self::TooManyHeaders => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::HeadTooLarge | Self::TooManyHeaders => {
+                StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE
+            }
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
@@ -104,7 +106,11 @@ impl Refusal {
     #[must_use]
     pub fn response(self, now: SystemTime) -> Vec<u8> {
         let body = format!("{self}\n");
-        let allow = if self == Self::Connect { "allow: GET, HEAD, OPTIONS\r\n" } else { "" };
+        let allow = if self == Self::Connect {
+            "allow: GET, HEAD, OPTIONS\r\n"
+        } else {
+            ""
+        };
         format!(
             "HTTP/1.1 {status}\r\ndate: {date}\r\ncontent-type: text/plain; charset=utf-8\r\ncache-control: no-store\r\n{allow}\
              content-length: {length}\r\nconnection: close\r\n\r\n{body}",

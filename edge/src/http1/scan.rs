@@ -68,7 +68,11 @@ impl HeadScan {
             self.line_start = self.seen;
         }
         self.seen = window.len();
-        if window.len() == MAX_HEAD_BYTES { Err(Refusal::HeadTooLarge) } else { Ok(Scan::More) }
+        if window.len() == MAX_HEAD_BYTES {
+            Err(Refusal::HeadTooLarge)
+        } else {
+            Ok(Scan::More)
+        }
     }
 }
 
@@ -81,21 +85,35 @@ mod tests {
     fn a_head_ends_at_its_first_empty_line() {
         for (bytes, expected) in [
             (b"GET / HTTP/1.1\r\n\r\n".as_slice(), Ok(Scan::Complete(18))),
-            (b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest\r\n\r\n", Ok(Scan::Complete(24))),
+            (
+                b"GET / HTTP/1.1\r\nA: b\r\n\r\nrest\r\n\r\n",
+                Ok(Scan::Complete(24)),
+            ),
             (b"GET / HTTP/1.1\r\nA: b\r\n", Ok(Scan::More)),
             (b"", Ok(Scan::More)),
             (b"GET / HTTP/1.1\n\n", Err(Refusal::LineEnding)),
-            (b"GET / HTTP/1.1\r\nA: b\nB: c\r\n\r\n", Err(Refusal::LineEnding)),
+            (
+                b"GET / HTTP/1.1\r\nA: b\nB: c\r\n\r\n",
+                Err(Refusal::LineEnding),
+            ),
             (b"GET / HTTP/1.1\r\n\n", Err(Refusal::LineEnding)),
         ] {
-            assert_eq!(HeadScan::default().look(bytes), expected, "{}", bytes.escape_ascii());
+            assert_eq!(
+                HeadScan::default().look(bytes),
+                expected,
+                "{}",
+                bytes.escape_ascii()
+            );
         }
     }
 
     #[test]
     fn a_head_without_end_is_refused_at_the_limit() {
         let line = b"a: 0123456789\r\n".repeat(MAX_HEAD_BYTES / 10);
-        assert_eq!(HeadScan::default().look(&line[..MAX_HEAD_BYTES - 1]), Ok(Scan::More));
+        assert_eq!(
+            HeadScan::default().look(&line[..MAX_HEAD_BYTES - 1]),
+            Ok(Scan::More)
+        );
         assert_eq!(HeadScan::default().look(&line), Err(Refusal::HeadTooLarge));
     }
 
@@ -105,7 +123,10 @@ mod tests {
         assert_eq!(preface(b"P"), Preface::Undecided);
         assert_eq!(preface(b"PO"), Preface::No);
         assert_eq!(preface(&PREFACE[..23]), Preface::Undecided);
-        assert_eq!(preface(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0"), Preface::Yes);
+        assert_eq!(
+            preface(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0"),
+            Preface::Yes
+        );
     }
 
     proptest! {

@@ -9,9 +9,14 @@ use socket2::{Domain, Protocol, Socket, Type};
 use crate::limits::{BACKLOG, Limits, RESERVED_DESCRIPTORS};
 
 /// One socket per core on the same address, which the kernel spreads connections over.
-pub(super) fn sockets(addr: SocketAddr, cores: usize) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
+pub(super) fn sockets(
+    addr: SocketAddr,
+    cores: usize,
+) -> io::Result<(SocketAddr, Vec<TcpListener>)> {
     let addr = claim(addr)?;
-    let sockets = (0..cores).map(|_| listening(addr)).collect::<io::Result<_>>()?;
+    let sockets = (0..cores)
+        .map(|_| listening(addr))
+        .collect::<io::Result<_>>()?;
     Ok((addr, sockets))
 }
 
@@ -22,7 +27,10 @@ fn claim(addr: SocketAddr) -> io::Result<SocketAddr> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&addr.into())?;
-    socket.local_addr()?.as_socket().ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
+    socket
+        .local_addr()?
+        .as_socket()
+        .ok_or_else(|| io::ErrorKind::AddrNotAvailable.into())
 }
 
 fn listening(addr: SocketAddr) -> io::Result<TcpListener> {
@@ -44,7 +52,15 @@ pub(super) fn within_descriptors(limits: Limits) -> Limits {
     let descriptors = usize::try_from(if raised { hard } else { soft }).unwrap_or(usize::MAX);
     let allowed = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(1);
     if allowed < limits.connections {
-        tracing::warn!(from = limits.connections, to = allowed, descriptors, "connection limit lowered to the process limit");
+        tracing::warn!(
+            from = limits.connections,
+            to = allowed,
+            descriptors,
+            "connection limit lowered to the process limit"
+        );
     }
-    Limits { connections: limits.connections.min(allowed), ..limits }
+    Limits {
+        connections: limits.connections.min(allowed),
+        ..limits
+    }
 }

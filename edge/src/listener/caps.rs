@@ -41,7 +41,11 @@ struct Open {
 
 impl Caps {
     pub(super) fn new(limits: &Limits) -> Arc<Self> {
-        Arc::new(Self { total: limits.connections, per_address: limits.connections_per_address, open: Mutex::default() })
+        Arc::new(Self {
+            total: limits.connections,
+            per_address: limits.connections_per_address,
+            open: Mutex::default(),
+        })
     }
 
     /// Counts a connection from `address`, or says why it may not be.
@@ -57,7 +61,10 @@ impl Caps {
         }
         *from_address += 1;
         open.total += 1;
-        Ok(Permit { caps: Arc::clone(self), address })
+        Ok(Permit {
+            caps: Arc::clone(self),
+            address,
+        })
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -90,7 +97,9 @@ impl Drop for Permit {
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(
+            address.to_bits() & !u128::from(u64::MAX),
+        )),
     }
 }
 
@@ -99,7 +108,11 @@ mod tests {
     use super::*;
 
     fn caps(connections: usize, connections_per_address: usize) -> Arc<Caps> {
-        Caps::new(&Limits { connections, connections_per_address, ..Limits::default() })
+        Caps::new(&Limits {
+            connections,
+            connections_per_address,
+            ..Limits::default()
+        })
     }
 
     fn address(text: &str) -> IpAddr {
@@ -123,7 +136,10 @@ mod tests {
     fn one_ipv6_customer_is_one_address() {
         let caps = caps(9, 1);
         let permit = caps.admit(address("2001:db8::1")).unwrap();
-        assert_eq!(caps.admit(address("2001:db8::ffff:2")).unwrap_err(), Over::Address);
+        assert_eq!(
+            caps.admit(address("2001:db8::ffff:2")).unwrap_err(),
+            Over::Address
+        );
         assert!(caps.admit(address("2001:db8:0:1::1")).is_ok());
         drop(permit);
         assert!(caps.open().by_address.is_empty());

@@ -52,7 +52,11 @@ impl Core {
     /// together; a reused one may be idle, and its head's deadline starts with its first byte.
     async fn next(&self, io: &mut EdgeIo, fresh: Option<Instant>) -> Next {
         if io.is_idle() {
-            let patience = if fresh.is_some() { self.limits.head_deadline } else { self.limits.idle_deadline };
+            let patience = if fresh.is_some() {
+                self.limits.head_deadline
+            } else {
+                self.limits.idle_deadline
+            };
             let mut draining = self.draining.clone();
             let arrived = tokio::select! {
                 biased;
@@ -64,7 +68,9 @@ impl Core {
             }
         }
         let deadline = fresh.unwrap_or_else(Instant::now) + self.limits.head_deadline;
-        timeout_at(deadline, io.next(fresh.is_some())).await.unwrap_or(Next::Refused(Refusal::HeadTooSlow))
+        timeout_at(deadline, io.next(fresh.is_some()))
+            .await
+            .unwrap_or(Next::Refused(Refusal::HeadTooSlow))
     }
 
     async fn refuse(&self, io: &mut EdgeIo, refusal: Refusal) {
@@ -77,7 +83,11 @@ impl Core {
         let mut session = ServerSession::new_http1(io);
         // Only whether, not how long: waiting for the next head is done here.
         session.set_keepalive(Some(self.limits.idle_deadline.as_secs().max(1)));
-        let (stream, _settings) = self.proxy.process_new_http(session, &self.draining).await?.consume();
+        let (stream, _settings) = self
+            .proxy
+            .process_new_http(session, &self.draining)
+            .await?
+            .consume();
         let io = own(stream)?;
         // A body that was not read to its end leaves the next head nowhere to start.
         io.is_between_messages().then_some(io)

@@ -21,7 +21,6 @@ use crate::proxy::{Edge, Lane};
 
 /// What a core is started with.
 pub(super) struct CoreSetup {
-    pub(super) socket: TcpListener,
     pub(super) edge: Arc<Edge>,
     pub(super) caps: Arc<Caps>,
     pub(super) limits: Limits,
@@ -30,16 +29,25 @@ pub(super) struct CoreSetup {
 
 impl CoreSetup {
     /// Starts the thread. It holds `alive` until it ends.
-    pub(super) fn start(self, number: usize, alive: mpsc::Sender<()>) -> io::Result<thread::JoinHandle<()>> {
-        let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    pub(super) fn start(
+        self,
+        number: usize,
+        socket: TcpListener,
+        alive: mpsc::Sender<()>,
+    ) -> io::Result<thread::JoinHandle<()>> {
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
         let listener = {
             let _entered = runtime.enter();
-            tokio::net::TcpListener::from_std(self.socket.try_clone()?)?
+            tokio::net::TcpListener::from_std(socket)?
         };
-        thread::Builder::new().name(format!("edge-core-{number}")).spawn(move || {
-            let _alive = alive;
-            runtime.block_on(self.run(listener));
-        })
+        thread::Builder::new()
+            .name(format!("edge-core-{number}"))
+            .spawn(move || {
+                let _alive = alive;
+                runtime.block_on(self.run(listener));
+            })
     }
 
     async fn run(self, listener: tokio::net::TcpListener) {
@@ -62,27 +70,48 @@ impl CoreSetup {
                 },
             }
         }
-        drop((listener, self.socket));
+        drop(listener);
         drain.send_replace(true);
-        let rest = async { while let Some(ended) = connections.join_next().await { log_panic(ended) } };
+        let rest = async {
+            while let Some(ended) = connections.join_next().await {
+                log_panic(ended)
+            }
+        };
         if timeout(self.limits.drain_deadline, rest).await.is_err() {
-            tracing::warn!(connections = connections.len(), "connections cut at the end of the drain");
+            tracing::warn!(
+                connections = connections.len(),
+                "connections cut at the end of the drain"
+            );
         }
     }
 
     fn lane(&self) -> pingora_proxy::HttpProxy<Lane> {
-        let mut proxy = http_proxy(&Arc::new(ServerConf::default()), Lane(Arc::clone(&self.edge)));
+        let mut proxy = http_proxy(
+            &Arc::new(ServerConf::default()),
+            Lane(Arc::clone(&self.edge)),
+        );
         proxy.h2_options = Some(http2::options());
         proxy.server_options = Some(http2::server_options(&self.limits));
         proxy
     }
 
-    fn admit(&self, core: &Arc<Core>, connections: &mut JoinSet<()>, socket: TcpStream, peer: std::net::SocketAddr) {
+    fn admit(
+        &self,
+        core: &Arc<Core>,
+        connections: &mut JoinSet<()>,
+        socket: TcpStream,
+        peer: std::net::SocketAddr,
+    ) {
         let metrics = &self.edge.metrics;
         metrics.connections_accepted.inc();
         let permit = match self.caps.admit(peer.ip()) {
             Ok(permit) => permit,
-            Err(over) => return metrics.connections_refused.with_label_values(&[over.label()]).inc(),
+            Err(over) => {
+                return metrics
+                    .connections_refused
+                    .with_label_values(&[over.label()])
+                    .inc();
+            }
         };
         // Responses are gathered before they are sent, so waiting for more would only delay them.
         if socket.set_nodelay(true).is_err() {
@@ -106,7 +135,10 @@ impl CoreSetup {
 /// A panic ends one connection, and is told.
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
-        tracing::error!(error = &error as &dyn std::error::Error, "connection task failed");
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "connection task failed"
+        );
     }
 }
 

@@ -7,7 +7,9 @@
 use pingora_core::apps::HttpServerOptions;
 use pingora_core::protocols::http::v2::server::{H2Options, default_h2_options};
 
-use crate::limits::{Limits, MAX_ERROR_STREAMS, MAX_HEAD_BYTES, MAX_RESET_STREAMS, MAX_STREAMS, STREAM_SEND_BYTES};
+use crate::limits::{
+    Limits, MAX_ERROR_STREAMS, MAX_HEAD_BYTES, MAX_RESET_STREAMS, MAX_STREAMS, STREAM_SEND_BYTES,
+};
 
 pub(super) fn options() -> H2Options {
     let mut options = default_h2_options();

@@ -16,8 +16,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID, UniqueIDType,
-    raw_connect::ProxyDigest,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::net::TcpStream;
@@ -130,7 +130,9 @@ impl EdgeIo {
                     self.inbound.advance(length);
                     scan = HeadScan::default();
                 }
-                Scan::Complete(length) => return Ok(Some((length, parse(&self.inbound[..length])?))),
+                Scan::Complete(length) => {
+                    return Ok(Some((length, parse(&self.inbound[..length])?)));
+                }
                 Scan::More if self.fill().await => {}
                 Scan::More => return Ok(None),
             }
@@ -171,7 +173,9 @@ impl EdgeIo {
 
     /// Reads once. False when the client is gone.
     async fn fill(&mut self) -> bool {
-        std::future::poll_fn(|cx| self.poll_fill(cx)).await.is_ok_and(|read| read > 0)
+        std::future::poll_fn(|cx| self.poll_fill(cx))
+            .await
+            .is_ok_and(|read| read > 0)
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
@@ -189,7 +193,9 @@ impl EdgeIo {
                 Poll::Ready(sent)
             }
             Poll::Pending => {
-                let stall = self.stall.get_or_insert_with(|| Box::pin(sleep(self.write_stall)));
+                let stall = self
+                    .stall
+                    .get_or_insert_with(|| Box::pin(sleep(self.write_stall)));
                 ready!(stall.as_mut().poll(cx));
                 Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
             }
@@ -198,7 +204,11 @@ impl EdgeIo {
 }
 
 impl AsyncRead for EdgeIo {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         if self.gate.is_done() {
             // The reader only wants to know whether the client is still there. What it sent ahead stays here.
             while self.inbound.len() < MAX_AHEAD_BYTES {
@@ -213,7 +223,9 @@ impl AsyncRead for EdgeIo {
         }
         let Self { inbound, gate, .. } = &mut *self;
         let wanted = inbound.len().min(buffer.remaining());
-        let admitted = gate.admit(&inbound[..wanted]).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+        let admitted = gate
+            .admit(&inbound[..wanted])
+            .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         buffer.put_slice(&inbound[..admitted]);
         inbound.advance(admitted);
         Poll::Ready(Ok(()))
@@ -221,7 +233,11 @@ impl AsyncRead for EdgeIo {
 }
 
 impl AsyncWrite for EdgeIo {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         loop {
             if self.outbound.len() + bytes.len() <= GATHER_BYTES {
                 self.outbound.extend_from_slice(bytes);

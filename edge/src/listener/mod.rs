@@ -108,9 +108,14 @@ pub fn serve(
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
 ) -> Result<ListenerHandle, ListenError> {
-    let threads = if config.threads == 0 { thread::available_parallelism().map_or(1, usize::from) } else { config.threads };
+    let threads = if config.threads == 0 {
+        thread::available_parallelism().map_or(1, usize::from)
+    } else {
+        config.threads
+    };
     let addr = config.addr;
-    let (local_addr, sockets) = bind::sockets(addr, threads).map_err(|source| ListenError::Bind { addr, source })?;
+    let (local_addr, sockets) =
+        bind::sockets(addr, threads).map_err(|source| ListenError::Bind { addr, source })?;
     let limits = bind::within_descriptors(config.limits);
     let caps = Caps::new(&limits);
     let edge = Arc::new(Edge {
@@ -124,9 +129,22 @@ pub fn serve(
     let (alive, ended) = mpsc::channel(1);
     let mut cores = Vec::with_capacity(threads);
     for (number, socket) in sockets.into_iter().enumerate() {
-        let setup = CoreSetup { socket, edge: Arc::clone(&edge), caps: Arc::clone(&caps), limits, shutdown: shutdown.clone() };
-        cores.push(setup.start(number, alive.clone()).map_err(ListenError::Start)?);
+        let setup = CoreSetup {
+            edge: Arc::clone(&edge),
+            caps: Arc::clone(&caps),
+            limits,
+            shutdown: shutdown.clone(),
+        };
+        cores.push(
+            setup
+                .start(number, socket, alive.clone())
+                .map_err(ListenError::Start)?,
+        );
     }
     tracing::info!(addr = %local_addr, threads, "listening");
-    Ok(ListenerHandle { local_addr, cores, ended })
+    Ok(ListenerHandle {
+        local_addr,
+        cores,
+        ended,
+    })
 }

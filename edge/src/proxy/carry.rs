@@ -45,7 +45,12 @@ impl Content {
 }
 
 /// Sends `answered`, and keeps what it was answered from in `context` until the request is finished.
-pub(super) async fn send(edge: &Edge, session: &mut Session, context: &mut RequestContext, answered: Answered) -> Result<()> {
+pub(super) async fn send(
+    edge: &Edge,
+    session: &mut Session,
+    context: &mut RequestContext,
+    answered: Answered,
+) -> Result<()> {
     context.pinned = answered.pinned;
     let pinned = context.pinned.as_ref();
     let head_only = session.req_header().method == Method::HEAD;
@@ -62,12 +67,19 @@ pub(super) async fn send(edge: &Edge, session: &mut Session, context: &mut Reque
     write(session, content).await
 }
 
-async fn open(pinned: Option<&Pinned>, answer: &Answer, head_only: bool) -> Result<Content, StoreError> {
+async fn open(
+    pinned: Option<&Pinned>,
+    answer: &Answer,
+    head_only: bool,
+) -> Result<Content, StoreError> {
     let release = pinned.and_then(|pinned| pinned.release.as_ref());
     let content = match (answer, release) {
         (Answer::Respond(response), _) => whole(response),
-        (Answer::Static(StaticFile { file, .. }), _) if head_only => Content::Length(file.entry.size),
-        (Answer::Static(StaticFile { file, .. }), Some(release)) => match release.body(file).await? {
+        (Answer::Static(StaticFile { file, .. }), _) if head_only => {
+            Content::Length(file.entry.size)
+        }
+        (Answer::Static(StaticFile { file, .. }), Some(release)) => match release.body(file).await?
+        {
             Body::Memory(bytes) => Content::Bytes(bytes),
             Body::Disk { file, size } => Content::Disk(tokio::fs::File::from_std(file).take(size)),
         },
@@ -90,7 +102,10 @@ fn whole(response: &Response) -> Content {
 fn rescue(edge: &Edge, error: &StoreError, head_only: bool) -> (Answer, Content) {
     edge.metrics.bodies_failed.inc();
     tracing::error!(error = error as &dyn std::error::Error, "body not readable");
-    let response = Response::text(StatusCode::INTERNAL_SERVER_ERROR, "this file cannot be read right now\n");
+    let response = Response::text(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "this file cannot be read right now\n",
+    );
     let content = match whole(&response) {
         Content::Bytes(bytes) if head_only => Content::Length(bytes.len() as u64),
         content => content,
@@ -98,7 +113,12 @@ fn rescue(edge: &Edge, error: &StoreError, head_only: bool) -> (Answer, Content)
     (Answer::Respond(response), content)
 }
 
-fn response_head(edge: &Edge, pinned: Option<&Pinned>, answer: &Answer, length: Option<u64>) -> Result<ResponseHeader> {
+fn response_head(
+    edge: &Edge,
+    pinned: Option<&Pinned>,
+    answer: &Answer,
+    length: Option<u64>,
+) -> Result<ResponseHeader> {
     // Eight of ours at most, besides those of the answer and of the protocol.
     let mut head = ResponseHeader::build_no_case(answer.status(), Some(16))?;
     for (name, value) in answer.headers() {
@@ -135,12 +155,20 @@ async fn write_parts(session: &mut Session, mut file: Take<tokio::fs::File>) -> 
     let mut last = file.limit() == 0;
     while !last {
         let mut part = BytesMut::with_capacity(DISK_READ_BYTES);
-        let read = file.read_buf(&mut part).await.or_err(ErrorType::FileReadError, "reading a body from disk")?;
+        let read = file
+            .read_buf(&mut part)
+            .await
+            .or_err(ErrorType::FileReadError, "reading a body from disk")?;
         if read == 0 {
-            return Error::e_explain(ErrorType::FileReadError, "a body on disk is shorter than it was");
+            return Error::e_explain(
+                ErrorType::FileReadError,
+                "a body on disk is shorter than it was",
+            );
         }
         last = file.limit() == 0;
-        session.write_response_body(Some(part.freeze()), last).await?;
+        session
+            .write_response_body(Some(part.freeze()), last)
+            .await?;
     }
     Ok(())
 }
@@ -152,5 +180,8 @@ pub(super) async fn give_up(session: &mut Session) -> FailToProxy {
     if session.response_written().is_none() && session.respond_error(status).await.is_err() {
         tracing::debug!("the client was gone before an error could be sent");
     }
-    FailToProxy { error_code: status, can_reuse_downstream: false }
+    FailToProxy {
+        error_code: status,
+        can_reuse_downstream: false,
+    }
 }

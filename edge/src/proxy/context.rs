@@ -18,16 +18,35 @@ pub struct RequestContext {
 
 impl RequestContext {
     pub(super) fn new() -> Self {
-        Self { started: Instant::now(), pinned: None }
+        Self {
+            started: Instant::now(),
+            pinned: None,
+        }
     }
 
     /// Tells log and metrics how it ended.
-    pub(super) fn finish(&self, edge: &Edge, session: &Session, head: &RequestHead<'_>, error: Option<&Error>) {
-        let release = self.pinned.as_ref().and_then(|pinned| pinned.release.as_ref());
-        let path = session.req_header().uri.path_and_query().map_or(head.path, http::uri::PathAndQuery::as_str);
+    pub(super) fn finish(
+        &self,
+        edge: &Edge,
+        session: &Session,
+        head: &RequestHead<'_>,
+        error: Option<&Error>,
+    ) {
+        let release = self
+            .pinned
+            .as_ref()
+            .and_then(|pinned| pinned.release.as_ref());
+        let path = session
+            .req_header()
+            .uri
+            .path_and_query()
+            .map_or(head.path, http::uri::PathAndQuery::as_str);
         let finished = Finished {
             protocol: if session.is_http2() { "h2" } else { "h1" },
-            peer: session.client_addr().and_then(|address| address.as_inet()).copied(),
+            peer: session
+                .client_addr()
+                .and_then(|address| address.as_inet())
+                .copied(),
             method: head.method.as_str(),
             authority: head.authority,
             path,

@@ -55,26 +55,52 @@ impl ProxyHttp for Lane {
         // None: compression is part of the answer.
     }
 
-    async fn request_filter(&self, session: &mut Session, context: &mut RequestContext) -> Result<bool> {
+    async fn request_filter(
+        &self,
+        session: &mut Session,
+        context: &mut RequestContext,
+    ) -> Result<bool> {
         let answered = answer(&self.0.table, &head_of(session));
         carry::send(&self.0, session, context, answered).await?;
         Ok(true)
     }
 
-    async fn upstream_peer(&self, _session: &mut Session, _context: &mut RequestContext) -> Result<Box<HttpPeer>> {
-        Error::e_explain(ErrorType::HTTPStatus(502), "every request is answered before an upstream is looked for")
+    async fn upstream_peer(
+        &self,
+        _session: &mut Session,
+        _context: &mut RequestContext,
+    ) -> Result<Box<HttpPeer>> {
+        Error::e_explain(
+            ErrorType::HTTPStatus(502),
+            "every request is answered before an upstream is looked for",
+        )
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, _: &Error, _: &mut RequestContext) -> FailToProxy {
+    async fn fail_to_proxy(
+        &self,
+        session: &mut Session,
+        _: &Error,
+        _: &mut RequestContext,
+    ) -> FailToProxy {
         carry::give_up(session).await
     }
 
-    fn suppress_error_log(&self, _session: &Session, _context: &RequestContext, _error: &Error) -> bool {
+    fn suppress_error_log(
+        &self,
+        _session: &Session,
+        _context: &RequestContext,
+        _error: &Error,
+    ) -> bool {
         // It is in the access log.
         true
     }
 
-    async fn logging(&self, session: &mut Session, error: Option<&Error>, context: &mut RequestContext) {
+    async fn logging(
+        &self,
+        session: &mut Session,
+        error: Option<&Error>,
+        context: &mut RequestContext,
+    ) {
         context.finish(&self.0, session, &head_of(session), error);
     }
 }
@@ -82,10 +108,19 @@ impl ProxyHttp for Lane {
 /// The head as pingora parsed it, from either protocol.
 fn head_of(session: &Session) -> RequestHead<'_> {
     let head = session.req_header();
-    let host = || head.headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let host = || {
+        head.headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+    };
     RequestHead {
         method: &head.method,
-        authority: head.uri.authority().map(http::uri::Authority::as_str).or_else(host).unwrap_or_default(),
+        authority: head
+            .uri
+            .authority()
+            .map(http::uri::Authority::as_str)
+            .or_else(host)
+            .unwrap_or_default(),
         path: head.uri.path(),
         query: head.uri.query(),
         headers: &head.headers,

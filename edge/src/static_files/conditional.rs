@@ -9,7 +9,10 @@ use http::{HeaderMap, HeaderValue};
 /// as far as it could be read.
 #[must_use]
 pub fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    headers.get_all(IF_NONE_MATCH).iter().any(|value| lists(value.as_bytes(), etag.as_bytes()))
+    headers
+        .get_all(IF_NONE_MATCH)
+        .iter()
+        .any(|value| lists(value.as_bytes(), etag.as_bytes()))
 }
 
 fn lists(value: &[u8], etag: &[u8]) -> bool {
@@ -19,7 +22,10 @@ fn lists(value: &[u8], etag: &[u8]) -> bool {
     }
     while !rest.is_empty() {
         let tag = rest.strip_prefix(b"W/").unwrap_or(rest);
-        let Some(end) = tag.strip_prefix(b"\"").and_then(|inside| memchr::memchr(b'"', inside)) else {
+        let Some(end) = tag
+            .strip_prefix(b"\"")
+            .and_then(|inside| memchr::memchr(b'"', inside))
+        else {
             return false;
         };
         // Both quotes belong to the tag.
@@ -43,10 +49,32 @@ mod tests {
 
     #[test]
     fn lists_wildcards_and_weak_tags_are_compared_weakly() {
-        for value in ["\"x\"", "W/\"x\"", "*", " * ", "\"a\", \"x\"", "\"a\",W/\"x\"", "\"a,b\" , \"x\" ,", "\"x\" garbage"] {
+        for value in [
+            "\"x\"",
+            "W/\"x\"",
+            "*",
+            " * ",
+            "\"a\", \"x\"",
+            "\"a\",W/\"x\"",
+            "\"a,b\" , \"x\" ,",
+            "\"x\" garbage",
+        ] {
             assert!(lists(value.as_bytes(), b"\"x\""), "{value} did not match");
         }
-        for value in ["", "x", "\"X\"", "\"x", "w/\"x\"", "\"a\"", "\"ax\"", "\"a\" \"x\"", "a, \"x\"", "**", "W/*", "\"a, \"x\""] {
+        for value in [
+            "",
+            "x",
+            "\"X\"",
+            "\"x",
+            "w/\"x\"",
+            "\"a\"",
+            "\"ax\"",
+            "\"a\" \"x\"",
+            "a, \"x\"",
+            "**",
+            "W/*",
+            "\"a, \"x\"",
+        ] {
             assert!(!lists(value.as_bytes(), b"\"x\""), "{value} matched");
         }
     }

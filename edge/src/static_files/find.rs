@@ -32,12 +32,19 @@ pub fn find(release: &Release, path: &str) -> Result<Found, BadPath> {
         return Ok(nothing());
     };
     if name.is_empty() || name.ends_with('/') {
-        return Ok(release.file(&format!("{name}{INDEX}")).cloned().map_or_else(nothing, Found::File));
+        return Ok(release
+            .file(&format!("{name}{INDEX}"))
+            .cloned()
+            .map_or_else(nothing, Found::File));
     }
     if let Some(file) = release.file(&name) {
         return Ok(Found::File(Arc::clone(file)));
     }
-    Ok(if release.file(&format!("{name}/{INDEX}")).is_some() { Found::Folder } else { nothing() })
+    Ok(if release.file(&format!("{name}/{INDEX}")).is_some() {
+        Found::Folder
+    } else {
+        nothing()
+    })
 }
 
 #[cfg(test)]
@@ -48,7 +55,9 @@ mod tests {
 
     fn release(paths: &[&'static str]) -> Release {
         let digest = Digest::from_hex(&"0".repeat(64)).unwrap();
-        let files = paths.iter().map(|path| (*path, "text/html", Bytes::from_static(b"x")));
+        let files = paths
+            .iter()
+            .map(|path| (*path, "text/html", Bytes::from_static(b"x")));
         Release::from_memory("aaaaaaaaaaaaaaaaaaaa".parse().unwrap(), digest, files)
     }
 
@@ -56,14 +65,24 @@ mod tests {
         match find(release, path) {
             Ok(Found::File(file)) => file.path.to_string(),
             Ok(Found::Folder) => "folder".to_owned(),
-            Ok(Found::Nothing(page)) => page.map_or_else(|| "nothing".to_owned(), |page| format!("nothing, says {}", page.path)),
+            Ok(Found::Nothing(page)) => page.map_or_else(
+                || "nothing".to_owned(),
+                |page| format!("nothing, says {}", page.path),
+            ),
             Err(_) => "bad".to_owned(),
         }
     }
 
     #[test]
     fn paths_mean_files_and_folders_their_index() {
-        let release = release(&["index.html", "a.html", "dir/index.html", "dir/b c.txt", "bare/x.txt", "A.html"]);
+        let release = release(&[
+            "index.html",
+            "a.html",
+            "dir/index.html",
+            "dir/b c.txt",
+            "bare/x.txt",
+            "A.html",
+        ]);
         for (path, expected) in [
             ("/", "index.html"),
             ("/index.html", "index.html"),

@@ -38,7 +38,10 @@ fn decode_part(part: &str) -> Result<String, BadPath> {
     let mut rest = part.as_bytes();
     while let [first, tail @ ..] = rest {
         if *first == b'%' {
-            let byte = tail.first_chunk().and_then(|digits| escaped(*digits)).ok_or(BadPath("has a malformed escape"))?;
+            let byte = tail
+                .first_chunk()
+                .and_then(|digits| escaped(*digits))
+                .ok_or(BadPath("has a malformed escape"))?;
             bytes.push(byte);
             rest = &tail[2..];
         } else {
@@ -46,7 +49,10 @@ fn decode_part(part: &str) -> Result<String, BadPath> {
             rest = tail;
         }
     }
-    if bytes.iter().any(|byte| byte.is_ascii_control() || *byte == b'\\') {
+    if bytes
+        .iter()
+        .any(|byte| byte.is_ascii_control() || *byte == b'\\')
+    {
         return Err(BadPath("has a control character or a backslash"));
     }
     if matches!(bytes.as_slice(), b"." | b"..") {
@@ -56,7 +62,11 @@ fn decode_part(part: &str) -> Result<String, BadPath> {
 }
 
 fn escaped([high, low]: [u8; 2]) -> Option<u8> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    let digit = |byte: u8| {
+        char::from(byte)
+            .to_digit(16)
+            .and_then(|digit| u8::try_from(digit).ok())
+    };
     Some(digit(high)? * 16 + digit(low)?)
 }
 
@@ -93,8 +103,25 @@ mod tests {
     #[test]
     fn what_no_file_can_be_called_is_refused() {
         for path in [
-            "/%", "/%4", "/%zz", "/%-1", "/%00", "/a%0a", "/a\\b", "/a%5Cb", "/..", "/../a", "/a/../b", "/a/./b", "/.", "/%2e%2e/a", "/.%2E",
-            "/%ff", "/%c3", "/%7f", "/\u{1}",
+            "/%",
+            "/%4",
+            "/%zz",
+            "/%-1",
+            "/%00",
+            "/a%0a",
+            "/a\\b",
+            "/a%5Cb",
+            "/..",
+            "/../a",
+            "/a/../b",
+            "/a/./b",
+            "/.",
+            "/%2e%2e/a",
+            "/.%2E",
+            "/%ff",
+            "/%c3",
+            "/%7f",
+            "/\u{1}",
         ] {
             assert!(decode(path).is_err(), "{path} was taken");
         }

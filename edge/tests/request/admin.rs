@@ -17,7 +17,11 @@ async fn health_readiness_sites_and_explanations_are_told_until_the_shutdown() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let ready = Arc::new(AtomicBool::new(false));
-    let shown = Admin { table: Arc::clone(&edge.table), metrics: Arc::clone(&edge.metrics), ready: Arc::clone(&ready) };
+    let shown = Admin {
+        table: Arc::clone(&edge.table),
+        metrics: Arc::clone(&edge.metrics),
+        ready: Arc::clone(&ready),
+    };
     let (shutdown, asked) = Shutdown::manual();
     let serving = tokio::spawn(admin::serve(listener, shown, shutdown));
     let ask = async |path: &'static str| spawn_blocking(move || get(addr, path)).await.unwrap();
@@ -26,11 +30,23 @@ async fn health_readiness_sites_and_explanations_are_told_until_the_shutdown() {
     assert_eq!(ask("/readyz").await.status, 503);
     ready.store(true, Ordering::Release);
     assert_eq!(ask("/readyz").await.status, 200);
-    assert!(ask("/metrics").await.text().contains("helix_edge_requests_total"));
+    assert!(
+        ask("/metrics")
+            .await
+            .text()
+            .contains("helix_edge_requests_total")
+    );
     let sites = ask("/sites").await;
-    assert_eq!(sites.text(), format!(r#"[{{"site":"shop/production","generation":1,"live":"{LIVE}"}}]"#));
+    assert_eq!(
+        sites.text(),
+        format!(r#"[{{"site":"shop/production","generation":1,"live":"{LIVE}"}}]"#)
+    );
     let explained = ask("/explain?host=shop.example%3A8080&path=/dir/%3Fa").await;
-    for part in [r#""file":"dir/index.html""#, r#""host_rule":"shop.example""#, r#""status":200"#] {
+    for part in [
+        r#""file":"dir/index.html""#,
+        r#""host_rule":"shop.example""#,
+        r#""status":200"#,
+    ] {
         assert!(explained.text().contains(part), "{}", explained.text());
     }
     assert_eq!(ask("/explain?host=shop.example").await.status, 400);
@@ -40,6 +56,8 @@ async fn health_readiness_sites_and_explanations_are_told_until_the_shutdown() {
 
 fn get(addr: std::net::SocketAddr, path: &str) -> Response {
     let mut client = Client::connect(addr);
-    client.send(format!("GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"));
+    client.send(format!(
+        "GET {path} HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n"
+    ));
     client.response()
 }

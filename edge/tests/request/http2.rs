@@ -20,17 +20,29 @@ impl Connection {
     async fn open(edge: &Edge) -> Self {
         let socket = TcpStream::connect(edge.addr).await.unwrap();
         let (requests, connection) = client::handshake(socket).await.unwrap();
-        Self { requests: requests.ready().await.unwrap(), driver: tokio::spawn(connection) }
+        Self {
+            requests: requests.ready().await.unwrap(),
+            driver: tokio::spawn(connection),
+        }
     }
 
-    async fn ask(&mut self, method: Method, url: &str, headers: HeaderMap) -> (StatusCode, HeaderMap, usize) {
+    async fn ask(
+        &mut self,
+        method: Method,
+        url: &str,
+        headers: HeaderMap,
+    ) -> (StatusCode, HeaderMap, usize) {
         let mut request = Request::new(());
         *request.method_mut() = method;
         *request.uri_mut() = url.parse().unwrap();
         *request.headers_mut() = headers;
         self.requests = self.requests.clone().ready().await.unwrap();
         let (response, _) = self.requests.send_request(request, true).unwrap();
-        let (head, mut body) = timeout(PATIENCE, response).await.unwrap().unwrap().into_parts();
+        let (head, mut body) = timeout(PATIENCE, response)
+            .await
+            .unwrap()
+            .unwrap()
+            .into_parts();
         let mut length = 0;
         while let Some(part) = timeout(PATIENCE, body.data()).await.unwrap() {
             let part = part.unwrap();
@@ -63,9 +75,13 @@ async fn files_pages_and_redirects_are_those_of_http1() {
             assert_eq!(headers["content-length"], length.to_string());
         }
     }
-    let (_, headers, _) = connection.ask(Method::GET, "http://shop.example/a.txt", HeaderMap::new()).await;
+    let (_, headers, _) = connection
+        .ask(Method::GET, "http://shop.example/a.txt", HeaderMap::new())
+        .await;
     let condition = HeaderMap::from_iter([(http::header::IF_NONE_MATCH, headers["etag"].clone())]);
-    let (status, _, length) = connection.ask(Method::GET, "http://shop.example/a.txt", condition).await;
+    let (status, _, length) = connection
+        .ask(Method::GET, "http://shop.example/a.txt", condition)
+        .await;
     assert_eq!((status.as_u16(), length), (304, 0));
     let named = format!("http://{KEPT}.preview.shop.helix.localhost/");
     let (_, headers, _) = connection.ask(Method::GET, &named, HeaderMap::new()).await;
@@ -78,11 +94,26 @@ async fn streams_side_by_side_and_a_large_file_arrive_whole() {
     let edge = Edge::start();
     let connection = Connection::open(&edge).await;
     let asks = (0..50).map(|number| {
-        let mut connection = Connection { requests: connection.requests.clone(), driver: tokio::spawn(async { Ok(()) }) };
+        let mut connection = Connection {
+            requests: connection.requests.clone(),
+            driver: tokio::spawn(async { Ok(()) }),
+        };
         let target = if number == 7 { "big.bin" } else { "a.txt" };
-        async move { connection.ask(Method::GET, &format!("http://shop.example/{target}"), HeaderMap::new()).await }
+        async move {
+            connection
+                .ask(
+                    Method::GET,
+                    &format!("http://shop.example/{target}"),
+                    HeaderMap::new(),
+                )
+                .await
+        }
     });
-    for (number, (status, _, length)) in futures_util::future::join_all(asks).await.into_iter().enumerate() {
+    for (number, (status, _, length)) in futures_util::future::join_all(asks)
+        .await
+        .into_iter()
+        .enumerate()
+    {
         assert_eq!(status, StatusCode::OK);
         assert_eq!(length == BIG, number == 7);
     }
@@ -90,26 +121,53 @@ async fn streams_side_by_side_and_a_large_file_arrive_whole() {
 
 #[tokio::test]
 async fn an_idle_connection_is_closed_and_a_shutdown_says_goaway() {
-    let edge = Edge::with(Limits { idle_deadline: std::time::Duration::from_millis(200), ..Limits::default() });
+    let edge = Edge::with(Limits {
+        idle_deadline: std::time::Duration::from_millis(200),
+        ..Limits::default()
+    });
     let idle = Connection::open(&edge).await;
     let ended = timeout(PATIENCE, idle.driver).await.unwrap().unwrap();
     assert!(ended.is_ok() || ended.unwrap_err().is_io());
 
     let edge = Edge::start();
     let mut connection = Connection::open(&edge).await;
-    assert_eq!(connection.ask(Method::GET, "http://shop.example/a.txt", HeaderMap::new()).await.0, StatusCode::OK);
+    assert_eq!(
+        connection
+            .ask(Method::GET, "http://shop.example/a.txt", HeaderMap::new())
+            .await
+            .0,
+        StatusCode::OK
+    );
     edge.shutdown.request();
-    assert!(timeout(PATIENCE, connection.driver).await.unwrap().unwrap().is_ok());
-    timeout(PATIENCE, edge.handle.join()).await.unwrap().unwrap();
+    assert!(
+        timeout(PATIENCE, connection.driver)
+            .await
+            .unwrap()
+            .unwrap()
+            .is_ok()
+    );
+    timeout(PATIENCE, edge.handle.join())
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 #[tokio::test]
 async fn a_client_that_takes_nothing_of_a_stream_loses_the_stream() {
-    let edge = Edge::with(Limits { write_stall: std::time::Duration::from_millis(200), ..Limits::default() });
+    let edge = Edge::with(Limits {
+        write_stall: std::time::Duration::from_millis(200),
+        ..Limits::default()
+    });
     let mut connection = Connection::open(&edge).await;
-    let request = Request::get("http://shop.example/big.bin").body(()).unwrap();
+    let request = Request::get("http://shop.example/big.bin")
+        .body(())
+        .unwrap();
     let (response, _) = connection.requests.send_request(request, true).unwrap();
-    let mut body = timeout(PATIENCE, response).await.unwrap().unwrap().into_body();
+    let mut body = timeout(PATIENCE, response)
+        .await
+        .unwrap()
+        .unwrap()
+        .into_body();
     // No capacity is ever given back, so the stream stalls after its first window.
     let error = loop {
         match timeout(PATIENCE, body.data()).await.unwrap() {
@@ -120,7 +178,13 @@ async fn a_client_that_takes_nothing_of_a_stream_loses_the_stream() {
     };
     assert!(error.is_reset(), "{error}");
     // The connection goes on. HEAD, since the first stream has used up what the client would take of any body.
-    assert_eq!(connection.ask(Method::HEAD, "http://shop.example/a.txt", HeaderMap::new()).await.0, StatusCode::OK);
+    assert_eq!(
+        connection
+            .ask(Method::HEAD, "http://shop.example/a.txt", HeaderMap::new())
+            .await
+            .0,
+        StatusCode::OK
+    );
 }
 
 #[tokio::test]
@@ -129,6 +193,8 @@ async fn streams_with_headers_over_the_limit_are_refused() {
     let mut connection = Connection::open(&edge).await;
     let value = http::HeaderValue::from_str(&"y".repeat(40_000)).unwrap();
     let headers = HeaderMap::from_iter([(http::HeaderName::from_static("x-large"), value)]);
-    let (status, _, _) = connection.ask(Method::GET, "http://shop.example/", headers).await;
+    let (status, _, _) = connection
+        .ask(Method::GET, "http://shop.example/", headers)
+        .await;
     assert_eq!(status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
 }

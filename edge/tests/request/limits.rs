@@ -11,7 +11,11 @@ use crate::support::{Client, Edge, LIVE, PATIENCE, get};
 const SHORT: Duration = Duration::from_millis(300);
 
 fn impatient() -> Edge {
-    Edge::with(Limits { head_deadline: SHORT, idle_deadline: SHORT, ..Limits::default() })
+    Edge::with(Limits {
+        head_deadline: SHORT,
+        idle_deadline: SHORT,
+        ..Limits::default()
+    })
 }
 
 #[test]
@@ -26,11 +30,20 @@ fn a_head_that_drips_is_cut_at_its_deadline_on_fresh_and_on_used_connections() {
         let started = Instant::now();
         client.send("GET / HTTP/1.1\r\nHost: shop.example\r\n");
         let response = client.response();
-        assert_eq!((response.status, response.header("connection")), (408, Some("close")));
+        assert_eq!(
+            (response.status, response.header("connection")),
+            (408, Some("close"))
+        );
         assert!(client.is_closed());
         assert!(started.elapsed() >= SHORT && started.elapsed() < PATIENCE);
     }
-    assert_eq!(edge.metrics.heads_refused.with_label_values(&["head_too_slow"]).get(), 2);
+    assert_eq!(
+        edge.metrics
+            .heads_refused
+            .with_label_values(&["head_too_slow"])
+            .get(),
+        2
+    );
 }
 
 #[test]
@@ -49,13 +62,23 @@ fn an_endless_head_is_refused_when_it_is_too_large() {
     let mut client = edge.client();
     client.send("GET / HTTP/1.1\r\nHost: shop.example\r\n");
     let line = format!("X: {}\r\n", "y".repeat(1000));
-    while client.try_send(&line) && edge.metrics.heads_refused.with_label_values(&["head_too_large"]).get() == 0 {}
+    while client.try_send(&line)
+        && edge
+            .metrics
+            .heads_refused
+            .with_label_values(&["head_too_large"])
+            .get()
+            == 0
+    {}
     assert_eq!(client.response().status, 431);
 }
 
 #[test]
 fn a_client_that_takes_nothing_is_cut() {
-    let edge = Edge::with(Limits { write_stall: SHORT, ..Limits::default() });
+    let edge = Edge::with(Limits {
+        write_stall: SHORT,
+        ..Limits::default()
+    });
     let mut client = edge.client();
     // Far more than the sockets' buffers hold.
     client.send(get("/big.bin").repeat(8));
@@ -79,7 +102,10 @@ fn a_thousand_connections_are_served_side_by_side() {
 
 #[test]
 fn connections_over_a_limit_are_closed_and_counted() {
-    let edge = Edge::with(Limits { connections_per_address: 2, ..Limits::default() });
+    let edge = Edge::with(Limits {
+        connections_per_address: 2,
+        ..Limits::default()
+    });
     let mut held: Vec<_> = (0..2).map(|_| edge.client()).collect();
     for client in &mut held {
         client.send(get("/a.txt"));
@@ -87,7 +113,13 @@ fn connections_over_a_limit_are_closed_and_counted() {
     }
     let mut refused = edge.client();
     assert!(refused.is_closed());
-    assert_eq!(edge.metrics.connections_refused.with_label_values(&["address"]).get(), 1);
+    assert_eq!(
+        edge.metrics
+            .connections_refused
+            .with_label_values(&["address"])
+            .get(),
+        1
+    );
     drop(held);
     edge.until_idle();
     assert_eq!(edge.get("/a.txt").status, 200);
@@ -105,7 +137,8 @@ fn an_address_that_is_taken_is_an_error_that_names_it() {
         limits: Limits::default(),
     };
     let (shutdown, _asked) = Shutdown::manual();
-    let error = listener::serve(config, edge.table.clone(), edge.metrics.clone(), shutdown).unwrap_err();
+    let error =
+        listener::serve(config, edge.table.clone(), edge.metrics.clone(), shutdown).unwrap_err();
     assert_eq!(error.to_string(), format!("listen on {}", edge.addr));
 }
 
@@ -128,7 +161,10 @@ async fn a_shutdown_finishes_what_is_in_flight_and_closes_the_rest() {
 
 #[tokio::test]
 async fn a_drain_ends_at_its_deadline() {
-    let edge = Edge::with(Limits { drain_deadline: SHORT, ..Limits::default() });
+    let edge = Edge::with(Limits {
+        drain_deadline: SHORT,
+        ..Limits::default()
+    });
     let mut stuck = Client::connect(edge.addr);
     stuck.send(get("/big.bin").repeat(8));
     stuck.head();

@@ -1,6 +1,12 @@
 //! The request story over real sockets: a listener on a free port, a table made by hand, raw bytes in.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on ends here"
+)]
 
 mod admin;
+mod disk;
 mod framing;
 mod http2;
 mod limits;

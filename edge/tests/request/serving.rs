@@ -7,7 +7,10 @@ use crate::support::{BIG, Edge, KEPT, LIVE, get, release, serving, site};
 #[test]
 fn a_page_comes_with_every_header_that_belongs_to_it() {
     let response = Edge::start().get("/");
-    assert_eq!((response.status, response.text()), (200, &*format!("index of {LIVE}\n")));
+    assert_eq!(
+        (response.status, response.text()),
+        (200, &*format!("index of {LIVE}\n"))
+    );
     for (name, value) in [
         ("content-type", "text/html; charset=utf-8"),
         ("cache-control", "public, max-age=0, must-revalidate"),
@@ -20,8 +23,16 @@ fn a_page_comes_with_every_header_that_belongs_to_it() {
     ] {
         assert_eq!(response.header(name), Some(value), "{name}");
     }
-    assert!(response.header("date").is_some_and(|date| date.ends_with(" GMT")));
-    assert!(response.header("etag").is_some_and(|etag| etag.starts_with('"')));
+    assert!(
+        response
+            .header("date")
+            .is_some_and(|date| date.ends_with(" GMT"))
+    );
+    assert!(
+        response
+            .header("etag")
+            .is_some_and(|etag| etag.starts_with('"'))
+    );
     assert_eq!(response.header("x-robots-tag"), None);
     assert_eq!(response.header("transfer-encoding"), None);
 }
@@ -36,10 +47,23 @@ fn head_has_the_headers_of_get_and_no_body() {
         client.send(get(target));
         let full = client.response();
         assert_eq!(head.status, full.status);
-        for name in ["content-length", "content-type", "etag", "cache-control", "location", "x-helix-release"] {
+        for name in [
+            "content-length",
+            "content-type",
+            "etag",
+            "cache-control",
+            "location",
+            "x-helix-release",
+        ] {
             assert_eq!(head.header(name), full.header(name), "{name} of {target}");
         }
-        assert_eq!(full.body.len(), full.header("content-length").unwrap().parse::<usize>().unwrap());
+        assert_eq!(
+            full.body.len(),
+            full.header("content-length")
+                .unwrap()
+                .parse::<usize>()
+                .unwrap()
+        );
     }
 }
 
@@ -49,12 +73,22 @@ fn a_client_with_the_same_bytes_gets_304_and_the_connection_goes_on() {
     let mut client = edge.client();
     client.send(get("/a.txt"));
     let etag = client.response().header("etag").unwrap().to_owned();
-    for condition in [etag.clone(), format!("W/{etag}"), format!("\"other\", {etag}"), "*".to_owned()] {
-        client.send(format!("GET /a.txt HTTP/1.1\r\nHost: shop.example\r\nIf-None-Match: {condition}\r\n\r\n"));
+    for condition in [
+        etag.clone(),
+        format!("W/{etag}"),
+        format!("\"other\", {etag}"),
+        "*".to_owned(),
+    ] {
+        client.send(format!(
+            "GET /a.txt HTTP/1.1\r\nHost: shop.example\r\nIf-None-Match: {condition}\r\n\r\n"
+        ));
         let response = client.response();
         assert_eq!(response.status, 304, "{condition}");
         assert_eq!(response.header("etag"), Some(&*etag));
-        assert_eq!(response.header("cache-control"), Some("public, max-age=0, must-revalidate"));
+        assert_eq!(
+            response.header("cache-control"),
+            Some("public, max-age=0, must-revalidate")
+        );
         assert_eq!(response.header("content-length"), None);
         assert_eq!(response.header("x-helix-release"), Some(LIVE));
     }
@@ -66,13 +100,27 @@ fn a_client_with_the_same_bytes_gets_304_and_the_connection_goes_on() {
 fn folders_redirect_and_what_is_missing_shows_the_releases_own_page() {
     let edge = Edge::start();
     let folder = edge.get("/dir?a=1");
-    assert_eq!((folder.status, folder.header("location")), (308, Some("/dir/?a=1")));
+    assert_eq!(
+        (folder.status, folder.header("location")),
+        (308, Some("/dir/?a=1"))
+    );
     assert_eq!(edge.get("/dir/").text(), format!("dir of {LIVE}\n"));
     let missing = edge.get("/no/such/file");
-    assert_eq!((missing.status, missing.text()), (404, &*format!("missing of {LIVE}\n")));
+    assert_eq!(
+        (missing.status, missing.text()),
+        (404, &*format!("missing of {LIVE}\n"))
+    );
     assert_eq!(missing.header("etag"), None);
     assert_eq!(missing.header("x-helix-release"), Some(LIVE));
-    for target in ["/%2e%2e/%2e%2e/etc/passwd", "/..%2fetc/passwd", "/../etc/passwd", "/%00", "/%zz", "/dir%2Findex.html", "//dir"] {
+    for target in [
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/..%2fetc/passwd",
+        "/../etc/passwd",
+        "/%00",
+        "/%zz",
+        "/dir%2Findex.html",
+        "//dir",
+    ] {
         assert!(matches!(edge.get(target).status, 400 | 404), "{target}");
     }
 }
@@ -81,7 +129,13 @@ fn folders_redirect_and_what_is_missing_shows_the_releases_own_page() {
 fn methods_that_files_do_not_take_say_which_they_do() {
     let edge = Edge::start();
     let mut client = edge.client();
-    for (method, status) in [("OPTIONS", 204), ("PUT", 405), ("DELETE", 405), ("TRACE", 405), ("BREW", 501)] {
+    for (method, status) in [
+        ("OPTIONS", 204),
+        ("PUT", 405),
+        ("DELETE", 405),
+        ("TRACE", 405),
+        ("BREW", 501),
+    ] {
         client.send(format!("{method} / HTTP/1.1\r\nHost: shop.example\r\n\r\n"));
         let response = client.response();
         assert_eq!(response.status, status, "{method}");
@@ -102,7 +156,10 @@ fn hosts_without_anything_live_say_so() {
     let nobody = ask("nobody.example");
     assert_eq!((nobody.status, nobody.header("x-helix-edge")), (404, None));
     let empty = ask("empty.example");
-    assert_eq!((empty.status, empty.text()), (404, "nothing is live here\n"));
+    assert_eq!(
+        (empty.status, empty.text()),
+        (404, "nothing is live here\n")
+    );
     assert_eq!(empty.header("x-helix-generation"), Some("0"));
     assert_eq!(empty.header("x-helix-release"), None);
 }
@@ -112,9 +169,14 @@ fn every_kept_release_answers_under_its_own_name_and_is_unlisted() {
     let edge = Edge::start();
     for id in [LIVE, KEPT] {
         let mut client = edge.client();
-        client.send(format!("GET / HTTP/1.1\r\nHost: {id}.preview.shop.helix.localhost:8080\r\n\r\n"));
+        client.send(format!(
+            "GET / HTTP/1.1\r\nHost: {id}.preview.shop.helix.localhost:8080\r\n\r\n"
+        ));
         let response = client.response();
-        assert_eq!((response.status, response.text()), (200, &*format!("index of {id}\n")));
+        assert_eq!(
+            (response.status, response.text()),
+            (200, &*format!("index of {id}\n"))
+        );
         assert_eq!(response.header("x-helix-release"), Some(id));
         assert_eq!(response.header("x-robots-tag"), Some("noindex"));
     }
@@ -128,7 +190,10 @@ fn headers_of_ours_that_a_client_sends_change_nothing() {
         "GET / HTTP/1.1\r\nHost: shop.example\r\nX-Helix-Explain: 1\r\nX-Helix-Release: {KEPT}\r\nX-Forwarded-Host: nobody.example\r\n\r\n"
     ));
     let response = client.response();
-    assert_eq!((response.status, response.header("x-helix-release")), (200, Some(LIVE)));
+    assert_eq!(
+        (response.status, response.header("x-helix-release")),
+        (200, Some(LIVE))
+    );
 }
 
 #[test]
@@ -146,7 +211,10 @@ fn a_request_keeps_its_release_while_the_site_moves_on() {
     // The same connection gets the new release with its next request.
     slow.send(get("/"));
     assert_eq!(slow.response().text(), format!("index of {next}\n"));
-    assert_eq!(edge.table.site(&site()).unwrap().serving().generation, Generation(2));
+    assert_eq!(
+        edge.table.site(&site()).unwrap().serving().generation,
+        Generation(2)
+    );
 }
 
 #[test]
@@ -154,7 +222,13 @@ fn a_large_file_arrives_whole() {
     let edge = Edge::start();
     let response = edge.get("/big.bin");
     assert_eq!(response.body.len(), BIG);
-    assert!(response.body.iter().enumerate().all(|(at, byte)| *byte == (at % 251) as u8));
+    assert!(
+        response
+            .body
+            .iter()
+            .enumerate()
+            .all(|(at, byte)| *byte == (at % 251) as u8)
+    );
 }
 
 #[test]
@@ -169,16 +243,26 @@ fn ten_thousand_swaps_never_mix_two_releases() {
                     for _ in 0..2000 {
                         client.send(get("/a.txt"));
                         let response = client.response();
-                        assert_eq!(response.text(), format!("text of {}\n", response.header("x-helix-release").unwrap()));
+                        assert_eq!(
+                            response.text(),
+                            format!("text of {}\n", response.header("x-helix-release").unwrap())
+                        );
                     }
                 })
             })
             .collect();
         let mut generation = 1;
-        while !clients.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+        while !clients
+            .iter()
+            .all(std::thread::ScopedJoinHandle::is_finished)
+        {
             generation += 1;
             let live = Some(releases[usize::from(generation % 2 == 0)].clone());
-            let next = helix_edge::table::Serving { generation: Generation(generation), live, kept: Vec::new() };
+            let next = helix_edge::table::Serving {
+                generation: Generation(generation),
+                live,
+                kept: Vec::new(),
+            };
             edge.table.publish(&site(), next);
             std::thread::yield_now();
         }

@@ -39,15 +39,32 @@ impl Edge {
         let table = Arc::new(Table::new("helix.localhost".parse().unwrap()));
         let site = site();
         table.set_host(&"shop.example".parse().unwrap(), Some(&site));
-        table.set_host(&"empty.example".parse().unwrap(), Some(&"empty/production".parse().unwrap()));
+        table.set_host(
+            &"empty.example".parse().unwrap(),
+            Some(&"empty/production".parse().unwrap()),
+        );
         table.publish(&site, serving(1, LIVE, &[KEPT]));
         let (edge, region) = ("fra-1".parse().unwrap(), "fra".parse().unwrap());
         let metrics = Arc::new(Metrics::new(&edge, &region));
         let addr = "127.0.0.1:0".parse().unwrap();
-        let config = ListenerConfig { addr, threads: 2, edge, region, access_log: true, limits };
+        let config = ListenerConfig {
+            addr,
+            threads: 2,
+            edge,
+            region,
+            access_log: true,
+            limits,
+        };
         let (shutdown, asked) = Shutdown::manual();
-        let handle = listener::serve(config, Arc::clone(&table), Arc::clone(&metrics), shutdown).unwrap();
-        Self { addr: handle.local_addr(), table, metrics, shutdown: asked, handle }
+        let handle =
+            listener::serve(config, Arc::clone(&table), Arc::clone(&metrics), shutdown).unwrap();
+        Self {
+            addr: handle.local_addr(),
+            table,
+            metrics,
+            shutdown: asked,
+            handle,
+        }
     }
 
     pub(crate) fn client(&self) -> Client {
@@ -58,7 +75,11 @@ impl Edge {
     pub(crate) fn until_idle(&self) {
         let until = Instant::now() + PATIENCE;
         while self.metrics.connections.get() > 0 {
-            assert!(Instant::now() < until, "{} connections are still open", self.metrics.connections.get());
+            assert!(
+                Instant::now() < until,
+                "{} connections are still open",
+                self.metrics.connections.get()
+            );
             std::thread::yield_now();
         }
     }
@@ -66,7 +87,7 @@ impl Edge {
     /// What one GET gets on a connection of its own.
     pub(crate) fn get(&self, target: &str) -> Response {
         let mut client = self.client();
-        client.send(&get(target));
+        client.send(get(target));
         client.response()
     }
 }
@@ -77,7 +98,11 @@ pub(crate) fn site() -> SiteId {
 
 pub(crate) fn serving(generation: u64, live: &str, kept: &[&str]) -> Serving {
     let kept = kept.iter().map(|id| release(id)).collect();
-    Serving { generation: Generation(generation), live: Some(release(live)), kept }
+    Serving {
+        generation: Generation(generation),
+        live: Some(release(live)),
+        kept,
+    }
 }
 
 /// A release whose every page says which release it is of.
@@ -110,7 +135,11 @@ pub(crate) struct Response {
 
 impl Response {
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
-        let mut values = self.headers.iter().filter(|(other, _)| other == name).map(|(_, value)| value.as_str());
+        let mut values = self
+            .headers
+            .iter()
+            .filter(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str());
         let value = values.next();
         assert_eq!(values.next(), None, "{name} twice");
         value
@@ -133,7 +162,10 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         stream.set_write_timeout(Some(PATIENCE)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, received: Vec::new() }
+        Self {
+            stream,
+            received: Vec::new(),
+        }
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
@@ -152,10 +184,20 @@ impl Client {
     /// The next response to anything but HEAD.
     pub(crate) fn response(&mut self) -> Response {
         let mut response = self.head();
-        let length = response.header("content-length").map_or(0, |length| length.parse().unwrap());
-        let length = if matches!(response.status, 204 | 304) { 0 } else { length };
+        let length = response
+            .header("content-length")
+            .map_or(0, |length| length.parse().unwrap());
+        let length = if matches!(response.status, 204 | 304) {
+            0
+        } else {
+            length
+        };
         while self.received.len() < length {
-            assert!(self.fill(), "closed within a body, after {} of {length} bytes", self.received.len());
+            assert!(
+                self.fill(),
+                "closed within a body, after {} of {length} bytes",
+                self.received.len()
+            );
         }
         response.body = self.received.drain(..length).collect();
         response
@@ -164,17 +206,33 @@ impl Client {
     /// The next response head.
     pub(crate) fn head(&mut self) -> Response {
         let end = loop {
-            if let Some(end) = self.received.windows(4).position(|window| window == b"\r\n\r\n") {
+            if let Some(end) = self
+                .received
+                .windows(4)
+                .position(|window| window == b"\r\n\r\n")
+            {
                 break end;
             }
-            assert!(self.fill(), "closed within a head: {:?}", String::from_utf8_lossy(&self.received));
+            assert!(
+                self.fill(),
+                "closed within a head: {:?}",
+                String::from_utf8_lossy(&self.received)
+            );
         };
         let head: Vec<u8> = self.received.drain(..end + 4).collect();
         let head = String::from_utf8(head).unwrap();
         let mut lines = head.trim_end().split("\r\n");
-        let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3].parse().unwrap();
-        let headers = lines.map(|line| line.split_once(": ").unwrap()).map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
-        Response { status, headers: headers.collect(), body: Vec::new() }
+        let status = lines.next().unwrap().strip_prefix("HTTP/1.1 ").unwrap()[..3]
+            .parse()
+            .unwrap();
+        let headers = lines
+            .map(|line| line.split_once(": ").unwrap())
+            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned()));
+        Response {
+            status,
+            headers: headers.collect(),
+            body: Vec::new(),
+        }
     }
 
     /// Reads the body of `/big.bin` and checks its length.
@@ -188,6 +246,18 @@ impl Client {
                 return;
             }
             assert!(self.fill(), "closed with {left} bytes to come");
+        }
+    }
+
+    /// Reads until the connection ends, and says how much came.
+    pub(crate) fn bytes_to_the_end(&mut self) -> usize {
+        let mut total = 0;
+        loop {
+            total += self.received.len();
+            self.received.clear();
+            if !self.fill() {
+                return total;
+            }
         }
     }
 
