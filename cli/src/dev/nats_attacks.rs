@@ -27,7 +27,7 @@ const EDGES: [(&str, &str); 3] = [("fra-1", "fra"), ("fra-2", "fra"), ("iad-1", 
 /// A server with an origin and three edges connected; none where there is no `nats-server`.
 async fn fleet() -> Option<Fleet> {
     let Ok(program) = super::programs::nats_server(None) else {
-        println!("skipped: no nats-server in $NATS_SERVER, .tools/bin or $PATH");
+        crate::output::say("skipped: no nats-server in $NATS_SERVER, .tools/bin or $PATH");
         return None;
     };
     let folder = tempfile::tempdir().unwrap();
