@@ -57,6 +57,10 @@ pub const LINGER_BYTES: usize = 1024 * 1024;
 /// How long requests in flight may take after a shutdown was asked for.
 pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 
+/// After a shutdown was asked for, how long to go on taking requests: those already on their way, on
+/// idle and on new connections, would otherwise be lost.
+pub const DRAIN_GRACE: Duration = Duration::from_millis(250);
+
 /// Pause after an accept that failed for want of descriptors: trying again at once would only spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

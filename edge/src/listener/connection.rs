@@ -9,12 +9,12 @@ use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::io::{EdgeIo, Next};
 use crate::access_log::record_refused;
 use crate::http1::Refusal;
-use crate::limits::Limits;
+use crate::limits::{DRAIN_GRACE, Limits};
 use crate::proxy::{Edge, Lane};
 
 /// What all connections of one core share. One [`HttpProxy`] each, so that its tasks and pools stay on the core.
@@ -57,11 +57,10 @@ impl Core {
             } else {
                 self.limits.idle_deadline
             };
-            let mut draining = self.draining.clone();
             let arrived = tokio::select! {
                 biased;
                 arrived = timeout(patience, io.wait()) => arrived.unwrap_or(false),
-                _ = draining.wait_for(|draining| *draining) => false,
+                () = self.drained() => false,
             };
             if !arrived {
                 return Next::Gone;
@@ -71,6 +70,13 @@ impl Core {
         timeout_at(deadline, io.next(fresh.is_some()))
             .await
             .unwrap_or(Next::Refused(Refusal::HeadTooSlow))
+    }
+
+    /// Returns when a connection that is idle will not be sent anything any more.
+    async fn drained(&self) {
+        // An error means that the core has ended, and this task with it.
+        let _ = self.draining.clone().wait_for(|draining| *draining).await;
+        sleep(DRAIN_GRACE).await;
     }
 
     async fn refuse(&self, io: &mut EdgeIo, refusal: Refusal) {

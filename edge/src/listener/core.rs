@@ -1,6 +1,7 @@
 //! One core: its thread, its runtime, and the loop that accepts.
 
 use std::net::TcpListener;
+use std::pin::pin;
 use std::sync::Arc;
 use std::{io, thread};
 
@@ -16,7 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::caps::Caps;
 use super::connection::{Core, serve};
 use super::http2;
-use crate::limits::{ACCEPT_PAUSE, Limits};
+use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, Limits};
 use crate::proxy::{Edge, Lane};
 
 /// What a core is started with.
@@ -59,19 +60,18 @@ impl CoreSetup {
             draining,
         });
         let mut connections = JoinSet::new();
-        loop {
-            tokio::select! {
-                biased;
-                () = self.shutdown.requested() => break,
-                Some(ended) = connections.join_next(), if !connections.is_empty() => log_panic(ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((socket, peer)) => self.admit(&core, &mut connections, socket, peer),
-                    Err(error) => self.pause(&error).await,
-                },
-            }
-        }
-        drop(listener);
+        self.accept(
+            &listener,
+            &core,
+            &mut connections,
+            self.shutdown.requested(),
+        )
+        .await;
         drain.send_replace(true);
+        // What the kernel has accepted already would be reset with the socket.
+        self.accept(&listener, &core, &mut connections, sleep(DRAIN_GRACE))
+            .await;
+        drop(listener);
         let rest = async {
             while let Some(ended) = connections.join_next().await {
                 log_panic(ended)
@@ -82,6 +82,28 @@ impl CoreSetup {
                 connections = connections.len(),
                 "connections cut at the end of the drain"
             );
+        }
+    }
+
+    /// Accepts until `end`.
+    async fn accept(
+        &self,
+        listener: &tokio::net::TcpListener,
+        core: &Arc<Core>,
+        connections: &mut JoinSet<()>,
+        end: impl Future<Output = ()>,
+    ) {
+        let mut end = pin!(end);
+        loop {
+            tokio::select! {
+                biased;
+                () = &mut end => return,
+                Some(ended) = connections.join_next(), if !connections.is_empty() => log_panic(ended),
+                accepted = listener.accept() => match accepted {
+                    Ok((socket, peer)) => self.admit(core, connections, socket, peer),
+                    Err(error) => self.pause(&error).await,
+                },
+            }
         }
     }
 

@@ -1,8 +1,9 @@
 //! The listener: accepts connections on every core, within limits, and ends in order.
 //!
 //! Each core has its own socket (`SO_REUSEPORT`), its own single-threaded runtime and its own pingora lane,
-//! so a connection stays where it was accepted. On shutdown: no more accepts, requests in flight are
-//! answered and their connections closed (`Connection: close`, GOAWAY), and the rest is cut at a deadline.
+//! so a connection stays where it was accepted. On shutdown: requests in flight and on their way are
+//! answered, their connections closed (`Connection: close`, GOAWAY), no more accepted, and what is left is
+//! cut at a deadline.
 
 mod bind;
 mod caps;

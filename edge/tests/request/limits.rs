@@ -151,8 +151,15 @@ async fn a_shutdown_finishes_what_is_in_flight_and_closes_the_rest() {
     let mut busy = edge.client();
     busy.send(get("/big.bin"));
     busy.head();
+    let mut late = edge.client();
     edge.shutdown.request();
-    assert!(idle.is_closed());
+    // On their way when the end was asked for: answered, and the last.
+    idle.send(get("/a.txt"));
+    late.send(get("/a.txt"));
+    for client in [&mut idle, &mut late] {
+        assert_eq!(client.response().status, 200);
+        assert!(client.is_closed());
+    }
     busy.rest_of_big_file();
     assert!(busy.is_closed());
     edge.handle.join().await.unwrap();
