@@ -1,4 +1,8 @@
 //! The command against an origin that misbehaves on purpose: cuts uploads off, breaks event streams, refuses.
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test fails by panicking, also in its helpers"
+)]
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

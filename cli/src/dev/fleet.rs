@@ -24,7 +24,7 @@ const API_PORT: u16 = 7700;
 /// Where the first edge is unless somebody else is there; the others follow.
 const FIRST_EDGE_PORT: u16 = 8081;
 /// Any free port will do: nobody types these.
-const ANY: u16 = 0;
+const ANY: Option<u16> = None;
 
 /// A fleet on this machine.
 #[derive(Debug)]
@@ -115,13 +115,13 @@ impl Fleet {
         let mut port =
             |name: &str, preferred| ports.choose(name, preferred).context("find a free port");
         let (nats, monitor) = (port("nats", ANY)?, port("nats-monitor", ANY)?);
-        let (api, admin) = (port("api", API_PORT)?, port("origin-admin", ANY)?);
+        let (api, admin) = (port("api", Some(API_PORT))?, port("origin-admin", ANY)?);
         let mut edges = Vec::new();
         for region in regions {
             for number in 1..=count {
                 let edge: EdgeId = format!("{region}-{number}").parse()?;
                 let preferred = FIRST_EDGE_PORT + u16::try_from(edges.len())?;
-                let http = port(edge.as_str(), preferred)?;
+                let http = port(edge.as_str(), Some(preferred))?;
                 let admin = port(&format!("{edge}-admin"), ANY)?;
                 edges.push(Edge {
                     edge,

@@ -28,8 +28,8 @@ impl Ports {
         }
     }
 
-    /// The port of `name`: the one of the last start, else `preferred`, else any that is free.
-    pub(super) fn choose(&mut self, name: &str, preferred: u16) -> io::Result<u16> {
+    /// The port of `name`: the one of the last start, else the `preferred` one, else any that is free.
+    pub(super) fn choose(&mut self, name: &str, preferred: Option<u16>) -> io::Result<u16> {
         let reserved: BTreeSet<u16> = self
             .saved
             .iter()
@@ -40,7 +40,7 @@ impl Ports {
         let saved = self.saved.get(name).copied();
         let known = saved
             .into_iter()
-            .chain([preferred])
+            .chain(preferred)
             .find(|port| !reserved.contains(port) && is_free(*port));
         let port = match known {
             Some(port) => port,
@@ -82,16 +82,16 @@ mod tests {
         let path = folder.path().join("ports.json");
         let mut first = Ports::load(&path);
         let free = any_free(&BTreeSet::new()).unwrap();
-        let api = first.choose("api", free).unwrap();
-        let edge = first.choose("edge", free).unwrap();
+        let api = first.choose("api", Some(free)).unwrap();
+        let edge = first.choose("edge", Some(free)).unwrap();
         assert_eq!(api, free);
         assert_ne!(edge, free);
         first.save(&path).unwrap();
 
-        assert_eq!(Ports::load(&path).choose("api", 1).unwrap(), api);
+        assert_eq!(Ports::load(&path).choose("api", None).unwrap(), api);
         let _taken = TcpListener::bind(("127.0.0.1", api)).unwrap();
         let mut second = Ports::load(&path);
-        let moved = second.choose("api", edge).unwrap();
+        let moved = second.choose("api", Some(edge)).unwrap();
         assert!(moved != api && moved != edge, "{moved}");
     }
 }

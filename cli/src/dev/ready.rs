@@ -16,7 +16,7 @@ const START_LIMIT: Duration = Duration::from_secs(60);
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(20);
 /// Deaths during the start that cannot be chance any more.
-const MAX_DEATHS: usize = 8;
+const MAX_DEATHS: usize = 5;
 
 /// What matters of `nats-server`'s `/jsz`.
 #[derive(Deserialize)]
