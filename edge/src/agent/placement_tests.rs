@@ -1,0 +1,241 @@
+//! The placement against tables of what happened, and against random histories.
+
+use std::collections::BTreeSet;
+
+use helix_routing::id::{Digest, Epoch};
+use proptest::prelude::*;
+
+use super::*;
+
+fn release(n: u8) -> ReleaseRef {
+    ReleaseRef {
+        release: format!("{n:020x}").parse().unwrap(),
+        artifact: Digest::from_hex(&format!("{n:064x}")).unwrap(),
+    }
+}
+
+fn record(generation: u64, live: Option<u8>, candidate: Option<u8>, previous: &[u8]) -> SiteRecord {
+    SiteRecord {
+        site: "shop/production".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        epoch: Epoch(1),
+        generation: Generation(generation),
+        live_since: Generation(generation),
+        live: live.map(release),
+        candidate: candidate.map(release),
+        weight: None,
+        previous: previous.iter().copied().map(release).collect(),
+        pins: Vec::new(),
+        override_reason: None,
+        hold: None,
+        bake_until: None,
+        removed: false,
+    }
+}
+
+fn recorded(record: SiteRecord) -> Event {
+    Event::Recorded(Box::new(record))
+}
+
+fn failed(n: u8) -> Event {
+    Event::Failed { release: release(n), reason: "no".to_owned() }
+}
+
+fn last_report(commands: &[Command]) -> Option<&State> {
+    commands.iter().rev().find_map(|command| if let Command::Report(state) = command { Some(state) } else { None })
+}
+
+fn served(commands: &[Command]) -> Option<&Plan> {
+    commands.iter().rev().find_map(|command| if let Command::Serve(plan) = command { Some(plan) } else { None })
+}
+
+#[test]
+fn a_first_release_is_prepared_then_live() {
+    let mut site = Placement::default();
+    let commands = site.step(recorded(record(1, None, Some(1), &[])));
+    assert_eq!(commands[0], Command::Fetch(release(1)));
+    assert_eq!(last_report(&commands).unwrap().candidate.as_ref().unwrap().state, CandidateState::Preparing);
+    let commands = site.step(Event::Ready(release(1)));
+    assert_eq!(last_report(&commands).unwrap().candidate.as_ref().unwrap().state, CandidateState::Prepared);
+    assert_eq!(served(&commands).unwrap().live, None);
+    let commands = site.step(recorded(record(2, Some(1), None, &[])));
+    let state = last_report(&commands).unwrap();
+    assert_eq!((state.serving, state.live.clone()), (Generation(2), Some(release(1).release)));
+    assert!(site.is_settled());
+}
+
+#[test]
+fn the_pointer_moves_before_the_report() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, None, Some(1), &[])));
+    site.step(Event::Ready(release(1)));
+    let commands = site.step(recorded(record(2, Some(1), None, &[])));
+    let serve = commands.iter().position(|command| matches!(command, Command::Serve(_))).unwrap();
+    let report = commands.iter().position(|command| matches!(command, Command::Report(_))).unwrap();
+    assert!(serve < report);
+}
+
+#[test]
+fn a_release_that_is_not_here_does_not_replace_the_one_that_is() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, Some(1), None, &[])));
+    site.step(Event::Ready(release(1)));
+    let commands = site.step(recorded(record(2, Some(2), None, &[1])));
+    let state = last_report(&commands).unwrap();
+    assert_eq!((state.generation, state.serving), (Generation(2), Generation(1)));
+    assert_eq!(state.live, Some(release(1).release));
+    assert!(!site.is_settled());
+    let commands = site.step(Event::Ready(release(2)));
+    let plan = served(&commands).unwrap();
+    assert_eq!((plan.generation, plan.live.clone(), plan.kept.clone()), (Generation(2), Some(release(2)), vec![release(1)]));
+}
+
+#[test]
+fn going_back_needs_no_fetch() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, Some(2), None, &[1])));
+    site.step(Event::Ready(release(1)));
+    site.step(Event::Ready(release(2)));
+    let commands = site.step(recorded(record(2, Some(1), None, &[2])));
+    assert!(!commands.iter().any(|command| matches!(command, Command::Fetch(_))));
+    assert_eq!(served(&commands).unwrap().live, Some(release(1)));
+}
+
+#[test]
+fn a_failed_candidate_is_tried_again_when_its_record_comes_again() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, None, Some(1), &[])));
+    let commands = site.step(failed(1));
+    assert_eq!(last_report(&commands).unwrap().candidate.as_ref().unwrap().state, CandidateState::Failed("no".to_owned()));
+    assert!(!commands.iter().any(|command| matches!(command, Command::RetryLater { .. })));
+    assert!(site.step(Event::Retry).is_empty());
+    assert!(site.step(recorded(record(1, None, Some(1), &[]))).contains(&Command::Fetch(release(1))));
+}
+
+#[test]
+fn a_live_release_is_tried_again_by_itself() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, Some(1), None, &[])));
+    assert!(site.step(failed(1)).contains(&Command::RetryLater { failures: 0 }));
+    assert!(site.step(Event::Retry).contains(&Command::Fetch(release(1))));
+    assert!(site.step(failed(1)).contains(&Command::RetryLater { failures: 1 }));
+}
+
+#[test]
+fn the_same_record_again_is_only_reported() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, Some(1), None, &[])));
+    site.step(Event::Ready(release(1)));
+    let commands = site.step(recorded(record(1, Some(1), None, &[])));
+    assert!(matches!(commands[..], [Command::Report(_)]), "{commands:?}");
+}
+
+#[test]
+fn a_record_without_a_live_release_does_not_take_one_away() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, Some(1), None, &[])));
+    site.step(Event::Ready(release(1)));
+    let commands = site.step(recorded(record(2, None, None, &[])));
+    let state = last_report(&commands).unwrap();
+    assert_eq!((state.serving, state.live.clone()), (Generation(1), Some(release(1).release)));
+}
+
+#[test]
+fn a_removed_site_serves_and_keeps_nothing() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, Some(1), Some(2), &[])));
+    site.step(Event::Ready(release(1)));
+    let commands = site.step(recorded(SiteRecord { removed: true, ..record(2, Some(1), Some(2), &[]) }));
+    for expected in [Command::Remove, Command::Drop(release(1)), Command::Drop(release(2)), Command::Collect] {
+        assert!(commands.contains(&expected), "{expected:?} is missing");
+    }
+    assert_eq!(last_report(&commands).unwrap().live, None);
+    assert!(site.step(Event::Ready(release(2))).is_empty());
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Record { rise: u64, live: Option<u8>, candidate: Option<u8>, previous: Vec<u8>, removed: bool },
+    Finish { which: usize, well: bool },
+    Retry,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let release = || proptest::option::weighted(0.8, 1_u8..6);
+    let record = (0_u64..3, release(), release(), proptest::collection::vec(1_u8..6, 0..3), proptest::bool::weighted(0.05));
+    let step = prop_oneof![
+        3 => record.prop_map(|(rise, live, candidate, previous, removed)| Step::Record { rise, live, candidate, previous, removed }),
+        5 => (any::<usize>(), any::<bool>()).prop_map(|(which, well)| Step::Finish { which, well }),
+        1 => Just(Step::Retry),
+    ];
+    proptest::collection::vec(step, 0..60)
+}
+
+proptest! {
+    #[test]
+    fn any_history_keeps_the_invariants(steps in steps()) {
+        let mut site = Placement::default();
+        let mut held: Option<SiteRecord> = None;
+        let mut fetching: BTreeSet<ReleaseRef> = BTreeSet::new();
+        let mut ready: BTreeSet<ReleaseRef> = BTreeSet::new();
+        let mut plan = Plan::default();
+        for step in steps {
+            let event = match step {
+                Step::Record { rise, live, candidate, previous, removed } => {
+                    let generation = held.as_ref().map_or(0, |record| record.generation.0) + rise;
+                    let new = SiteRecord { removed, ..record(generation, live, candidate, &previous) };
+                    // The same generation is always the same record.
+                    let new = held.clone().filter(|held| held.generation == new.generation).unwrap_or(new);
+                    held = Some(new.clone());
+                    recorded(new)
+                }
+                Step::Finish { which, well } => {
+                    let Some(release) = fetching.iter().nth(which % fetching.len().max(1)).cloned() else { continue };
+                    fetching.remove(&release);
+                    if well {
+                        ready.insert(release.clone());
+                        Event::Ready(release)
+                    } else {
+                        Event::Failed { release, reason: "no".to_owned() }
+                    }
+                }
+                Step::Retry => Event::Retry,
+            };
+            for command in site.step(event) {
+                match command {
+                    Command::Fetch(release) => prop_assert!(fetching.insert(release), "fetched twice at once"),
+                    Command::Drop(release) => {
+                        prop_assert!(plan.live.as_ref() != Some(&release), "dropped what is served");
+                        fetching.remove(&release);
+                        ready.remove(&release);
+                    }
+                    Command::Serve(new) => {
+                        prop_assert!(new.generation >= plan.generation, "generation fell");
+                        prop_assert!(new.live.is_some() || plan.live.is_none(), "the live release vanished");
+                        prop_assert!(new.live.iter().chain(&new.kept).all(|release| ready.contains(release)), "served unprepared");
+                        plan = new;
+                    }
+                    Command::Remove => {
+                        prop_assert!(held.as_ref().is_some_and(|record| record.removed));
+                        plan.live = None;
+                        plan.kept.clear();
+                    }
+                    Command::Report(state) => {
+                        prop_assert_eq!(Some(state.generation), held.as_ref().map(|record| record.generation));
+                        prop_assert_eq!(state.live, plan.live.as_ref().map(|live| live.release.clone()), "report before the pointer moved");
+                    }
+                    Command::RetryLater { .. } | Command::Collect => {}
+                }
+            }
+            if let Some(record) = held.as_ref().filter(|record| !record.removed) {
+                // Every release that is named and ready is resident.
+                for release in record.releases().filter(|release| ready.contains(release)) {
+                    prop_assert!(plan.live.as_ref() == Some(release) || plan.kept.contains(release));
+                }
+                if record.live.as_ref().is_some_and(|live| ready.contains(live)) {
+                    prop_assert!(site.is_settled());
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! Forged, replayed, misplaced and newer records against the one door they all have to pass.
+
+use helix_service::keys::{Address, SigningKey};
+
+use super::*;
+
+const LIFE: &str = "00000000000000aa";
+
+struct Sample {
+    stream: &'static str,
+    key: &'static str,
+    life: &'static str,
+    epoch: u64,
+    generation: u64,
+    site: &'static str,
+    region: &'static str,
+    record_epoch: u64,
+}
+
+const GOOD: Sample = Sample {
+    stream: "KV_r_fra",
+    key: "cut.shop/production",
+    life: LIFE,
+    epoch: 3,
+    generation: 7,
+    site: "shop/production",
+    region: "fra",
+    record_epoch: 3,
+};
+
+fn body(sample: &Sample) -> Vec<u8> {
+    SiteRecord {
+        site: sample.site.parse().unwrap(),
+        region: sample.region.parse().unwrap(),
+        epoch: Epoch(sample.record_epoch),
+        generation: Generation(7),
+        live_since: Generation(7),
+        live: None,
+        candidate: None,
+        weight: None,
+        previous: Vec::new(),
+        pins: Vec::new(),
+        override_reason: None,
+        hold: None,
+        bake_until: None,
+        removed: false,
+    }
+    .encode()
+}
+
+fn seal(signer: &SigningKey, sample: &Sample, body: Vec<u8>) -> Bytes {
+    let address = Address {
+        stream: sample.stream.to_owned(),
+        key: sample.key.to_owned(),
+        incarnation: sample.life.parse().unwrap(),
+        epoch: Epoch(sample.epoch),
+        generation: Generation(sample.generation),
+    };
+    signer.seal(address, body).into()
+}
+
+fn open_at(ring: &KeyRing, scope: &Scope, key: &str, sealed: Bytes) -> Result<Opened, Rejected> {
+    open(ring, scope, Some(&LIFE.parse().unwrap()), key, sealed)
+}
+
+#[test]
+fn a_record_counts_only_in_its_place() {
+    let signer = SigningKey::generate(KeyRole::Record);
+    let ring = KeyRing::new([signer.public()]);
+    let fra = Scope::Region("fra".parse().unwrap());
+    let verdict = |sample: &Sample, found: &str| open_at(&ring, &fra, found, seal(&signer, sample, body(sample)));
+    assert!(verdict(&GOOD, GOOD.key).is_ok());
+    let hostile = [
+        ("another stream", Sample { stream: "KV_r_iad", ..GOOD }),
+        ("another key", Sample { key: "cut.shop/preview/1", ..GOOD }),
+        ("another life", Sample { life: "00000000000000bb", ..GOOD }),
+        ("another generation", Sample { generation: 8, ..GOOD }),
+        ("another site inside", Sample { site: "shoe/production", ..GOOD }),
+        ("another region inside", Sample { region: "iad", ..GOOD }),
+        ("a later term inside", Sample { record_epoch: 4, ..GOOD }),
+    ];
+    for (what, sample) in hostile {
+        assert!(verdict(&sample, GOOD.key).is_err(), "{what} was taken");
+    }
+    assert!(matches!(verdict(&Sample { key: "x.y", ..GOOD }, "x.y"), Err(Rejected::UnknownKey)));
+}
+
+#[test]
+fn a_record_of_a_stranger_is_refused() {
+    let ring = KeyRing::new([SigningKey::generate(KeyRole::Record).public()]);
+    let stranger = SigningKey::generate(KeyRole::Record);
+    let fra = Scope::Region("fra".parse().unwrap());
+    let sealed = seal(&stranger, &GOOD, body(&GOOD));
+    assert!(matches!(open_at(&ring, &fra, GOOD.key, sealed), Err(Rejected::Seal(VerifyError::UnknownKey { .. }))));
+}
+
+#[test]
+fn a_record_of_a_newer_version_is_refused_and_says_so() {
+    let signer = SigningKey::generate(KeyRole::Record);
+    let ring = KeyRing::new([signer.public()]);
+    let fra = Scope::Region("fra".parse().unwrap());
+    let mut newer = body(&GOOD);
+    newer[0] = 99;
+    let error = open_at(&ring, &fra, GOOD.key, seal(&signer, &GOOD, newer)).unwrap_err();
+    assert!(matches!(error, Rejected::Body(WireError::Version { found: 99, .. })), "{error}");
+}
+
+#[test]
+fn hosts_are_global_and_sites_regional() {
+    let signer = SigningKey::generate(KeyRole::Record);
+    let ring = KeyRing::new([signer.public()]);
+    let host: helix_routing::host::HostPattern = "www.example.com".parse().unwrap();
+    let found = key::host(&host);
+    let record = HostRecord { host, epoch: Epoch(3), generation: Generation(7), site: None };
+    let address = |stream: &str| Address {
+        stream: stream.to_owned(),
+        key: found.clone(),
+        incarnation: LIFE.parse().unwrap(),
+        epoch: Epoch(3),
+        generation: Generation(7),
+    };
+    let global: Bytes = signer.seal(address("KV_g"), record.encode()).into();
+    assert!(open_at(&ring, &Scope::Global, &found, global).unwrap().is_tombstone());
+    let regional: Bytes = signer.seal(address("KV_r_fra"), record.encode()).into();
+    let fra = Scope::Region("fra".parse().unwrap());
+    assert!(matches!(open_at(&ring, &fra, &found, regional), Err(Rejected::UnknownKey)));
+}

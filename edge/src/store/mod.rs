@@ -181,7 +181,3 @@ impl Store {
         Arc::clone(busy.entry(digest.clone()).or_default())
     }
 }
-
-#[cfg(test)]
-#[path = "tests.rs"]
-mod tests;
