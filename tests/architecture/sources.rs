@@ -46,7 +46,10 @@ struct Source {
 /// Sources, without the files that only hold the tests of the module beside them.
 fn rust_files() -> Vec<Source> {
     files(|path| {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        let name = path
+            .file_name()
+            .and_then(|name| name.to_str())
+            .unwrap_or_default();
         name.ends_with(".rs") && name != "tests.rs" && !name.ends_with("_tests.rs")
     })
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
 use helix_routing::id::{EdgeId, RegionId, ReleaseId};
@@ -33,6 +33,8 @@ const LOG_TAIL_LINES: usize = 30;
 pub struct Options {
     /// The place where one process is to be killed, once, after [`Fleet::arm`].
     pub failpoint: Option<&'static str>,
+    /// Variables that lay settings over the config files.
+    pub settings: &'static [(&'static str, &'static str)],
 }
 
 /// What `helix dev` says about itself in `dev.json`.
@@ -66,7 +68,7 @@ pub struct EdgeInfo {
 pub struct Fleet {
     folder: TempDir,
     dev: Child,
-    failpoint: Option<&'static str>,
+    options: Options,
     /// Addresses and token.
     pub info: DevInfo,
 }
@@ -82,11 +84,13 @@ impl Fleet {
             .prefix("helix-fleet-")
             .tempdir()
             .unwrap();
-        let dev = spawn(folder.path(), options.failpoint);
+        // One at a time: a port that was free for two would be taken for one.
+        let _turn = starts();
+        let dev = spawn(folder.path(), options);
         let mut fleet = Self {
             folder,
             dev,
-            failpoint: options.failpoint,
+            options: options.clone(),
             info: DevInfo::unknown(),
         };
         fleet.info = fleet.wait_until_ready();
@@ -101,9 +105,7 @@ impl Fleet {
     pub fn shared() -> Arc<Self> {
         static SHARED: Mutex<Weak<Fleet>> = Mutex::new(Weak::new());
         // A test that panicked while it held the lock has left a Weak that is still right.
-        let mut shared = SHARED
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
         shared.upgrade().unwrap_or_else(|| {
             let fleet = Arc::new(Self::start(&Options::default()));
             *shared = Arc::downgrade(&fleet);
@@ -129,7 +131,8 @@ impl Fleet {
     /// # Panics
     /// When it is not ready in time.
     pub fn start_again(&mut self) {
-        self.dev = spawn(self.folder.path(), self.failpoint);
+        let _turn = starts();
+        self.dev = spawn(self.folder.path(), &self.options);
         self.info = self.wait_until_ready();
     }
 
@@ -400,7 +403,12 @@ pub fn checkout() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
 }
 
-fn spawn(folder: &Path, failpoint: Option<&str>) -> Child {
+fn starts() -> MutexGuard<'static, ()> {
+    static STARTS: Mutex<()> = Mutex::new(());
+    STARTS.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn spawn(folder: &Path, options: &Options) -> Child {
     let output = File::options()
         .create(true)
         .append(true)
@@ -417,7 +425,8 @@ fn spawn(folder: &Path, failpoint: Option<&str>) -> Child {
     if std::env::var_os("NATS_SERVER").is_none() && nats.exists() {
         command.env("NATS_SERVER", nats);
     }
-    if let Some(point) = failpoint {
+    command.envs(options.settings.iter().copied());
+    if let Some(point) = options.failpoint {
         command
             .env("HELIX_FAILPOINT", point)
             .env("HELIX_FAILPOINT_ONCE", folder.join("failpoint"));

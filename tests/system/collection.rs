@@ -66,6 +66,54 @@ fn releases_that_can_be_gone_back_to_are_kept() {
     }
 }
 
+/// Releases a record keeps to go back to, and three more.
+const MORE_THAN_KEPT: usize = 24;
+
+#[test]
+fn what_nothing_references_goes_and_what_is_referenced_stays() {
+    let _turn = own_fleet();
+    let settings = &[
+        ("HELIX_ORIGIN_KEEP__RELEASES", "1"),
+        ("HELIX_ORIGIN_KEEP__DAYS", "0"),
+    ];
+    let fleet = Fleet::start(&Options {
+        settings,
+        ..Options::default()
+    });
+    let helix = fleet.helix();
+    let made: Vec<_> = (0..MORE_THAN_KEPT)
+        .map(|index| fleet.deploy("many", &Folder::page(&format!("many {index}"))))
+        .collect();
+    wait::until_true("the oldest release is collected", REVIVE_LIMIT, || {
+        fleet
+            .api()
+            .releases("many")
+            .iter()
+            .all(|view| view.release != made[0])
+    });
+    helix
+        .run(["rollback", made[0].as_str(), "--project", "many"])
+        .with(1)
+        .says(&["collected"]);
+    let kept = fleet.api().releases("many");
+    assert!(kept.len() > 20, "{} releases are left", kept.len());
+    let oldest = kept
+        .iter()
+        .map(|view| &view.release)
+        .min_by_key(|kept| made.iter().position(|made| made == *kept));
+    let oldest = oldest.unwrap();
+    let index = made.iter().position(|made| made == oldest).unwrap();
+    let _ = helix
+        .run(["rollback", oldest.as_str(), "--project", "many"])
+        .with(0);
+    fleet.all_answer(
+        &fleet.host("many"),
+        "/",
+        200,
+        Some(page(&format!("many {index}")).as_bytes()),
+    );
+}
+
 /// A small file system mounted over a folder; unmounted when dropped.
 struct SmallDisk(PathBuf);
 

@@ -24,6 +24,7 @@ fn survives_a_kill_at(point: &'static str, reached: Reached) {
     let _turn = own_fleet();
     let fleet = Fleet::start(&Options {
         failpoint: Some(point),
+        ..Options::default()
     });
     let host = fleet.host("kept");
     let first = fleet.deploy("kept", &Folder::page("first"));
