@@ -34,7 +34,7 @@ async fn health_readiness_sites_and_explanations_are_told_until_the_shutdown() {
         ask("/metrics")
             .await
             .text()
-            .contains("helix_edge_requests_total")
+            .contains("helix_edge_connections_accepted_total")
     );
     let sites = ask("/sites").await;
     assert_eq!(
