@@ -6,7 +6,9 @@ use helix_routing::id::RegionId;
 
 use crate::address::Addresses;
 use crate::artifact::Artifacts;
+use crate::fleet::Roster;
 use crate::project::Reach;
+use crate::rollout::Conductor;
 use crate::store::Store;
 
 /// The parts. Cheap to clone.
@@ -20,6 +22,12 @@ pub struct App {
     pub addresses: Arc<Addresses>,
     /// Every region, in the order of the config.
     pub regions: Arc<[RegionId]>,
+    /// Starts rollouts and knows those that run.
+    pub conductor: Conductor,
+    /// The edges.
+    pub roster: Roster,
+    /// Asks edges what a visitor would see; follows no redirect, since that is an answer too.
+    pub asking: reqwest::Client,
 }
 
 impl App {

@@ -5,14 +5,24 @@
 #![warn(missing_docs)]
 
 pub mod address;
+pub mod admin;
 pub mod api;
 pub mod app;
 pub mod artifact;
 pub mod audit;
 pub mod auth;
+pub mod collect;
 pub mod config;
+pub mod deployment;
 pub mod domain;
+pub mod explain;
 pub mod feed;
+pub mod fleet;
+pub mod idempotency;
+pub mod metrics;
+pub mod overview;
 pub mod project;
 pub mod registry;
+pub mod rollout;
 pub mod store;
+pub mod upkeep;

@@ -3,9 +3,12 @@
 //! Invariant: every answer that is not what was asked for is `application/problem+json`, and every
 //! route is in `/openapi.json`, since both are made of the same list.
 
+mod deployment;
 pub mod extract;
 pub mod problem;
 mod project;
+mod rollout;
+mod status;
 mod token;
 mod upload;
 
@@ -44,15 +47,25 @@ pub fn router(app: App) -> Router {
 fn routes(app: &App) -> OpenApiRouter<App> {
     OpenApiRouter::with_openapi(description())
         .merge(group(app, Role::Read, MAX_BODY_BYTES, |routes| {
-            routes.routes(routes!(project::list)).routes(routes!(project::domains))
+            routes
+                .routes(routes!(status::status))
+                .routes(routes!(status::explain))
+                .routes(routes!(project::list))
+                .routes(routes!(project::domains))
+                .routes(routes!(deployment::releases))
+                .routes(routes!(rollout::show))
+                .routes(routes!(rollout::follow))
         }))
         .merge(group(app, Role::Deploy, MAX_BODY_BYTES, |routes| {
             routes
                 .routes(routes!(upload::progress, upload::part))
+                .routes(routes!(deployment::roll_back))
                 .routes(routes!(project::add_domain))
                 .routes(routes!(project::remove_domain))
         }))
-        .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| routes.routes(routes!(upload::plan))))
+        .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
+            routes.routes(routes!(upload::plan)).routes(routes!(deployment::deploy))
+        }))
         .merge(group(app, Role::Deploy, MAX_REQUEST_BYTES, |routes| routes.routes(routes!(upload::pack))))
         .merge(group(app, Role::Operate, MAX_BODY_BYTES, |routes| {
             routes

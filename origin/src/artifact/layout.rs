@@ -7,6 +7,7 @@
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::time::SystemTime;
 
 use helix_routing::artifact::{MANIFEST_TYPE, RELEASE_TYPE};
 use helix_routing::id::Digest;
@@ -96,7 +97,7 @@ impl Layout {
     /// When the disk refuses.
     pub fn put(&self, bytes: &[u8]) -> Result<Digest, LayoutError> {
         let digest = sha256(bytes);
-        if self.path(&digest).exists() {
+        if self.renew(&digest) {
             return Ok(digest);
         }
         let beside = self.incoming().join(helix_service::random::hex16());
@@ -115,6 +116,12 @@ impl Layout {
     pub fn adopt(&self, file: &Path, digest: &Digest) -> Result<(), LayoutError> {
         let synced = File::open(file).and_then(|file| file.sync_all());
         self.settle(synced, file, digest)
+    }
+
+    /// Whether a blob is there; then it is young again, so that a collection that is under way spares it.
+    fn renew(&self, digest: &Digest) -> bool {
+        let renewed = File::options().append(true).open(self.path(digest)).and_then(|file| file.set_modified(SystemTime::now()));
+        renewed.is_ok()
     }
 
     /// A whole blob, of `limit` bytes at most.

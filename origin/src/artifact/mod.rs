@@ -12,18 +12,20 @@
 
 pub mod append;
 pub mod content;
+pub mod export;
 pub mod layout;
 pub mod layering;
 pub mod media_type;
 pub mod pack;
 pub mod partial;
+pub mod read;
 pub mod release;
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 pub use layout::{Layout, LayoutError};
 
@@ -44,6 +46,7 @@ pub struct Artifacts {
     partials: partial::Partials,
     packing: Arc<Semaphore>,
     making: Arc<Semaphore>,
+    export: Arc<Notify>,
     project_bytes: u64,
 }
 
@@ -59,6 +62,7 @@ impl Artifacts {
             partials: partial::Partials::open(&data_dir.join("uploads"))?,
             packing: Arc::new(Semaphore::new(PACKS_AT_ONCE)),
             making: Arc::new(Semaphore::new(RELEASES_AT_ONCE)),
+            export: Arc::default(),
             project_bytes,
         })
     }

@@ -1,0 +1,155 @@
+//! Deployments, rollbacks and the releases they are made of.
+
+use axum::extract::State;
+use axum::http::HeaderMap;
+use axum::http::StatusCode;
+use helix_routing::api::{DeploymentView, NewDeployment, NewRollback, Problem, ReleaseView, RollbackView};
+use helix_routing::id::{Environment, ProjectName, SiteId};
+use serde::{Deserialize, Serialize};
+
+use super::extract::{Json, Path, Query};
+use super::problem::Rejection;
+use crate::app::App;
+use crate::auth::Caller;
+use crate::deployment::{self, StartError};
+use crate::idempotency::{KeyError, Repeatable};
+use crate::overview;
+use crate::rollout::RolloutError;
+
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Deploy uploaded files
+///
+/// Answers as soon as the rollout has started: follow it by its id.
+#[utoipa::path(
+    post, path = "/v1/projects/{project}/deployments", tag = "deployments",
+    params(("project" = String, Path), ("idempotency-key" = Option<String>, Header, description = "The same key again: the same answer")),
+    request_body = NewDeployment,
+    responses(
+        (status = 200, body = DeploymentView),
+        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `project-deleted`"),
+        (status = 422, body = Problem, description = "`illegal-path`, `no-files`, `size-mismatch`, `release-too-large`, `idempotency-key-reused`"),
+    )
+)]
+pub(super) async fn deploy(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<ProjectName>,
+    headers: HeaderMap,
+    Json(new): Json<NewDeployment>,
+) -> Result<axum::Json<DeploymentView>, Rejection> {
+    let repeatable = repeatable(&caller, &headers, &format!("deploy {project}"), &new)?;
+    // Its own task: a client that goes away must not end what it started half way.
+    let started = tokio::spawn(async move { deployment::deploy(&app, &caller, &project, new, repeatable).await });
+    Ok(axum::Json(joined(started.await)?))
+}
+
+/// Roll back
+///
+/// Without a release, each region goes to its newest settled release before the live one. With `plan`, nothing changes.
+#[utoipa::path(
+    post, path = "/v1/projects/{project}/rollbacks", tag = "deployments",
+    params(("project" = String, Path), ("idempotency-key" = Option<String>, Header, description = "The same key again: the same answer")),
+    request_body = NewRollback,
+    responses(
+        (status = 200, body = RollbackView),
+        (status = 404, body = Problem, description = "`unknown-release`, `unknown-region`"),
+        (status = 409, body = Problem, description = "`nothing-older`, `never-live`, `release-collected`, `already-live`, `quarantined`"),
+    )
+)]
+pub(super) async fn roll_back(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<ProjectName>,
+    headers: HeaderMap,
+    Json(new): Json<NewRollback>,
+) -> Result<axum::Json<RollbackView>, Rejection> {
+    let repeatable = repeatable(&caller, &headers, &format!("rollback {project}"), &new)?;
+    let started = tokio::spawn(async move { deployment::roll_back(&app, &caller, &project, new, repeatable).await });
+    Ok(axum::Json(joined(started.await)?))
+}
+
+/// Which site's releases.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReleasesOf {
+    /// `production` (if left out) or `preview/N`.
+    #[param(value_type = Option<String>)]
+    environment: Option<Environment>,
+}
+
+/// List a site's releases, newest first
+#[utoipa::path(
+    get, path = "/v1/projects/{project}/releases", tag = "deployments",
+    params(("project" = String, Path), ReleasesOf),
+    responses((status = 200, body = Vec<ReleaseView>), (status = 404, body = Problem))
+)]
+pub(super) async fn releases(
+    State(app): State<App>,
+    Path(project): Path<ProjectName>,
+    Query(query): Query<ReleasesOf>,
+) -> Result<axum::Json<Vec<ReleaseView>>, Rejection> {
+    let site = SiteId { project, environment: query.environment.unwrap_or(Environment::Production) };
+    Ok(axum::Json(overview::releases(&app, &site).await?))
+}
+
+fn repeatable(
+    caller: &Caller,
+    headers: &HeaderMap,
+    what: &str,
+    body: &impl Serialize,
+) -> Result<Option<Repeatable>, Rejection> {
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = key.to_str().map_err(|_| KeyError::Illegal)?;
+    Ok(Some(Repeatable::new(caller, key, what, body)?))
+}
+
+fn joined<T>(done: Result<Result<T, StartError>, tokio::task::JoinError>) -> Result<T, Rejection> {
+    match done {
+        Ok(result) => Ok(result?),
+        Err(failed) => Err(Rejection::internal(&failed)),
+    }
+}
+
+impl From<StartError> for Rejection {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Project(error) => error.into(),
+            StartError::Make(error) => error.into(),
+            StartError::Rollout(error) => error.into(),
+            StartError::Key(error) => error.into(),
+            StartError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<KeyError> for Rejection {
+    fn from(error: KeyError) -> Self {
+        match error {
+            KeyError::Illegal => Self::bad_request(error.to_string()),
+            KeyError::Reused => Self::unprocessable("idempotency-key-reused", error.to_string()),
+            KeyError::Store(error) => error.into(),
+        }
+    }
+}
+
+impl From<RolloutError> for Rejection {
+    fn from(error: RolloutError) -> Self {
+        let (kind, title) = (error.kind(), error.to_string());
+        match error {
+            RolloutError::UnknownRelease { .. } | RolloutError::UnknownRegion(_) => {
+                Self::new(StatusCode::NOT_FOUND, kind, title)
+            }
+            RolloutError::Quarantined { .. }
+            | RolloutError::Collected { .. }
+            | RolloutError::NeverLive { .. }
+            | RolloutError::NothingOlder { .. }
+            | RolloutError::AlreadyLive { .. }
+            | RolloutError::NoRegions => Self::conflict(kind, title),
+            RolloutError::Store(error) => error.into(),
+            RolloutError::Record(error) => error.into(),
+            RolloutError::Machine { .. } => Self::internal(&error),
+        }
+    }
+}

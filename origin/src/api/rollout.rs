@@ -1,0 +1,59 @@
+//! How far a rollout is: once, or as it changes.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CACHE_CONTROL, HeaderName};
+use axum::response::sse::{Event, KeepAlive, Sse};
+use axum::response::{IntoResponse, Response};
+use futures_util::StreamExt;
+use helix_routing::api::{Problem, RolloutView};
+use helix_routing::id::RolloutId;
+
+use super::extract::Path;
+use super::problem::Rejection;
+use crate::app::App;
+
+/// A comment is sent after this long without an event, so that proxies and clients see the link is alive.
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Show a rollout
+#[utoipa::path(
+    get, path = "/v1/rollouts/{rollout}", tag = "rollouts", params(("rollout" = String, Path)),
+    responses((status = 200, body = RolloutView), (status = 404, body = Problem))
+)]
+pub(super) async fn show(
+    State(app): State<App>,
+    Path(rollout): Path<RolloutId>,
+) -> Result<axum::Json<RolloutView>, Rejection> {
+    app.conductor.view(&rollout).await?.map(axum::Json).ok_or_else(|| unknown(&rollout))
+}
+
+/// Follow a rollout
+///
+/// One event `rollout` with the whole RolloutView at once and after every change; the stream ends after the finished one.
+#[utoipa::path(
+    get, path = "/v1/rollouts/{rollout}/events", tag = "rollouts", params(("rollout" = String, Path)),
+    responses((status = 200, body = RolloutView, content_type = "text/event-stream"), (status = 404, body = Problem))
+)]
+pub(super) async fn follow(State(app): State<App>, Path(rollout): Path<RolloutId>) -> Result<Response, Rejection> {
+    let views = app.conductor.watch(&rollout).await?.ok_or_else(|| unknown(&rollout))?;
+    let events = views.map(|view| Ok::<_, Infallible>(event(&view)));
+    let stream = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
+    let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
+    Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store")), unbuffered], stream).into_response())
+}
+
+fn event(view: &RolloutView) -> Event {
+    Event::default()
+        .event("rollout")
+        .id(view.revision.to_string())
+        .json_data(view)
+        .expect("plain data with text keys always encodes")
+}
+
+fn unknown(rollout: &RolloutId) -> Rejection {
+    Rejection::new(StatusCode::NOT_FOUND, "unknown-rollout", format!("there is no rollout {rollout}"))
+}

@@ -1,0 +1,157 @@
+//! What is where: the fleet, every site in every region, and the releases of a site. Reads only.
+
+use std::collections::BTreeMap;
+
+use helix_routing::api::{ReleaseView, SiteRegionStatus, SiteStatus, Status};
+use helix_routing::host::HostPattern;
+use helix_routing::id::{Generation, ProjectName, RegionId, ReleaseId, SiteId};
+use helix_routing::record::Hold;
+use sqlx::SqliteConnection;
+
+use crate::app::App;
+use crate::feed::records;
+use crate::project::{self, ProjectError};
+use crate::store::{StoreError, count, id, time};
+
+/// The fleet and every site.
+///
+/// # Errors
+/// When the database fails.
+pub async fn status(app: &App) -> Result<Status, ProjectError> {
+    let mut connection = app.store.reader().acquire().await?;
+    let mut sites = Vec::new();
+    for project in open_projects(&mut connection).await? {
+        let mut hosts: BTreeMap<SiteId, Vec<String>> = BTreeMap::new();
+        for (host, site) in project::hosts(&mut connection, &project, &app.addresses).await? {
+            hosts.entry(site).or_default().push(host.to_string());
+        }
+        if let Some(site) = alias(&mut connection, app, &project).await? {
+            hosts.entry(site).or_default().push(app.addresses.alias(&project).to_string());
+        }
+        for (site, hosts) in hosts {
+            let regions = regions(&mut connection, app, &site).await?;
+            let rollout = app.conductor.running(&site);
+            sites.push(SiteStatus { site, hosts, regions, rollout });
+        }
+    }
+    Ok(Status {
+        epoch: app.store.epoch(),
+        base_domain: app.addresses.base().clone(),
+        edges: app.roster.edges(),
+        sites,
+    })
+}
+
+type ReleaseRow = (String, String, i64, i64, i64, String);
+
+/// The releases of a site that are kept, newest first.
+///
+/// # Errors
+/// When there is no such project, or the database fails.
+pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, ProjectError> {
+    let mut connection = app.store.reader().acquire().await?;
+    project::check(&mut connection, &site.project).await?;
+    // The newest deployment of each names it; one that was made and never deployed has none.
+    let rows: Vec<ReleaseRow> = sqlx::query_as(
+        "SELECT releases.release_id, releases.artifact, releases.created, releases.files, releases.bytes,
+                COALESCE((SELECT label FROM deployments WHERE deployments.site = releases.site
+                          AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1), '') AS label
+         FROM releases WHERE site = $1 AND collected IS NULL ORDER BY created DESC, release_id",
+    )
+    .bind(site.to_string())
+    .fetch_all(&mut *connection)
+    .await?;
+    let live = live_in(&mut connection, app, site).await?;
+    let quarantined = quarantined_in(&mut connection, site).await?;
+    let view = |(release, artifact, created, files, bytes, label): ReleaseRow| {
+        let release: ReleaseId = id(&release)?;
+        Ok(ReleaseView {
+            artifact: id(&artifact)?,
+            created: time(created),
+            files: count(files, "releases.files")?,
+            bytes: count(bytes, "releases.bytes")?,
+            label,
+            url: app.addresses.release_url(&site.project, &release),
+            live_in: live.get(&release).cloned().unwrap_or_default(),
+            quarantined_in: quarantined.get(&release).cloned().unwrap_or_default(),
+            release,
+        })
+    };
+    rows.into_iter().map(view).collect::<Result<_, StoreError>>().map_err(ProjectError::Store)
+}
+
+async fn open_projects(connection: &mut SqliteConnection) -> Result<Vec<ProjectName>, StoreError> {
+    let names: Vec<String> = sqlx::query_scalar("SELECT project FROM projects WHERE purge_at IS NULL ORDER BY project")
+        .fetch_all(connection)
+        .await?;
+    names.iter().map(|name| id(name)).collect()
+}
+
+async fn alias(connection: &mut SqliteConnection, app: &App, project: &ProjectName) -> Result<Option<SiteId>, ProjectError> {
+    let alias = HostPattern::Exact(app.addresses.alias(project));
+    Ok(records::host(connection, &alias).await?.and_then(|record| record.site))
+}
+
+type RegionRow = (String, Option<String>, Option<i64>, Option<String>);
+
+async fn regions(connection: &mut SqliteConnection, app: &App, site: &SiteId) -> Result<Vec<SiteRegionStatus>, ProjectError> {
+    let rows: Vec<RegionRow> =
+        sqlx::query_as("SELECT region, hold_reason, hold_since, note FROM region_sites WHERE site = $1")
+            .bind(site.to_string())
+            .fetch_all(&mut *connection)
+            .await?;
+    let mut notes: BTreeMap<String, (Option<Hold>, Option<String>)> = rows
+        .into_iter()
+        .map(|(region, reason, since, note)| {
+            let hold = reason.map(|reason| Hold { reason, since: time(since.unwrap_or_default()) });
+            (region, (hold, note))
+        })
+        .collect();
+    let mut regions = Vec::with_capacity(app.regions.len());
+    for region in &*app.regions {
+        let record = records::site(connection, region, site).await?;
+        let (hold, note) = notes.remove(region.as_str()).unwrap_or_default();
+        let record = record.as_ref();
+        regions.push(SiteRegionStatus {
+            region: region.clone(),
+            live: record.and_then(|record| record.live.as_ref()).map(|live| live.release.clone()),
+            candidate: record.and_then(|record| record.candidate.as_ref()).map(|candidate| candidate.release.clone()),
+            generation: record.map_or(Generation(0), |record| record.generation),
+            hold,
+            note,
+        });
+    }
+    Ok(regions)
+}
+
+async fn live_in(
+    connection: &mut SqliteConnection,
+    app: &App,
+    site: &SiteId,
+) -> Result<BTreeMap<ReleaseId, Vec<RegionId>>, ProjectError> {
+    let mut live: BTreeMap<ReleaseId, Vec<RegionId>> = BTreeMap::new();
+    for region in &*app.regions {
+        let record = records::site(connection, region, site).await?;
+        if let Some(release) = record.and_then(|record| record.live) {
+            live.entry(release.release).or_default().push(region.clone());
+        }
+    }
+    Ok(live)
+}
+
+async fn quarantined_in(
+    connection: &mut SqliteConnection,
+    site: &SiteId,
+) -> Result<BTreeMap<ReleaseId, Vec<RegionId>>, ProjectError> {
+    let rows: Vec<(String, String)> =
+        sqlx::query_as("SELECT release_id, region FROM quarantines WHERE site = $1 ORDER BY region")
+            .bind(site.to_string())
+            .fetch_all(connection)
+            .await?;
+    let mut quarantined: BTreeMap<ReleaseId, Vec<RegionId>> = BTreeMap::new();
+    for (release, region) in rows {
+        let (release, region) = (id(&release).map_err(ProjectError::Store)?, id(&region).map_err(ProjectError::Store)?);
+        quarantined.entry(release).or_default().push(region);
+    }
+    Ok(quarantined)
+}
