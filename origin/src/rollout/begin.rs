@@ -16,59 +16,63 @@ use super::{Conductor, NewRollback, NewRollout, RolloutError, alias};
 use crate::feed::records;
 use crate::store::{self, StoreError, Tx};
 
-/// A rollout that was started and is not yet committed. Without [`Conductor::commit`], nothing happened.
+/// A rollout that was started and is not yet committed. Dropped, nothing happened.
 #[derive(Debug)]
 pub struct Begun {
+    /// The open transaction, for what belongs to the same change.
+    pub tx: Tx,
     /// The rollout.
     pub rollout: RolloutId,
     /// Regions whose hold it lifts.
     pub held: Vec<RegionId>,
     /// What it does where, for a rollback.
     pub steps: Vec<Step>,
+    conductor: Conductor,
     saved: Saved,
     commands: Vec<Command>,
 }
 
-impl Conductor {
-    /// Commits the transaction in which `begun` was started, and starts its driver. Runs to its end even when
-    /// the caller goes away.
+impl Begun {
+    /// Commits, and starts the driver. Runs to its end even when the caller goes away.
     ///
     /// # Errors
     /// When the database fails; then nothing happened.
-    pub async fn commit(&self, mut tx: Tx, begun: Begun) -> Result<(), RolloutError> {
-        let conductor = self.clone();
+    pub async fn commit(self) -> Result<RolloutId, RolloutError> {
         let done = tokio::spawn(async move {
-            let Begun { saved, commands, .. } = begun;
+            let Self { mut tx, rollout, conductor, saved, commands, .. } = self;
             if saved.machine.outcome() == Some(Outcome::Settled) {
                 // The deployment's row was written after the machine ended.
                 alias::refresh(&mut tx, &saved.machine.site().project, &conductor.0.base).await?;
             }
             tx.commit().await?;
             conductor.launch(saved, Some(commands));
-            Ok(())
+            Ok(rollout)
         });
         done.await.unwrap_or_else(|_| Err(RolloutError::Store(StoreError::Corrupt { what: "the start of a rollout" })))
     }
+}
 
+impl Conductor {
     /// Starts a deployment in every region. The rollout of the site that runs is superseded.
     ///
     /// # Errors
     /// When the release is unknown, collected or quarantined, or the database fails.
-    pub async fn begin_deploy(&self, tx: &mut Tx, new: NewRollout) -> Result<Begun, RolloutError> {
+    pub async fn deploy(&self, new: NewRollout) -> Result<Begun, RolloutError> {
+        let mut tx = self.0.store.write().await?;
         let regions: Vec<RegionId> = self.0.roster.regions().into_iter().collect();
-        let (kept, bytes) = target::kept(tx, &new.site, &new.release.release).await?;
-        self.check_quarantine(tx, &new, &regions).await?;
-        self.supersede(tx, &new.site).await?;
-        let held = lift_holds(tx, &new.site).await?;
+        let (kept, bytes) = target::kept(&mut tx, &new.site, &new.release.release).await?;
+        self.check_quarantine(&mut tx, &new, &regions).await?;
+        self.supersede(&mut tx, &new.site).await?;
+        let held = lift_holds(&mut tx, &new.site).await?;
         let mut plans = Vec::with_capacity(regions.len());
         for region in regions {
-            let mut plan = plan(tx, &new.site, region, kept.clone(), bytes).await?;
+            let mut plan = plan(&mut tx, &new.site, region, kept.clone(), bytes).await?;
             plan.record.hold = None;
             plan.record.removed = false;
             plans.push(plan);
         }
         let host = alias::primary_host(&new.site, &self.0.base)?;
-        records::put_host(tx, &HostPattern::Exact(host), Some(&new.site)).await?;
+        records::put_host(&mut tx, &HostPattern::Exact(host), Some(&new.site)).await?;
         let mut begun = self.begin(tx, new.site, Kind::Deploy, plans, new.by, None).await?;
         begun.held = held;
         Ok(begun)
@@ -100,18 +104,19 @@ impl Conductor {
     ///
     /// # Errors
     /// When there is nothing to go back to, each reason by its own name, or the database fails.
-    pub async fn begin_rollback(&self, tx: &mut Tx, new: NewRollback) -> Result<Begun, RolloutError> {
+    pub async fn rollback(&self, new: NewRollback) -> Result<Begun, RolloutError> {
         let scope = self.scope(&new)?;
-        self.supersede(tx, &new.site).await?;
-        let steps = target::steps(tx, &new, &scope).await?;
+        let mut tx = self.0.store.write().await?;
+        self.supersede(&mut tx, &new.site).await?;
+        let steps = target::steps(&mut tx, &new, &scope).await?;
         let now = clock::now();
         let reason = new.reason.clone().unwrap_or_else(|| format!("rolled back by {}", new.by));
         let mut plans = Vec::with_capacity(steps.len());
         for step in &steps {
-            let (_, bytes) = target::kept(tx, &new.site, &step.to.release).await?;
-            let mut plan = plan(tx, &new.site, step.region.clone(), step.to.clone(), bytes).await?;
+            let (_, bytes) = target::kept(&mut tx, &new.site, &step.to.release).await?;
+            let mut plan = plan(&mut tx, &new.site, step.region.clone(), step.to.clone(), bytes).await?;
             plan.record.hold = Some(Hold { reason: reason.clone(), since: now });
-            hold(tx, &new.site, &step.region, &reason, now).await?;
+            hold(&mut tx, &new.site, &step.region, &reason, now).await?;
             plans.push(plan);
         }
         let mut begun = self.begin(tx, new.site, Kind::Rollback, plans, new.by, new.reason).await?;
@@ -180,7 +185,7 @@ impl Conductor {
 
     async fn begin(
         &self,
-        tx: &mut Tx,
+        mut tx: Tx,
         site: SiteId,
         kind: Kind,
         plans: Vec<RegionPlan>,
@@ -195,10 +200,11 @@ impl Conductor {
         let order = Order { id: rollout.clone(), site, kind, epoch: tx.epoch(), plans };
         let (machine, commands) = Rollout::start(order, now, &self.0.roster.snapshot());
         let saved = Saved::new(machine, by, now);
-        saved.insert(tx, reason.as_deref()).await?;
-        let commands = saved::apply(tx, &self.0.base, &saved.machine, commands).await?;
+        saved.insert(&mut tx, reason.as_deref()).await?;
+        let commands = saved::apply(&mut tx, &self.0.base, &saved.machine, commands).await?;
         tracing::info!(%rollout, site = %saved.machine.site(), %kind, by = saved.by, "rollout is started");
-        Ok(Begun { rollout, held: Vec::new(), steps: Vec::new(), saved, commands })
+        let conductor = self.clone();
+        Ok(Begun { tx, rollout, held: Vec::new(), steps: Vec::new(), conductor, saved, commands })
     }
 }
 
