@@ -15,6 +15,7 @@ use std::time::Duration;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::record::{HostRecord, ReleaseRef, SiteRecord};
+use helix_service::failpoint;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
@@ -32,6 +33,8 @@ pub const MAX_WAITING_CHANGES: usize = 64;
 const MAX_WAITING_RESULTS: usize = 64;
 /// After the last reason to collect: a rollout drops several releases in a row.
 const COLLECT_DELAY: Duration = Duration::from_secs(2);
+/// Also now and then: a request in flight may have held what the last sweep came for.
+const COLLECT_INTERVAL: Duration = Duration::from_secs(300);
 /// Before a failed fetch is tried again at first; doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Before a failed fetch is tried again at most.
@@ -114,11 +117,10 @@ impl Agent {
     ) {
         self.feeds = feeds;
         self.had_state = whole;
-        // Leftovers of the last run.
-        self.collect_later();
         let store = Arc::clone(&self.store);
         let mut readiness = tokio::time::interval(Duration::from_millis(100));
         readiness.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        let mut leftovers = tokio::time::interval(COLLECT_INTERVAL);
         loop {
             tokio::select! {
                 biased;
@@ -128,6 +130,7 @@ impl Agent {
                 },
                 Some(done) = self.results.recv() => self.finish(done),
                 () = store.damage_found() => self.prepare_again(),
+                _ = leftovers.tick() => self.collect_later(),
                 _ = readiness.tick() => {}
             }
             self.show_readiness(&settled);
@@ -228,6 +231,8 @@ impl Agent {
             Command::Serve(plan) => self.serve(site, &plan),
             Command::Remove => {
                 tracing::info!(site = %site, "site removed");
+                // Emptied first: the map may free what it lost only much later, and a release keeps its blobs.
+                self.table.publish(site, Serving::default());
                 self.table.remove(site);
             }
             Command::Report(state) => self.reports.site(site, state),
@@ -268,6 +273,7 @@ impl Agent {
             tracing::info!(site = %site, generation = plan.generation.0, from = ?from, to = ?to, "live release");
         }
         self.table.publish(site, serving);
+        failpoint::hit("edge.published");
     }
 
     /// Something on disk is harmed: every release is prepared again, which fetches only what is.

@@ -15,7 +15,7 @@ use helix_routing::key;
 use helix_routing::record::SiteRecord;
 use helix_routing::report::{Heartbeat, Refusal, SiteReport, StreamPosition};
 use helix_routing::wire::Wire;
-use helix_service::clock;
+use helix_service::{clock, failpoint};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
@@ -158,6 +158,7 @@ impl Reports {
                 }
             };
             self.send(client, kind, bytes).await;
+            failpoint::hit("edge.reported");
         }
     }
 

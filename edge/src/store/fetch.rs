@@ -143,7 +143,12 @@ impl Fetcher {
         let file = tokio::fs::File::create_new(path).await.map_err(disk)?;
         let mut download = Download { wanted, file, sum: Sha256::new(), size: 0, progress: Instant::now() };
         let mut wait = FIRST_RETRY;
+        let mut before = 0;
         while let Err(error) = self.attempt(&mut download).await {
+            if download.size > before {
+                wait = FIRST_RETRY;
+            }
+            before = download.size;
             if !may_pass(&error) || download.progress.elapsed() + wait > GIVE_UP {
                 return Err(error);
             }

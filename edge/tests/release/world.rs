@@ -32,13 +32,13 @@ use helix_service::telemetry::LogFormat;
 use tempfile::TempDir;
 
 /// Far longer than anything takes; a test that reaches it has failed.
-pub const DEADLINE: Duration = Duration::from_secs(20);
-pub const SITE: &str = "shop/production";
-pub const HOST: &str = "www.example.com";
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+pub(crate) const SITE: &str = "shop/production";
+pub(crate) const HOST: &str = "www.example.com";
 const TOKEN: &str = "read-only";
 
 /// Where nats-server is; none, with a word about it, when there is none.
-pub fn nats_server() -> Option<PathBuf> {
+pub(crate) fn nats_server() -> Option<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin/nats-server");
     let path = std::env::var_os("NATS_SERVER").map_or(own, PathBuf::from);
     if path.exists() {
@@ -49,29 +49,29 @@ pub fn nats_server() -> Option<PathBuf> {
 }
 
 #[derive(Default)]
-pub struct Blobs {
+pub(crate) struct Blobs {
     blobs: HashMap<String, Vec<u8>>,
     /// Requests by path.
-    pub asked: Vec<String>,
+    pub(crate) asked: Vec<String>,
     /// Answers are cut after this many bytes.
-    pub cut: Option<usize>,
+    pub(crate) cut: Option<usize>,
 }
 
-pub struct World {
-    pub folder: TempDir,
+pub(crate) struct World {
+    pub(crate) folder: TempDir,
     server: PathBuf,
     child: Option<Child>,
     port: u16,
     signer: SigningKey,
-    pub life: Incarnation,
-    pub epoch: Epoch,
-    pub client: Client,
-    pub blobs: Arc<Mutex<Blobs>>,
+    pub(crate) life: Incarnation,
+    pub(crate) epoch: Epoch,
+    pub(crate) client: Client,
+    pub(crate) blobs: Arc<Mutex<Blobs>>,
     origin: SocketAddr,
     origin_task: tokio::task::JoinHandle<()>,
-    pub reports: Arc<Mutex<Vec<SiteReport>>>,
-    pub refusals: Arc<Mutex<Vec<Refusal>>>,
-    pub heartbeats: Arc<Mutex<Vec<Heartbeat>>>,
+    pub(crate) reports: Arc<Mutex<Vec<SiteReport>>>,
+    pub(crate) refusals: Arc<Mutex<Vec<Refusal>>>,
+    pub(crate) heartbeats: Arc<Mutex<Vec<Heartbeat>>>,
     sequences: HashMap<String, u64>,
 }
 
@@ -81,20 +81,20 @@ impl Drop for World {
     }
 }
 
-pub struct Edge {
-    pub running: Running,
-    pub stop: ShutdownHandle,
+pub(crate) struct Edge {
+    pub(crate) running: Running,
+    pub(crate) stop: ShutdownHandle,
 }
 
 impl Edge {
-    pub async fn stop(self) {
+    pub(crate) async fn stop(self) {
         self.stop.request();
         tokio::time::timeout(DEADLINE, self.running.join()).await.unwrap().unwrap();
     }
 }
 
 impl World {
-    pub async fn new(server: PathBuf) -> Self {
+    pub(crate) async fn new(server: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         write_nats_config(folder.path(), port);
@@ -126,23 +126,23 @@ impl World {
         world
     }
 
-    pub fn stop_nats(&mut self) {
+    pub(crate) fn stop_nats(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().unwrap();
             child.wait().unwrap();
         }
     }
 
-    pub fn start_nats(&mut self) {
+    pub(crate) fn start_nats(&mut self) {
         self.child = Some(start_nats(&self.server, self.folder.path()));
     }
 
-    pub async fn stop_origin(&mut self) {
+    pub(crate) async fn stop_origin(&mut self) {
         self.origin_task.abort();
         let _ = (&mut self.origin_task).await;
     }
 
-    pub async fn make_streams(&mut self) {
+    pub(crate) async fn make_streams(&mut self) {
         let jetstream = jetstream::new(self.client.clone());
         for scope in scopes() {
             let config = stream::Config {
@@ -167,7 +167,7 @@ impl World {
     }
 
     /// Another life of the streams: nothing of the old one is in them.
-    pub async fn wipe(&mut self) {
+    pub(crate) async fn wipe(&mut self) {
         let jetstream = jetstream::new(self.client.clone());
         for scope in scopes() {
             jetstream.delete_stream(scope.stream()).await.unwrap();
@@ -178,7 +178,7 @@ impl World {
 
     async fn collect_reports(&self) {
         let mut messages = self.client.subscribe("rpt.>").await.unwrap();
-        self.client.flush().await.unwrap();
+        tokio::time::timeout(DEADLINE, self.client.flush()).await.unwrap().unwrap();
         let (reports, refusals) = (Arc::clone(&self.reports), Arc::clone(&self.refusals));
         let heartbeats = Arc::clone(&self.heartbeats);
         tokio::spawn(async move {
@@ -193,11 +193,11 @@ impl World {
         });
     }
 
-    pub fn seal(&self, scope: &Scope, key: &str, generation: Generation, body: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn seal(&self, scope: &Scope, key: &str, generation: Generation, body: Vec<u8>) -> Vec<u8> {
         self.seal_as(&scope.stream(), key, generation, body)
     }
 
-    pub fn seal_as(&self, stream: &str, key: &str, generation: Generation, body: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn seal_as(&self, stream: &str, key: &str, generation: Generation, body: Vec<u8>) -> Vec<u8> {
         let address = Address {
             stream: stream.to_owned(),
             key: key.to_owned(),
@@ -209,7 +209,7 @@ impl World {
     }
 
     /// Publishes bytes under a key, and returns their sequence.
-    pub async fn publish(&mut self, scope: &Scope, key: &str, headers: HeaderMap, sealed: Vec<u8>) -> u64 {
+    pub(crate) async fn publish(&mut self, scope: &Scope, key: &str, headers: HeaderMap, sealed: Vec<u8>) -> u64 {
         let jetstream = jetstream::new(self.client.clone());
         let subject = format!("{}{key}", scope.stored_prefix());
         let ack = jetstream.publish_with_headers(subject, headers, sealed.into()).await.unwrap().await.unwrap();
@@ -217,13 +217,13 @@ impl World {
         ack.sequence
     }
 
-    pub async fn site(&mut self, record: &SiteRecord) {
+    pub(crate) async fn site(&mut self, record: &SiteRecord) {
         let key = key::site(&record.site);
         let sealed = self.seal(&fra(), &key, record.generation, record.encode());
         self.publish(&fra(), &key, HeaderMap::new(), sealed).await;
     }
 
-    pub fn host_record(&self, host: &str, generation: u64, site: Option<&str>) -> (String, Vec<u8>) {
+    pub(crate) fn host_record(&self, host: &str, generation: u64, site: Option<&str>) -> (String, Vec<u8>) {
         let host: HostPattern = host.parse().unwrap();
         let key = key::host(&host);
         let generation = Generation(generation);
@@ -232,7 +232,7 @@ impl World {
         (key, sealed)
     }
 
-    pub async fn host(&mut self, host: &str, generation: u64, site: Option<&str>) {
+    pub(crate) async fn host(&mut self, host: &str, generation: u64, site: Option<&str>) {
         let (key, sealed) = self.host_record(host, generation, site);
         let mut headers = HeaderMap::new();
         if site.is_none() {
@@ -242,7 +242,7 @@ impl World {
         self.publish(&Scope::Global, &key, headers, sealed).await;
     }
 
-    pub async fn beacon(&self) {
+    pub(crate) async fn beacon(&self) {
         for scope in scopes() {
             let stream = scope.stream();
             let beacon = Beacon {
@@ -259,7 +259,7 @@ impl World {
         self.client.flush().await.unwrap();
     }
 
-    pub async fn snapshot(&self, scope: &Scope, records: Vec<Vec<u8>>) {
+    pub(crate) async fn snapshot(&self, scope: &Scope, records: Vec<Vec<u8>>) {
         let snapshot = Snapshot { at_sequence: self.sequences[&scope.stream()], at: clock::now(), records };
         let sealed = self.seal(scope, key::SNAPSHOT_NAME, Generation(0), snapshot.encode());
         let compressed = zstd::encode_all(&sealed[..], 3).unwrap();
@@ -268,7 +268,7 @@ impl World {
     }
 
     /// Stores an artifact of these files at origin.
-    pub fn release(&self, site: &str, files: &[(&str, &[u8])]) -> ReleaseRef {
+    pub(crate) fn release(&self, site: &str, files: &[(&str, &[u8])]) -> ReleaseRef {
         let site: SiteId = site.parse().unwrap();
         let mut blobs = self.blobs.lock().unwrap();
         let mut layers = Vec::new();
@@ -308,7 +308,7 @@ impl World {
         ReleaseRef { release: artifact.hex()[..20].parse().unwrap(), artifact }
     }
 
-    pub fn edge_config(&self) -> EdgeConfig {
+    pub(crate) fn edge_config(&self) -> EdgeConfig {
         EdgeConfig {
             edge: "fra-1".parse().unwrap(),
             region: "fra".parse().unwrap(),
@@ -331,14 +331,14 @@ impl World {
         }
     }
 
-    pub async fn edge(&self) -> Edge {
+    pub(crate) async fn edge(&self) -> Edge {
         let (shutdown, stop) = Shutdown::manual();
         let running = Box::pin(app::start(self.edge_config(), shutdown)).await.unwrap();
         Edge { running, stop }
     }
 
     /// Sends beacons until `reached`.
-    pub async fn until(&self, mut reached: impl FnMut() -> bool) {
+    pub(crate) async fn until(&self, mut reached: impl FnMut() -> bool) {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         while !reached() {
             assert!(tokio::time::Instant::now() < deadline, "not reached; last report {:?}", self.reports.lock().unwrap().last());
@@ -347,20 +347,20 @@ impl World {
         }
     }
 
-    pub fn last_report(&self) -> Option<SiteReport> {
+    pub(crate) fn last_report(&self) -> Option<SiteReport> {
         self.reports.lock().unwrap().last().cloned()
     }
 
-    pub fn serves(&self, generation: u64) -> bool {
+    pub(crate) fn serves(&self, generation: u64) -> bool {
         self.last_report().is_some_and(|report| report.serving == Generation(generation) && report.generation == Generation(generation))
     }
 
-    pub fn candidate_state(&self) -> Option<CandidateState> {
+    pub(crate) fn candidate_state(&self) -> Option<CandidateState> {
         Some(self.last_report()?.candidate?.state)
     }
 }
 
-pub fn fra() -> Scope {
+pub(crate) fn fra() -> Scope {
     Scope::Region("fra".parse().unwrap())
 }
 
@@ -368,7 +368,7 @@ fn scopes() -> [Scope; 2] {
     [Scope::Global, fra()]
 }
 
-pub fn record(generation: u64, live: Option<&ReleaseRef>, candidate: Option<&ReleaseRef>, previous: &[&ReleaseRef]) -> SiteRecord {
+pub(crate) fn record(generation: u64, live: Option<&ReleaseRef>, candidate: Option<&ReleaseRef>, previous: &[&ReleaseRef]) -> SiteRecord {
     SiteRecord {
         site: SITE.parse().unwrap(),
         region: "fra".parse().unwrap(),
@@ -387,7 +387,7 @@ pub fn record(generation: u64, live: Option<&ReleaseRef>, candidate: Option<&Rel
     }
 }
 
-pub async fn fetch(edge: &Edge, host: &str, path: &str) -> (u16, HttpHeaders, Vec<u8>) {
+pub(crate) async fn fetch(edge: &Edge, host: &str, path: &str) -> (u16, HttpHeaders, Vec<u8>) {
     let url = format!("http://{}{path}", edge.running.listen_addr());
     let response = reqwest::Client::new().get(url).header("host", host).send().await.unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
@@ -438,7 +438,7 @@ async fn blob(
     let mut blobs = blobs.lock().unwrap();
     let range = headers.get("range").map(|range| range.to_str().unwrap().to_owned());
     blobs.asked.push(format!("{kind}/{digest} {}", range.clone().unwrap_or_default()));
-    let mut response = axum::http::Response::builder();
+    let mut response = http::Response::builder();
     if headers.get("authorization").is_none_or(|value| value != &format!("Bearer {TOKEN}")) {
         return response.status(StatusCode::UNAUTHORIZED).body(Vec::new().into()).unwrap();
     }
@@ -484,10 +484,17 @@ listen: "127.0.0.1:{port}"
 jetstream {{ store_dir: "{store}", sync_interval: always }}
 accounts {{
   ORIGIN {{ jetstream: enabled, users: [{{nkey: {origin}}}]
-    exports: [ {{stream: "edge.g.>"}} {{stream: "edge.r.fra.>"}} {exports} {{service: "rpt.fra.fra-1.>"}} ] }}
+    exports: [
+      {{stream: "edge.g.>"}}
+      {{stream: "edge.r.fra.>"}}
+      {{service: "rpt.fra.fra-1.>"}}
+{exports}    ] }}
   EDGE {{ users: [{{nkey: {edge}, permissions: {{publish: [{publish} "rpt.fra.fra-1.>"], subscribe: ["edge.g.>", "edge.r.fra.>", "_INBOX.>"]}}}}]
-    imports: [ {{stream: {{account: ORIGIN, subject: "edge.g.>"}}}} {{stream: {{account: ORIGIN, subject: "edge.r.fra.>"}}}} {imports}
-      {{service: {{account: ORIGIN, subject: "rpt.fra.fra-1.>"}}, share: true}} ] }}
+    imports: [
+      {{stream: {{account: ORIGIN, subject: "edge.g.>"}}}}
+      {{stream: {{account: ORIGIN, subject: "edge.r.fra.>"}}}}
+      {{service: {{account: ORIGIN, subject: "rpt.fra.fra-1.>"}}, share: true}}
+{imports}    ] }}
 }}
 "#,
         store = folder.join("jetstream").display(),
