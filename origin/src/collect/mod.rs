@@ -59,11 +59,7 @@ pub struct Collected {
 /// Collects every hour and after rollouts, until shutdown.
 pub async fn run(store: Store, artifacts: Artifacts, regions: Vec<RegionId>, keep: Keep, settled: Arc<Notify>, shutdown: &Shutdown) {
     loop {
-        match collect(&store, &artifacts, &regions, &keep).await {
-            Ok(Collected { releases: 0, blobs: 0 }) => {}
-            Ok(Collected { releases, blobs }) => tracing::info!(releases, blobs, "collected"),
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "collection failed"),
-        }
+        log(collect(&store, &artifacts, &regions, &keep).await);
         let next = Instant::now() + INTERVAL;
         tokio::select! {
             () = shutdown.requested() => return,
@@ -73,6 +69,14 @@ pub async fn run(store: Store, artifacts: Artifacts, regions: Vec<RegionId>, kee
                 () = sleep(PAUSE) => {}
             },
         }
+    }
+}
+
+fn log(result: Result<Collected, CollectError>) {
+    match result {
+        Ok(Collected { releases: 0, blobs: 0 }) => {}
+        Ok(Collected { releases, blobs }) => tracing::info!(releases, blobs, "collected"),
+        Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "collection failed"),
     }
 }
 

@@ -29,24 +29,16 @@ pub(super) async fn run(inner: &Inner) -> Result<(), FeedError> {
 async fn send(inner: &Inner, stream: &str, scope: &Scope) {
     // Read before the stream is: what is acknowledged meanwhile must not look like a loss.
     let Some(life) = inner.life(stream) else { return };
-    let info = match inner.jetstream.get_stream(stream).await {
-        Ok(found) => found.cached_info().clone(),
-        Err(error) => {
-            tracing::warn!(stream, %error, "stream cannot be looked at");
-            inner.ask(Request::Establish { stream: stream.to_owned() });
-            return;
-        }
-    };
-    if info.state.last_sequence < life.acknowledged {
-        tracing::warn!(stream, found = info.state.last_sequence, acknowledged = life.acknowledged, "stream was rolled back");
+    let Some(last_sequence) = look(inner, stream).await.filter(|last| *last >= life.acknowledged) else {
+        tracing::warn!(stream, acknowledged = life.acknowledged, "stream is away or was rolled back");
         inner.ask(Request::Establish { stream: stream.to_owned() });
         return;
-    }
+    };
     let beacon = Beacon {
         stream: stream.to_owned(),
         incarnation: life.incarnation.clone(),
         epoch: inner.store.epoch(),
-        last_sequence: info.state.last_sequence,
+        last_sequence,
         snapshot_sequence: life.snapshot,
         at: clock::now(),
     };
@@ -54,4 +46,10 @@ async fn send(inner: &Inner, stream: &str, scope: &Scope) {
     if let Err(error) = inner.client.publish(scope.beacon(), sealed.into()).await {
         tracing::warn!(stream, %error, "beacon was not sent");
     }
+}
+
+/// The stream's last sequence; none when it cannot be looked at.
+async fn look(inner: &Inner, stream: &str) -> Option<u64> {
+    let found = inner.jetstream.get_stream(stream).await;
+    found.inspect_err(|error| tracing::debug!(stream, %error, "look at the stream")).ok().map(|found| found.cached_info().state.last_sequence)
 }

@@ -88,7 +88,7 @@ pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordErro
 /// When the database fails.
 pub async fn put_host(tx: &mut Tx, pattern: &HostPattern, site: Option<&SiteId>) -> Result<(), RecordError> {
     let held = host(tx, pattern).await?;
-    if held.as_ref().map_or(site.is_none(), |held| held.site.as_ref() == site) {
+    if held.as_ref().map_or_else(|| site.is_none(), |held| held.site.as_ref() == site) {
         return Ok(());
     }
     let generation = held.map_or(Generation(0), |held| held.generation).next();

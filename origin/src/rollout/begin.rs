@@ -73,7 +73,7 @@ impl Conductor {
         }
         let host = alias::primary_host(&new.site, &self.0.base)?;
         records::put_host(&mut tx, &HostPattern::Exact(host), Some(&new.site)).await?;
-        let mut begun = self.begin(tx, new.site, Kind::Deploy, plans, new.by, None).await?;
+        let mut begun = self.begin(tx, new.site, Kind::Deploy, plans, (new.by, None)).await?;
         begun.held = held;
         Ok(begun)
     }
@@ -119,7 +119,7 @@ impl Conductor {
             hold(&mut tx, &new.site, &step.region, &reason, now).await?;
             plans.push(plan);
         }
-        let mut begun = self.begin(tx, new.site, Kind::Rollback, plans, new.by, new.reason).await?;
+        let mut begun = self.begin(tx, new.site, Kind::Rollback, plans, (new.by, new.reason)).await?;
         begun.steps = steps;
         Ok(begun)
     }
@@ -189,8 +189,7 @@ impl Conductor {
         site: SiteId,
         kind: Kind,
         plans: Vec<RegionPlan>,
-        by: String,
-        reason: Option<String>,
+        (by, reason): (String, Option<String>),
     ) -> Result<Begun, RolloutError> {
         if plans.is_empty() {
             return Err(RolloutError::NoRegions);

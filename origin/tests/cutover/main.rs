@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use edge::{FakeEdge, Mood};
 use futures_util::StreamExt;
+use helix_origin::artifact::Artifacts;
+use helix_origin::collect::{self, Keep};
 use helix_origin::feed::{Feed, FeedError, ServerError, StreamError, records};
 use helix_origin::fleet::{Roster, reports};
 use helix_origin::rollout::{Conductor, NewRollback, NewRollout, RolloutError, alias};
@@ -194,6 +196,7 @@ async fn a_deployment_settles_on_every_edge() {
     assert_eq!((view.outcome, view.revision), (Some(Outcome::Settled), 1), "the same again is done at once");
 }
 
+#[expect(clippy::print_stdout, reason = "the figures are what this test is for")]
 #[tokio::test(flavor = "multi_thread")]
 async fn cutovers_and_host_records_are_quick() {
     let Some((_folder, _nats, fleet, origin)) = start().await else { return };
@@ -407,4 +410,35 @@ async fn a_server_that_syncs_late_is_refused() {
     let mut origin = Origin::start(folder.path(), &nats, &fleet).await;
     let ended = timeout(DEADLINE, origin.feed.join_next()).await.expect("it ends in time").expect("it ran").expect("it did not panic");
     assert!(matches!(ended, Err(FeedError::Server(ServerError::Lazy))), "{ended:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn collection_removes_what_nothing_references_and_nothing_else() {
+    let Some((folder, _nats, fleet, origin)) = start().await else { return };
+    for number in 1..=2 {
+        assert_eq!(origin.outcome(&origin.deploy(&site(), &release(number)).await).await, Some(Outcome::Settled));
+    }
+    // Made and never deployed, so nothing refers to it.
+    origin.made(&site(), &release(9)).await;
+    let artifacts = Artifacts::open(origin.store.clone(), folder.path(), u64::MAX).expect("a layout");
+    let mut tx = origin.store.write().await.expect("a transaction");
+    let mut blobs = Vec::new();
+    for number in [1, 2, 9] {
+        let blob = artifacts.layout().put(&[number]).expect("a blob");
+        for statement in [
+            "INSERT INTO packs (project, digest, media_type, size, created) VALUES ('shop', $1, 'x', 1, 1)",
+            "INSERT INTO release_packs (site, release_id, digest) VALUES ('shop/production', $2, $1)",
+        ] {
+            sqlx::query(statement).bind(blob.as_str()).bind(release(number).release.as_str()).execute(&mut *tx).await.expect("a row");
+        }
+        blobs.push(blob);
+    }
+    tx.commit().await.expect("a commit");
+    let regions: Vec<_> = fleet.edges.iter().map(|edge| edge.region.clone()).collect();
+    let keep = Keep { releases: 0, age: Duration::ZERO, upload_grace: Duration::ZERO };
+    let collected = collect::collect(&origin.store, &artifacts, &regions, &keep).await.expect("it collects");
+    assert_eq!((collected.releases, collected.blobs), (1, 1));
+    let kept: Vec<bool> = blobs.iter().map(|blob| artifacts.layout().path(blob).exists()).collect();
+    assert_eq!(kept, [true, true, false], "live and previous stay");
+    assert_eq!(origin.rollback(Some(&release(9))).await.unwrap_err().kind(), "release-collected");
 }

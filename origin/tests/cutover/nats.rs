@@ -20,6 +20,7 @@ impl Nats {
         Self::start_with("sync_interval: always")
     }
 
+    #[expect(clippy::print_stderr, reason = "a skipped test has to say so")]
     pub(crate) fn start_with(sync: &str) -> Option<Self> {
         let Some(binary) = binary() else {
             eprintln!("skipped: no nats-server; set NATS_SERVER or run `make tools`");
