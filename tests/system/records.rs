@@ -36,9 +36,11 @@ impl Forger {
         let client = runtime.block_on(connect(&nats, "forger")).unwrap();
         let key = config["record_key"].as_str().unwrap();
         let record_key = SigningKey::load(KeyRole::Record, key.as_ref()).unwrap();
+        // Its tasks belong to the runtime, so it is made there.
+        let jetstream = runtime.block_on(async { jetstream::new(client) });
         Self {
             runtime,
-            jetstream: jetstream::new(client),
+            jetstream,
             record_key,
         }
     }

@@ -54,11 +54,11 @@ fn skopeo_inspects_and_copies_a_release() {
 }
 
 fn token(fleet: &Fleet) -> String {
-    format!("--registry-token={}", fleet.info.token)
+    format!("--creds=any:{}", fleet.info.token)
 }
 
 fn source_token(fleet: &Fleet) -> String {
-    format!("--src-registry-token={}", fleet.info.token)
+    format!("--src-creds=any:{}", fleet.info.token)
 }
 
 fn skopeo(arguments: &[&str]) -> Vec<u8> {
