@@ -27,7 +27,7 @@ const PACKS_AT_ONCE: usize = 3;
 const MAX_OFFSET_SURPRISES: usize = 8;
 
 /// The type of the problem that names bytes which are not what they were announced as.
-const WRONG_DIGEST: &str = "wrong-digest";
+const DIGEST_MISMATCH: &str = "digest-mismatch";
 
 const LENGTH: &str = "upload-length";
 const ENCODING: &str = "upload-encoding";
@@ -197,7 +197,7 @@ impl Upload<'_> {
                     Arrived::Upto(next)
                 })
             }
-            Err(OriginError::Problem(problem)) if problem.kind.ends_with(WRONG_DIGEST) => {
+            Err(OriginError::Problem(problem)) if problem.kind.ends_with(DIGEST_MISMATCH) => {
                 Err(encoded.changed().into())
             }
             Err(error) if error.is_passing() => Ok(self.how_far(digest).await?),

@@ -95,6 +95,13 @@ async fn live(
         "--config",
         "origin.toml",
     ));
+    let origin = Origin::new(Access {
+        api: Url::parse(&url(fleet.api))?,
+        token: fleet.token.clone(),
+        found: "helix dev".to_owned(),
+    })?;
+    // First, so that it hears the first heartbeat of every edge and does not wait for the second.
+    ready::origin(&origin, others).await?;
     for edge in &fleet.edges {
         let id = edge.edge.as_str();
         others.start(program(
@@ -105,11 +112,6 @@ async fn live(
             &format!("{id}.toml"),
         ));
     }
-    let origin = Origin::new(Access {
-        api: Url::parse(&url(fleet.api))?,
-        token: fleet.token.clone(),
-        found: "helix dev".to_owned(),
-    })?;
     let status = ready::everything(&origin, fleet, others).await?;
     let site = example(arguments, &origin, &status).await?;
     let _info = InfoFile::write(home, fleet)?;

@@ -56,13 +56,22 @@ pub(super) async fn nats(fleet: &Fleet, children: &Children) -> anyhow::Result<(
     Ok(())
 }
 
-/// Waits until origin answers and every edge is ready.
+/// Waits until origin answers.
+pub(super) async fn origin(origin: &Origin, children: &Children) -> anyhow::Result<()> {
+    until(children, "origin", async || {
+        let status: Result<Status, _> = origin.read(&["status"]).await;
+        status.map(drop).map_err(|error| error.to_string())
+    })
+    .await
+}
+
+/// Waits until every edge is ready.
 pub(super) async fn everything(
     origin: &Origin,
     fleet: &Fleet,
     children: &Children,
 ) -> anyhow::Result<Status> {
-    until(children, "origin and every edge", async || {
+    until(children, "every edge", async || {
         let status: Status = origin
             .read(&["status"])
             .await
