@@ -16,8 +16,8 @@ use crate::id::{Digest, Environment, ProjectName};
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// `artifactType` of a release.
 pub const RELEASE_TYPE: &str = "application/vnd.helixstack.release.v1";
-/// Media type of [`ReleaseConfig`].
-pub const CONFIG_TYPE: &str = "application/vnd.helixstack.release.config.v1+json";
+/// Media type of [`ReleaseConfig`]: an image config with our fields in it, so that tools made for images can show it.
+pub const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 /// Media type of [`FileIndex`], zstd-compressed JSON.
 pub const INDEX_TYPE: &str = "application/vnd.helixstack.files.v1+json+zstd";
 /// Media type of a pack: several files, each encoded on its own.

@@ -8,7 +8,7 @@
 //!
 //! ```text
 //! helixstack.release.v1
-//! <digest of the config: project and environment>
+//! <site>
 //! <digest over the files: path, content, type>
 //! env none          until there are env revisions
 //! routes none       until there are route tables
@@ -26,6 +26,8 @@ use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_service::clock;
 use helix_service::digest::{Sha256, sha256};
+use serde::Serialize;
+use serde_json::json;
 
 use super::content::{Places, blocking, insert_blob, move_contents, places};
 use super::layering::{Packs, regroup};
@@ -124,9 +126,8 @@ impl Artifacts {
     pub async fn make_release(&self, site: &SiteId, files: Vec<NewFile>) -> Result<ReleaseRef, MakeError> {
         let _permit = self.making.acquire().await.expect("the semaphore is never closed");
         let files = Files::check(files)?;
-        let config = config_bytes(site);
         let content = files.content();
-        let release = release_id(&sha256(&config), &content);
+        let release = release_id(site, &content);
         if let Some(artifact) = self.kept(site, &release).await? {
             return Ok(ReleaseRef { release, artifact });
         }
@@ -136,7 +137,7 @@ impl Artifacts {
         self.repack(&site.project, &mut places, &mut sizes).await?;
         let totals = files.totals();
         let (layout, site_id) = (self.layout.clone(), site.clone());
-        let written = blocking(move || write(&layout, &site_id, &files, &places, &sizes, &config)).await?;
+        let written = blocking(move || write(&layout, &site_id, &files, &places, &sizes)).await?;
         let made = ReleaseRef { release, artifact: written.manifest.clone() };
         self.record(site, &made, &content, &written, totals).await?;
         Ok(made)
@@ -356,13 +357,29 @@ impl Files {
     }
 }
 
+/// [`ReleaseConfig`] within an OCI image config, as labels too: what tools made for images require and show.
 fn config_bytes(site: &SiteId) -> Vec<u8> {
-    let config = ReleaseConfig { version: 1, project: site.project.clone(), environment: site.environment };
+    #[derive(Serialize)]
+    struct ImageConfig {
+        #[serde(flatten)]
+        release: ReleaseConfig,
+        architecture: &'static str,
+        os: &'static str,
+        config: serde_json::Value,
+        rootfs: serde_json::Value,
+    }
+    let config = ImageConfig {
+        release: ReleaseConfig { version: 1, project: site.project.clone(), environment: site.environment },
+        architecture: "unknown",
+        os: "unknown",
+        config: json!({ "Labels": { (ENVIRONMENT): site.environment, (PROJECT): site.project } }),
+        rootfs: json!({ "type": "layers", "diff_ids": [] }),
+    };
     serde_json::to_vec(&config).expect("plain data with text keys always encodes")
 }
 
-fn release_id(config: &Digest, content: &Digest) -> ReleaseId {
-    let lines = format!("helixstack.release.v1\n{config}\n{content}\nenv none\nroutes none\nhealth default\n");
+fn release_id(site: &SiteId, content: &Digest) -> ReleaseId {
+    let lines = format!("helixstack.release.v1\n{site}\n{content}\nenv none\nroutes none\nhealth default\n");
     sha256(lines.as_bytes()).hex()[..20].parse().expect("20 hex digits are a release id")
 }
 
@@ -394,20 +411,20 @@ fn write(
     files: &Files,
     places: &Places,
     sizes: &Sizes,
-    config: &[u8],
 ) -> Result<Written, MakeError> {
+    let config = config_bytes(site);
     let index = serde_json::to_vec(&files.index(places)).expect("plain data with text keys always encodes");
     if index.len() as u64 > MAX_INDEX_BYTES {
         return Err(MakeError::TooLarge { what: format!("an index of {} bytes, at most {MAX_INDEX_BYTES}", index.len()) });
     }
     let index = zstd::bulk::compress(&index, INDEX_LEVEL)
         .map_err(|source| LayoutError::Store { path: "index".into(), source })?;
-    let manifest = manifest(site, &index, places, sizes, config);
+    let manifest = manifest(site, &index, places, sizes, &config);
     let bytes = serde_json::to_vec(&manifest).expect("plain data with text keys always encodes");
     if bytes.len() > MAX_MANIFEST_BYTES {
         return Err(MakeError::TooLarge { what: format!("{} layers do not fit a manifest", manifest.layers.len()) });
     }
-    layout.put(config)?;
+    layout.put(&config)?;
     layout.put(&index)?;
     let digest = layout.put(&bytes)?;
     let mut blobs = BTreeMap::from([(digest.clone(), (MANIFEST_TYPE, bytes.len() as u64))]);
@@ -462,14 +479,23 @@ mod tests {
     #[test]
     fn the_same_files_in_the_same_site_are_the_same_release() {
         let id_of = |site: &str, files: Vec<NewFile>| {
-            let config = config_bytes(&site.parse().unwrap());
-            release_id(&sha256(&config), &Files::check(files).unwrap().content())
+            release_id(&site.parse().unwrap(), &Files::check(files).unwrap().content())
         };
         let one = id_of("shop/production", vec![file("a", "1"), file("b", "2")]);
         assert_eq!(id_of("shop/production", vec![file("b", "2"), file("a", "1")]), one);
         assert_ne!(id_of("shop/preview/1", vec![file("a", "1"), file("b", "2")]), one);
         assert_ne!(id_of("shop/production", vec![file("a", "1"), file("b", "1")]), one);
         assert_ne!(id_of("shop/production", vec![file("a", "1"), file("c", "2")]), one);
+    }
+
+    #[test]
+    fn the_config_is_read_as_ours_and_as_an_images() {
+        let bytes = config_bytes(&"shop/preview/7".parse().unwrap());
+        let ours: ReleaseConfig = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(ours.environment.to_string(), "preview/7");
+        let image: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+        assert_eq!(image["config"]["Labels"][PROJECT], "shop");
+        assert_eq!(image["rootfs"]["type"], "layers");
     }
 
     #[test]

@@ -1,0 +1,146 @@
+//! Origin's API in this process, over real HTTP, with a database and a disk of its own and no NATS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use helix_origin::address::Addresses;
+use helix_origin::app::App;
+use helix_origin::artifact::Artifacts;
+use helix_origin::feed::Feed;
+use helix_origin::fleet::{Edge, Roster};
+use helix_origin::rollout::Conductor;
+use helix_origin::store::Store;
+use helix_origin::{api, auth};
+use helix_routing::api::{PACK_UPLOAD_TYPE, Role, encoding_byte};
+use helix_routing::artifact::Encoding;
+use helix_routing::id::{Digest, RegionId};
+use helix_routing::seal::KeyRole;
+use helix_service::clock;
+use helix_service::digest::sha256;
+use helix_service::keys::SigningKey;
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// Small, so that a test can fill it.
+pub(crate) const PROJECT_BYTES: u64 = 32 * 1024 * 1024;
+
+pub(crate) struct World {
+    pub(crate) address: SocketAddr,
+    pub(crate) app: App,
+    pub(crate) client: reqwest::Client,
+    pub(crate) token: String,
+    pub(crate) folder: TempDir,
+}
+
+impl World {
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
+        let file = folder.path().join("token");
+        auth::ensure_file(&store, &file, "bootstrap", Role::Operate).await.unwrap();
+        let app = app(store, &folder).await;
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let router = api::router(app.clone());
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        let token = std::fs::read_to_string(&file).unwrap();
+        Self { address, app, client: reqwest::Client::new(), token, folder }
+    }
+
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://{}{path}", self.address)).bearer_auth(&self.token)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.request(Method::GET, path).send().await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
+        self.request(Method::POST, path).json(body).send().await.unwrap()
+    }
+
+    pub(crate) async fn token(&self, role: &str) -> String {
+        let created: Value =
+            self.post("/v1/tokens", &json!({ "name": role, "role": role })).await.json().await.unwrap();
+        created["token"].as_str().unwrap().to_owned()
+    }
+
+    pub(crate) async fn pack(&self, project: &str, upload: Vec<u8>) -> Response {
+        let path = format!("/v1/projects/{project}/packs");
+        self.request(Method::POST, &path).header("content-type", PACK_UPLOAD_TYPE).body(upload).send().await.unwrap()
+    }
+
+    pub(crate) async fn part(&self, digest: &Digest, offset: u64, length: u64, bytes: Vec<u8>) -> Response {
+        self.request(Method::PATCH, &format!("/v1/projects/shop/blobs/{digest}"))
+            .header("upload-offset", offset)
+            .header("upload-length", length)
+            .body(bytes)
+            .send()
+            .await
+            .unwrap()
+    }
+
+    /// Uploads and deploys files.
+    pub(crate) async fn deploy(&self, environment: &str, files: &[(String, Vec<u8>)]) -> Response {
+        let mut upload = Vec::new();
+        for (_, content) in files {
+            upload.extend(frame(content, &sha256(content)));
+        }
+        assert_eq!(self.pack("shop", upload).await.status(), StatusCode::NO_CONTENT);
+        self.post("/v1/projects/shop/deployments", &deployment(environment, files)).await
+    }
+}
+
+pub(crate) fn deployment(environment: &str, files: &[(String, Vec<u8>)]) -> Value {
+    let files: Vec<Value> = files
+        .iter()
+        .map(|(path, content)| json!({ "path": path, "digest": sha256(content), "size": content.len() }))
+        .collect();
+    json!({ "environment": environment, "files": files })
+}
+
+pub(crate) fn frame(content: &[u8], digest: &Digest) -> Vec<u8> {
+    let mut bytes = hex::decode(digest.hex()).unwrap();
+    bytes.push(encoding_byte(Encoding::Identity));
+    bytes.extend(u32::try_from(content.len()).unwrap().to_be_bytes());
+    bytes.extend(content);
+    bytes
+}
+
+pub(crate) fn files(list: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
+    list.iter().map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec())).collect()
+}
+
+/// Reads a problem and checks its shape.
+pub(crate) async fn problem(response: Response) -> (u16, String, Value) {
+    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    let status = response.status().as_u16();
+    let problem: Value = response.json().await.unwrap();
+    assert_eq!(problem["status"], status);
+    (status, problem["type"].as_str().unwrap().to_owned(), problem)
+}
+
+async fn app(store: Store, folder: &TempDir) -> App {
+    let region: RegionId = "fra".parse().unwrap();
+    // Nobody listens there: the feed waits, and what is committed stays in the outbox.
+    let client = async_nats::ConnectOptions::new()
+        .retry_on_initial_connect()
+        .connect("nats://127.0.0.1:1")
+        .await
+        .unwrap();
+    let key = Arc::new(SigningKey::generate(KeyRole::Record));
+    let feed = Feed::new(store.clone(), client, key, std::slice::from_ref(&region));
+    let edge = Edge { region: region.clone(), edge: "fra-1".parse().unwrap(), url: "http://127.0.0.1:1".to_owned() };
+    let roster = Roster::new(vec![edge], clock::now());
+    let base: helix_routing::host::Host = "helix.localhost".parse().unwrap();
+    App {
+        artifacts: Artifacts::open(store.clone(), folder.path(), PROJECT_BYTES).unwrap(),
+        addresses: Arc::new(Addresses::new(base.clone(), 8081)),
+        regions: Arc::from([region]),
+        conductor: Conductor::new(store.clone(), feed, roster.clone(), base),
+        roster,
+        asking: reqwest::Client::new(),
+        store,
+    }
+}
