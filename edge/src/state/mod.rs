@@ -17,10 +17,11 @@ use std::time::Duration;
 use helix_routing::id::{Digest, Epoch, Generation, Incarnation};
 use helix_routing::record::{Order, order};
 use helix_routing::time::Timestamp;
+use helix_service::failpoint;
 
-pub use self::frame::{Position, StoredRecord};
 use self::files::Folder;
 use self::frame::Frame;
+pub use self::frame::{Position, StoredRecord};
 use crate::feed::record::{Opened, Record};
 
 /// The log is folded into a new base when it is larger than this and larger than the base's share below.
@@ -110,7 +111,10 @@ impl Ledger {
         stream: String,
         reopen: impl Fn(&StoredRecord) -> Option<Opened>,
     ) -> Result<(Self, Vec<Opened>), StateError> {
-        let failed = |source| StateError::Read { folder: folder.clone(), source };
+        let failed = |source| StateError::Read {
+            folder: folder.clone(),
+            source,
+        };
         let files = Folder::open(folder.clone()).map_err(failed)?;
         let (contents, log_number, is_long) = files.load().map_err(failed)?;
         let mut ledger = Self {
@@ -122,7 +126,11 @@ impl Ledger {
             log: None,
             log_number,
             // Counts as full: the first write then folds what is there.
-            log_bytes: if contents.damaged || is_long { u64::MAX } else { 0 },
+            log_bytes: if contents.damaged || is_long {
+                u64::MAX
+            } else {
+                0
+            },
             compact_at: COMPACT_BYTES,
             compaction: None,
         };
@@ -149,7 +157,11 @@ impl Ledger {
     #[must_use]
     pub fn resume(&self, now: Timestamp) -> Option<(Incarnation, u64)> {
         let fresh = now.since(self.position.contact) <= MAX_ABSENCE;
-        self.position.incarnation.clone().filter(|_| fresh).map(|incarnation| (incarnation, self.position.sequence))
+        self.position
+            .incarnation
+            .clone()
+            .filter(|_| fresh)
+            .map(|incarnation| (incarnation, self.position.sequence))
     }
 
     /// The highest term seen.
@@ -163,7 +175,12 @@ impl Ledger {
     ///
     /// # Errors
     /// When they cannot be written; then none of them counts.
-    pub async fn admit(&mut self, now: Timestamp, records: Vec<Opened>, sequenced: bool) -> Result<Vec<Decision>, StateError> {
+    pub async fn admit(
+        &mut self,
+        now: Timestamp,
+        records: Vec<Opened>,
+        sequenced: bool,
+    ) -> Result<Vec<Decision>, StateError> {
         let mut decisions = Vec::with_capacity(records.len());
         let mut bytes = Vec::new();
         let mut undo = Vec::new();
@@ -173,7 +190,12 @@ impl Ledger {
                 undo.push((opened.key.clone(), self.slots.remove(opened.key.as_str())));
                 self.hold(&opened);
                 let sequence = if sequenced { opened.sequence } else { 0 };
-                let record = StoredRecord { sequence, received: now, key: opened.key.clone(), sealed: opened.sealed.to_vec() };
+                let record = StoredRecord {
+                    sequence,
+                    received: now,
+                    key: opened.key.clone(),
+                    sealed: opened.sealed.to_vec(),
+                };
                 frame::write(&Frame::Record(record), &mut bytes);
             }
             decisions.push(Decision { opened, order });
@@ -185,6 +207,9 @@ impl Ledger {
                 self.slots.extend(slot.map(|slot| (key.into(), slot)));
             }
             return Err(error);
+        }
+        if !undo.is_empty() {
+            failpoint::hit("edge.persisted");
         }
         Ok(decisions)
     }
@@ -210,12 +235,23 @@ impl Ledger {
     ///
     /// # Errors
     /// When it lacks more than an orderly change explains, or the change cannot be written. Nothing is dropped then.
-    pub async fn drop_missing(&mut self, present: &BTreeSet<String>) -> Result<Vec<String>, StateError> {
-        let missing: Vec<String> =
-            self.slots.keys().filter(|key| !present.contains(&***key)).map(|key| key.to_string()).collect();
+    pub async fn drop_missing(
+        &mut self,
+        present: &BTreeSet<String>,
+    ) -> Result<Vec<String>, StateError> {
+        let missing: Vec<String> = self
+            .slots
+            .keys()
+            .filter(|key| !present.contains(&***key))
+            .map(|key| key.to_string())
+            .collect();
         let held = self.slots.len();
         if missing.len() > FREE_DROPS && missing.len() * 100 > held * MAX_DROP_PERCENT {
-            return Err(StateError::Shrinks { stream: self.stream.clone(), missing: missing.len(), held });
+            return Err(StateError::Shrinks {
+                stream: self.stream.clone(),
+                missing: missing.len(),
+                held,
+            });
         }
         let mut bytes = Vec::new();
         for key in &missing {
@@ -231,12 +267,23 @@ impl Ledger {
     fn order(&self, opened: &Opened) -> Order {
         let held = self.slots.get(opened.key.as_str());
         let held = held.map(|slot| (slot.epoch, slot.generation, slot.body.hex().as_bytes()));
-        order(held, (opened.epoch, opened.generation, opened.body.hex().as_bytes()))
+        order(
+            held,
+            (
+                opened.epoch,
+                opened.generation,
+                opened.body.hex().as_bytes(),
+            ),
+        )
     }
 
     fn hold(&mut self, opened: &Opened) {
         self.epoch = self.epoch.max(opened.sealed_epoch);
-        let slot = Slot { epoch: opened.epoch, generation: opened.generation, body: opened.body.clone() };
+        let slot = Slot {
+            epoch: opened.epoch,
+            generation: opened.generation,
+            body: opened.body.clone(),
+        };
         self.slots.insert(opened.key.as_str().into(), slot);
     }
 
@@ -257,7 +304,11 @@ impl Ledger {
                 Err(error) => log.set_len(good).and(Err(error)),
             }
         });
-        match written.await.map_err(io::Error::other).and_then(|result| result) {
+        match written
+            .await
+            .map_err(io::Error::other)
+            .and_then(|result| result)
+        {
             Ok(log) => {
                 self.log = Some(log);
                 self.log_bytes += size;
@@ -267,14 +318,20 @@ impl Ledger {
                 // The file may be in any state: what comes next goes to a new one.
                 self.log_number += 1;
                 self.log_bytes = 0;
-                Err(StateError::Append { stream: self.stream.clone(), source })
+                Err(StateError::Append {
+                    stream: self.stream.clone(),
+                    source,
+                })
             }
         }
     }
 
     /// Starts a new log when this one is long, and folds the finished ones in the background.
     fn compact_when_due(&mut self) {
-        let busy = self.compaction.as_ref().is_some_and(|task| !task.is_finished());
+        let busy = self
+            .compaction
+            .as_ref()
+            .is_some_and(|task| !task.is_finished());
         if busy || self.log_bytes < self.compact_at {
             return;
         }
@@ -287,7 +344,11 @@ impl Ledger {
         self.compaction = Some(tokio::task::spawn_blocking(move || {
             let now = helix_service::clock::now();
             if let Err(error) = folder.compact(number, |record| is_worth_keeping(now, record)) {
-                tracing::error!(stream, error = &error as &dyn std::error::Error, "state was not compacted");
+                tracing::error!(
+                    stream,
+                    error = &error as &dyn std::error::Error,
+                    "state was not compacted"
+                );
             }
         }));
     }
