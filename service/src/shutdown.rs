@@ -1,10 +1,9 @@
 //! When to end: a signal, the parent's death, or a test's word.
 
-use std::io;
+use std::io::{self, Read};
 
-use tokio::io::AsyncReadExt;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 
 /// Tells every task of a process that it should end. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -66,10 +65,17 @@ impl Shutdown {
     }
 }
 
+/// Reads on a thread of its own: a read that never returns would keep a runtime's thread, and so the process, from ending.
 async fn parent_gone() {
-    let mut stdin = tokio::io::stdin();
-    let mut byte = [0; 1];
-    while matches!(stdin.read(&mut byte).await, Ok(1..)) {}
+    let (closed, gone) = oneshot::channel();
+    std::thread::spawn(move || {
+        let mut byte = [0; 1];
+        while matches!(io::stdin().lock().read(&mut byte), Ok(1..)) {}
+        // Nobody waits any more when the process ends for another reason.
+        let _ = closed.send(());
+    });
+    // An error means the thread is gone, and with it the pipe.
+    let _ = gone.await;
 }
 
 #[cfg(test)]
