@@ -130,7 +130,11 @@ struct Parts {
 impl Parts {
     fn new(config: &EdgeConfig) -> Self {
         let ready = Arc::new(AtomicBool::new(false));
-        let who = Reporter { edge: config.edge.clone(), region: config.region.clone(), boot: random::boot_id() };
+        let who = Reporter {
+            edge: config.edge.clone(),
+            region: config.region.clone(),
+            boot: random::boot_id(),
+        };
         Self {
             table: Arc::new(Table::new(config.base_domain.clone())),
             metrics: Arc::new(Metrics::new(&config.edge, &config.region)),
@@ -160,38 +164,78 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
         let (ledger, opened) = open_ledger(&config, &ring, &scope)?;
         whole &= ledger.position().incarnation.is_some();
         agent.restore(opened.into_iter().map(|opened| opened.record));
-        feeds.push(Feed::new(scope, Arc::clone(&ring), client.clone(), ledger, changes.clone()));
+        feeds.push(Feed::new(
+            scope,
+            Arc::clone(&ring),
+            client.clone(),
+            ledger,
+            changes.clone(),
+        ));
     }
     drop(changes);
-    let shown: Vec<watch::Receiver<FeedStatus>> = feeds.iter().map(|(_, status)| status.clone()).collect();
+    let shown: Vec<watch::Receiver<FeedStatus>> =
+        feeds.iter().map(|(_, status)| status.clone()).collect();
     let (settled, restored) = watch::channel(false);
-    let mut tasks = vec![admin_task, tokio::spawn(agent.run(inbox, shown, whole, settled))];
+    let mut tasks = vec![
+        admin_task,
+        tokio::spawn(agent.run(inbox, shown, whole, settled)),
+    ];
     if whole {
         wait_for(restored).await;
     }
-    let listener = listener::serve(listener_config(&config), Arc::clone(&parts.table), parts.metrics, shutdown)?;
+    let listener = listener::serve(
+        listener_config(&config),
+        Arc::clone(&parts.table),
+        parts.metrics,
+        shutdown,
+    )?;
     tasks.extend(follow(feeds, parts.reports, client));
     tracing::info!(edge = %config.edge, region = %config.region, listen = %listener.local_addr(), admin = %admin, "edge started");
-    Ok(Running { listener, admin, tasks })
+    Ok(Running {
+        listener,
+        admin,
+        tasks,
+    })
 }
 
 fn open_agent(config: &EdgeConfig, parts: &Parts) -> Result<Agent, AppError> {
     let folder = config.data_dir.join("store");
-    let store = Store::open(&folder, config.cache_bytes).map_err(|source| AppError::Store { folder, source })?;
-    let fetcher = Fetcher::new(&config.origin.url, &config.origin.token_file)
-        .map_err(|source| AppError::Fetcher { url: config.origin.url.clone(), source })?;
-    Ok(Agent::new(Arc::clone(&parts.table), store, fetcher, Arc::clone(&parts.reports), Arc::clone(&parts.ready)))
+    let store = Store::open(&folder, config.cache_bytes)
+        .map_err(|source| AppError::Store { folder, source })?;
+    let fetcher =
+        Fetcher::new(&config.origin.url, &config.origin.token_file).map_err(|source| {
+            AppError::Fetcher {
+                url: config.origin.url.clone(),
+                source,
+            }
+        })?;
+    Ok(Agent::new(
+        Arc::clone(&parts.table),
+        store,
+        fetcher,
+        Arc::clone(&parts.reports),
+        Arc::clone(&parts.ready),
+    ))
 }
 
 /// Reads one stream's state; what no longer verifies is left out, and comes again from the stream.
-fn open_ledger(config: &EdgeConfig, ring: &KeyRing, scope: &Scope) -> Result<(Ledger, Vec<Opened>), AppError> {
+fn open_ledger(
+    config: &EdgeConfig,
+    ring: &KeyRing,
+    scope: &Scope,
+) -> Result<(Ledger, Vec<Opened>), AppError> {
     let stream = scope.stream();
     let folder = config.data_dir.join("state").join(&stream);
     let opened = Ledger::open(folder, stream.clone(), |stored| {
         match record::open(ring, scope, None, &stored.key, stored.sealed.clone().into()) {
             Ok(opened) => Some(opened),
             Err(error) => {
-                tracing::error!(stream, key = stored.key, error = &error as &dyn std::error::Error, "stored record is refused");
+                tracing::error!(
+                    stream,
+                    key = stored.key,
+                    error = &error as &dyn std::error::Error,
+                    "stored record is refused"
+                );
                 None
             }
         }
@@ -199,8 +243,15 @@ fn open_ledger(config: &EdgeConfig, ring: &KeyRing, scope: &Scope) -> Result<(Le
     Ok(opened)
 }
 
-async fn serve_admin(config: &EdgeConfig, parts: &Parts, shutdown: Shutdown) -> Result<(SocketAddr, JoinHandle<()>), AppError> {
-    let failed = |source| AppError::Admin { addr: config.admin, source };
+async fn serve_admin(
+    config: &EdgeConfig,
+    parts: &Parts,
+    shutdown: Shutdown,
+) -> Result<(SocketAddr, JoinHandle<()>), AppError> {
+    let failed = |source| AppError::Admin {
+        addr: config.admin,
+        source,
+    };
     let socket = TcpListener::bind(config.admin).await.map_err(failed)?;
     let addr = socket.local_addr().map_err(failed)?;
     let admin = Admin {
@@ -210,14 +261,24 @@ async fn serve_admin(config: &EdgeConfig, parts: &Parts, shutdown: Shutdown) -> 
     };
     let task = tokio::spawn(async move {
         if let Err(error) = admin::serve(socket, admin, shutdown).await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the admin address is no longer served");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the admin address is no longer served"
+            );
         }
     });
     Ok((addr, task))
 }
 
-fn follow(feeds: Vec<(Feed, watch::Receiver<FeedStatus>)>, reports: Arc<Reports>, client: Client) -> Vec<JoinHandle<()>> {
-    let statuses = feeds.iter().map(|(feed, status)| (feed.stream(), status.clone())).collect();
+fn follow(
+    feeds: Vec<(Feed, watch::Receiver<FeedStatus>)>,
+    reports: Arc<Reports>,
+    client: Client,
+) -> Vec<JoinHandle<()>> {
+    let statuses = feeds
+        .iter()
+        .map(|(feed, status)| (feed.stream(), status.clone()))
+        .collect();
     let mut tasks = vec![tokio::spawn(reports.run(client, statuses))];
     tasks.extend(feeds.into_iter().map(|(feed, _)| tokio::spawn(feed.run())));
     tasks

@@ -29,7 +29,11 @@ fn main() -> anyhow::Result<()> {
     }
     telemetry::init(config.log);
     // One thread follows, fetches and reports; the listener brings a thread per core.
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().context("start the runtime")?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
     let ended = runtime.block_on(run(config));
     // What still runs here holds nothing that is not on disk.
     runtime.shutdown_background();

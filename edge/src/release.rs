@@ -86,15 +86,33 @@ impl Release {
             Contents::Memory(contents) => contents
                 .get(&file.entry.digest)
                 .map(|bytes| Body::Memory(bytes.clone()))
-                .ok_or_else(|| StoreError::Missing { digest: file.entry.digest.clone() }),
+                .ok_or_else(|| StoreError::Missing {
+                    digest: file.entry.digest.clone(),
+                }),
         }
     }
 
     /// A release whose bytes lie in `store`, which keeps them as long as `held` lives.
     /// The index must have been checked.
-    pub(crate) fn from_store(id: ReleaseId, artifact: Digest, index: FileIndex, store: Arc<Store>, held: Held) -> Self {
-        let files = index.files.into_iter().filter_map(|(path, entry)| File::new(&path, entry)).map(by_path).collect();
-        Self { id, artifact, files, contents: Contents::Store { store, _held: held } }
+    pub(crate) fn from_store(
+        id: ReleaseId,
+        artifact: Digest,
+        index: FileIndex,
+        store: Arc<Store>,
+        held: Held,
+    ) -> Self {
+        let files = index
+            .files
+            .into_iter()
+            .filter_map(|(path, entry)| File::new(&path, entry))
+            .map(by_path)
+            .collect();
+        Self {
+            id,
+            artifact,
+            files,
+            contents: Contents::Store { store, _held: held },
+        }
     }
 
     /// A release that is held in memory whole: path, content type and bytes of each file.
@@ -122,7 +140,12 @@ impl Release {
             named.extend(File::new(path, entry).map(by_path));
             contents.insert(digest, bytes);
         }
-        Self { id, artifact, files: named, contents: Contents::Memory(contents) }
+        Self {
+            id,
+            artifact,
+            files: named,
+            contents: Contents::Memory(contents),
+        }
     }
 }
 
@@ -131,7 +154,12 @@ impl File {
     fn new(path: &str, entry: FileEntry) -> Option<Self> {
         let etag = HeaderValue::try_from(format!("\"{}\"", entry.digest.hex())).ok()?;
         let content_type = HeaderValue::try_from(entry.media_type.as_str()).ok()?;
-        Some(Self { path: path.into(), entry, etag, content_type })
+        Some(Self {
+            path: path.into(),
+            entry,
+            etag,
+            content_type,
+        })
     }
 }
 

@@ -43,8 +43,14 @@ const MAX_RETRY: Duration = Duration::from_secs(30);
 /// Work that ended.
 #[derive(Debug)]
 enum Done {
-    Prepared { site: SiteId, release: ReleaseRef, result: Result<Box<Release>, String> },
-    RetryDue { site: SiteId },
+    Prepared {
+        site: SiteId,
+        release: ReleaseRef,
+        result: Result<Box<Release>, String>,
+    },
+    RetryDue {
+        site: SiteId,
+    },
     CollectDue,
     Swept,
 }
@@ -80,7 +86,13 @@ pub struct Agent {
 impl Agent {
     /// An agent that serves nothing yet.
     #[must_use]
-    pub fn new(table: Arc<Table>, store: Arc<Store>, fetcher: Fetcher, reports: Arc<Reports>, ready: Arc<AtomicBool>) -> Self {
+    pub fn new(
+        table: Arc<Table>,
+        store: Arc<Store>,
+        fetcher: Fetcher,
+        reports: Arc<Reports>,
+        ready: Arc<AtomicBool>,
+    ) -> Self {
         let (done, results) = mpsc::channel(MAX_WAITING_RESULTS);
         Self {
             table,
@@ -162,11 +174,18 @@ impl Agent {
 
     /// The stream no longer has this key: as if a tombstone had come.
     fn dropped(&mut self, key: &str) {
-        if let Some(site) = key.strip_prefix("cut.").and_then(|site| site.parse::<SiteId>().ok()) {
-            let removed = self.places.get(&site).and_then(|place| place.placement.record()).map(|record| SiteRecord {
-                removed: true,
-                ..record.clone()
-            });
+        if let Some(site) = key
+            .strip_prefix("cut.")
+            .and_then(|site| site.parse::<SiteId>().ok())
+        {
+            let removed = self
+                .places
+                .get(&site)
+                .and_then(|place| place.placement.record())
+                .map(|record| SiteRecord {
+                    removed: true,
+                    ..record.clone()
+                });
             if let Some(record) = removed {
                 self.step(&site, Event::Recorded(Box::new(record)));
             }
@@ -177,15 +196,26 @@ impl Agent {
 
     fn finish(&mut self, done: Done) {
         match done {
-            Done::Prepared { site, release, result } => self.prepared(&site, release, result),
+            Done::Prepared {
+                site,
+                release,
+                result,
+            } => self.prepared(&site, release, result),
             Done::RetryDue { site } => self.step(&site, Event::Retry),
             Done::CollectDue => self.collect(),
             Done::Swept => self.sweeping = false,
         }
     }
 
-    fn prepared(&mut self, site: &SiteId, release: ReleaseRef, result: Result<Box<Release>, String>) {
-        let Some(place) = self.places.get_mut(site) else { return };
+    fn prepared(
+        &mut self,
+        site: &SiteId,
+        release: ReleaseRef,
+        result: Result<Box<Release>, String>,
+    ) {
+        let Some(place) = self.places.get_mut(site) else {
+            return;
+        };
         if place.fetching.remove(&release).is_none() {
             // Dropped meanwhile.
             return;
@@ -245,13 +275,23 @@ impl Agent {
     }
 
     fn fetch(&mut self, site: &SiteId, release: ReleaseRef) {
-        let (store, fetcher, done) = (Arc::clone(&self.store), self.fetcher.clone(), self.done.clone());
+        let (store, fetcher, done) = (
+            Arc::clone(&self.store),
+            self.fetcher.clone(),
+            self.done.clone(),
+        );
         let (of, wanted) = (site.clone(), release.clone());
         let task = tokio::spawn(async move {
             let result = Box::pin(store.prepare(of.clone(), wanted.clone(), fetcher)).await;
             let result = result.map(Box::new).map_err(|error| error.reason());
             // The agent ends only with the process.
-            let _ = done.send(Done::Prepared { site: of, release: wanted, result }).await;
+            let _ = done
+                .send(Done::Prepared {
+                    site: of,
+                    release: wanted,
+                    result,
+                })
+                .await;
         });
         if let Some(place) = self.places.get_mut(site) {
             place.fetching.insert(release, task.abort_handle());
@@ -259,7 +299,9 @@ impl Agent {
     }
 
     fn serve(&self, site: &SiteId, plan: &Plan) {
-        let Some(place) = self.places.get(site) else { return };
+        let Some(place) = self.places.get(site) else {
+            return;
+        };
         let release = |named: &ReleaseRef| place.ready.get(named).cloned();
         let before = self.table.site(site).map(|site| site.serving());
         let serving = Serving {
@@ -280,7 +322,11 @@ impl Agent {
     fn prepare_again(&self) {
         for (site, place) in &self.places {
             for release in place.ready.keys() {
-                let prepare = Arc::clone(&self.store).prepare(site.clone(), release.clone(), self.fetcher.clone());
+                let prepare = Arc::clone(&self.store).prepare(
+                    site.clone(),
+                    release.clone(),
+                    self.fetcher.clone(),
+                );
                 let site = site.clone();
                 tokio::spawn(async move {
                     if let Err(error) = Box::pin(prepare).await {
@@ -306,14 +352,21 @@ impl Agent {
         }
         self.sweeping = true;
         let places = self.places.values();
-        let named: Vec<Digest> =
-            places.flat_map(|place| place.placement.unready()).map(|release| release.artifact.clone()).collect();
+        let named: Vec<Digest> = places
+            .flat_map(|place| place.placement.unready())
+            .map(|release| release.artifact.clone())
+            .collect();
         let (store, done) = (Arc::clone(&self.store), self.done.clone());
         tokio::task::spawn_blocking(move || {
             match store.sweep(&named) {
-                Ok(swept) if swept.blobs > 0 => tracing::info!(blobs = swept.blobs, bytes = swept.bytes, "collected"),
+                Ok(swept) if swept.blobs > 0 => {
+                    tracing::info!(blobs = swept.blobs, bytes = swept.bytes, "collected")
+                }
                 Ok(_) => {}
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "store was not swept"),
+                Err(error) => tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "store was not swept"
+                ),
             }
             let _ = done.blocking_send(Done::Swept);
         });
@@ -330,7 +383,8 @@ impl Agent {
     /// Ready when the feeds were followed to their ends once, or there was state on disk to serve from, and
     /// every site gets what its record names.
     fn show_readiness(&self, settled: &watch::Sender<bool>) {
-        let informed = self.had_state || (!self.feeds.is_empty() && self.feeds.iter().all(|feed| feed.borrow().caught_up));
+        let informed = self.had_state
+            || (!self.feeds.is_empty() && self.feeds.iter().all(|feed| feed.borrow().caught_up));
         let ready = informed && self.unsettled.is_empty();
         if self.ready.swap(ready, Ordering::AcqRel) != ready {
             tracing::info!(from = !ready, to = ready, "readiness");

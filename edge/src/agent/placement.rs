@@ -115,13 +115,19 @@ impl Placement {
     pub fn is_settled(&self) -> bool {
         self.record.as_ref().is_none_or(|record| {
             let served = self.served.as_ref();
-            record.removed || served.is_some_and(|plan| plan.generation == record.generation && plan.live == record.live)
+            record.removed
+                || served.is_some_and(|plan| {
+                    plan.generation == record.generation && plan.live == record.live
+                })
         })
     }
 
     /// The releases that the record names and that are not ready.
     pub fn unready(&self) -> impl Iterator<Item = &ReleaseRef> {
-        self.releases.iter().filter(|(_, progress)| **progress != Progress::Ready).map(|(release, _)| release)
+        self.releases
+            .iter()
+            .filter(|(_, progress)| **progress != Progress::Ready)
+            .map(|(release, _)| release)
     }
 
     /// Takes in what happened and says what to do.
@@ -131,7 +137,11 @@ impl Placement {
         match event {
             Event::Recorded(record) => {
                 // The ledger lets nothing older through; a placement does not rely on it.
-                if self.record.as_ref().is_some_and(|held| held.generation > record.generation) {
+                if self
+                    .record
+                    .as_ref()
+                    .is_some_and(|held| held.generation > record.generation)
+                {
                     return commands;
                 }
                 self.record = Some(*record);
@@ -200,7 +210,11 @@ impl Placement {
                 kept.push(release.clone());
             }
         }
-        let plan = Plan { generation, live, kept };
+        let plan = Plan {
+            generation,
+            live,
+            kept,
+        };
         if self.served.as_ref() != Some(&plan) {
             self.served = Some(plan.clone());
             commands.push(Command::Serve(plan));
@@ -212,7 +226,8 @@ impl Placement {
         let live = self.served.as_ref().and_then(|plan| plan.live.clone());
         let before = self.releases.len();
         self.releases.retain(|release, _| {
-            let stays = live.as_ref() == Some(release) || record.releases().any(|named| named == release);
+            let stays =
+                live.as_ref() == Some(release) || record.releases().any(|named| named == release);
             if !stays {
                 commands.push(Command::Drop(release.clone()));
             }
@@ -224,7 +239,10 @@ impl Placement {
     }
 
     fn remove(&mut self, record: &SiteRecord, again: bool, commands: &mut Vec<Command>) {
-        let plan = Plan { generation: record.generation, ..Plan::default() };
+        let plan = Plan {
+            generation: record.generation,
+            ..Plan::default()
+        };
         if self.served.as_ref() != Some(&plan) {
             self.served = Some(plan);
             commands.push(Command::Remove);
@@ -244,7 +262,11 @@ impl Placement {
             generation: record.generation,
             serving: served.generation,
             live: served.live.map(|live| live.release),
-            candidate: record.candidate.as_ref().filter(|_| !record.removed).map(|candidate| self.candidate(candidate)),
+            candidate: record
+                .candidate
+                .as_ref()
+                .filter(|_| !record.removed)
+                .map(|candidate| self.candidate(candidate)),
         };
         if again || self.reported.as_ref() != Some(&state) {
             self.reported = Some(state.clone());
@@ -258,15 +280,22 @@ impl Placement {
             Some(Progress::Failed(reason)) => CandidateState::Failed(reason.clone()),
             Some(Progress::Fetching) | None => CandidateState::Preparing,
         };
-        CandidateReport { release: candidate.release.clone(), state }
+        CandidateReport {
+            release: candidate.release.clone(),
+            state,
+        }
     }
 
     /// A candidate that failed is tried again only when its record comes again: origin decides that.
     fn retry_failed(&mut self, commands: &mut Vec<Command>, with_candidate: bool) {
-        let candidate = self.record.as_ref().and_then(|record| record.candidate.clone());
+        let candidate = self
+            .record
+            .as_ref()
+            .and_then(|record| record.candidate.clone());
         let live = self.record.as_ref().and_then(|record| record.live.clone());
         for (release, progress) in &mut self.releases {
-            let is_candidate_only = candidate.as_ref() == Some(release) && live.as_ref() != Some(release);
+            let is_candidate_only =
+                candidate.as_ref() == Some(release) && live.as_ref() != Some(release);
             if matches!(progress, Progress::Failed(_)) && (with_candidate || !is_candidate_only) {
                 *progress = Progress::Fetching;
                 commands.push(Command::Fetch(release.clone()));
@@ -276,12 +305,15 @@ impl Placement {
 
     fn plan_retry(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
         let waits = self.releases.iter().any(|(release, progress)| {
-            let is_candidate_only = record.candidate.as_ref() == Some(release) && record.live.as_ref() != Some(release);
+            let is_candidate_only =
+                record.candidate.as_ref() == Some(release) && record.live.as_ref() != Some(release);
             matches!(progress, Progress::Failed(_)) && !is_candidate_only
         });
         if waits && !self.retry_is_due {
             self.retry_is_due = true;
-            commands.push(Command::RetryLater { failures: self.failures });
+            commands.push(Command::RetryLater {
+                failures: self.failures,
+            });
             self.failures = self.failures.saturating_add(1);
         }
     }

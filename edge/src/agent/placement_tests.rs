@@ -38,15 +38,30 @@ fn recorded(record: SiteRecord) -> Event {
 }
 
 fn failed(n: u8) -> Event {
-    Event::Failed { release: release(n), reason: "no".to_owned() }
+    Event::Failed {
+        release: release(n),
+        reason: "no".to_owned(),
+    }
 }
 
 fn last_report(commands: &[Command]) -> Option<&State> {
-    commands.iter().rev().find_map(|command| if let Command::Report(state) = command { Some(state) } else { None })
+    commands.iter().rev().find_map(|command| {
+        if let Command::Report(state) = command {
+            Some(state)
+        } else {
+            None
+        }
+    })
 }
 
 fn served(commands: &[Command]) -> Option<&Plan> {
-    commands.iter().rev().find_map(|command| if let Command::Serve(plan) = command { Some(plan) } else { None })
+    commands.iter().rev().find_map(|command| {
+        if let Command::Serve(plan) = command {
+            Some(plan)
+        } else {
+            None
+        }
+    })
 }
 
 #[test]
@@ -54,13 +69,32 @@ fn a_first_release_is_prepared_then_live() {
     let mut site = Placement::default();
     let commands = site.step(recorded(record(1, None, Some(1), &[])));
     assert_eq!(commands[0], Command::Fetch(release(1)));
-    assert_eq!(last_report(&commands).unwrap().candidate.as_ref().unwrap().state, CandidateState::Preparing);
+    assert_eq!(
+        last_report(&commands)
+            .unwrap()
+            .candidate
+            .as_ref()
+            .unwrap()
+            .state,
+        CandidateState::Preparing
+    );
     let commands = site.step(Event::Ready(release(1)));
-    assert_eq!(last_report(&commands).unwrap().candidate.as_ref().unwrap().state, CandidateState::Prepared);
+    assert_eq!(
+        last_report(&commands)
+            .unwrap()
+            .candidate
+            .as_ref()
+            .unwrap()
+            .state,
+        CandidateState::Prepared
+    );
     assert_eq!(served(&commands).unwrap().live, None);
     let commands = site.step(recorded(record(2, Some(1), None, &[])));
     let state = last_report(&commands).unwrap();
-    assert_eq!((state.serving, state.live.clone()), (Generation(2), Some(release(1).release)));
+    assert_eq!(
+        (state.serving, state.live.clone()),
+        (Generation(2), Some(release(1).release))
+    );
     assert!(site.is_settled());
 }
 
@@ -70,8 +104,14 @@ fn the_pointer_moves_before_the_report() {
     site.step(recorded(record(1, None, Some(1), &[])));
     site.step(Event::Ready(release(1)));
     let commands = site.step(recorded(record(2, Some(1), None, &[])));
-    let serve = commands.iter().position(|command| matches!(command, Command::Serve(_))).unwrap();
-    let report = commands.iter().position(|command| matches!(command, Command::Report(_))).unwrap();
+    let serve = commands
+        .iter()
+        .position(|command| matches!(command, Command::Serve(_)))
+        .unwrap();
+    let report = commands
+        .iter()
+        .position(|command| matches!(command, Command::Report(_)))
+        .unwrap();
     assert!(serve < report);
 }
 
@@ -82,12 +122,18 @@ fn a_release_that_is_not_here_does_not_replace_the_one_that_is() {
     site.step(Event::Ready(release(1)));
     let commands = site.step(recorded(record(2, Some(2), None, &[1])));
     let state = last_report(&commands).unwrap();
-    assert_eq!((state.generation, state.serving), (Generation(2), Generation(1)));
+    assert_eq!(
+        (state.generation, state.serving),
+        (Generation(2), Generation(1))
+    );
     assert_eq!(state.live, Some(release(1).release));
     assert!(!site.is_settled());
     let commands = site.step(Event::Ready(release(2)));
     let plan = served(&commands).unwrap();
-    assert_eq!((plan.generation, plan.live.clone(), plan.kept.clone()), (Generation(2), Some(release(2)), vec![release(1)]));
+    assert_eq!(
+        (plan.generation, plan.live.clone(), plan.kept.clone()),
+        (Generation(2), Some(release(2)), vec![release(1)])
+    );
 }
 
 #[test]
@@ -97,7 +143,11 @@ fn going_back_needs_no_fetch() {
     site.step(Event::Ready(release(1)));
     site.step(Event::Ready(release(2)));
     let commands = site.step(recorded(record(2, Some(1), None, &[2])));
-    assert!(!commands.iter().any(|command| matches!(command, Command::Fetch(_))));
+    assert!(
+        !commands
+            .iter()
+            .any(|command| matches!(command, Command::Fetch(_)))
+    );
     assert_eq!(served(&commands).unwrap().live, Some(release(1)));
 }
 
@@ -106,19 +156,43 @@ fn a_failed_candidate_is_tried_again_when_its_record_comes_again() {
     let mut site = Placement::default();
     site.step(recorded(record(1, None, Some(1), &[])));
     let commands = site.step(failed(1));
-    assert_eq!(last_report(&commands).unwrap().candidate.as_ref().unwrap().state, CandidateState::Failed("no".to_owned()));
-    assert!(!commands.iter().any(|command| matches!(command, Command::RetryLater { .. })));
+    assert_eq!(
+        last_report(&commands)
+            .unwrap()
+            .candidate
+            .as_ref()
+            .unwrap()
+            .state,
+        CandidateState::Failed("no".to_owned())
+    );
+    assert!(
+        !commands
+            .iter()
+            .any(|command| matches!(command, Command::RetryLater { .. }))
+    );
     assert!(site.step(Event::Retry).is_empty());
-    assert!(site.step(recorded(record(1, None, Some(1), &[]))).contains(&Command::Fetch(release(1))));
+    assert!(
+        site.step(recorded(record(1, None, Some(1), &[])))
+            .contains(&Command::Fetch(release(1)))
+    );
 }
 
 #[test]
 fn a_live_release_is_tried_again_by_itself() {
     let mut site = Placement::default();
     site.step(recorded(record(1, Some(1), None, &[])));
-    assert!(site.step(failed(1)).contains(&Command::RetryLater { failures: 0 }));
-    assert!(site.step(Event::Retry).contains(&Command::Fetch(release(1))));
-    assert!(site.step(failed(1)).contains(&Command::RetryLater { failures: 1 }));
+    assert!(
+        site.step(failed(1))
+            .contains(&Command::RetryLater { failures: 0 })
+    );
+    assert!(
+        site.step(Event::Retry)
+            .contains(&Command::Fetch(release(1)))
+    );
+    assert!(
+        site.step(failed(1))
+            .contains(&Command::RetryLater { failures: 1 })
+    );
 }
 
 #[test]
@@ -137,7 +211,10 @@ fn a_record_without_a_live_release_does_not_take_one_away() {
     site.step(Event::Ready(release(1)));
     let commands = site.step(recorded(record(2, None, None, &[])));
     let state = last_report(&commands).unwrap();
-    assert_eq!((state.serving, state.live.clone()), (Generation(1), Some(release(1).release)));
+    assert_eq!(
+        (state.serving, state.live.clone()),
+        (Generation(1), Some(release(1).release))
+    );
 }
 
 #[test]
@@ -145,8 +222,16 @@ fn a_removed_site_serves_and_keeps_nothing() {
     let mut site = Placement::default();
     site.step(recorded(record(1, Some(1), Some(2), &[])));
     site.step(Event::Ready(release(1)));
-    let commands = site.step(recorded(SiteRecord { removed: true, ..record(2, Some(1), Some(2), &[]) }));
-    for expected in [Command::Remove, Command::Drop(release(1)), Command::Drop(release(2)), Command::Collect] {
+    let commands = site.step(recorded(SiteRecord {
+        removed: true,
+        ..record(2, Some(1), Some(2), &[])
+    }));
+    for expected in [
+        Command::Remove,
+        Command::Drop(release(1)),
+        Command::Drop(release(2)),
+        Command::Collect,
+    ] {
         assert!(commands.contains(&expected), "{expected:?} is missing");
     }
     assert_eq!(last_report(&commands).unwrap().live, None);
@@ -155,14 +240,29 @@ fn a_removed_site_serves_and_keeps_nothing() {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Record { rise: u64, live: Option<u8>, candidate: Option<u8>, previous: Vec<u8>, removed: bool },
-    Finish { which: usize, well: bool },
+    Record {
+        rise: u64,
+        live: Option<u8>,
+        candidate: Option<u8>,
+        previous: Vec<u8>,
+        removed: bool,
+    },
+    Finish {
+        which: usize,
+        well: bool,
+    },
     Retry,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let release = || proptest::option::weighted(0.8, 1_u8..6);
-    let record = (0_u64..3, release(), release(), proptest::collection::vec(1_u8..6, 0..3), proptest::bool::weighted(0.05));
+    let record = (
+        0_u64..3,
+        release(),
+        release(),
+        proptest::collection::vec(1_u8..6, 0..3),
+        proptest::bool::weighted(0.05),
+    );
     let step = prop_oneof![
         3 => record.prop_map(|(rise, live, candidate, previous, removed)| Step::Record { rise, live, candidate, previous, removed }),
         5 => (any::<usize>(), any::<bool>()).prop_map(|(which, well)| Step::Finish { which, well }),

@@ -63,7 +63,13 @@ impl Reports {
     /// Nothing to tell yet. `ready` is shown in heartbeats.
     #[must_use]
     pub fn new(who: Reporter, ready: Arc<AtomicBool>) -> Arc<Self> {
-        Arc::new(Self { who, pending: Mutex::default(), wake: Notify::new(), refused: AtomicU64::new(0), ready })
+        Arc::new(Self {
+            who,
+            pending: Mutex::default(),
+            wake: Notify::new(),
+            refused: AtomicU64::new(0),
+            ready,
+        })
     }
 
     /// The newest state of a site.
@@ -118,7 +124,11 @@ impl Reports {
     }
 
     /// Sends what there is to tell, for as long as the process runs.
-    pub async fn run(self: Arc<Self>, client: Client, feeds: Vec<(String, watch::Receiver<FeedStatus>)>) {
+    pub async fn run(
+        self: Arc<Self>,
+        client: Client,
+        feeds: Vec<(String, watch::Receiver<FeedStatus>)>,
+    ) {
         let mut connects = 0;
         let mut beat_at = Instant::now();
         let mut shown_ready = false;
@@ -134,7 +144,8 @@ impl Reports {
             if connected && (Instant::now() >= beat_at || ready != shown_ready) {
                 shown_ready = ready;
                 beat_at = Instant::now() + HEARTBEAT;
-                self.send(&client, "heartbeat", self.heartbeat(&feeds).encode()).await;
+                self.send(&client, "heartbeat", self.heartbeat(&feeds).encode())
+                    .await;
             }
             if connected {
                 self.send_pending(&client).await;
@@ -149,7 +160,9 @@ impl Reports {
             let (kind, bytes) = {
                 let mut pending = self.pending();
                 if let Some(site) = pending.unsent.pop_front() {
-                    let Some(report) = pending.sites.get(&site) else { continue };
+                    let Some(report) = pending.sites.get(&site) else {
+                        continue;
+                    };
                     ("site", report.encode())
                 } else if let Some(refusal) = pending.refusals.pop_front() {
                     ("refusal", refusal.encode())
@@ -165,7 +178,11 @@ impl Reports {
     async fn send(&self, client: &Client, kind: &str, bytes: Vec<u8>) {
         let subject = key::report(&self.who.region, &self.who.edge, kind);
         if let Err(error) = client.publish(subject, bytes.into()).await {
-            tracing::warn!(kind, error = &error as &dyn std::error::Error, "report was not sent");
+            tracing::warn!(
+                kind,
+                error = &error as &dyn std::error::Error,
+                "report was not sent"
+            );
         }
     }
 

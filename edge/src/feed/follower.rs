@@ -124,12 +124,21 @@ pub enum Command<M> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Phase {
     /// For the first beacon, until this time.
-    Waiting { until: Timestamp },
+    Waiting {
+        until: Timestamp,
+    },
     Following,
     /// A page is asked for, or will be at `retry`.
-    Repairing { attempts: u32, retry: Option<Timestamp> },
+    Repairing {
+        attempts: u32,
+        retry: Option<Timestamp>,
+    },
     /// A resync runs, or will at `retry`.
-    Resyncing { incarnation: Incarnation, attempts: u32, retry: Option<Timestamp> },
+    Resyncing {
+        incarnation: Incarnation,
+        attempts: u32,
+        retry: Option<Timestamp>,
+    },
 }
 
 /// Follows one stream.
@@ -156,12 +165,15 @@ impl<M> Follower<M> {
     /// Goes on from `position`; none starts with a resync.
     #[must_use]
     pub fn new(now: Timestamp, position: Option<(Incarnation, u64)>) -> Self {
-        let (incarnation, last) = position.map_or((None, 0), |(incarnation, last)| (Some(incarnation), last));
+        let (incarnation, last) =
+            position.map_or((None, 0), |(incarnation, last)| (Some(incarnation), last));
         Self {
             incarnation,
             last,
             known: last,
-            phase: Phase::Waiting { until: now + FIRST_BEACON_WAIT },
+            phase: Phase::Waiting {
+                until: now + FIRST_BEACON_WAIT,
+            },
             buffer: BTreeMap::new(),
             newest: None,
             rolled_back_below: None,
@@ -227,7 +239,12 @@ impl<M> Follower<M> {
 
     fn on_beacon(&mut self, now: Timestamp, head: Head) -> Vec<Command<M>> {
         let is_ours = self.incarnation.as_ref() == Some(&head.incarnation);
-        if !is_ours && self.newest.as_ref().is_some_and(|newest| (head.epoch, head.at) < (newest.epoch, newest.at)) {
+        if !is_ours
+            && self
+                .newest
+                .as_ref()
+                .is_some_and(|newest| (head.epoch, head.at) < (newest.epoch, newest.at))
+        {
             // A beacon of an earlier life, sent again by someone: it must not make us resync to the past.
             return Vec::new();
         }
@@ -238,7 +255,11 @@ impl<M> Follower<M> {
         let last_sequence = head.last_sequence;
         let incarnation = head.incarnation.clone();
         self.newest = Some(head);
-        if let Phase::Resyncing { incarnation: wanted, .. } = &self.phase {
+        if let Phase::Resyncing {
+            incarnation: wanted,
+            ..
+        } = &self.phase
+        {
             if *wanted == incarnation {
                 self.known = self.known.max(last_sequence);
                 return Vec::new();
@@ -275,7 +296,10 @@ impl<M> Follower<M> {
     }
 
     fn on_message(&mut self, sequence: u64, message: M) -> Vec<Command<M>> {
-        if self.incarnation.is_none() || sequence <= self.last || matches!(self.phase, Phase::Resyncing { .. }) {
+        if self.incarnation.is_none()
+            || sequence <= self.last
+            || matches!(self.phase, Phase::Resyncing { .. })
+        {
             return Vec::new();
         }
         self.known = self.known.max(sequence);
@@ -296,7 +320,11 @@ impl<M> Follower<M> {
     }
 
     fn on_page(&mut self, now: Timestamp, page: Page<M>) -> Vec<Command<M>> {
-        let Phase::Repairing { attempts, retry: None } = self.phase else {
+        let Phase::Repairing {
+            attempts,
+            retry: None,
+        } = self.phase
+        else {
             return Vec::new();
         };
         let (mut applied, whole) = self.take_chain(page.entries, page.ended_at);
@@ -304,7 +332,10 @@ impl<M> Follower<M> {
         if !whole {
             self.retry_repair(now, attempts);
         } else if page.more {
-            self.phase = Phase::Repairing { attempts: 0, retry: None };
+            self.phase = Phase::Repairing {
+                attempts: 0,
+                retry: None,
+            };
         } else {
             self.drain(&mut applied);
             if self.last >= self.known {
@@ -320,13 +351,19 @@ impl<M> Follower<M> {
             commands.push(Command::Apply(applied));
         }
         if matches!(self.phase, Phase::Repairing { retry: None, .. }) {
-            commands.push(Command::Repair { from: self.last + 1 });
+            commands.push(Command::Repair {
+                from: self.last + 1,
+            });
         }
         commands
     }
 
     /// Takes entries as long as each names the one before it; false when the page has a hole or no end.
-    fn take_chain(&mut self, entries: Vec<Entry<M>>, ended_at: Option<u64>) -> (Vec<(u64, M)>, bool) {
+    fn take_chain(
+        &mut self,
+        entries: Vec<Entry<M>>,
+        ended_at: Option<u64>,
+    ) -> (Vec<(u64, M)>, bool) {
         let mut taken = Vec::with_capacity(entries.len());
         let mut before = 0;
         for entry in entries {
@@ -354,14 +391,22 @@ impl<M> Follower<M> {
     /// Goes past sequences that the stream no longer holds.
     fn skip_hole(&mut self, applied: &mut Vec<(u64, M)>) {
         while self.last < self.known {
-            self.last = self.buffer.keys().next().map_or(self.known, |next| (next - 1).min(self.known));
+            self.last = self
+                .buffer
+                .keys()
+                .next()
+                .map_or(self.known, |next| (next - 1).min(self.known));
             self.drain(applied);
         }
         self.follow();
     }
 
     fn on_page_failed(&mut self, now: Timestamp) -> Vec<Command<M>> {
-        if let Phase::Repairing { attempts, retry: None } = self.phase {
+        if let Phase::Repairing {
+            attempts,
+            retry: None,
+        } = self.phase
+        {
             self.retry_repair(now, attempts);
         }
         Vec::new()
@@ -369,18 +414,30 @@ impl<M> Follower<M> {
 
     fn on_resynced(&mut self, incarnation: Incarnation, at: u64) -> Vec<Command<M>> {
         match &self.phase {
-            Phase::Resyncing { incarnation: wanted, retry: None, .. } if *wanted == incarnation => {
+            Phase::Resyncing {
+                incarnation: wanted,
+                retry: None,
+                ..
+            } if *wanted == incarnation => {
                 self.incarnation = Some(incarnation);
                 self.last = at;
                 self.known = self.known.max(at);
                 self.repair()
             }
-            Phase::Waiting { .. } | Phase::Following | Phase::Repairing { .. } | Phase::Resyncing { .. } => Vec::new(),
+            Phase::Waiting { .. }
+            | Phase::Following
+            | Phase::Repairing { .. }
+            | Phase::Resyncing { .. } => Vec::new(),
         }
     }
 
     fn on_resync_failed(&mut self, now: Timestamp) -> Vec<Command<M>> {
-        if let Phase::Resyncing { attempts, retry: retry @ None, .. } = &mut self.phase {
+        if let Phase::Resyncing {
+            attempts,
+            retry: retry @ None,
+            ..
+        } = &mut self.phase
+        {
             *retry = Some(now + back_off(*attempts));
             *attempts += 1;
         }
@@ -391,8 +448,14 @@ impl<M> Follower<M> {
         let mut commands = self.on_silence(now);
         match &mut self.phase {
             // Without state there is nothing to repair from, and nothing that says which life to take over.
-            Phase::Waiting { until } if now >= *until && self.incarnation.is_some() => commands.extend(self.repair()),
-            Phase::Following if self.behind_since.is_some_and(|since| now.since(since) > BEACON_LEAD) => {
+            Phase::Waiting { until } if now >= *until && self.incarnation.is_some() => {
+                commands.extend(self.repair())
+            }
+            Phase::Following
+                if self
+                    .behind_since
+                    .is_some_and(|since| now.since(since) > BEACON_LEAD) =>
+            {
                 self.behind_since = None;
                 if self.last < self.known {
                     commands.extend(self.repair());
@@ -400,13 +463,22 @@ impl<M> Follower<M> {
             }
             Phase::Repairing { retry, .. } if retry.is_some_and(|retry| now >= retry) => {
                 *retry = None;
-                commands.push(Command::Repair { from: self.last + 1 });
+                commands.push(Command::Repair {
+                    from: self.last + 1,
+                });
             }
-            Phase::Resyncing { incarnation, retry, .. } if retry.is_some_and(|retry| now >= retry) => {
+            Phase::Resyncing {
+                incarnation, retry, ..
+            } if retry.is_some_and(|retry| now >= retry) => {
                 *retry = None;
-                commands.push(Command::Resync { incarnation: incarnation.clone() });
+                commands.push(Command::Resync {
+                    incarnation: incarnation.clone(),
+                });
             }
-            Phase::Waiting { .. } | Phase::Following | Phase::Repairing { .. } | Phase::Resyncing { .. } => {}
+            Phase::Waiting { .. }
+            | Phase::Following
+            | Phase::Repairing { .. }
+            | Phase::Resyncing { .. } => {}
         }
         commands
     }
@@ -424,13 +496,21 @@ impl<M> Follower<M> {
     }
 
     fn repair(&mut self) -> Vec<Command<M>> {
-        self.phase = Phase::Repairing { attempts: 0, retry: None };
+        self.phase = Phase::Repairing {
+            attempts: 0,
+            retry: None,
+        };
         self.behind_since = None;
-        vec![Command::Repair { from: self.last + 1 }]
+        vec![Command::Repair {
+            from: self.last + 1,
+        }]
     }
 
     fn retry_repair(&mut self, now: Timestamp, attempts: u32) {
-        self.phase = Phase::Repairing { attempts: attempts + 1, retry: Some(now + back_off(attempts)) };
+        self.phase = Phase::Repairing {
+            attempts: attempts + 1,
+            retry: Some(now + back_off(attempts)),
+        };
     }
 
     fn follow(&mut self) -> Vec<Command<M>> {
@@ -445,7 +525,11 @@ impl<M> Follower<M> {
         self.known = last_sequence;
         self.rolled_back_below = None;
         self.behind_since = None;
-        self.phase = Phase::Resyncing { incarnation: incarnation.clone(), attempts: 0, retry: None };
+        self.phase = Phase::Resyncing {
+            incarnation: incarnation.clone(),
+            attempts: 0,
+            retry: None,
+        };
         vec![Command::Resync { incarnation }]
     }
 }

@@ -15,20 +15,36 @@ fn at(millis: u64) -> Timestamp {
 }
 
 fn head(incarnation: u64, last_sequence: u64, millis: u64) -> Event<u64> {
-    Event::Beacon(Head { incarnation: life(incarnation), epoch: Epoch(1), last_sequence, at: at(millis) })
+    Event::Beacon(Head {
+        incarnation: life(incarnation),
+        epoch: Epoch(1),
+        last_sequence,
+        at: at(millis),
+    })
 }
 
 fn message(sequence: u64) -> Event<u64> {
-    Event::Message { sequence, message: sequence }
+    Event::Message {
+        sequence,
+        message: sequence,
+    }
 }
 
 fn page(sequences: &[u64], more: bool) -> Event<u64> {
     let mut previous = 0;
     let entries = sequences
         .iter()
-        .map(|&sequence| Entry { sequence, previous: std::mem::replace(&mut previous, sequence), message: sequence })
+        .map(|&sequence| Entry {
+            sequence,
+            previous: std::mem::replace(&mut previous, sequence),
+            message: sequence,
+        })
         .collect();
-    Event::Page(Page { entries, ended_at: Some(previous), more })
+    Event::Page(Page {
+        entries,
+        ended_at: Some(previous),
+        more,
+    })
 }
 
 /// A follower that has reached sequence 5.
@@ -42,7 +58,10 @@ fn following() -> Follower<u64> {
 #[test]
 fn the_next_record_is_applied_and_an_old_one_is_not() {
     let mut follower = following();
-    assert_eq!(follower.step(at(20), message(6)), [Command::Apply(vec![(6, 6)])]);
+    assert_eq!(
+        follower.step(at(20), message(6)),
+        [Command::Apply(vec![(6, 6)])]
+    );
     assert_eq!(follower.step(at(21), message(6)), []);
     assert_eq!(follower.step(at(22), message(3)), []);
 }
@@ -50,9 +69,15 @@ fn the_next_record_is_applied_and_an_old_one_is_not() {
 #[test]
 fn a_gap_is_repaired_and_what_came_meanwhile_follows() {
     let mut follower = following();
-    assert_eq!(follower.step(at(20), message(8)), [Command::Repair { from: 6 }]);
+    assert_eq!(
+        follower.step(at(20), message(8)),
+        [Command::Repair { from: 6 }]
+    );
     assert_eq!(follower.step(at(21), message(9)), []);
-    assert_eq!(follower.step(at(22), page(&[6, 7, 8], false)), [Command::Apply(vec![(6, 6), (7, 7), (8, 8), (9, 9)])]);
+    assert_eq!(
+        follower.step(at(22), page(&[6, 7, 8], false)),
+        [Command::Apply(vec![(6, 6), (7, 7), (8, 8), (9, 9)])]
+    );
     assert!(follower.is_following());
 }
 
@@ -60,10 +85,21 @@ fn a_gap_is_repaired_and_what_came_meanwhile_follows() {
 fn a_page_with_a_hole_counts_up_to_it_and_is_asked_for_again() {
     let mut follower = following();
     follower.step(at(20), message(9));
-    let entries = [(6, 0), (8, 7)].map(|(sequence, previous)| Entry { sequence, previous, message: sequence });
-    let torn = Event::Page(Page { entries: entries.to_vec(), ended_at: Some(8), more: false });
+    let entries = [(6, 0), (8, 7)].map(|(sequence, previous)| Entry {
+        sequence,
+        previous,
+        message: sequence,
+    });
+    let torn = Event::Page(Page {
+        entries: entries.to_vec(),
+        ended_at: Some(8),
+        more: false,
+    });
     assert_eq!(follower.step(at(21), torn), [Command::Apply(vec![(6, 6)])]);
-    assert_eq!(follower.step(at(21) + FIRST_RETRY, Event::Tick), [Command::Repair { from: 7 }]);
+    assert_eq!(
+        follower.step(at(21) + FIRST_RETRY, Event::Tick),
+        [Command::Repair { from: 7 }]
+    );
 }
 
 #[test]
@@ -74,7 +110,10 @@ fn a_page_whose_end_was_lost_is_asked_for_again() {
     if let Event::Page(page) = &mut torn {
         page.ended_at = Some(9);
     }
-    assert_eq!(follower.step(at(21), torn), [Command::Apply(vec![(6, 6), (7, 7)])]);
+    assert_eq!(
+        follower.step(at(21), torn),
+        [Command::Apply(vec![(6, 6), (7, 7)])]
+    );
     assert!(!follower.is_following());
 }
 
@@ -83,10 +122,24 @@ fn a_start_without_state_takes_over_the_stream_that_the_beacon_names() {
     let mut follower: Follower<u64> = Follower::new(at(0), None);
     assert_eq!(follower.step(at(5), message(7)), []);
     assert_eq!(follower.step(at(2000), Event::Tick), []);
-    assert_eq!(follower.step(at(2001), head(4, 9, 2001)), [Command::Resync { incarnation: life(4) }]);
-    let taken = Event::Resynced { incarnation: life(4), at: 8 };
-    assert_eq!(follower.step(at(2002), taken), [Command::Repair { from: 9 }]);
-    assert_eq!(follower.step(at(2003), page(&[9], false)), [Command::Apply(vec![(9, 9)])]);
+    assert_eq!(
+        follower.step(at(2001), head(4, 9, 2001)),
+        [Command::Resync {
+            incarnation: life(4)
+        }]
+    );
+    let taken = Event::Resynced {
+        incarnation: life(4),
+        at: 8,
+    };
+    assert_eq!(
+        follower.step(at(2002), taken),
+        [Command::Repair { from: 9 }]
+    );
+    assert_eq!(
+        follower.step(at(2003), page(&[9], false)),
+        [Command::Apply(vec![(9, 9)])]
+    );
     assert!(follower.caught_up());
 }
 
@@ -94,20 +147,34 @@ fn a_start_without_state_takes_over_the_stream_that_the_beacon_names() {
 fn a_start_without_a_beacon_repairs_from_what_is_on_disk() {
     let mut follower: Follower<u64> = Follower::new(at(0), Some((life(1), 5)));
     assert_eq!(follower.step(at(100), Event::Tick), []);
-    assert_eq!(follower.step(at(0) + FIRST_BEACON_WAIT, Event::Tick), [Command::Repair { from: 6 }]);
+    assert_eq!(
+        follower.step(at(0) + FIRST_BEACON_WAIT, Event::Tick),
+        [Command::Repair { from: 6 }]
+    );
 }
 
 #[test]
 fn another_life_of_the_stream_is_taken_over() {
     let mut follower = following();
-    assert_eq!(follower.step(at(1000), head(2, 900, 1000)), [Command::Resync { incarnation: life(2) }]);
+    assert_eq!(
+        follower.step(at(1000), head(2, 900, 1000)),
+        [Command::Resync {
+            incarnation: life(2)
+        }]
+    );
 }
 
 #[test]
 fn a_beacon_of_an_earlier_life_sent_again_changes_nothing() {
     let mut follower = following();
     follower.step(at(1000), head(2, 3, 1000));
-    follower.step(at(1001), Event::Resynced { incarnation: life(2), at: 3 });
+    follower.step(
+        at(1001),
+        Event::Resynced {
+            incarnation: life(2),
+            at: 3,
+        },
+    );
     follower.step(at(1002), page(&[], false));
     assert_eq!(follower.step(at(1100), head(1, 5, 10)), []);
     assert_eq!(follower.incarnation(), Some(&life(2)));
@@ -117,7 +184,12 @@ fn a_beacon_of_an_earlier_life_sent_again_changes_nothing() {
 fn a_stream_that_lost_its_end_is_taken_over_at_the_second_beacon() {
     let mut follower = following();
     assert_eq!(follower.step(at(1000), head(1, 3, 1000)), []);
-    assert_eq!(follower.step(at(2000), head(1, 3, 2000)), [Command::Resync { incarnation: life(1) }]);
+    assert_eq!(
+        follower.step(at(2000), head(1, 3, 2000)),
+        [Command::Resync {
+            incarnation: life(1)
+        }]
+    );
 }
 
 #[test]
@@ -133,7 +205,10 @@ fn a_beacon_ahead_of_us_is_a_gap_only_when_it_stays_ahead() {
     let mut follower = following();
     assert_eq!(follower.step(at(1000), head(1, 6, 1000)), []);
     assert_eq!(follower.step(at(1050), Event::Tick), []);
-    assert_eq!(follower.step(at(1101), Event::Tick), [Command::Repair { from: 6 }]);
+    assert_eq!(
+        follower.step(at(1101), Event::Tick),
+        [Command::Repair { from: 6 }]
+    );
     let mut follower = following();
     follower.step(at(1000), head(1, 6, 1000));
     follower.step(at(1001), message(6));
@@ -166,13 +241,19 @@ fn a_hole_at_the_end_of_the_stream_is_passed_after_it_was_asked_for_long_enough(
         commands.retain(|command| *command != Command::Reconnect);
     }
     assert!(follower.is_following());
-    assert_eq!(follower.step(now, message(9)), [Command::Apply(vec![(9, 9)])]);
+    assert_eq!(
+        follower.step(now, message(9)),
+        [Command::Apply(vec![(9, 9)])]
+    );
 }
 
 #[test]
 fn a_new_link_is_followed_by_a_repair() {
     let mut follower = following();
-    assert_eq!(follower.step(at(20), Event::Connected), [Command::Repair { from: 6 }]);
+    assert_eq!(
+        follower.step(at(20), Event::Connected),
+        [Command::Repair { from: 6 }]
+    );
 }
 
 /// What the pipe and the world do.
@@ -184,7 +265,9 @@ enum Act {
     Lose,
     Repeat,
     Reorder,
-    Answer { lose: u8 },
+    Answer {
+        lose: u8,
+    },
     FailAnswer,
     Beacon,
     Time(u16),
@@ -282,9 +365,14 @@ impl World {
             };
             return self.step(event);
         }
-        let Some(from) = self.asked.take() else { return };
-        let mut stored: Vec<(u64, (u8, u64))> =
-            self.stream.iter().map(|(key, (sequence, version))| (*sequence, (*key, *version))).collect();
+        let Some(from) = self.asked.take() else {
+            return;
+        };
+        let mut stored: Vec<(u64, (u8, u64))> = self
+            .stream
+            .iter()
+            .map(|(key, (sequence, version))| (*sequence, (*key, *version)))
+            .collect();
         stored.sort_unstable();
         stored.retain(|(sequence, _)| *sequence >= from);
         let more = stored.len() > 3;
@@ -292,16 +380,29 @@ impl World {
         let mut previous = 0;
         let mut entries: Vec<Entry<(u8, u64)>> = stored
             .into_iter()
-            .map(|(sequence, message)| Entry { sequence, previous: std::mem::replace(&mut previous, sequence), message })
+            .map(|(sequence, message)| Entry {
+                sequence,
+                previous: std::mem::replace(&mut previous, sequence),
+                message,
+            })
             .collect();
         if usize::from(lose) < entries.len() {
             entries.remove(usize::from(lose));
         }
-        self.step(Event::Page(Page { entries, ended_at: Some(previous), more }));
+        self.step(Event::Page(Page {
+            entries,
+            ended_at: Some(previous),
+            more,
+        }));
     }
 
     fn beacon(&mut self) {
-        let head = Head { incarnation: life(self.life), epoch: Epoch(1), last_sequence: self.last, at: at(self.now) };
+        let head = Head {
+            incarnation: life(self.life),
+            epoch: Epoch(1),
+            last_sequence: self.last,
+            at: at(self.now),
+        };
         self.step(Event::Beacon(head));
     }
 
@@ -314,7 +415,9 @@ impl World {
             Act::Deliver if !self.pipe.is_empty() => {
                 let (of, sequence, message) = self.pipe.remove(0);
                 // A record of another life does not verify.
-                if Some(&life(of)) == self.follower.incarnation() || self.follower.incarnation().is_none() {
+                if Some(&life(of)) == self.follower.incarnation()
+                    || self.follower.incarnation().is_none()
+                {
                     self.step(Event::Message { sequence, message });
                 }
             }
@@ -345,7 +448,11 @@ impl World {
                 self.life += 1;
                 self.last = 0;
                 self.pipe.clear();
-                let records: Vec<(u8, u64)> = self.stream.iter().map(|(key, (_, version))| (*key, *version)).collect();
+                let records: Vec<(u8, u64)> = self
+                    .stream
+                    .iter()
+                    .map(|(key, (_, version))| (*key, *version))
+                    .collect();
                 self.stream.clear();
                 for (key, version) in records {
                     self.write(key, version);

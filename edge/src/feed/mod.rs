@@ -114,7 +114,13 @@ enum Work {
 impl Feed {
     /// A feed of the stream of `scope` that goes on from `ledger`, and where its status is shown.
     #[must_use]
-    pub fn new(scope: Scope, ring: Arc<KeyRing>, client: Client, ledger: Ledger, changes: mpsc::Sender<Vec<Change>>) -> (Self, watch::Receiver<FeedStatus>) {
+    pub fn new(
+        scope: Scope,
+        ring: Arc<KeyRing>,
+        client: Client,
+        ledger: Ledger,
+        changes: mpsc::Sender<Vec<Change>>,
+    ) -> (Self, watch::Receiver<FeedStatus>) {
         let position = ledger.position();
         let (status, shown) = watch::channel(FeedStatus {
             incarnation: position.incarnation.clone(),
@@ -122,7 +128,18 @@ impl Feed {
             stale: false,
             caught_up: false,
         });
-        (Self { scope, ring, client, ledger, changes, status, present: None }, shown)
+        (
+            Self {
+                scope,
+                ring,
+                client,
+                ledger,
+                changes,
+                status,
+                present: None,
+            },
+            shown,
+        )
     }
 
     /// The stream.
@@ -135,7 +152,11 @@ impl Feed {
     pub async fn run(mut self) {
         while !self.changes.is_closed() {
             if let Err(error) = self.follow().await {
-                tracing::error!(stream = self.scope.stream(), error = &error as &dyn Error, "state is not written, records do not count");
+                tracing::error!(
+                    stream = self.scope.stream(),
+                    error = &error as &dyn Error,
+                    "state is not written, records do not count"
+                );
                 tokio::time::sleep(STATE_RETRY).await;
             }
         }
@@ -185,10 +206,17 @@ impl Feed {
     }
 
     /// Takes what has arrived, up to a batch, without waiting.
-    fn received(&self, follower: &mut Follower<Stored>, first: Message, feed: &mut Subscriber) -> Vec<Command<Stored>> {
+    fn received(
+        &self,
+        follower: &mut Follower<Stored>,
+        first: Message,
+        feed: &mut Subscriber,
+    ) -> Vec<Command<Stored>> {
         let mut commands = self.take_in(follower, first);
         for _ in 1..BATCH_RECORDS {
-            let Some(Some(message)) = feed.next().now_or_never() else { break };
+            let Some(Some(message)) = feed.next().now_or_never() else {
+                break;
+            };
             commands.extend(self.take_in(follower, message));
         }
         commands
@@ -200,12 +228,22 @@ impl Feed {
             if reader::stream_of(&message) != Some(self.scope.stream().as_str()) {
                 return Vec::new();
             }
-            return follower.step(now, Event::Message { sequence, message: stored });
+            return follower.step(
+                now,
+                Event::Message {
+                    sequence,
+                    message: stored,
+                },
+            );
         }
         match self.beacon(&message.payload) {
             Ok(head) => follower.step(now, Event::Beacon(head)),
             Err(error) => {
-                tracing::warn!(stream = self.scope.stream(), error = &error as &dyn Error, "beacon is refused");
+                tracing::warn!(
+                    stream = self.scope.stream(),
+                    error = &error as &dyn Error,
+                    "beacon is refused"
+                );
                 Vec::new()
             }
         }
@@ -215,65 +253,117 @@ impl Feed {
         let seal = self.ring.verify(KeyRole::Record, sealed)?;
         record::check_place(&seal, &self.scope.beacon(), None, BEACON)?;
         let beacon = Beacon::decode(&seal.body)?;
-        if beacon.stream != self.scope.stream() || beacon.incarnation != seal.incarnation || beacon.epoch != seal.epoch {
+        if beacon.stream != self.scope.stream()
+            || beacon.incarnation != seal.incarnation
+            || beacon.epoch != seal.epoch
+        {
             return Err(Rejected::Disagrees { what: "the stream" });
         }
-        if beacon.epoch < self.ledger.epoch() && Some(&beacon.incarnation) == self.ledger.position().incarnation.as_ref() {
-            return Err(Rejected::OldTerm { found: beacon.epoch, known: self.ledger.epoch() });
+        if beacon.epoch < self.ledger.epoch()
+            && Some(&beacon.incarnation) == self.ledger.position().incarnation.as_ref()
+        {
+            return Err(Rejected::OldTerm {
+                found: beacon.epoch,
+                known: self.ledger.epoch(),
+            });
         }
-        Ok(Head { incarnation: beacon.incarnation, epoch: beacon.epoch, last_sequence: beacon.last_sequence, at: beacon.at })
+        Ok(Head {
+            incarnation: beacon.incarnation,
+            epoch: beacon.epoch,
+            last_sequence: beacon.last_sequence,
+            at: beacon.at,
+        })
     }
 
-    async fn worked(&mut self, follower: &mut Follower<Stored>, work: Work) -> Result<Vec<Command<Stored>>, StateError> {
+    async fn worked(
+        &mut self,
+        follower: &mut Follower<Stored>,
+        work: Work,
+    ) -> Result<Vec<Command<Stored>>, StateError> {
         let stream = self.scope.stream();
         let event = match work {
             Work::Page(Ok(page)) => Event::Page(page),
             Work::Page(Err(error)) => {
-                tracing::warn!(stream, error = &error as &dyn Error, "repair failed, it is tried again");
+                tracing::warn!(
+                    stream,
+                    error = &error as &dyn Error,
+                    "repair failed, it is tried again"
+                );
                 Event::PageFailed
             }
             Work::Snapshot(incarnation, Ok(taken)) => {
                 let at = taken.as_ref().map_or(0, |taken| taken.at_sequence);
                 self.take_over(&incarnation, taken).await?;
-                tracing::info!(stream, incarnation = incarnation.as_str(), sequence = at, "stream taken over");
+                tracing::info!(
+                    stream,
+                    incarnation = incarnation.as_str(),
+                    sequence = at,
+                    "stream taken over"
+                );
                 Event::Resynced { incarnation, at }
             }
             Work::Snapshot(_, Err(error)) => {
-                tracing::warn!(stream, error = &error as &dyn Error, "snapshot was not taken over, it is tried again");
+                tracing::warn!(
+                    stream,
+                    error = &error as &dyn Error,
+                    "snapshot was not taken over, it is tried again"
+                );
                 Event::ResyncFailed
             }
         };
         Ok(follower.step(clock::now(), event))
     }
 
-    async fn act(&mut self, commands: Vec<Command<Stored>>, follower: &Follower<Stored>, work: &mut JoinSet<Work>) -> Result<(), StateError> {
+    async fn act(
+        &mut self,
+        commands: Vec<Command<Stored>>,
+        follower: &Follower<Stored>,
+        work: &mut JoinSet<Work>,
+    ) -> Result<(), StateError> {
         let mut arrived = Vec::new();
         for command in commands {
             match command {
                 Command::Apply(messages) => arrived.extend(messages),
                 Command::Repair { from } => {
                     let (client, stream) = (self.client.clone(), self.scope.stream());
-                    work.spawn(async move { Work::Page(reader::page(&client, &stream, ">", from, PAGE_MESSAGES).await) });
+                    work.spawn(async move {
+                        Work::Page(reader::page(&client, &stream, ">", from, PAGE_MESSAGES).await)
+                    });
                 }
                 Command::Resync { incarnation } => {
-                    let (client, ring, scope) = (self.client.clone(), Arc::clone(&self.ring), self.scope.clone());
+                    let (client, ring, scope) = (
+                        self.client.clone(),
+                        Arc::clone(&self.ring),
+                        self.scope.clone(),
+                    );
                     work.spawn(async move {
                         let taken = snapshot::take(&client, &ring, &scope, &incarnation).await;
                         Work::Snapshot(incarnation, taken)
                     });
                 }
                 Command::Reconnect => {
-                    tracing::warn!(stream = self.scope.stream(), "no beacon, the link is made anew");
+                    tracing::warn!(
+                        stream = self.scope.stream(),
+                        "no beacon, the link is made anew"
+                    );
                     // It fails only when the client was shut down.
                     let _ = self.client.force_reconnect().await;
                 }
             }
         }
-        if arrived.is_empty() { Ok(()) } else { self.apply(arrived, follower).await }
+        if arrived.is_empty() {
+            Ok(())
+        } else {
+            self.apply(arrived, follower).await
+        }
     }
 
     /// Checks, writes and hands on what arrived, in order.
-    async fn apply(&mut self, arrived: Vec<(u64, Stored)>, follower: &Follower<Stored>) -> Result<(), StateError> {
+    async fn apply(
+        &mut self,
+        arrived: Vec<(u64, Stored)>,
+        follower: &Follower<Stored>,
+    ) -> Result<(), StateError> {
         let mut changes = Vec::with_capacity(arrived.len());
         let mut opened = Vec::with_capacity(arrived.len());
         let mut epoch = self.ledger.epoch();
@@ -283,11 +373,16 @@ impl Feed {
             if stored.is_marker {
                 continue;
             }
-            let key = stored.subject.strip_prefix(&prefix).unwrap_or(&stored.subject);
+            let key = stored
+                .subject
+                .strip_prefix(&prefix)
+                .unwrap_or(&stored.subject);
             match self.open(key, stored.payload.clone(), follower.incarnation(), epoch) {
                 Ok(record) => {
                     epoch = record.sealed_epoch;
-                    self.present.as_mut().map(|present| present.insert(record.key.clone()));
+                    self.present
+                        .as_mut()
+                        .map(|present| present.insert(record.key.clone()));
                     opened.push(Opened { sequence, ..record });
                 }
                 Err(error) => changes.push(self.refuse(key.to_owned(), sequence, &error)),
@@ -299,26 +394,62 @@ impl Feed {
         Ok(())
     }
 
-    fn open(&self, key: &str, sealed: bytes::Bytes, life: Option<&Incarnation>, known: Epoch) -> Result<Opened, Rejected> {
+    fn open(
+        &self,
+        key: &str,
+        sealed: bytes::Bytes,
+        life: Option<&Incarnation>,
+        known: Epoch,
+    ) -> Result<Opened, Rejected> {
         let opened = record::open(&self.ring, &self.scope, life, key, sealed)?;
         if opened.sealed_epoch < known {
-            return Err(Rejected::OldTerm { found: opened.sealed_epoch, known });
+            return Err(Rejected::OldTerm {
+                found: opened.sealed_epoch,
+                known,
+            });
         }
         Ok(opened)
     }
 
-    async fn admit(&mut self, opened: Vec<Opened>, sequenced: bool, changes: &mut Vec<Change>) -> Result<(), StateError> {
+    async fn admit(
+        &mut self,
+        opened: Vec<Opened>,
+        sequenced: bool,
+        changes: &mut Vec<Change>,
+    ) -> Result<(), StateError> {
         for decision in self.ledger.admit(clock::now(), opened, sequenced).await? {
-            let Opened { key, sequence, record, generation, .. } = decision.opened;
+            let Opened {
+                key,
+                sequence,
+                record,
+                generation,
+                ..
+            } = decision.opened;
             match decision.order {
-                Order::Newer => changes.push(Change::Record { record, again: false }),
-                Order::Same => changes.push(Change::Record { record, again: true }),
+                Order::Newer => changes.push(Change::Record {
+                    record,
+                    again: false,
+                }),
+                Order::Same => changes.push(Change::Record {
+                    record,
+                    again: true,
+                }),
                 // A snapshot may lag behind what is held; in a stream it means that someone went back.
                 Order::Older if !sequenced => {}
-                Order::Older => changes.push(self.refused(key, sequence, format!("generation {generation} or its term is lower than the one held"))),
+                Order::Older => changes.push(self.refused(
+                    key,
+                    sequence,
+                    format!("generation {generation} or its term is lower than the one held"),
+                )),
                 Order::Conflict => {
                     let reason = format!("generation {generation} is held with other content");
-                    tracing::error!(stream = self.scope.stream(), key, sequence, generation = generation.0, "two records of one generation");
+                    tracing::error!(
+                        stream = self.scope.stream(),
+                        key,
+                        sequence,
+                        generation = generation.0,
+                        "two records of one generation"
+                    );
                     changes.push(self.refused(key, sequence, reason));
                 }
             }
@@ -327,20 +458,36 @@ impl Feed {
     }
 
     /// Takes over a snapshot beside what is served: each record replaces only what is older than it.
-    async fn take_over(&mut self, incarnation: &Incarnation, taken: Option<Taken>) -> Result<(), StateError> {
+    async fn take_over(
+        &mut self,
+        incarnation: &Incarnation,
+        taken: Option<Taken>,
+    ) -> Result<(), StateError> {
         let mut changes = Vec::new();
         let mut sequence = 0;
         if let Some(taken) = taken {
             sequence = taken.at_sequence;
             // Only a snapshot that could be read whole says what is gone.
-            self.present = taken.rejected.is_empty().then(|| taken.records.iter().map(|record| record.key.clone()).collect());
+            self.present = taken.rejected.is_empty().then(|| {
+                taken
+                    .records
+                    .iter()
+                    .map(|record| record.key.clone())
+                    .collect()
+            });
             for rejected in &taken.rejected {
                 changes.push(self.refuse(SNAPSHOT_NAME.to_owned(), 0, rejected));
             }
             self.admit(taken.records, false, &mut changes).await?;
         }
         let contact = clock::now();
-        self.ledger.mark(Position { incarnation: Some(incarnation.clone()), sequence, contact }).await?;
+        self.ledger
+            .mark(Position {
+                incarnation: Some(incarnation.clone()),
+                sequence,
+                contact,
+            })
+            .await?;
         self.hand_on(changes).await;
         Ok(())
     }
@@ -351,20 +498,35 @@ impl Feed {
             return Ok(());
         };
         let changes = match self.ledger.drop_missing(&present).await {
-            Ok(keys) => keys.into_iter().map(|key| Change::Dropped { key }).collect(),
+            Ok(keys) => keys
+                .into_iter()
+                .map(|key| Change::Dropped { key })
+                .collect(),
             Err(error @ StateError::Shrinks { .. }) => {
                 // What is held goes on being served; an operator has to look.
-                tracing::error!(stream = self.scope.stream(), error = &error as &dyn Error, "nothing is dropped");
+                tracing::error!(
+                    stream = self.scope.stream(),
+                    error = &error as &dyn Error,
+                    "nothing is dropped"
+                );
                 vec![self.refused(SNAPSHOT_NAME.to_owned(), 0, error.to_string())]
             }
-            Err(error @ (StateError::Append { .. } | StateError::Read { .. })) => return Err(error),
+            Err(error @ (StateError::Append { .. } | StateError::Read { .. })) => {
+                return Err(error);
+            }
         };
         self.hand_on(changes).await;
         Ok(())
     }
 
     fn refuse(&self, key: String, sequence: u64, error: &Rejected) -> Change {
-        tracing::warn!(stream = self.scope.stream(), key, sequence, error = error as &dyn Error, "record is refused");
+        tracing::warn!(
+            stream = self.scope.stream(),
+            key,
+            sequence,
+            error = error as &dyn Error,
+            "record is refused"
+        );
         let mut reason = error.to_string();
         if let Some(source) = error.source() {
             reason = format!("{reason}: {source}");
@@ -373,7 +535,12 @@ impl Feed {
     }
 
     fn refused(&self, key: String, sequence: u64, reason: String) -> Change {
-        Change::Refused(Refused { stream: self.scope.stream(), key, sequence, reason })
+        Change::Refused(Refused {
+            stream: self.scope.stream(),
+            key,
+            sequence,
+            reason,
+        })
     }
 
     async fn hand_on(&self, changes: Vec<Change>) {
@@ -384,7 +551,11 @@ impl Feed {
     }
 
     async fn mark(&mut self, follower: &Follower<Stored>) -> Result<(), StateError> {
-        let position = Position { incarnation: follower.incarnation().cloned(), sequence: follower.last(), contact: clock::now() };
+        let position = Position {
+            incarnation: follower.incarnation().cloned(),
+            sequence: follower.last(),
+            contact: clock::now(),
+        };
         self.ledger.mark(position).await
     }
 
@@ -403,6 +574,9 @@ impl Feed {
     }
 
     fn connects(&self) -> u64 {
-        self.client.statistics().connects.load(std::sync::atomic::Ordering::Relaxed)
+        self.client
+            .statistics()
+            .connects
+            .load(std::sync::atomic::Ordering::Relaxed)
     }
 }

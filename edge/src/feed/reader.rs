@@ -81,22 +81,52 @@ struct Last<'a> {
 ///
 /// # Errors
 /// As [`ReadError`] says.
-pub async fn page(client: &Client, stream: &str, filter: &str, from: u64, count: usize) -> Result<Page<Stored>, ReadError> {
-    let mut answers = ask(client, stream, &Batch { batch: count, seq: from, next_by_subj: filter }).await?;
+pub async fn page(
+    client: &Client,
+    stream: &str,
+    filter: &str,
+    from: u64,
+    count: usize,
+) -> Result<Page<Stored>, ReadError> {
+    let mut answers = ask(
+        client,
+        stream,
+        &Batch {
+            batch: count,
+            seq: from,
+            next_by_subj: filter,
+        },
+    )
+    .await?;
     let mut entries = Vec::new();
     loop {
         let message = next(&mut answers, stream).await?;
         match message.status.map(|status| status.as_u16()) {
             None => {
                 let (sequence, stored) = stored(&message).ok_or_else(|| lacks(stream, SEQUENCE))?;
-                let previous = number(&message, LAST_SEQUENCE).ok_or_else(|| lacks(stream, LAST_SEQUENCE))?;
-                entries.push(Entry { sequence, previous, message: stored });
+                let previous =
+                    number(&message, LAST_SEQUENCE).ok_or_else(|| lacks(stream, LAST_SEQUENCE))?;
+                entries.push(Entry {
+                    sequence,
+                    previous,
+                    message: stored,
+                });
             }
             Some(204) => {
                 let more = number(&message, NUM_PENDING).is_some_and(|pending| pending > 0);
-                return Ok(Page { entries, ended_at: number(&message, LAST_SEQUENCE), more });
+                return Ok(Page {
+                    entries,
+                    ended_at: number(&message, LAST_SEQUENCE),
+                    more,
+                });
             }
-            Some(404) => return Ok(Page { entries, ended_at: Some(0), more: false }),
+            Some(404) => {
+                return Ok(Page {
+                    entries,
+                    ended_at: Some(0),
+                    more: false,
+                });
+            }
             Some(status) => return Err(refused(stream, status, &message)),
         }
     }
@@ -106,8 +136,19 @@ pub async fn page(client: &Client, stream: &str, filter: &str, from: u64, count:
 ///
 /// # Errors
 /// As [`ReadError`] says.
-pub async fn last(client: &Client, stream: &str, subject: &str) -> Result<Option<Stored>, ReadError> {
-    let mut answers = ask(client, stream, &Last { last_by_subj: subject }).await?;
+pub async fn last(
+    client: &Client,
+    stream: &str,
+    subject: &str,
+) -> Result<Option<Stored>, ReadError> {
+    let mut answers = ask(
+        client,
+        stream,
+        &Last {
+            last_by_subj: subject,
+        },
+    )
+    .await?;
     let message = next(&mut answers, stream).await?;
     match message.status.map(|status| status.as_u16()) {
         None => Ok(stored(&message).map(|(_, stored)| stored)),
@@ -124,7 +165,14 @@ pub fn stored(message: &Message) -> Option<(u64, Stored)> {
     let subject = headers.get(SUBJECT)?.as_str().to_owned();
     // A signed tombstone is deleted too, but has a body.
     let is_marker = message.payload.is_empty();
-    Some((sequence, Stored { subject, payload: message.payload.clone(), is_marker }))
+    Some((
+        sequence,
+        Stored {
+            subject,
+            payload: message.payload.clone(),
+            is_marker,
+        },
+    ))
 }
 
 /// The stream a message says it is of.
@@ -144,33 +192,57 @@ fn number(message: &Message, header: &str) -> Option<u64> {
 }
 
 fn lacks(stream: &str, header: &'static str) -> ReadError {
-    ReadError::Header { stream: stream.to_owned(), header }
+    ReadError::Header {
+        stream: stream.to_owned(),
+        header,
+    }
 }
 
 fn refused(stream: &str, status: u16, message: &Message) -> ReadError {
-    let description = message.description.as_ref().map(ToString::to_string).unwrap_or_default();
-    ReadError::Status { stream: stream.to_owned(), status, description }
+    let description = message
+        .description
+        .as_ref()
+        .map(ToString::to_string)
+        .unwrap_or_default();
+    ReadError::Status {
+        stream: stream.to_owned(),
+        status,
+        description,
+    }
 }
 
-async fn ask(client: &Client, stream: &str, request: &impl Serialize) -> Result<async_nats::Subscriber, ReadError> {
+async fn ask(
+    client: &Client,
+    stream: &str,
+    request: &impl Serialize,
+) -> Result<async_nats::Subscriber, ReadError> {
     let inbox = client.new_inbox();
     let body = serde_json::to_vec(request).expect("numbers and text are always JSON");
     let subject = format!("$JS.API.DIRECT.GET.{stream}");
     let asked = async {
         let answers = client.subscribe(inbox.clone()).await?;
-        client.publish_with_reply(subject, inbox, body.into()).await?;
+        client
+            .publish_with_reply(subject, inbox, body.into())
+            .await?;
         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(answers)
     };
     // Without a link, commands wait in a queue that may be full.
     match tokio::time::timeout(ANSWER_WAIT, asked).await {
-        Ok(asked) => asked.map_err(|source| ReadError::Ask { stream: stream.to_owned(), source }),
-        Err(_) => Err(ReadError::Silence { stream: stream.to_owned() }),
+        Ok(asked) => asked.map_err(|source| ReadError::Ask {
+            stream: stream.to_owned(),
+            source,
+        }),
+        Err(_) => Err(ReadError::Silence {
+            stream: stream.to_owned(),
+        }),
     }
 }
 
 async fn next(answers: &mut async_nats::Subscriber, stream: &str) -> Result<Message, ReadError> {
     match tokio::time::timeout(ANSWER_WAIT, answers.next()).await {
         Ok(Some(message)) => Ok(message),
-        Ok(None) | Err(_) => Err(ReadError::Silence { stream: stream.to_owned() }),
+        Ok(None) | Err(_) => Err(ReadError::Silence {
+            stream: stream.to_owned(),
+        }),
     }
 }

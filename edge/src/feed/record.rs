@@ -118,7 +118,12 @@ pub fn open(
 ///
 /// # Errors
 /// As [`Rejected`] says.
-pub fn open_from_snapshot(ring: &KeyRing, scope: &Scope, life: &Incarnation, sealed: Bytes) -> Result<Opened, Rejected> {
+pub fn open_from_snapshot(
+    ring: &KeyRing,
+    scope: &Scope,
+    life: &Incarnation,
+    sealed: Bytes,
+) -> Result<Opened, Rejected> {
     let key = helix_routing::seal::open(&sealed)?.seal.key;
     open(ring, scope, Some(life), &key, sealed)
 }
@@ -127,8 +132,17 @@ pub fn open_from_snapshot(ring: &KeyRing, scope: &Scope, life: &Incarnation, sea
 ///
 /// # Errors
 /// When it was signed for another.
-pub fn check_place(seal: &Seal, stream: &str, life: Option<&Incarnation>, key: &str) -> Result<(), Rejected> {
-    let place = |what, signed: &str, found: &str| Rejected::Place { what, signed: signed.to_owned(), found: found.to_owned() };
+pub fn check_place(
+    seal: &Seal,
+    stream: &str,
+    life: Option<&Incarnation>,
+    key: &str,
+) -> Result<(), Rejected> {
+    let place = |what, signed: &str, found: &str| Rejected::Place {
+        what,
+        signed: signed.to_owned(),
+        found: found.to_owned(),
+    };
     if seal.stream != stream {
         return Err(place("stream", &seal.stream, stream));
     }
@@ -136,7 +150,11 @@ pub fn check_place(seal: &Seal, stream: &str, life: Option<&Incarnation>, key: &
         return Err(place("key", &seal.key, key));
     }
     match life {
-        Some(life) if *life != seal.incarnation => Err(place("incarnation", seal.incarnation.as_str(), life.as_str())),
+        Some(life) if *life != seal.incarnation => Err(place(
+            "incarnation",
+            seal.incarnation.as_str(),
+            life.as_str(),
+        )),
         Some(_) | None => Ok(()),
     }
 }
@@ -154,7 +172,11 @@ pub fn is_tombstone(stored: &StoredRecord) -> bool {
     }
 }
 
-fn decode(scope: &Scope, found: &str, seal: &Seal) -> Result<(Record, Epoch, Generation), Rejected> {
+fn decode(
+    scope: &Scope,
+    found: &str,
+    seal: &Seal,
+) -> Result<(Record, Epoch, Generation), Rejected> {
     if found == key::TERM {
         let term = TermRecord::decode(&seal.body)?;
         // A term has no generation of its own: it is one.
@@ -167,12 +189,14 @@ fn decode(scope: &Scope, found: &str, seal: &Seal) -> Result<(Record, Epoch, Gen
             if site.region != *region {
                 return Err(Rejected::Disagrees { what: "the region" });
             }
-            let (expected, epoch, generation) = (key::site(&site.site), site.epoch, site.generation);
+            let (expected, epoch, generation) =
+                (key::site(&site.site), site.epoch, site.generation);
             (Record::Site(Box::new(site)), expected, epoch, generation)
         }
         (Scope::Global, Some("h" | "w")) => {
             let host = HostRecord::decode(&seal.body)?;
-            let (expected, epoch, generation) = (key::host(&host.host), host.epoch, host.generation);
+            let (expected, epoch, generation) =
+                (key::host(&host.host), host.epoch, host.generation);
             (Record::Host(Box::new(host)), expected, epoch, generation)
         }
         (Scope::Global | Scope::Region(_), _) => return Err(Rejected::UnknownKey),
@@ -181,7 +205,9 @@ fn decode(scope: &Scope, found: &str, seal: &Seal) -> Result<(Record, Epoch, Gen
         return Err(Rejected::Disagrees { what: "the key" });
     }
     if generation != seal.generation {
-        return Err(Rejected::Disagrees { what: "the generation" });
+        return Err(Rejected::Disagrees {
+            what: "the generation",
+        });
     }
     Ok((record, epoch, generation))
 }

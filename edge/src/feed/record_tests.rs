@@ -68,21 +68,68 @@ fn a_record_counts_only_in_its_place() {
     let signer = SigningKey::generate(KeyRole::Record);
     let ring = KeyRing::new([signer.public()]);
     let fra = Scope::Region("fra".parse().unwrap());
-    let verdict = |sample: &Sample, found: &str| open_at(&ring, &fra, found, seal(&signer, sample, body(sample)));
+    let verdict = |sample: &Sample, found: &str| {
+        open_at(&ring, &fra, found, seal(&signer, sample, body(sample)))
+    };
     assert!(verdict(&GOOD, GOOD.key).is_ok());
     let hostile = [
-        ("another stream", Sample { stream: "KV_r_iad", ..GOOD }),
-        ("another key", Sample { key: "cut.shop/preview/1", ..GOOD }),
-        ("another life", Sample { life: "00000000000000bb", ..GOOD }),
-        ("another generation", Sample { generation: 8, ..GOOD }),
-        ("another site inside", Sample { site: "shoe/production", ..GOOD }),
-        ("another region inside", Sample { region: "iad", ..GOOD }),
-        ("a later term inside", Sample { record_epoch: 4, ..GOOD }),
+        (
+            "another stream",
+            Sample {
+                stream: "KV_r_iad",
+                ..GOOD
+            },
+        ),
+        (
+            "another key",
+            Sample {
+                key: "cut.shop/preview/1",
+                ..GOOD
+            },
+        ),
+        (
+            "another life",
+            Sample {
+                life: "00000000000000bb",
+                ..GOOD
+            },
+        ),
+        (
+            "another generation",
+            Sample {
+                generation: 8,
+                ..GOOD
+            },
+        ),
+        (
+            "another site inside",
+            Sample {
+                site: "shoe/production",
+                ..GOOD
+            },
+        ),
+        (
+            "another region inside",
+            Sample {
+                region: "iad",
+                ..GOOD
+            },
+        ),
+        (
+            "a later term inside",
+            Sample {
+                record_epoch: 4,
+                ..GOOD
+            },
+        ),
     ];
     for (what, sample) in hostile {
         assert!(verdict(&sample, GOOD.key).is_err(), "{what} was taken");
     }
-    assert!(matches!(verdict(&Sample { key: "x.y", ..GOOD }, "x.y"), Err(Rejected::UnknownKey)));
+    assert!(matches!(
+        verdict(&Sample { key: "x.y", ..GOOD }, "x.y"),
+        Err(Rejected::UnknownKey)
+    ));
 }
 
 #[test]
@@ -91,7 +138,10 @@ fn a_record_of_a_stranger_is_refused() {
     let stranger = SigningKey::generate(KeyRole::Record);
     let fra = Scope::Region("fra".parse().unwrap());
     let sealed = seal(&stranger, &GOOD, body(&GOOD));
-    assert!(matches!(open_at(&ring, &fra, GOOD.key, sealed), Err(Rejected::Seal(VerifyError::UnknownKey { .. }))));
+    assert!(matches!(
+        open_at(&ring, &fra, GOOD.key, sealed),
+        Err(Rejected::Seal(VerifyError::UnknownKey { .. }))
+    ));
 }
 
 #[test]
@@ -102,7 +152,10 @@ fn a_record_of_a_newer_version_is_refused_and_says_so() {
     let mut newer = body(&GOOD);
     newer[0] = 99;
     let error = open_at(&ring, &fra, GOOD.key, seal(&signer, &GOOD, newer)).unwrap_err();
-    assert!(matches!(error, Rejected::Body(WireError::Version { found: 99, .. })), "{error}");
+    assert!(
+        matches!(error, Rejected::Body(WireError::Version { found: 99, .. })),
+        "{error}"
+    );
 }
 
 #[test]
@@ -111,7 +164,12 @@ fn hosts_are_global_and_sites_regional() {
     let ring = KeyRing::new([signer.public()]);
     let host: helix_routing::host::HostPattern = "www.example.com".parse().unwrap();
     let found = key::host(&host);
-    let record = HostRecord { host, epoch: Epoch(3), generation: Generation(7), site: None };
+    let record = HostRecord {
+        host,
+        epoch: Epoch(3),
+        generation: Generation(7),
+        site: None,
+    };
     let address = |stream: &str| Address {
         stream: stream.to_owned(),
         key: found.clone(),
@@ -120,8 +178,15 @@ fn hosts_are_global_and_sites_regional() {
         generation: Generation(7),
     };
     let global: Bytes = signer.seal(address("KV_g"), record.encode()).into();
-    assert!(open_at(&ring, &Scope::Global, &found, global).unwrap().is_tombstone());
+    assert!(
+        open_at(&ring, &Scope::Global, &found, global)
+            .unwrap()
+            .is_tombstone()
+    );
     let regional: Bytes = signer.seal(address("KV_r_fra"), record.encode()).into();
     let fra = Scope::Region("fra".parse().unwrap());
-    assert!(matches!(open_at(&ring, &fra, &found, regional), Err(Rejected::UnknownKey)));
+    assert!(matches!(
+        open_at(&ring, &fra, &found, regional),
+        Err(Rejected::UnknownKey)
+    ));
 }

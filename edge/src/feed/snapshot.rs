@@ -68,7 +68,12 @@ struct Meta {
 ///
 /// # Errors
 /// As [`SnapshotError`] says.
-pub async fn take(client: &Client, ring: &KeyRing, scope: &Scope, life: &Incarnation) -> Result<Option<Taken>, SnapshotError> {
+pub async fn take(
+    client: &Client,
+    ring: &KeyRing,
+    scope: &Scope,
+    life: &Incarnation,
+) -> Result<Option<Taken>, SnapshotError> {
     let Some(compressed) = fetch(client, scope).await? else {
         return Ok(None);
     };
@@ -80,16 +85,21 @@ pub async fn take(client: &Client, ring: &KeyRing, scope: &Scope, life: &Incarna
 
 async fn fetch(client: &Client, scope: &Scope) -> Result<Option<Vec<u8>>, SnapshotError> {
     let (stream, bucket) = (scope.snapshot_stream(), scope.snapshot_bucket());
-    let wrong = |problem| SnapshotError::Object { bucket: bucket.clone(), problem };
+    let wrong = |problem| SnapshotError::Object {
+        bucket: bucket.clone(),
+        problem,
+    };
     let name = format!("$O.{bucket}.M.{}", URL_SAFE.encode(SNAPSHOT_NAME));
     let Some(stored) = reader::last(client, &stream, &name).await? else {
         return Ok(None);
     };
-    let meta: Meta = serde_json::from_slice(&stored.payload).map_err(|_| wrong("described by no valid JSON"))?;
+    let meta: Meta =
+        serde_json::from_slice(&stored.payload).map_err(|_| wrong("described by no valid JSON"))?;
     if meta.deleted {
         return Ok(None);
     }
-    let is_token = !meta.nuid.is_empty() && meta.nuid.bytes().all(|byte| byte.is_ascii_alphanumeric());
+    let is_token =
+        !meta.nuid.is_empty() && meta.nuid.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if !is_token || meta.size > MAX_COMPRESSED_BYTES {
         return Err(wrong("larger than allowed, or misnamed"));
     }
@@ -115,17 +125,30 @@ async fn fetch(client: &Client, scope: &Scope) -> Result<Option<Vec<u8>>, Snapsh
     Ok(Some(bytes))
 }
 
-fn open(ring: &KeyRing, scope: &Scope, life: &Incarnation, compressed: &[u8]) -> Result<Option<Taken>, SnapshotError> {
-    let sealed = decompress(compressed)
-        .ok_or_else(|| SnapshotError::Object { bucket: scope.snapshot_bucket(), problem: "not what was compressed" })?;
-    let seal = ring.verify(KeyRole::Record, &sealed).map_err(Rejected::from)?;
+fn open(
+    ring: &KeyRing,
+    scope: &Scope,
+    life: &Incarnation,
+    compressed: &[u8],
+) -> Result<Option<Taken>, SnapshotError> {
+    let sealed = decompress(compressed).ok_or_else(|| SnapshotError::Object {
+        bucket: scope.snapshot_bucket(),
+        problem: "not what was compressed",
+    })?;
+    let seal = ring
+        .verify(KeyRole::Record, &sealed)
+        .map_err(Rejected::from)?;
     drop(sealed);
     record::check_place(&seal, &scope.stream(), None, SNAPSHOT_NAME)?;
     if seal.incarnation != *life {
         return Ok(None);
     }
     let snapshot = Snapshot::decode(&seal.body).map_err(Rejected::from)?;
-    let mut taken = Taken { at_sequence: snapshot.at_sequence, records: Vec::with_capacity(snapshot.records.len()), rejected: Vec::new() };
+    let mut taken = Taken {
+        at_sequence: snapshot.at_sequence,
+        records: Vec::with_capacity(snapshot.records.len()),
+        rejected: Vec::new(),
+    };
     for sealed in snapshot.records {
         match record::open_from_snapshot(ring, scope, life, sealed.into()) {
             Ok(opened) => taken.records.push(opened),
@@ -138,6 +161,10 @@ fn open(ring: &KeyRing, scope: &Scope, life: &Incarnation, compressed: &[u8]) ->
 fn decompress(compressed: &[u8]) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
     let limit = Seal::MAX_BYTES as u64;
-    zstd::Decoder::new(compressed).ok()?.take(limit + 1).read_to_end(&mut bytes).ok()?;
+    zstd::Decoder::new(compressed)
+        .ok()?
+        .take(limit + 1)
+        .read_to_end(&mut bytes)
+        .ok()?;
     (bytes.len() as u64 <= limit).then_some(bytes)
 }

@@ -61,7 +61,11 @@ impl Folder {
     pub(super) fn load(&self) -> io::Result<(Contents, u64, bool)> {
         let bases = self.numbers("base.")?;
         let logs = self.numbers("log.")?;
-        let next = bases.iter().chain(&logs).max().map_or(0, |newest| newest + 1);
+        let next = bases
+            .iter()
+            .chain(&logs)
+            .max()
+            .map_or(0, |newest| newest + 1);
         let (mut contents, from) = self.load_base(&bases)?;
         let newest = logs.last().copied();
         let is_long = logs.len() > MAX_LOGS;
@@ -74,7 +78,10 @@ impl Folder {
             }
             if Some(number) == newest {
                 // A crash in the middle of a write, which therefore was never reported as done.
-                OpenOptions::new().write(true).open(&path)?.set_len((bytes.len() - read.tail) as u64)?;
+                OpenOptions::new()
+                    .write(true)
+                    .open(&path)?
+                    .set_len((bytes.len() - read.tail) as u64)?;
             } else {
                 contents.damaged = true;
             }
@@ -87,28 +94,45 @@ impl Folder {
         for &number in bases.iter().rev() {
             let mut contents = Contents::default();
             let read = read_into(&fs::read(self.path("base.", number))?, &mut contents);
-            if !contents.damaged && read.tail == 0 && read.end == Some(contents.records.len() as u64) {
+            if !contents.damaged
+                && read.tail == 0
+                && read.end == Some(contents.records.len() as u64)
+            {
                 return Ok((contents, number));
             }
             tracing::error!(folder = %self.0.display(), base = number, "state base is damaged, going back to the one before");
         }
-        let contents = Contents { damaged: !bases.is_empty(), ..Contents::default() };
+        let contents = Contents {
+            damaged: !bases.is_empty(),
+            ..Contents::default()
+        };
         Ok((contents, 0))
     }
 
     /// Starts the log `number`.
     pub(super) fn create_log(&self, number: u64) -> io::Result<File> {
-        let file = OpenOptions::new().append(true).create_new(true).open(self.path("log.", number))?;
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(self.path("log.", number))?;
         sync_folder(&self.0)?;
         Ok(file)
     }
 
     /// Folds everything before log `number` into `base.<number>`, and removes what two bases make needless.
     /// `keep` says which records are still worth keeping.
-    pub(super) fn compact(&self, number: u64, keep: impl Fn(&StoredRecord) -> bool) -> io::Result<()> {
+    pub(super) fn compact(
+        &self,
+        number: u64,
+        keep: impl Fn(&StoredRecord) -> bool,
+    ) -> io::Result<()> {
         let bases = self.numbers("base.")?;
         let (mut contents, from) = self.load_base(&bases)?;
-        for log in self.numbers("log.")?.into_iter().filter(|log| (from..number).contains(log)) {
+        for log in self
+            .numbers("log.")?
+            .into_iter()
+            .filter(|log| (from..number).contains(log))
+        {
             read_into(&fs::read(self.path("log.", log))?, &mut contents);
         }
         contents.records.retain(|_, record| keep(record));
@@ -136,10 +160,15 @@ impl Folder {
         write(&Frame::Position(contents.position))?;
         for record in contents.records.into_values() {
             // The position above counts; a record of a base must not move it.
-            write(&Frame::Record(StoredRecord { sequence: 0, ..record }))?;
+            write(&Frame::Record(StoredRecord {
+                sequence: 0,
+                ..record
+            }))?;
         }
         write(&Frame::End { records })?;
-        out.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
+        out.into_inner()
+            .map_err(io::IntoInnerError::into_error)?
+            .sync_all()?;
         fs::rename(&beside, self.path("base.", number))?;
         sync_folder(&self.0)
     }
@@ -187,7 +216,12 @@ fn read_into(mut bytes: &[u8], contents: &mut Contents) -> Read {
                 contents.damaged = true;
                 bytes = rest;
             }
-            Next::End => return Read { end, tail: bytes.len() },
+            Next::End => {
+                return Read {
+                    end,
+                    tail: bytes.len(),
+                };
+            }
         }
     }
 }

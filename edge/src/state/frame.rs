@@ -80,7 +80,9 @@ pub(super) enum Next<'a> {
 /// Appends `frame` to `bytes`.
 pub(super) fn write(frame: &Frame, bytes: &mut Vec<u8>) {
     let payload = frame.encode();
-    let length = u32::try_from(payload.len()).expect("records are far smaller than 4 GiB").to_le_bytes();
+    let length = u32::try_from(payload.len())
+        .expect("records are far smaller than 4 GiB")
+        .to_le_bytes();
     bytes.extend_from_slice(&MAGIC);
     bytes.extend_from_slice(&length);
     bytes.extend_from_slice(&checksum(length, &payload));
@@ -105,7 +107,9 @@ pub(super) fn read(bytes: &[u8]) -> Next<'_> {
         // The length itself may be what was damaged, so the next frame is looked for, not computed.
         return next_magic(bytes).map_or(Next::End, Next::Damaged);
     }
-    Frame::decode(payload).map_or(Next::Damaged(rest), |frame| Next::Frame(Box::new(frame), rest))
+    Frame::decode(payload).map_or(Next::Damaged(rest), |frame| {
+        Next::Frame(Box::new(frame), rest)
+    })
 }
 
 /// The bytes from the next place on where a frame could begin.
@@ -130,7 +134,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn dropped(key: &str) -> Frame {
-        Frame::Dropped { key: key.to_owned() }
+        Frame::Dropped {
+            key: key.to_owned(),
+        }
     }
 
     fn read_all(mut bytes: &[u8]) -> (Vec<Frame>, bool) {
@@ -152,7 +158,11 @@ mod tests {
 
     #[test]
     fn version_1_is_still_read() {
-        let frame = Frame::Position(Position { incarnation: None, sequence: 7, contact: Timestamp::from_millis(300) });
+        let frame = Frame::Position(Position {
+            incarnation: None,
+            sequence: 7,
+            contact: Timestamp::from_millis(300),
+        });
         let fixture = [1, 1, 0, 7, 0xac, 2];
         assert_eq!(Frame::decode(&fixture).unwrap(), frame);
         assert_eq!(frame.encode(), fixture);
@@ -165,7 +175,11 @@ mod tests {
         let first = bytes.len();
         write(&dropped("b"), &mut bytes);
         for cut in first..bytes.len() {
-            assert_eq!(read_all(&bytes[..cut]), (vec![dropped("a")], false), "cut at {cut}");
+            assert_eq!(
+                read_all(&bytes[..cut]),
+                (vec![dropped("a")], false),
+                "cut at {cut}"
+            );
         }
     }
 

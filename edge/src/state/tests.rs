@@ -26,12 +26,23 @@ impl Bench {
     fn new() -> Self {
         let signer = SigningKey::generate(KeyRole::Record);
         let ring = KeyRing::new([signer.public()]);
-        Self { folder: tempfile::tempdir().unwrap(), signer, ring }
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            signer,
+            ring,
+        }
     }
 
     fn open(&self) -> (Ledger, Vec<Opened>) {
         Ledger::open(self.folder.path().to_owned(), "KV_g".to_owned(), |stored| {
-            record::open(&self.ring, &Scope::Global, None, &stored.key, stored.sealed.clone().into()).ok()
+            record::open(
+                &self.ring,
+                &Scope::Global,
+                None,
+                &stored.key,
+                stored.sealed.clone().into(),
+            )
+            .ok()
         })
         .unwrap()
     }
@@ -41,16 +52,38 @@ impl Bench {
         let host: HostPattern = format!("h{n}.example.com").parse().unwrap();
         let key = key::host(&host);
         let generation = Generation(sequence);
-        let record = HostRecord { host, epoch: Epoch(1), generation, site: site.map(|site| site.parse().unwrap()) };
-        let address =
-            Address { stream: "KV_g".to_owned(), key: key.clone(), incarnation: LIFE.parse().unwrap(), epoch: Epoch(1), generation };
+        let record = HostRecord {
+            host,
+            epoch: Epoch(1),
+            generation,
+            site: site.map(|site| site.parse().unwrap()),
+        };
+        let address = Address {
+            stream: "KV_g".to_owned(),
+            key: key.clone(),
+            incarnation: LIFE.parse().unwrap(),
+            epoch: Epoch(1),
+            generation,
+        };
         let sealed = self.signer.seal(address, record.encode()).into();
-        Opened { sequence, ..record::open(&self.ring, &Scope::Global, None, &key, sealed).unwrap() }
+        Opened {
+            sequence,
+            ..record::open(&self.ring, &Scope::Global, None, &key, sealed).unwrap()
+        }
     }
 
-    fn files(&self, kind: &str) -> Vec<std::path::PathBuf> {
-        let mut files: Vec<_> = fs::read_dir(self.folder.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
-        files.retain(|path| path.file_name().unwrap().to_str().unwrap().starts_with(kind));
+    fn files(&self, kind: &str) -> Vec<PathBuf> {
+        let mut files: Vec<_> = fs::read_dir(self.folder.path())
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        files.retain(|path| {
+            path.file_name()
+                .unwrap()
+                .to_str()
+                .unwrap()
+                .starts_with(kind)
+        });
         files.sort();
         files
     }
@@ -61,7 +94,11 @@ fn now() -> Timestamp {
 }
 
 fn position(sequence: u64) -> Position {
-    Position { incarnation: Some(LIFE.parse().unwrap()), sequence, contact: now() }
+    Position {
+        incarnation: Some(LIFE.parse().unwrap()),
+        sequence,
+        contact: now(),
+    }
 }
 
 fn flip(path: &Path, offset: usize) {
@@ -74,7 +111,10 @@ async fn filled(bench: &Bench, records: u64) -> Ledger {
     let (mut ledger, _) = bench.open();
     ledger.mark(position(0)).await.unwrap();
     for n in 1..=records {
-        ledger.admit(now(), vec![bench.host(n, n, Some("shop/production"))], true).await.unwrap();
+        ledger
+            .admit(now(), vec![bench.host(n, n, Some("shop/production"))], true)
+            .await
+            .unwrap();
     }
     ledger
 }
@@ -93,7 +133,10 @@ async fn what_was_admitted_is_there_after_a_restart() {
 async fn a_generation_never_falls_also_not_after_a_restart() {
     let bench = Bench::new();
     let (mut ledger, _) = bench.open();
-    ledger.admit(now(), vec![bench.host(1, 8, Some("shop/production"))], true).await.unwrap();
+    ledger
+        .admit(now(), vec![bench.host(1, 8, Some("shop/production"))], true)
+        .await
+        .unwrap();
     drop(ledger);
     let (mut ledger, _) = bench.open();
     let records = vec![
@@ -104,7 +147,10 @@ async fn a_generation_never_falls_also_not_after_a_restart() {
     ];
     let decisions = ledger.admit(now(), records, true).await.unwrap();
     let orders: Vec<Order> = decisions.iter().map(|decision| decision.order).collect();
-    assert_eq!(orders, [Order::Older, Order::Same, Order::Conflict, Order::Newer]);
+    assert_eq!(
+        orders,
+        [Order::Older, Order::Same, Order::Conflict, Order::Newer]
+    );
 }
 
 #[tokio::test]
@@ -116,7 +162,10 @@ async fn a_torn_tail_costs_only_what_was_never_reported() {
     fs::write(&log, &whole[..whole.len() - 3]).unwrap();
     let (mut ledger, records) = bench.open();
     assert_eq!((records.len(), ledger.position().sequence), (4, 4));
-    ledger.admit(now(), vec![bench.host(5, 5, None)], true).await.unwrap();
+    ledger
+        .admit(now(), vec![bench.host(5, 5, None)], true)
+        .await
+        .unwrap();
     drop(ledger);
     assert_eq!(bench.open().0.position().sequence, 5);
 }
@@ -130,7 +179,11 @@ async fn a_flipped_bit_stops_the_position_and_spares_the_other_records() {
     flip(&log, middle);
     let (ledger, records) = bench.open();
     assert_eq!(records.len(), 8);
-    assert!((3..7).contains(&ledger.position().sequence), "{:?}", ledger.position());
+    assert!(
+        (3..7).contains(&ledger.position().sequence),
+        "{:?}",
+        ledger.position()
+    );
 }
 
 #[tokio::test]
@@ -139,7 +192,10 @@ async fn a_damaged_base_is_answered_by_the_one_before() {
     let mut ledger = filled(&bench, 6).await;
     for round in 0..2_u64 {
         ledger.log_bytes = u64::MAX;
-        ledger.admit(now(), vec![bench.host(20 + round, 20 + round, None)], true).await.unwrap();
+        ledger
+            .admit(now(), vec![bench.host(20 + round, 20 + round, None)], true)
+            .await
+            .unwrap();
         ledger.compaction.take().unwrap().await.unwrap();
     }
     drop(ledger);
@@ -155,7 +211,10 @@ async fn when_no_base_is_whole_the_stream_is_taken_over_again() {
     let bench = Bench::new();
     let mut ledger = filled(&bench, 6).await;
     ledger.log_bytes = u64::MAX;
-    ledger.admit(now(), vec![bench.host(20, 20, None)], true).await.unwrap();
+    ledger
+        .admit(now(), vec![bench.host(20, 20, None)], true)
+        .await
+        .unwrap();
     ledger.compaction.take().unwrap().await.unwrap();
     drop(ledger);
     flip(&bench.files("base.")[0], 300);
@@ -175,7 +234,10 @@ async fn an_edge_that_was_away_too_long_starts_over_but_keeps_what_it_has() {
     let bench = Bench::new();
     drop(filled(&bench, 3).await);
     let (ledger, records) = bench.open();
-    assert_eq!(ledger.resume(now() + MAX_ABSENCE + Duration::from_secs(5)), None);
+    assert_eq!(
+        ledger.resume(now() + MAX_ABSENCE + Duration::from_secs(5)),
+        None
+    );
     assert_eq!(records.len(), 3);
 }
 
@@ -187,7 +249,14 @@ async fn a_takeover_drops_a_few_and_refuses_to_drop_many() {
     let most: BTreeSet<String> = (1..=55).map(key).collect();
     assert_eq!(ledger.drop_missing(&most).await.unwrap().len(), 5);
     let few: BTreeSet<String> = (1..=30).map(key).collect();
-    assert!(matches!(ledger.drop_missing(&few).await, Err(StateError::Shrinks { missing: 25, held: 55, .. })));
+    assert!(matches!(
+        ledger.drop_missing(&few).await,
+        Err(StateError::Shrinks {
+            missing: 25,
+            held: 55,
+            ..
+        })
+    ));
     drop(ledger);
     assert_eq!(bench.open().1.len(), 55);
 }
@@ -201,8 +270,20 @@ async fn what_cannot_be_written_does_not_count() {
     ledger.log_number += 1;
     let folder = bench.folder.path().with_extension("away");
     fs::rename(bench.folder.path(), &folder).unwrap();
-    assert!(ledger.admit(now(), vec![bench.host(1, 9, None)], true).await.is_err());
+    assert!(
+        ledger
+            .admit(now(), vec![bench.host(1, 9, None)], true)
+            .await
+            .is_err()
+    );
     fs::rename(&folder, bench.folder.path()).unwrap();
-    let decisions = ledger.admit(now(), vec![bench.host(1, 5, None)], true).await.unwrap();
-    assert_eq!(decisions[0].order, Order::Newer, "the record that was not written must not be remembered");
+    let decisions = ledger
+        .admit(now(), vec![bench.host(1, 5, None)], true)
+        .await
+        .unwrap();
+    assert_eq!(
+        decisions[0].order,
+        Order::Newer,
+        "the record that was not written must not be remembered"
+    );
 }

@@ -26,7 +26,10 @@ impl Store {
     /// # Errors
     /// When a folder cannot be read; what could not be removed is left for the next time.
     pub fn sweep(&self, named: &[Digest]) -> io::Result<Swept> {
-        let keep: HashSet<Digest> = named.iter().flat_map(|artifact| self.parts(artifact)).collect();
+        let keep: HashSet<Digest> = named
+            .iter()
+            .flat_map(|artifact| self.parts(artifact))
+            .collect();
         let mut swept = Swept::default();
         for kind in Kind::ALL {
             for entry in fs::read_dir(self.root.join(kind.folder()))? {
@@ -39,7 +42,10 @@ impl Store {
                     continue;
                 }
                 let bytes = entry.metadata().map_or(0, |meta| meta.len());
-                if let Some(Ok(())) = self.holds.unless_held(&digest, || fs::remove_file(entry.path())) {
+                if let Some(Ok(())) = self
+                    .holds
+                    .unless_held(&digest, || fs::remove_file(entry.path()))
+                {
                     self.verified.pin().remove(&digest);
                     swept.blobs += 1;
                     swept.bytes += bytes;
@@ -52,17 +58,25 @@ impl Store {
     /// Everything an artifact is made of, as far as it is here.
     fn parts(&self, artifact: &Digest) -> Vec<Digest> {
         let mut parts = vec![artifact.clone()];
-        let Some(manifest) = self.meta_here(artifact).and_then(|bytes| index::manifest(&bytes).ok()) else {
+        let Some(manifest) = self
+            .meta_here(artifact)
+            .and_then(|bytes| index::manifest(&bytes).ok())
+        else {
             return parts;
         };
         parts.extend(prepare::named(&manifest));
-        if let Some(index) = self.meta_here(&manifest.layers[0].digest).and_then(|bytes| index::index(&bytes, &manifest).ok()) {
+        if let Some(index) = self
+            .meta_here(&manifest.layers[0].digest)
+            .and_then(|bytes| index::index(&bytes, &manifest).ok())
+        {
             parts.extend(prepare::large_files(&index));
         }
         parts
     }
 
     fn meta_here(&self, digest: &Digest) -> Option<Vec<u8>> {
-        fs::read(self.path(Kind::Meta, digest)).ok().filter(|bytes| helix_service::digest::sha256(bytes) == *digest)
+        fs::read(self.path(Kind::Meta, digest))
+            .ok()
+            .filter(|bytes| helix_service::digest::sha256(bytes) == *digest)
     }
 }

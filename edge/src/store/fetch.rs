@@ -138,10 +138,23 @@ impl Fetcher {
 
     /// Fetches a blob to `path`, which is whole, verified and synced when this succeeds.
     pub(super) async fn fetch(&self, wanted: Wanted<'_>, path: &Path) -> Result<(), FetchError> {
-        let _slot = self.slots.acquire().await.expect("the semaphore is never closed");
-        let disk = |source| FetchError::Disk { digest: wanted.digest.clone(), source };
+        let _slot = self
+            .slots
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
+        let disk = |source| FetchError::Disk {
+            digest: wanted.digest.clone(),
+            source,
+        };
         let file = tokio::fs::File::create_new(path).await.map_err(disk)?;
-        let mut download = Download { wanted, file, sum: Sha256::new(), size: 0, progress: Instant::now() };
+        let mut download = Download {
+            wanted,
+            file,
+            sum: Sha256::new(),
+            size: 0,
+            progress: Instant::now(),
+        };
         let mut wait = FIRST_RETRY;
         let mut before = 0;
         while let Err(error) = self.attempt(&mut download).await {
@@ -152,20 +165,32 @@ impl Fetcher {
             if !may_pass(&error) || download.progress.elapsed() + wait > GIVE_UP {
                 return Err(error);
             }
-            tracing::debug!(digest = wanted.digest.hex(), error = &error as &dyn std::error::Error, "fetch is tried again");
+            tracing::debug!(
+                digest = wanted.digest.hex(),
+                error = &error as &dyn std::error::Error,
+                "fetch is tried again"
+            );
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY);
         }
         let found = download.sum.finish();
         if found != *wanted.digest {
-            return Err(FetchError::Digest { digest: wanted.digest.clone(), found });
+            return Err(FetchError::Digest {
+                digest: wanted.digest.clone(),
+                found,
+            });
         }
         download.file.sync_all().await.map_err(disk)
     }
 
     /// One request, from where the download stands to its end.
     async fn attempt(&self, download: &mut Download<'_>) -> Result<(), FetchError> {
-        let Wanted { project, digest, is_manifest, .. } = download.wanted;
+        let Wanted {
+            project,
+            digest,
+            is_manifest,
+            ..
+        } = download.wanted;
         let kind = if is_manifest { "manifests" } else { "blobs" };
         let url = format!("{}/v2/{project}/{kind}/{digest}", self.base);
         let mut request = self.client.get(&url).bearer_auth(self.token().await?);
@@ -175,27 +200,48 @@ impl Fetcher {
         if download.size > 0 {
             request = request.header(RANGE, format!("bytes={}-", download.size));
         }
-        let response = request.send().await.map_err(|source| FetchError::Transport { url: url.clone(), source })?;
+        let response = request
+            .send()
+            .await
+            .map_err(|source| FetchError::Transport {
+                url: url.clone(),
+                source,
+            })?;
         match response.status() {
             StatusCode::OK => download.restart().await?,
             StatusCode::PARTIAL_CONTENT if starts_at(&response, download.size) => {}
             // A range that does not fit what we have: from the start, then.
-            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE if download.size > 0 => {
+            StatusCode::PARTIAL_CONTENT | StatusCode::RANGE_NOT_SATISFIABLE
+                if download.size > 0 =>
+            {
                 download.restart().await?;
-                return Err(FetchError::Status { url, status: StatusCode::RANGE_NOT_SATISFIABLE });
+                return Err(FetchError::Status {
+                    url,
+                    status: StatusCode::RANGE_NOT_SATISFIABLE,
+                });
             }
             status => return Err(FetchError::Status { url, status }),
         }
         let mut body = response.bytes_stream();
         while let Some(part) = body.next().await {
-            download.take(&part.map_err(|source| FetchError::Transport { url: url.clone(), source })?).await?;
+            download
+                .take(&part.map_err(|source| FetchError::Transport {
+                    url: url.clone(),
+                    source,
+                })?)
+                .await?;
         }
         download.flush().await
     }
 
     async fn token(&self) -> Result<String, FetchError> {
-        let failed = |source| FetchError::Token { path: self.token_file.to_path_buf(), source };
-        let text = tokio::fs::read_to_string(&self.token_file).await.map_err(failed)?;
+        let failed = |source| FetchError::Token {
+            path: self.token_file.to_path_buf(),
+            source,
+        };
+        let text = tokio::fs::read_to_string(&self.token_file)
+            .await
+            .map_err(failed)?;
         if text.len() > MAX_TOKEN_BYTES {
             return Err(failed(io::Error::other("it is longer than a token")));
         }
@@ -207,10 +253,16 @@ impl Download<'_> {
     async fn take(&mut self, part: &[u8]) -> Result<(), FetchError> {
         self.size += part.len() as u64;
         if self.size > self.wanted.limit {
-            return Err(FetchError::TooLarge { digest: self.wanted.digest.clone(), limit: self.wanted.limit });
+            return Err(FetchError::TooLarge {
+                digest: self.wanted.digest.clone(),
+                limit: self.wanted.limit,
+            });
         }
         self.sum.update(part);
-        self.file.write_all(part).await.map_err(|source| self.disk(source))?;
+        self.file
+            .write_all(part)
+            .await
+            .map_err(|source| self.disk(source))?;
         self.progress = Instant::now();
         Ok(())
     }
@@ -224,15 +276,23 @@ impl Download<'_> {
             return Ok(());
         }
         self.flush().await?;
-        self.file.set_len(0).await.map_err(|source| self.disk(source))?;
-        tokio::io::AsyncSeekExt::rewind(&mut self.file).await.map_err(|source| self.disk(source))?;
+        self.file
+            .set_len(0)
+            .await
+            .map_err(|source| self.disk(source))?;
+        tokio::io::AsyncSeekExt::rewind(&mut self.file)
+            .await
+            .map_err(|source| self.disk(source))?;
         self.sum = Sha256::new();
         self.size = 0;
         Ok(())
     }
 
     fn disk(&self, source: io::Error) -> FetchError {
-        FetchError::Disk { digest: self.wanted.digest.clone(), source }
+        FetchError::Disk {
+            digest: self.wanted.digest.clone(),
+            source,
+        }
     }
 }
 
@@ -241,15 +301,23 @@ fn may_pass(error: &FetchError) -> bool {
     match error {
         FetchError::Transport { .. } => true,
         FetchError::Status { status, .. } => {
-            status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS || *status == StatusCode::RANGE_NOT_SATISFIABLE
+            status.is_server_error()
+                || *status == StatusCode::TOO_MANY_REQUESTS
+                || *status == StatusCode::RANGE_NOT_SATISFIABLE
         }
-        FetchError::Token { .. } | FetchError::TooLarge { .. } | FetchError::Digest { .. } | FetchError::Disk { .. } => false,
+        FetchError::Token { .. }
+        | FetchError::TooLarge { .. }
+        | FetchError::Digest { .. }
+        | FetchError::Disk { .. } => false,
     }
 }
 
 /// Whether a partial answer begins where we stopped (RFC 9110 14.4).
 fn starts_at(response: &Response, offset: u64) -> bool {
-    let range = response.headers().get(CONTENT_RANGE).and_then(|value| value.to_str().ok());
+    let range = response
+        .headers()
+        .get(CONTENT_RANGE)
+        .and_then(|value| value.to_str().ok());
     range
         .and_then(|range| range.strip_prefix("bytes "))
         .and_then(|range| range.split_once('-'))

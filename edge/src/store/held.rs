@@ -26,7 +26,10 @@ impl Holds {
             *counts.entry(digest.clone()).or_default() += 1;
         }
         drop(counts);
-        Held { holds: Arc::clone(self), digests }
+        Held {
+            holds: Arc::clone(self),
+            digests,
+        }
     }
 
     /// Runs `remove` unless `digest` is held; nobody can begin to hold it meanwhile.

@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::io::Read;
 
 use helix_routing::artifact::{
-    CONFIG_TYPE, Descriptor, Encoding, FileEntry, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE, MAX_FILE_BYTES, MAX_FILES,
-    MAX_INDEX_BYTES, Manifest, ReleaseConfig, check_path,
+    CONFIG_TYPE, Descriptor, Encoding, FileEntry, FileIndex, INDEX_TYPE, InvalidPath,
+    MANIFEST_TYPE, MAX_FILE_BYTES, MAX_FILES, MAX_INDEX_BYTES, Manifest, ReleaseConfig, check_path,
 };
 use helix_routing::id::{Digest, SiteId};
 use http::HeaderValue;
@@ -66,7 +66,8 @@ const fn rule(what: &'static str, problem: &'static str) -> Invalid {
 /// Reads a manifest: its config, its index, and layers that hold files.
 pub(super) fn manifest(bytes: &[u8]) -> Result<Manifest, Invalid> {
     let what = "manifest";
-    let manifest: Manifest = serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })?;
+    let manifest: Manifest =
+        serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })?;
     if manifest.schema_version != 2 || manifest.media_type != MANIFEST_TYPE {
         return Err(rule(what, "is not an OCI image manifest"));
     }
@@ -74,7 +75,9 @@ pub(super) fn manifest(bytes: &[u8]) -> Result<Manifest, Invalid> {
         return Err(rule(what, "has no release config"));
     }
     match manifest.layers.first() {
-        Some(index) if index.media_type == INDEX_TYPE && index.size <= MAX_INDEX_BYTES => Ok(manifest),
+        Some(index) if index.media_type == INDEX_TYPE && index.size <= MAX_INDEX_BYTES => {
+            Ok(manifest)
+        }
         Some(_) | None => Err(rule(what, "does not begin with a file index")),
     }
 }
@@ -82,34 +85,54 @@ pub(super) fn manifest(bytes: &[u8]) -> Result<Manifest, Invalid> {
 /// Reads a config, which must be that of `site`.
 pub(super) fn config(bytes: &[u8], site: &SiteId) -> Result<(), Invalid> {
     let what = "config";
-    let config: ReleaseConfig = serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })?;
+    let config: ReleaseConfig =
+        serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })?;
     if config.version != 1 {
         return Err(rule(what, "has a version that this build does not know"));
     }
-    let made_for = SiteId { project: config.project, environment: config.environment };
-    if made_for == *site { Ok(()) } else { Err(Invalid::OtherSite { made_for, site: site.clone() }) }
+    let made_for = SiteId {
+        project: config.project,
+        environment: config.environment,
+    };
+    if made_for == *site {
+        Ok(())
+    } else {
+        Err(Invalid::OtherSite {
+            made_for,
+            site: site.clone(),
+        })
+    }
 }
 
 /// Reads an index against the manifest that names it.
 pub(super) fn index(compressed: &[u8], manifest: &Manifest) -> Result<FileIndex, Invalid> {
     let what = "index";
     let mut bytes = Vec::new();
-    let read = zstd::Decoder::new(compressed).and_then(|decoder| decoder.take(MAX_INDEX_BYTES + 1).read_to_end(&mut bytes));
+    let read = zstd::Decoder::new(compressed)
+        .and_then(|decoder| decoder.take(MAX_INDEX_BYTES + 1).read_to_end(&mut bytes));
     if read.is_err() || bytes.len() as u64 > MAX_INDEX_BYTES {
         return Err(rule(what, "is no zstd frame, or larger than allowed"));
     }
-    let index: FileIndex = serde_json::from_slice(&bytes).map_err(|source| Invalid::Json { what, source })?;
+    let index: FileIndex =
+        serde_json::from_slice(&bytes).map_err(|source| Invalid::Json { what, source })?;
     if index.version != 1 {
         return Err(rule(what, "has a version that this build does not know"));
     }
     if index.files.len() > MAX_FILES {
         return Err(rule(what, "has more files than allowed"));
     }
-    let layers: HashMap<&Digest, &Descriptor> = manifest.layers.iter().skip(1).map(|layer| (&layer.digest, layer)).collect();
+    let layers: HashMap<&Digest, &Descriptor> = manifest
+        .layers
+        .iter()
+        .skip(1)
+        .map(|layer| (&layer.digest, layer))
+        .collect();
     for (path, entry) in &index.files {
         check_path(path)?;
-        check_entry(entry, layers.get(&entry.pack).copied())
-            .map_err(|problem| Invalid::File { path: path.chars().take(200).collect(), problem })?;
+        check_entry(entry, layers.get(&entry.pack).copied()).map_err(|problem| Invalid::File {
+            path: path.chars().take(200).collect(),
+            problem,
+        })?;
     }
     Ok(index)
 }
@@ -119,7 +142,11 @@ fn check_entry(entry: &FileEntry, layer: Option<&Descriptor>) -> Result<(), &'st
     if entry.size > MAX_FILE_BYTES {
         return Err("is larger than allowed");
     }
-    if entry.offset.checked_add(entry.length).is_none_or(|end| end > layer.size) {
+    if entry
+        .offset
+        .checked_add(entry.length)
+        .is_none_or(|end| end > layer.size)
+    {
         return Err("does not lie within its layer");
     }
     if entry.encoding == Encoding::Identity && entry.length != entry.size {
@@ -129,7 +156,9 @@ fn check_entry(entry: &FileEntry, layer: Option<&Descriptor>) -> Result<(), &'st
     if entry.length > entry.size.saturating_add(entry.size / 128 + 1024) {
         return Err("takes more room than it can need");
     }
-    if entry.media_type.len() > MAX_MEDIA_TYPE_BYTES || HeaderValue::from_str(&entry.media_type).is_err() {
+    if entry.media_type.len() > MAX_MEDIA_TYPE_BYTES
+        || HeaderValue::from_str(&entry.media_type).is_err()
+    {
         return Err("has a media type that is no header value");
     }
     Ok(())
@@ -145,7 +174,12 @@ mod tests {
     }
 
     fn descriptor(media_type: &str, n: u8, size: u64) -> Descriptor {
-        Descriptor { media_type: media_type.to_owned(), digest: digest(n), size, annotations: BTreeMap::new() }
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest: digest(n),
+            size,
+            annotations: BTreeMap::new(),
+        }
     }
 
     fn sample_manifest() -> Manifest {
@@ -172,7 +206,10 @@ mod tests {
     }
 
     fn read_index(path: &str, entry: FileEntry) -> Result<FileIndex, Invalid> {
-        let index = FileIndex { version: 1, files: BTreeMap::from([(path.to_owned(), entry)]) };
+        let index = FileIndex {
+            version: 1,
+            files: BTreeMap::from([(path.to_owned(), entry)]),
+        };
         let json = serde_json::to_vec(&index).unwrap();
         super::index(&zstd::encode_all(&json[..], 3).unwrap(), &sample_manifest())
     }
@@ -181,26 +218,60 @@ mod tests {
     fn an_entry_must_lie_within_a_layer_of_the_manifest() {
         assert!(read_index("index.html", entry()).is_ok());
         let hostile = [
-            FileEntry { pack: digest(2), ..entry() },
-            FileEntry { pack: digest(77), ..entry() },
-            FileEntry { offset: 81, ..entry() },
-            FileEntry { offset: u64::MAX, ..entry() },
-            FileEntry { length: 19, ..entry() },
-            FileEntry { size: MAX_FILE_BYTES + 1, length: MAX_FILE_BYTES + 1, ..entry() },
-            FileEntry { media_type: "text/html\r\nx: y".to_owned(), ..entry() },
+            FileEntry {
+                pack: digest(2),
+                ..entry()
+            },
+            FileEntry {
+                pack: digest(77),
+                ..entry()
+            },
+            FileEntry {
+                offset: 81,
+                ..entry()
+            },
+            FileEntry {
+                offset: u64::MAX,
+                ..entry()
+            },
+            FileEntry {
+                length: 19,
+                ..entry()
+            },
+            FileEntry {
+                size: MAX_FILE_BYTES + 1,
+                length: MAX_FILE_BYTES + 1,
+                ..entry()
+            },
+            FileEntry {
+                media_type: "text/html\r\nx: y".to_owned(),
+                ..entry()
+            },
         ];
         for entry in hostile {
-            assert!(matches!(read_index("index.html", entry.clone()), Err(Invalid::File { .. })), "{entry:?} was taken");
+            assert!(
+                matches!(
+                    read_index("index.html", entry.clone()),
+                    Err(Invalid::File { .. })
+                ),
+                "{entry:?} was taken"
+            );
         }
         for path in ["../x", "/x", "a//b", "a\\b", ""] {
-            assert!(matches!(read_index(path, entry()), Err(Invalid::Path(_))), "{path:?} was taken");
+            assert!(
+                matches!(read_index(path, entry()), Err(Invalid::Path(_))),
+                "{path:?} was taken"
+            );
         }
     }
 
     #[test]
     fn an_index_that_unfolds_without_end_is_refused() {
         let bomb = zstd::encode_all(std::io::repeat(b' ').take(MAX_INDEX_BYTES + 10), 1).unwrap();
-        assert!(matches!(super::index(&bomb, &sample_manifest()), Err(Invalid::Rule { .. })));
+        assert!(matches!(
+            index(&bomb, &sample_manifest()),
+            Err(Invalid::Rule { .. })
+        ));
         assert!(index(b"not zstd", &sample_manifest()).is_err());
     }
 
@@ -210,17 +281,38 @@ mod tests {
         let bytes = br#"{"version":1,"project":"shop","environment":"production"}"#;
         assert!(config(bytes, &shop).is_ok());
         for other in ["shop/preview/1", "shoe/production"] {
-            assert!(matches!(config(bytes, &other.parse().unwrap()), Err(Invalid::OtherSite { .. })));
+            assert!(matches!(
+                config(bytes, &other.parse().unwrap()),
+                Err(Invalid::OtherSite { .. })
+            ));
         }
     }
 
     #[test]
     fn a_manifest_names_a_config_and_an_index() {
-        let read = |manifest: &Manifest| super::manifest(&serde_json::to_vec(manifest).unwrap());
+        let read = |made: &Manifest| manifest(&serde_json::to_vec(made).unwrap());
         assert!(read(&sample_manifest()).is_ok());
-        assert!(read(&Manifest { layers: Vec::new(), ..sample_manifest() }).is_err());
-        assert!(read(&Manifest { schema_version: 1, ..sample_manifest() }).is_err());
-        assert!(read(&Manifest { config: descriptor("other", 1, 10), ..sample_manifest() }).is_err());
+        assert!(
+            read(&Manifest {
+                layers: Vec::new(),
+                ..sample_manifest()
+            })
+            .is_err()
+        );
+        assert!(
+            read(&Manifest {
+                schema_version: 1,
+                ..sample_manifest()
+            })
+            .is_err()
+        );
+        assert!(
+            read(&Manifest {
+                config: descriptor("other", 1, 10),
+                ..sample_manifest()
+            })
+            .is_err()
+        );
         assert!(manifest(b"{").is_err());
     }
 }

@@ -31,10 +31,10 @@ use helix_routing::id::Digest;
 pub use self::collect::Swept;
 pub use self::fetch::{FetchError, Fetcher};
 pub use self::held::Held;
+use self::held::Holds;
 pub use self::index::Invalid;
 pub use self::prepare::PrepareError;
 pub use self::read::StoreError;
-use self::held::Holds;
 use crate::release::Body;
 
 /// What a blob is, and so in which folder it lies.
@@ -113,7 +113,10 @@ impl Store {
         if let Some(bytes) = self.memory.get(&entry.digest).await {
             return Ok(Body::Memory(bytes));
         }
-        let bytes = self.memory.try_get_with(entry.digest.clone(), self.small(entry)).await;
+        let bytes = self
+            .memory
+            .try_get_with(entry.digest.clone(), self.small(entry))
+            .await;
         if bytes.is_err() {
             self.note_damage(&entry.pack);
         }
@@ -127,7 +130,10 @@ impl Store {
 
     fn note_damage(&self, digest: &Digest) {
         if self.damaged.pin().insert(digest.clone()) {
-            tracing::error!(digest = digest.hex(), "what lies on disk is harmed, it is fetched again");
+            tracing::error!(
+                digest = digest.hex(),
+                "what lies on disk is harmed, it is fetched again"
+            );
             self.damage.notify_one();
         }
     }
@@ -162,7 +168,8 @@ impl Store {
     /// Whether a blob of this digest and size is in place.
     pub(crate) fn has(&self, kind: Kind, digest: &Digest, size: u64) -> bool {
         !self.damaged.pin().contains(digest)
-            && fs::metadata(self.path(kind, digest)).is_ok_and(|meta| meta.is_file() && meta.len() == size)
+            && fs::metadata(self.path(kind, digest))
+                .is_ok_and(|meta| meta.is_file() && meta.len() == size)
     }
 
     /// Moves a whole, verified file into place, so that it survives a power cut.

@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
-use helix_routing::artifact::{Descriptor, FileEntry, FileIndex, MAX_MANIFEST_BYTES, Manifest, STANDALONE_BYTES};
+use helix_routing::artifact::{
+    Descriptor, FileEntry, FileIndex, MAX_MANIFEST_BYTES, Manifest, STANDALONE_BYTES,
+};
 use helix_routing::id::{Digest, ProjectName, SiteId};
 use helix_routing::record::ReleaseRef;
 
@@ -62,7 +64,8 @@ impl PrepareError {
     /// The disk has no room: trying again at once is no use.
     #[must_use]
     pub fn is_disk_full(&self) -> bool {
-        let (Self::Disk { source, .. } | Self::Fetch(FetchError::Disk { source, .. })) = self else {
+        let (Self::Disk { source, .. } | Self::Fetch(FetchError::Disk { source, .. })) = self
+        else {
             return false;
         };
         source.kind() == io::ErrorKind::StorageFull
@@ -71,7 +74,11 @@ impl PrepareError {
     /// The whole chain of causes in one line, for a report.
     #[must_use]
     pub fn reason(&self) -> String {
-        let mut reason = if self.is_disk_full() { format!("disk full: {self}") } else { self.to_string() };
+        let mut reason = if self.is_disk_full() {
+            format!("disk full: {self}")
+        } else {
+            self.to_string()
+        };
         let mut cause = std::error::Error::source(self);
         while let Some(error) = cause {
             reason = format!("{reason}: {error}");
@@ -105,18 +112,44 @@ impl Store {
     ///
     /// # Errors
     /// As [`PrepareError`] says; what was fetched before stays until it is collected.
-    pub async fn prepare(self: Arc<Self>, site: SiteId, release: ReleaseRef, fetcher: Fetcher) -> Result<Release, PrepareError> {
+    pub async fn prepare(
+        self: Arc<Self>,
+        site: SiteId,
+        release: ReleaseRef,
+        fetcher: Fetcher,
+    ) -> Result<Release, PrepareError> {
         let ReleaseRef { release, artifact } = release;
         let project = &site.project;
         let mut held = self.hold(vec![artifact.clone()]);
-        let bytes = self.meta(project, &artifact, MAX_MANIFEST_BYTES as u64, true, &fetcher).await?;
-        let invalid = |source| PrepareError::Invalid { artifact: artifact.clone(), source };
+        let bytes = self
+            .meta(
+                project,
+                &artifact,
+                MAX_MANIFEST_BYTES as u64,
+                true,
+                &fetcher,
+            )
+            .await?;
+        let invalid = |source| PrepareError::Invalid {
+            artifact: artifact.clone(),
+            source,
+        };
         let manifest = index::manifest(&bytes).map_err(invalid)?;
         held.add(named(&manifest));
-        let config = self.meta(project, &manifest.config.digest, manifest.config.size, false, &fetcher).await?;
+        let config = self
+            .meta(
+                project,
+                &manifest.config.digest,
+                manifest.config.size,
+                false,
+                &fetcher,
+            )
+            .await?;
         index::config(&config, &site).map_err(invalid)?;
         let index = &manifest.layers[0];
-        let bytes = self.meta(project, &index.digest, index.size, false, &fetcher).await?;
+        let bytes = self
+            .meta(project, &index.digest, index.size, false, &fetcher)
+            .await?;
         let index = index::index(&bytes, &manifest).map_err(invalid)?;
         held.add(large_files(&index));
         let layers = stream::iter(layers(&manifest, &index))
@@ -131,47 +164,89 @@ impl Store {
     }
 
     /// A small blob, from disk if it is there and unharmed.
-    async fn meta(&self, project: &ProjectName, digest: &Digest, limit: u64, is_manifest: bool, fetcher: &Fetcher) -> Result<Vec<u8>, PrepareError> {
+    async fn meta(
+        &self,
+        project: &ProjectName,
+        digest: &Digest,
+        limit: u64,
+        is_manifest: bool,
+        fetcher: &Fetcher,
+    ) -> Result<Vec<u8>, PrepareError> {
         let lock = self.lock_of(digest);
         let _one = lock.lock().await;
         let path = self.path(Kind::Meta, digest);
-        let failed = |source| PrepareError::Disk { artifact: digest.clone(), source };
+        let failed = |source| PrepareError::Disk {
+            artifact: digest.clone(),
+            source,
+        };
         if let Ok(bytes) = tokio::fs::read(&path).await
             && helix_service::digest::sha256(&bytes) == *digest
         {
             return Ok(bytes);
         }
         let temporary = Temporary(self.temporary());
-        fetcher.fetch(Wanted { project, digest, limit, is_manifest }, &temporary.0).await?;
+        fetcher
+            .fetch(
+                Wanted {
+                    project,
+                    digest,
+                    limit,
+                    is_manifest,
+                },
+                &temporary.0,
+            )
+            .await?;
         let bytes = tokio::fs::read(&temporary.0).await.map_err(failed)?;
-        self.keep(&temporary.0, Kind::Meta, digest).map_err(failed)?;
+        self.keep(&temporary.0, Kind::Meta, digest)
+            .map_err(failed)?;
         Ok(bytes)
     }
 
     /// Brings everything needed of one layer into place.
-    async fn layer(self: Arc<Self>, project: &ProjectName, artifact: &Digest, layer: Layer, fetcher: &Fetcher) -> Result<(), PrepareError> {
+    async fn layer(
+        self: Arc<Self>,
+        project: &ProjectName,
+        artifact: &Digest,
+        layer: Layer,
+        fetcher: &Fetcher,
+    ) -> Result<(), PrepareError> {
         let digest = layer.descriptor.digest.clone();
         let lock = self.lock_of(&digest);
         let _one = lock.lock().await;
-        let pack_missing = !layer.small.is_empty() && !self.has(Kind::Pack, &digest, layer.descriptor.size);
-        let large: Vec<FileEntry> =
-            layer.large.iter().filter(|entry| !self.has(Kind::File, &entry.digest, entry.size)).cloned().collect();
+        let pack_missing =
+            !layer.small.is_empty() && !self.has(Kind::Pack, &digest, layer.descriptor.size);
+        let large: Vec<FileEntry> = layer
+            .large
+            .iter()
+            .filter(|entry| !self.has(Kind::File, &entry.digest, entry.size))
+            .cloned()
+            .collect();
         if !pack_missing && large.is_empty() {
             return Ok(());
         }
         let on_disk = !layer.small.is_empty() && !pack_missing;
         let temporary = Temporary(self.temporary());
         if !on_disk {
-            let wanted = Wanted { project, digest: &digest, limit: layer.descriptor.size, is_manifest: false };
+            let wanted = Wanted {
+                project,
+                digest: &digest,
+                limit: layer.descriptor.size,
+                is_manifest: false,
+            };
             fetcher.fetch(wanted, &temporary.0).await?;
         }
         let artifact = artifact.clone();
         let unpacked = tokio::task::spawn_blocking(move || {
-            let source = if on_disk { self.path(Kind::Pack, &digest) } else { temporary.0.clone() };
+            let source = if on_disk {
+                self.path(Kind::Pack, &digest)
+            } else {
+                temporary.0.clone()
+            };
             self.unpack(&artifact, &source, &large)?;
             if pack_missing {
                 check_small(&artifact, &source, &layer.small)?;
-                self.keep(&source, Kind::Pack, &digest).map_err(|source| PrepareError::Disk { artifact, source })?;
+                self.keep(&source, Kind::Pack, &digest)
+                    .map_err(|source| PrepareError::Disk { artifact, source })?;
             }
             Ok(())
         });
@@ -183,18 +258,32 @@ impl Store {
     }
 
     /// Decodes large files out of a layer into place.
-    fn unpack(&self, artifact: &Digest, layer: &Path, large: &[FileEntry]) -> Result<(), PrepareError> {
-        let disk = |source| PrepareError::Disk { artifact: artifact.clone(), source };
+    fn unpack(
+        &self,
+        artifact: &Digest,
+        layer: &Path,
+        large: &[FileEntry],
+    ) -> Result<(), PrepareError> {
+        let disk = |source| PrepareError::Disk {
+            artifact: artifact.clone(),
+            source,
+        };
         for entry in large {
             let temporary = Temporary(self.temporary());
             let mut out = File::create_new(&temporary.0).map_err(disk)?;
             let found = copy_entry(artifact, layer, entry, &mut out)?;
             if found != entry.digest {
-                let source = StoreError::Damaged { digest: entry.digest.clone() };
-                return Err(PrepareError::Content { artifact: artifact.clone(), source });
+                let source = StoreError::Damaged {
+                    digest: entry.digest.clone(),
+                };
+                return Err(PrepareError::Content {
+                    artifact: artifact.clone(),
+                    source,
+                });
             }
             out.sync_all().map_err(disk)?;
-            self.keep(&temporary.0, Kind::File, &entry.digest).map_err(disk)?;
+            self.keep(&temporary.0, Kind::File, &entry.digest)
+                .map_err(disk)?;
         }
         Ok(())
     }
@@ -204,44 +293,78 @@ impl Store {
 fn check_small(artifact: &Digest, layer: &Path, small: &[FileEntry]) -> Result<(), PrepareError> {
     for entry in small {
         if copy_entry(artifact, layer, entry, &mut io::sink())? != entry.digest {
-            let source = StoreError::Damaged { digest: entry.digest.clone() };
-            return Err(PrepareError::Content { artifact: artifact.clone(), source });
+            let source = StoreError::Damaged {
+                digest: entry.digest.clone(),
+            };
+            return Err(PrepareError::Content {
+                artifact: artifact.clone(),
+                source,
+            });
         }
     }
     Ok(())
 }
 
-fn copy_entry(artifact: &Digest, layer: &Path, entry: &FileEntry, out: &mut impl io::Write) -> Result<Digest, PrepareError> {
-    let disk = |source| PrepareError::Disk { artifact: artifact.clone(), source };
+fn copy_entry(
+    artifact: &Digest,
+    layer: &Path,
+    entry: &FileEntry,
+    out: &mut impl io::Write,
+) -> Result<Digest, PrepareError> {
+    let disk = |source| PrepareError::Disk {
+        artifact: artifact.clone(),
+        source,
+    };
     let mut file = File::open(layer).map_err(disk)?;
     file.seek(SeekFrom::Start(entry.offset)).map_err(disk)?;
     match read::copy(io::Read::take(file, entry.length), entry, out) {
         Ok(found) => Ok(found),
-        Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::StorageFull => Err(disk(source)),
-        Err(source) => Err(PrepareError::Content { artifact: artifact.clone(), source }),
+        Err(StoreError::Read { source, .. }) if source.kind() == io::ErrorKind::StorageFull => {
+            Err(disk(source))
+        }
+        Err(source) => Err(PrepareError::Content {
+            artifact: artifact.clone(),
+            source,
+        }),
     }
 }
 
 /// Every blob that a manifest names.
 pub(super) fn named(manifest: &Manifest) -> Vec<Digest> {
-    std::iter::once(&manifest.config).chain(&manifest.layers).map(|descriptor| descriptor.digest.clone()).collect()
+    std::iter::once(&manifest.config)
+        .chain(&manifest.layers)
+        .map(|descriptor| descriptor.digest.clone())
+        .collect()
 }
 
 /// Every content that is kept decoded.
 pub(super) fn large_files(index: &FileIndex) -> Vec<Digest> {
-    index.files.values().filter(|entry| entry.size >= STANDALONE_BYTES).map(|entry| entry.digest.clone()).collect()
+    index
+        .files
+        .values()
+        .filter(|entry| entry.size >= STANDALONE_BYTES)
+        .map(|entry| entry.digest.clone())
+        .collect()
 }
 
 /// What is needed of each layer; a layer that no file lies in is not fetched.
 fn layers(manifest: &Manifest, index: &FileIndex) -> Vec<Layer> {
     let mut layers: HashMap<&Digest, Layer> = HashMap::new();
     for descriptor in manifest.layers.iter().skip(1) {
-        let layer = Layer { descriptor: descriptor.clone(), small: Vec::new(), large: Vec::new() };
+        let layer = Layer {
+            descriptor: descriptor.clone(),
+            small: Vec::new(),
+            large: Vec::new(),
+        };
         layers.insert(&descriptor.digest, layer);
     }
     for entry in index.files.values() {
         if let Some(layer) = layers.get_mut(&entry.pack) {
-            let files = if entry.size >= STANDALONE_BYTES { &mut layer.large } else { &mut layer.small };
+            let files = if entry.size >= STANDALONE_BYTES {
+                &mut layer.large
+            } else {
+                &mut layer.small
+            };
             files.push(entry.clone());
         }
     }
@@ -250,5 +373,8 @@ fn layers(manifest: &Manifest, index: &FileIndex) -> Vec<Layer> {
         layer.large.sort_by(|a, b| a.digest.cmp(&b.digest));
         layer.large.dedup_by(|a, b| a.digest == b.digest);
     }
-    layers.into_values().filter(|layer| !layer.small.is_empty() || !layer.large.is_empty()).collect()
+    layers
+        .into_values()
+        .filter(|layer| !layer.small.is_empty() || !layer.large.is_empty())
+        .collect()
 }

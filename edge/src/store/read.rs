@@ -61,7 +61,8 @@ pub(super) fn small(pack: &Path, entry: &FileEntry) -> Result<Bytes, StoreError>
     let failed = |source| read_error(entry, source);
     let file = File::open(pack).map_err(failed)?;
     let mut encoded = vec![0; usize::try_from(entry.length).map_err(|_| damaged(entry))?];
-    file.read_exact_at(&mut encoded, entry.offset).map_err(failed)?;
+    file.read_exact_at(&mut encoded, entry.offset)
+        .map_err(failed)?;
     decode(&encoded, entry)
 }
 
@@ -69,11 +70,19 @@ pub(super) fn small(pack: &Path, entry: &FileEntry) -> Result<Bytes, StoreError>
 pub(super) fn decode(encoded: &[u8], entry: &FileEntry) -> Result<Bytes, StoreError> {
     let mut bytes = Vec::with_capacity(usize::try_from(entry.size).map_err(|_| damaged(entry))?);
     let sum = copy(encoded, entry, &mut bytes)?;
-    if sum == entry.digest { Ok(bytes.into()) } else { Err(damaged(entry)) }
+    if sum == entry.digest {
+        Ok(bytes.into())
+    } else {
+        Err(damaged(entry))
+    }
 }
 
 /// Decodes an entry's bytes into `out`, never more than its size, and returns the digest of what came out.
-pub(super) fn copy(encoded: impl Read, entry: &FileEntry, out: &mut impl io::Write) -> Result<Digest, StoreError> {
+pub(super) fn copy(
+    encoded: impl Read,
+    entry: &FileEntry,
+    out: &mut impl io::Write,
+) -> Result<Digest, StoreError> {
     let failed = |source| read_error(entry, source);
     // One byte more than allowed is read, so that a bomb is noticed and never unfolded.
     let limit = entry.size + 1;
@@ -96,7 +105,11 @@ pub(super) fn copy(encoded: impl Read, entry: &FileEntry, out: &mut impl io::Wri
         sum.update(&chunk[..read]);
         out.write_all(&chunk[..read]).map_err(failed)?;
     }
-    if size == entry.size { Ok(sum.finish()) } else { Err(damaged(entry)) }
+    if size == entry.size {
+        Ok(sum.finish())
+    } else {
+        Err(damaged(entry))
+    }
 }
 
 /// A file that lies on disk whole.
@@ -107,13 +120,19 @@ pub(super) fn large(path: &Path, entry: &FileEntry, known: bool) -> Result<Body,
         return Err(damaged(entry));
     }
     if !known {
-        let plain = FileEntry { encoding: Encoding::Identity, ..entry.clone() };
+        let plain = FileEntry {
+            encoding: Encoding::Identity,
+            ..entry.clone()
+        };
         if copy(&mut file, &plain, &mut io::sink())? != entry.digest {
             return Err(damaged(entry));
         }
         file.seek(SeekFrom::Start(0)).map_err(failed)?;
     }
-    Ok(Body::Disk { file, size: entry.size })
+    Ok(Body::Disk {
+        file,
+        size: entry.size,
+    })
 }
 
 fn read_error(entry: &FileEntry, source: io::Error) -> StoreError {
@@ -126,5 +145,7 @@ fn read_error(entry: &FileEntry, source: io::Error) -> StoreError {
 }
 
 fn damaged(entry: &FileEntry) -> StoreError {
-    StoreError::Damaged { digest: entry.digest.clone() }
+    StoreError::Damaged {
+        digest: entry.digest.clone(),
+    }
 }

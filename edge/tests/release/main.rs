@@ -1,5 +1,10 @@
 //! The release story against a real nats-server and an origin of a few lines: what an edge does with records.
-#![expect(clippy::wildcard_imports, clippy::print_stderr, reason = "tests name many shapes, and say why they are skipped")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a test that cannot go on fails"
+)]
+#![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 
 mod world;
 
@@ -30,7 +35,9 @@ async fn settle(world: &mut World, text: &str) -> helix_routing::record::Release
     let release = world.release(SITE, &[("index.html", text.as_bytes())]);
     world.host(HOST, 1, Some(SITE)).await;
     world.site(&record(1, None, Some(&release), &[])).await;
-    world.until(|| world.candidate_state() == Some(CandidateState::Prepared)).await;
+    world
+        .until(|| world.candidate_state() == Some(CandidateState::Prepared))
+        .await;
     world.site(&record(2, Some(&release), None, &[])).await;
     world.until(|| world.serves(2)).await;
     release
@@ -48,7 +55,9 @@ async fn a_release_is_prepared_committed_and_replaced() {
         let large = vec![b'x'; 3 * 1024 * 1024];
         let two = world.release(SITE, &[("index.html", b"two"), ("large.bin", &large)]);
         world.site(&record(3, Some(&one), Some(&two), &[])).await;
-        world.until(|| world.candidate_state() == Some(CandidateState::Prepared)).await;
+        world
+            .until(|| world.candidate_state() == Some(CandidateState::Prepared))
+            .await;
         assert_eq!(fetch(&edge, HOST, "/").await.2, b"one");
         world.site(&record(4, Some(&two), None, &[&one])).await;
         world.until(|| world.serves(4)).await;
@@ -57,7 +66,16 @@ async fn a_release_is_prepared_committed_and_replaced() {
         world.site(&record(5, Some(&one), None, &[&two])).await;
         world.until(|| world.serves(5)).await;
         assert_eq!(fetch(&edge, HOST, "/").await.2, b"one");
-        world.until(|| world.heartbeats.lock().unwrap().last().is_some_and(|beat| beat.ready)).await;
+        world
+            .until(|| {
+                world
+                    .heartbeats
+                    .lock()
+                    .unwrap()
+                    .last()
+                    .is_some_and(|beat| beat.ready)
+            })
+            .await;
         edge.stop().await;
     });
 }
@@ -84,7 +102,9 @@ async fn what_was_published_while_nobody_listened_is_repaired() {
         edge.stop().await;
         let two = world.release(SITE, &[("index.html", b"two")]);
         for n in 0..1200 {
-            world.host(&format!("h{n}.example.com"), 1, Some(SITE)).await;
+            world
+                .host(&format!("h{n}.example.com"), 1, Some(SITE))
+                .await;
         }
         world.site(&record(3, Some(&two), None, &[&one])).await;
         let edge = world.edge().await;
@@ -109,7 +129,9 @@ async fn an_edge_follows_again_after_nats_was_killed() {
         let two = world.release(SITE, &[("index.html", b"two")]);
         let mut published = false;
         while !published {
-            published = tokio::time::timeout(Duration::from_secs(3), world.client.flush()).await.is_ok_and(|flushed| flushed.is_ok());
+            published = tokio::time::timeout(Duration::from_secs(3), world.client.flush())
+                .await
+                .is_ok_and(|flushed| flushed.is_ok());
         }
         world.site(&record(3, Some(&two), None, &[&one])).await;
         world.until(|| world.serves(3)).await;
@@ -139,22 +161,59 @@ async fn bad_records_are_refused_and_hold_up_nobody() {
         tampered[middle] ^= 1;
         let mut newer = evil.encode();
         newer[0] = 77;
-        let other_region = SiteRecord { region: "iad".parse().unwrap(), ..evil.clone() };
+        let other_region = SiteRecord {
+            region: "iad".parse().unwrap(),
+            ..evil.clone()
+        };
         let hostile = [
-            ("signed by a stranger", stranger.seal(address, evil.encode())),
+            (
+                "signed by a stranger",
+                stranger.seal(address, evil.encode()),
+            ),
             ("tampered with", tampered),
-            ("signed for another stream", world.seal_as("KV_r_iad", &cut, Generation(9), evil.encode())),
-            ("of another region", world.seal(&fra(), &cut, Generation(9), other_region.encode())),
-            ("of a newer version", world.seal(&fra(), &cut, Generation(9), newer)),
-            ("of a lower generation", world.seal(&fra(), &cut, Generation(1), record(1, Some(&bad), None, &[]).encode())),
-            ("of the same generation", world.seal(&fra(), &cut, Generation(2), record(2, Some(&bad), None, &[]).encode())),
+            (
+                "signed for another stream",
+                world.seal_as("KV_r_iad", &cut, Generation(9), evil.encode()),
+            ),
+            (
+                "of another region",
+                world.seal(&fra(), &cut, Generation(9), other_region.encode()),
+            ),
+            (
+                "of a newer version",
+                world.seal(&fra(), &cut, Generation(9), newer),
+            ),
+            (
+                "of a lower generation",
+                world.seal(
+                    &fra(),
+                    &cut,
+                    Generation(1),
+                    record(1, Some(&bad), None, &[]).encode(),
+                ),
+            ),
+            (
+                "of the same generation",
+                world.seal(
+                    &fra(),
+                    &cut,
+                    Generation(2),
+                    record(2, Some(&bad), None, &[]).encode(),
+                ),
+            ),
             ("no envelope", b"nonsense".to_vec()),
         ];
         let count = hostile.len();
         for (n, (what, sealed)) in hostile.into_iter().enumerate() {
             world.publish(&fra(), &cut, HeaderMap::new(), sealed).await;
-            world.until(|| world.refusals.lock().unwrap().len() == n + 1).await;
-            assert_eq!(fetch(&edge, HOST, "/").await.2, b"one", "a record {what} was taken");
+            world
+                .until(|| world.refusals.lock().unwrap().len() == n + 1)
+                .await;
+            assert_eq!(
+                fetch(&edge, HOST, "/").await.2,
+                b"one",
+                "a record {what} was taken"
+            );
         }
         let two = world.release(SITE, &[("index.html", b"two")]);
         world.site(&record(3, Some(&two), None, &[&one])).await;
@@ -194,11 +253,18 @@ async fn a_tombstone_takes_a_host_away_and_a_removed_record_a_site() {
         while fetch(&edge, "old.example.com", "/").await.0 != 404 {
             world.beacon().await;
         }
-        world.site(&SiteRecord { removed: true, ..record(3, Some(&one), None, &[]) }).await;
+        world
+            .site(&SiteRecord {
+                removed: true,
+                ..record(3, Some(&one), None, &[])
+            })
+            .await;
         world.until(|| world.serves(3)).await;
         assert_eq!(fetch(&edge, HOST, "/").await.0, 404);
         let packs = world.folder.path().join("edge/store/packs");
-        world.until(|| std::fs::read_dir(&packs).unwrap().count() == 0).await;
+        world
+            .until(|| std::fs::read_dir(&packs).unwrap().count() == 0)
+            .await;
         edge.stop().await;
     });
 }
@@ -210,9 +276,20 @@ async fn an_edge_without_state_starts_from_the_snapshot() {
         world.host("other.example.com", 1, Some(SITE)).await;
         world.site(&record(1, None, None, &[])).await;
         let site = record(2, Some(&one), None, &[]);
-        let sealed = world.seal(&fra(), &key::site(&site.site), site.generation, site.encode());
+        let sealed = world.seal(
+            &fra(),
+            &key::site(&site.site),
+            site.generation,
+            site.encode(),
+        );
         world.snapshot(&fra(), vec![sealed]).await;
-        let many = (0..2000).map(|n| world.host_record(&format!("h{n}.example.com"), 1, Some(SITE)).1).collect();
+        let many = (0..2000)
+            .map(|n| {
+                world
+                    .host_record(&format!("h{n}.example.com"), 1, Some(SITE))
+                    .1
+            })
+            .collect();
         world.snapshot(&Scope::Global, many).await;
         let edge = world.edge().await;
         world.until(|| world.serves(2)).await;
@@ -249,7 +326,15 @@ async fn a_download_that_is_cut_goes_on_where_it_stopped() {
         world.site(&record(3, Some(&two), None, &[])).await;
         world.until(|| world.serves(3)).await;
         assert_eq!(fetch(&edge, HOST, "/noise.bin").await.2, noise);
-        assert!(world.blobs.lock().unwrap().asked.iter().any(|asked| asked.contains("bytes=")));
+        assert!(
+            world
+                .blobs
+                .lock()
+                .unwrap()
+                .asked
+                .iter()
+                .any(|asked| asked.contains("bytes="))
+        );
         edge.stop().await;
     });
 }
@@ -262,11 +347,18 @@ async fn what_is_harmed_on_disk_is_never_served_and_is_fetched_again() {
         world.host(HOST, 1, Some(SITE)).await;
         world.site(&record(1, Some(&release), None, &[])).await;
         world.until(|| world.serves(1)).await;
-        let pack = std::fs::read_dir(world.folder.path().join("edge/store/packs")).unwrap().next().unwrap().unwrap().path();
+        let pack = std::fs::read_dir(world.folder.path().join("edge/store/packs"))
+            .unwrap()
+            .next()
+            .unwrap()
+            .unwrap()
+            .path();
         let whole = std::fs::read(&pack).unwrap();
         std::fs::write(&pack, vec![0; whole.len()]).unwrap();
         assert_eq!(fetch(&edge, HOST, "/").await.0, 500);
-        world.until(|| std::fs::read(&pack).is_ok_and(|bytes| bytes == whole)).await;
+        world
+            .until(|| std::fs::read(&pack).is_ok_and(|bytes| bytes == whole))
+            .await;
         assert_eq!(fetch(&edge, HOST, "/").await.2, b"one");
         edge.stop().await;
     });

@@ -44,7 +44,10 @@ pub(crate) fn nats_server() -> Option<PathBuf> {
     if path.exists() {
         return Some(path);
     }
-    eprintln!("skipped: no nats-server at {} (`make setup` fetches it, or set NATS_SERVER)", path.display());
+    eprintln!(
+        "skipped: no nats-server at {} (`make setup` fetches it, or set NATS_SERVER)",
+        path.display()
+    );
     None
 }
 
@@ -89,21 +92,33 @@ pub(crate) struct Edge {
 impl Edge {
     pub(crate) async fn stop(self) {
         self.stop.request();
-        tokio::time::timeout(DEADLINE, self.running.join()).await.unwrap().unwrap();
+        tokio::time::timeout(DEADLINE, self.running.join())
+            .await
+            .unwrap()
+            .unwrap();
     }
 }
 
 impl World {
     pub(crate) async fn new(server: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         write_nats_config(folder.path(), port);
         let child = start_nats(&server, folder.path());
         std::fs::write(folder.path().join("token"), TOKEN).unwrap();
-        let config = NatsConfig { url: format!("nats://127.0.0.1:{port}"), seed_file: folder.path().join("origin.seed"), monitor: None };
+        let config = NatsConfig {
+            url: format!("nats://127.0.0.1:{port}"),
+            seed_file: folder.path().join("origin.seed"),
+            monitor: None,
+        };
         let client = nats::connect(&config, "origin").await.unwrap();
         let blobs: Arc<Mutex<Blobs>> = Arc::default();
-        let (origin, origin_task) = serve_origin(Arc::clone(&blobs), "127.0.0.1:0".parse().unwrap()).await;
+        let (origin, origin_task) =
+            serve_origin(Arc::clone(&blobs), "127.0.0.1:0".parse().unwrap()).await;
         let mut world = Self {
             folder,
             server,
@@ -160,7 +175,10 @@ impl World {
                 ..stream::Config::default()
             };
             until(async || jetstream.create_stream(config.clone()).await.is_ok()).await;
-            let bucket = jetstream::object_store::Config { bucket: scope.snapshot_bucket(), ..Default::default() };
+            let bucket = jetstream::object_store::Config {
+                bucket: scope.snapshot_bucket(),
+                ..Default::default()
+            };
             until(async || jetstream.create_object_store(bucket.clone()).await.is_ok()).await;
             self.sequences.insert(scope.stream(), 0);
         }
@@ -178,26 +196,50 @@ impl World {
 
     async fn collect_reports(&self) {
         let mut messages = self.client.subscribe("rpt.>").await.unwrap();
-        tokio::time::timeout(DEADLINE, self.client.flush()).await.unwrap().unwrap();
+        tokio::time::timeout(DEADLINE, self.client.flush())
+            .await
+            .unwrap()
+            .unwrap();
         let (reports, refusals) = (Arc::clone(&self.reports), Arc::clone(&self.refusals));
         let heartbeats = Arc::clone(&self.heartbeats);
         tokio::spawn(async move {
             while let Some(message) = messages.next().await {
                 match message.subject.as_str() {
-                    "rpt.fra.fra-1.site" => reports.lock().unwrap().push(SiteReport::decode(&message.payload).unwrap()),
-                    "rpt.fra.fra-1.refusal" => refusals.lock().unwrap().push(Refusal::decode(&message.payload).unwrap()),
-                    "rpt.fra.fra-1.heartbeat" => heartbeats.lock().unwrap().push(Heartbeat::decode(&message.payload).unwrap()),
+                    "rpt.fra.fra-1.site" => reports
+                        .lock()
+                        .unwrap()
+                        .push(SiteReport::decode(&message.payload).unwrap()),
+                    "rpt.fra.fra-1.refusal" => refusals
+                        .lock()
+                        .unwrap()
+                        .push(Refusal::decode(&message.payload).unwrap()),
+                    "rpt.fra.fra-1.heartbeat" => heartbeats
+                        .lock()
+                        .unwrap()
+                        .push(Heartbeat::decode(&message.payload).unwrap()),
                     other => panic!("nobody reports on {other}"),
                 }
             }
         });
     }
 
-    pub(crate) fn seal(&self, scope: &Scope, key: &str, generation: Generation, body: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn seal(
+        &self,
+        scope: &Scope,
+        key: &str,
+        generation: Generation,
+        body: Vec<u8>,
+    ) -> Vec<u8> {
         self.seal_as(&scope.stream(), key, generation, body)
     }
 
-    pub(crate) fn seal_as(&self, stream: &str, key: &str, generation: Generation, body: Vec<u8>) -> Vec<u8> {
+    pub(crate) fn seal_as(
+        &self,
+        stream: &str,
+        key: &str,
+        generation: Generation,
+        body: Vec<u8>,
+    ) -> Vec<u8> {
         let address = Address {
             stream: stream.to_owned(),
             key: key.to_owned(),
@@ -209,10 +251,21 @@ impl World {
     }
 
     /// Publishes bytes under a key, and returns their sequence.
-    pub(crate) async fn publish(&mut self, scope: &Scope, key: &str, headers: HeaderMap, sealed: Vec<u8>) -> u64 {
+    pub(crate) async fn publish(
+        &mut self,
+        scope: &Scope,
+        key: &str,
+        headers: HeaderMap,
+        sealed: Vec<u8>,
+    ) -> u64 {
         let jetstream = jetstream::new(self.client.clone());
         let subject = format!("{}{key}", scope.stored_prefix());
-        let ack = jetstream.publish_with_headers(subject, headers, sealed.into()).await.unwrap().await.unwrap();
+        let ack = jetstream
+            .publish_with_headers(subject, headers, sealed.into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         self.sequences.insert(scope.stream(), ack.sequence);
         ack.sequence
     }
@@ -223,11 +276,21 @@ impl World {
         self.publish(&fra(), &key, HeaderMap::new(), sealed).await;
     }
 
-    pub(crate) fn host_record(&self, host: &str, generation: u64, site: Option<&str>) -> (String, Vec<u8>) {
+    pub(crate) fn host_record(
+        &self,
+        host: &str,
+        generation: u64,
+        site: Option<&str>,
+    ) -> (String, Vec<u8>) {
         let host: HostPattern = host.parse().unwrap();
         let key = key::host(&host);
         let generation = Generation(generation);
-        let record = HostRecord { host, epoch: self.epoch, generation, site: site.map(|site| site.parse().unwrap()) };
+        let record = HostRecord {
+            host,
+            epoch: self.epoch,
+            generation,
+            site: site.map(|site| site.parse().unwrap()),
+        };
         let sealed = self.seal(&Scope::Global, &key, generation, record.encode());
         (key, sealed)
     }
@@ -254,17 +317,30 @@ impl World {
                 stream,
             };
             let sealed = self.seal_as(&scope.beacon(), key::BEACON, Generation(0), beacon.encode());
-            self.client.publish(scope.beacon(), sealed.into()).await.unwrap();
+            self.client
+                .publish(scope.beacon(), sealed.into())
+                .await
+                .unwrap();
         }
         self.client.flush().await.unwrap();
     }
 
     pub(crate) async fn snapshot(&self, scope: &Scope, records: Vec<Vec<u8>>) {
-        let snapshot = Snapshot { at_sequence: self.sequences[&scope.stream()], at: clock::now(), records };
+        let snapshot = Snapshot {
+            at_sequence: self.sequences[&scope.stream()],
+            at: clock::now(),
+            records,
+        };
         let sealed = self.seal(scope, key::SNAPSHOT_NAME, Generation(0), snapshot.encode());
         let compressed = zstd::encode_all(&sealed[..], 3).unwrap();
-        let bucket = jetstream::new(self.client.clone()).get_object_store(scope.snapshot_bucket()).await.unwrap();
-        bucket.put(key::SNAPSHOT_NAME, &mut &compressed[..]).await.unwrap();
+        let bucket = jetstream::new(self.client.clone())
+            .get_object_store(scope.snapshot_bucket())
+            .await
+            .unwrap();
+        bucket
+            .put(key::SNAPSHOT_NAME, &mut &compressed[..])
+            .await
+            .unwrap();
     }
 
     /// Stores an artifact of these files at origin.
@@ -272,14 +348,20 @@ impl World {
         let site: SiteId = site.parse().unwrap();
         let mut blobs = self.blobs.lock().unwrap();
         let mut layers = Vec::new();
-        let mut index = FileIndex { version: 1, files: BTreeMap::new() };
+        let mut index = FileIndex {
+            version: 1,
+            files: BTreeMap::new(),
+        };
         let mut pack = Vec::new();
         let mut places = Vec::new();
         for (path, bytes) in files {
             let encoded = zstd::encode_all(*bytes, 3).unwrap();
             if bytes.len() as u64 >= STANDALONE_BYTES {
                 let layer = blobs.put(BLOB_TYPE, encoded.clone());
-                index.files.insert((*path).to_owned(), entry(bytes, layer.digest.clone(), 0, encoded.len()));
+                index.files.insert(
+                    (*path).to_owned(),
+                    entry(bytes, layer.digest.clone(), 0, encoded.len()),
+                );
                 layers.push(layer);
             } else {
                 places.push((*path, *bytes, pack.len(), encoded.len()));
@@ -289,13 +371,23 @@ impl World {
         if !places.is_empty() {
             let layer = blobs.put(PACK_TYPE, pack);
             for (path, bytes, offset, length) in places {
-                index.files.insert(path.to_owned(), entry(bytes, layer.digest.clone(), offset, length));
+                index.files.insert(
+                    path.to_owned(),
+                    entry(bytes, layer.digest.clone(), offset, length),
+                );
             }
             layers.push(layer);
         }
         let json = serde_json::to_vec(&index).unwrap();
-        layers.insert(0, blobs.put(INDEX_TYPE, zstd::encode_all(&json[..], 3).unwrap()));
-        let config = ReleaseConfig { version: 1, project: site.project, environment: site.environment };
+        layers.insert(
+            0,
+            blobs.put(INDEX_TYPE, zstd::encode_all(&json[..], 3).unwrap()),
+        );
+        let config = ReleaseConfig {
+            version: 1,
+            project: site.project,
+            environment: site.environment,
+        };
         let manifest = Manifest {
             schema_version: 2,
             media_type: MANIFEST_TYPE.to_owned(),
@@ -304,8 +396,13 @@ impl World {
             layers,
             annotations: BTreeMap::new(),
         };
-        let artifact = blobs.put(MANIFEST_TYPE, serde_json::to_vec(&manifest).unwrap()).digest;
-        ReleaseRef { release: artifact.hex()[..20].parse().unwrap(), artifact }
+        let artifact = blobs
+            .put(MANIFEST_TYPE, serde_json::to_vec(&manifest).unwrap())
+            .digest;
+        ReleaseRef {
+            release: artifact.hex()[..20].parse().unwrap(),
+            artifact,
+        }
     }
 
     pub(crate) fn edge_config(&self) -> EdgeConfig {
@@ -321,7 +418,10 @@ impl World {
             access_log: false,
             log: LogFormat::Text,
             exit_with_parent: false,
-            origin: OriginConfig { url: format!("http://{}", self.origin), token_file: self.folder.path().join("token") },
+            origin: OriginConfig {
+                url: format!("http://{}", self.origin),
+                token_file: self.folder.path().join("token"),
+            },
             nats: NatsConfig {
                 url: format!("nats://127.0.0.1:{}", self.port),
                 seed_file: self.folder.path().join("edge.seed"),
@@ -333,7 +433,9 @@ impl World {
 
     pub(crate) async fn edge(&self) -> Edge {
         let (shutdown, stop) = Shutdown::manual();
-        let running = Box::pin(app::start(self.edge_config(), shutdown)).await.unwrap();
+        let running = Box::pin(app::start(self.edge_config(), shutdown))
+            .await
+            .unwrap();
         Edge { running, stop }
     }
 
@@ -341,7 +443,11 @@ impl World {
     pub(crate) async fn until(&self, mut reached: impl FnMut() -> bool) {
         let deadline = tokio::time::Instant::now() + DEADLINE;
         while !reached() {
-            assert!(tokio::time::Instant::now() < deadline, "not reached; last report {:?}", self.reports.lock().unwrap().last());
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "not reached; last report {:?}",
+                self.reports.lock().unwrap().last()
+            );
             self.beacon().await;
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -352,7 +458,9 @@ impl World {
     }
 
     pub(crate) fn serves(&self, generation: u64) -> bool {
-        self.last_report().is_some_and(|report| report.serving == Generation(generation) && report.generation == Generation(generation))
+        self.last_report().is_some_and(|report| {
+            report.serving == Generation(generation) && report.generation == Generation(generation)
+        })
     }
 
     pub(crate) fn candidate_state(&self) -> Option<CandidateState> {
@@ -368,7 +476,12 @@ fn scopes() -> [Scope; 2] {
     [Scope::Global, fra()]
 }
 
-pub(crate) fn record(generation: u64, live: Option<&ReleaseRef>, candidate: Option<&ReleaseRef>, previous: &[&ReleaseRef]) -> SiteRecord {
+pub(crate) fn record(
+    generation: u64,
+    live: Option<&ReleaseRef>,
+    candidate: Option<&ReleaseRef>,
+    previous: &[&ReleaseRef],
+) -> SiteRecord {
     SiteRecord {
         site: SITE.parse().unwrap(),
         region: "fra".parse().unwrap(),
@@ -389,7 +502,12 @@ pub(crate) fn record(generation: u64, live: Option<&ReleaseRef>, candidate: Opti
 
 pub(crate) async fn fetch(edge: &Edge, host: &str, path: &str) -> (u16, HttpHeaders, Vec<u8>) {
     let url = format!("http://{}{path}", edge.running.listen_addr());
-    let response = reqwest::Client::new().get(url).header("host", host).send().await.unwrap();
+    let response = reqwest::Client::new()
+        .get(url)
+        .header("host", host)
+        .send()
+        .await
+        .unwrap();
     let (status, headers) = (response.status().as_u16(), response.headers().clone());
     (status, headers, response.bytes().await.unwrap().to_vec())
 }
@@ -419,15 +537,28 @@ impl Blobs {
         let digest = sha256(&bytes);
         let size = bytes.len() as u64;
         self.blobs.insert(digest.to_string(), bytes);
-        Descriptor { media_type: media_type.to_owned(), digest, size, annotations: BTreeMap::new() }
+        Descriptor {
+            media_type: media_type.to_owned(),
+            digest,
+            size,
+            annotations: BTreeMap::new(),
+        }
     }
 }
 
-async fn serve_origin(blobs: Arc<Mutex<Blobs>>, addr: SocketAddr) -> (SocketAddr, tokio::task::JoinHandle<()>) {
-    let routes = axum::Router::new().route("/v2/{project}/{kind}/{digest}", get(blob)).with_state(blobs);
+async fn serve_origin(
+    blobs: Arc<Mutex<Blobs>>,
+    addr: SocketAddr,
+) -> (SocketAddr, tokio::task::JoinHandle<()>) {
+    let routes = axum::Router::new()
+        .route("/v2/{project}/{kind}/{digest}", get(blob))
+        .with_state(blobs);
     let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
     let addr = listener.local_addr().unwrap();
-    (addr, tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() }))
+    (
+        addr,
+        tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() }),
+    )
 }
 
 async fn blob(
@@ -436,26 +567,52 @@ async fn blob(
     headers: HttpHeaders,
 ) -> axum::response::Response {
     let mut blobs = blobs.lock().unwrap();
-    let range = headers.get("range").map(|range| range.to_str().unwrap().to_owned());
-    blobs.asked.push(format!("{kind}/{digest} {}", range.clone().unwrap_or_default()));
+    let range = headers
+        .get("range")
+        .map(|range| range.to_str().unwrap().to_owned());
+    blobs.asked.push(format!(
+        "{kind}/{digest} {}",
+        range.clone().unwrap_or_default()
+    ));
     let mut response = http::Response::builder();
-    if headers.get("authorization").is_none_or(|value| value != &format!("Bearer {TOKEN}")) {
-        return response.status(StatusCode::UNAUTHORIZED).body(Vec::new().into()).unwrap();
+    if headers
+        .get("authorization")
+        .is_none_or(|value| value != &format!("Bearer {TOKEN}"))
+    {
+        return response
+            .status(StatusCode::UNAUTHORIZED)
+            .body(Vec::new().into())
+            .unwrap();
     }
     let Some(bytes) = blobs.blobs.get(&digest) else {
-        return response.status(StatusCode::NOT_FOUND).body(Vec::new().into()).unwrap();
+        return response
+            .status(StatusCode::NOT_FOUND)
+            .body(Vec::new().into())
+            .unwrap();
     };
-    let start = range.map_or(0, |range| range["bytes=".len()..].trim_end_matches('-').parse::<usize>().unwrap());
+    let start = range.map_or(0, |range| {
+        range["bytes=".len()..]
+            .trim_end_matches('-')
+            .parse::<usize>()
+            .unwrap()
+    });
     if start > 0 {
         let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
-        response = response.status(StatusCode::PARTIAL_CONTENT).header("content-range", range);
+        response = response
+            .status(StatusCode::PARTIAL_CONTENT)
+            .header("content-range", range);
     }
     let rest = bytes[start..].to_vec();
     let Some(cut) = blobs.cut.filter(|cut| *cut < rest.len()) else {
         return response.body(rest.into()).unwrap();
     };
     let parts = [Ok(rest[..cut].to_vec()), Err(std::io::Error::other("cut"))];
-    response.header("content-length", rest.len()).body(axum::body::Body::from_stream(futures_util::stream::iter(parts))).unwrap()
+    response
+        .header("content-length", rest.len())
+        .body(axum::body::Body::from_stream(futures_util::stream::iter(
+            parts,
+        )))
+        .unwrap()
 }
 
 fn start_nats(server: &Path, folder: &Path) -> Child {
@@ -474,10 +631,20 @@ fn write_nats_config(folder: &Path, port: u16) {
     let edge = nkeys::KeyPair::new_user();
     std::fs::write(folder.join("origin.seed"), origin.seed().unwrap()).unwrap();
     std::fs::write(folder.join("edge.seed"), edge.seed().unwrap()).unwrap();
-    let services = ["KV_g", "KV_r_fra", "OBJ_snap_g", "OBJ_snap_r_fra"].map(|stream| format!("$JS.API.DIRECT.GET.{stream}"));
-    let exports: String = services.iter().map(|subject| format!("{{service: \"{subject}\", response_type: stream}}\n")).collect();
-    let imports: String = services.iter().map(|subject| format!("{{service: {{account: ORIGIN, subject: \"{subject}\"}}}}\n")).collect();
-    let publish: String = services.iter().map(|subject| format!("\"{subject}\", ")).collect();
+    let services = ["KV_g", "KV_r_fra", "OBJ_snap_g", "OBJ_snap_r_fra"]
+        .map(|stream| format!("$JS.API.DIRECT.GET.{stream}"));
+    let exports: String = services
+        .iter()
+        .map(|subject| format!("{{service: \"{subject}\", response_type: stream}}\n"))
+        .collect();
+    let imports: String = services
+        .iter()
+        .map(|subject| format!("{{service: {{account: ORIGIN, subject: \"{subject}\"}}}}\n"))
+        .collect();
+    let publish: String = services
+        .iter()
+        .map(|subject| format!("\"{subject}\", "))
+        .collect();
     let config = format!(
         r#"
 listen: "127.0.0.1:{port}"
