@@ -606,12 +606,15 @@ async fn blob(
     let Some(cut) = blobs.cut.filter(|cut| *cut < rest.len()) else {
         return response.body(rest.into()).unwrap();
     };
-    let parts = [Ok(rest[..cut].to_vec()), Err(std::io::Error::other("cut"))];
+    let sent = futures_util::stream::iter([Ok(rest[..cut].to_vec())]);
+    // The server sends what it has while the body makes it wait; an error at once would swallow it.
+    let end = futures_util::stream::once(async {
+        tokio::task::yield_now().await;
+        Err(std::io::Error::other("cut"))
+    });
     response
         .header("content-length", rest.len())
-        .body(axum::body::Body::from_stream(futures_util::stream::iter(
-            parts,
-        )))
+        .body(axum::body::Body::from_stream(sent.chain(end)))
         .unwrap()
 }
 
