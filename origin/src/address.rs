@@ -28,7 +28,9 @@ impl Addresses {
     pub fn host(&self, site: &SiteId) -> Host {
         match site.environment {
             Environment::Production => self.below(site.project.as_str(), &self.base),
-            Environment::Preview(number) => self.below(&format!("pr-{number}"), &self.alias(&site.project)),
+            Environment::Preview(number) => {
+                self.below(&format!("pr-{number}"), &self.alias(&site.project))
+            }
         }
     }
 
@@ -66,7 +68,9 @@ impl Addresses {
     }
 
     fn below(&self, label: &str, parent: &Host) -> Host {
-        join(label, parent).expect("labels are checked names, and the config refuses a base domain that leaves no room")
+        join(label, parent).expect(
+            "labels are checked names, and the config refuses a base domain that leaves no room",
+        )
     }
 }
 
@@ -81,8 +85,14 @@ mod tests {
     fn every_site_and_release_has_its_address() {
         let addresses = Addresses::new("helix.localhost".parse().unwrap(), 8081);
         let site = |text: &str| text.parse::<SiteId>().unwrap();
-        assert_eq!(addresses.site_url(&site("hello/production")), "http://hello.helix.localhost:8081/");
-        assert_eq!(addresses.site_url(&site("hello/preview/7")), "http://pr-7.preview.hello.helix.localhost:8081/");
+        assert_eq!(
+            addresses.site_url(&site("hello/production")),
+            "http://hello.helix.localhost:8081/"
+        );
+        assert_eq!(
+            addresses.site_url(&site("hello/preview/7")),
+            "http://pr-7.preview.hello.helix.localhost:8081/"
+        );
         let release = "0123456789abcdef0123".parse().unwrap();
         let plain = Addresses::new("example.com".parse().unwrap(), 80);
         assert_eq!(

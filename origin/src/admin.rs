@@ -43,13 +43,21 @@ async fn ready(State(admin): State<Admin>) -> Response {
     }
     match outbox(&admin).await {
         Ok(_) => "ready\n".into_response(),
-        Err(error) => (StatusCode::SERVICE_UNAVAILABLE, format!("{}\n", chain(&error))).into_response(),
+        Err(error) => (
+            StatusCode::SERVICE_UNAVAILABLE,
+            format!("{}\n", chain(&error)),
+        )
+            .into_response(),
     }
 }
 
 async fn metrics(State(admin): State<Admin>) -> Response {
     if let Err(error) = measure(&admin).await {
-        return (StatusCode::INTERNAL_SERVER_ERROR, format!("{}\n", chain(&error))).into_response();
+        return (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            format!("{}\n", chain(&error)),
+        )
+            .into_response();
     }
     match admin.metrics.text() {
         Ok(text) => ([(CONTENT_TYPE, "text/plain; version=0.0.4")], text).into_response(),
@@ -61,15 +69,23 @@ async fn measure(admin: &Admin) -> Result<(), StoreError> {
     let Admin { app, feed, metrics } = admin;
     let edges = app.roster.edges();
     metrics.epoch.set(number(app.store.epoch().0));
-    metrics.edges_live.set(number(edges.iter().filter(|edge| edge.live).count() as u64));
+    metrics
+        .edges_live
+        .set(number(edges.iter().filter(|edge| edge.live).count() as u64));
     metrics.edges_registered.set(number(edges.len() as u64));
-    metrics.streams_ready.set(number(feed.ready_streams().0 as u64));
+    metrics
+        .streams_ready
+        .set(number(feed.ready_streams().0 as u64));
     metrics.outbox.set(outbox(admin).await?);
     let running = sqlx::query_scalar("SELECT COUNT(*) FROM rollouts WHERE outcome IS NULL");
-    metrics.rollouts_running.set(running.fetch_one(app.store.reader()).await?);
+    metrics
+        .rollouts_running
+        .set(running.fetch_one(app.store.reader()).await?);
     Ok(())
 }
 
 async fn outbox(admin: &Admin) -> Result<i64, StoreError> {
-    Ok(sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(admin.app.store.reader()).await?)
+    Ok(sqlx::query_scalar("SELECT COUNT(*) FROM outbox")
+        .fetch_one(admin.app.store.reader())
+        .await?)
 }

@@ -34,6 +34,9 @@ impl App {
     /// What a change of a project needs to know.
     #[must_use]
     pub fn reach(&self) -> Reach<'_> {
-        Reach { addresses: &self.addresses, regions: &self.regions }
+        Reach {
+            addresses: &self.addresses,
+            regions: &self.regions,
+        }
     }
 }

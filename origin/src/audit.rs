@@ -16,14 +16,16 @@ pub async fn note(
     subject: &str,
     detail: Option<&str>,
 ) -> Result<(), StoreError> {
-    sqlx::query("INSERT INTO audit (at, by_whom, action, subject, detail) VALUES ($1, $2, $3, $4, $5)")
-        .bind(millis(clock::now()))
-        .bind(&caller.name)
-        .bind(action)
-        .bind(subject)
-        .bind(detail)
-        .execute(&mut **tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO audit (at, by_whom, action, subject, detail) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(millis(clock::now()))
+    .bind(&caller.name)
+    .bind(action)
+    .bind(subject)
+    .bind(detail)
+    .execute(&mut **tx)
+    .await?;
     tracing::info!(by = caller.name, action, subject, detail, "changed");
     Ok(())
 }

@@ -88,7 +88,11 @@ pub async fn authenticate(store: &Store, secret: &str) -> Result<Caller, AuthErr
     .map_err(StoreError::from)?;
     let token = view(row.ok_or(AuthError::Unknown)?)?;
     note_use(store, &token);
-    Ok(Caller { id: token.id, name: token.name, role: token.role })
+    Ok(Caller {
+        id: token.id,
+        name: token.name,
+        role: token.role,
+    })
 }
 
 /// Makes a token.
@@ -126,7 +130,9 @@ pub async fn revoke(tx: &mut Tx, id: &str) -> Result<(), AuthError> {
         .await
         .map_err(StoreError::from)?;
     if revoked.rows_affected() == 0 {
-        return Err(AuthError::Missing { id: id.chars().take(MAX_NAME).collect() });
+        return Err(AuthError::Missing {
+            id: id.chars().take(MAX_NAME).collect(),
+        });
     }
     Ok(())
 }
@@ -135,7 +141,12 @@ pub async fn revoke(tx: &mut Tx, id: &str) -> Result<(), AuthError> {
 ///
 /// # Errors
 /// When the file or the database fails.
-pub async fn ensure_file(store: &Store, path: &Path, name: &str, role: Role) -> Result<(), AuthError> {
+pub async fn ensure_file(
+    store: &Store,
+    path: &Path,
+    name: &str,
+    role: Role,
+) -> Result<(), AuthError> {
     let held = match std::fs::read_to_string(path) {
         Ok(text) => text.trim().to_owned(),
         Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
@@ -143,7 +154,12 @@ pub async fn ensure_file(store: &Store, path: &Path, name: &str, role: Role) -> 
             write_secret(path, token.as_bytes())?;
             token
         }
-        Err(source) => return Err(AuthError::Read { path: path.to_owned(), source }),
+        Err(source) => {
+            return Err(AuthError::Read {
+                path: path.to_owned(),
+                source,
+            });
+        }
     };
     if matches!(authenticate(store, &held).await, Ok(caller) if caller.role >= role) {
         return Ok(());
@@ -155,7 +171,15 @@ pub async fn ensure_file(store: &Store, path: &Path, name: &str, role: Role) -> 
         .execute(&mut *tx)
         .await
         .map_err(StoreError::from)?;
-    insert(&mut tx, NewToken { name: name.to_owned(), role }, &held).await?;
+    insert(
+        &mut tx,
+        NewToken {
+            name: name.to_owned(),
+            role,
+        },
+        &held,
+    )
+    .await?;
     tx.commit().await?;
     Ok(())
 }
@@ -166,16 +190,24 @@ async fn insert(tx: &mut Tx, new: NewToken, secret: &str) -> Result<TokenView, A
     if length == 0 || length > MAX_NAME || name.chars().any(char::is_control) {
         return Err(AuthError::Name);
     }
-    let view = TokenView { id: hex16(), name, role, created: clock::now(), used: None };
-    sqlx::query("INSERT INTO tokens (id, name, role, secret_hash, created) VALUES ($1, $2, $3, $4, $5)")
-        .bind(&view.id)
-        .bind(&view.name)
-        .bind(role_name(role))
-        .bind(hash(secret))
-        .bind(millis(view.created))
-        .execute(&mut **tx)
-        .await
-        .map_err(StoreError::from)?;
+    let view = TokenView {
+        id: hex16(),
+        name,
+        role,
+        created: clock::now(),
+        used: None,
+    };
+    sqlx::query(
+        "INSERT INTO tokens (id, name, role, secret_hash, created) VALUES ($1, $2, $3, $4, $5)",
+    )
+    .bind(&view.id)
+    .bind(&view.name)
+    .bind(role_name(role))
+    .bind(hash(secret))
+    .bind(millis(view.created))
+    .execute(&mut **tx)
+    .await
+    .map_err(StoreError::from)?;
     Ok(view)
 }
 
@@ -222,9 +254,20 @@ fn view((id, name, role, created, used): Row) -> Result<TokenView, AuthError> {
         "read" => Role::Read,
         "deploy" => Role::Deploy,
         "operate" => Role::Operate,
-        _ => return Err(StoreError::Corrupt { what: "tokens.role" }.into()),
+        _ => {
+            return Err(StoreError::Corrupt {
+                what: "tokens.role",
+            }
+            .into());
+        }
     };
-    Ok(TokenView { id, name, role, created: time(created), used: used.map(time) })
+    Ok(TokenView {
+        id,
+        name,
+        role,
+        created: time(created),
+        used: used.map(time),
+    })
 }
 
 impl From<InvalidId> for AuthError {
@@ -246,17 +289,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = store(folder.path()).await;
         let mut tx = store.write().await.unwrap();
-        let new = NewToken { name: "ci".to_owned(), role: Role::Deploy };
+        let new = NewToken {
+            name: "ci".to_owned(),
+            role: Role::Deploy,
+        };
         let created = create(&mut tx, new).await.unwrap();
         tx.commit().await.unwrap();
         let caller = authenticate(&store, &created.token).await.unwrap();
         assert_eq!((caller.name.as_str(), caller.role), ("ci", Role::Deploy));
-        assert!(matches!(authenticate(&store, "helix_nobody").await, Err(AuthError::Unknown)));
+        assert!(matches!(
+            authenticate(&store, "helix_nobody").await,
+            Err(AuthError::Unknown)
+        ));
         let mut tx = store.write().await.unwrap();
         revoke(&mut tx, &created.view.id).await.unwrap();
-        assert!(matches!(revoke(&mut tx, &created.view.id).await, Err(AuthError::Missing { .. })));
+        assert!(matches!(
+            revoke(&mut tx, &created.view.id).await,
+            Err(AuthError::Missing { .. })
+        ));
         tx.commit().await.unwrap();
-        assert!(matches!(authenticate(&store, &created.token).await, Err(AuthError::Unknown)));
+        assert!(matches!(
+            authenticate(&store, &created.token).await,
+            Err(AuthError::Unknown)
+        ));
         assert!(list(&store).await.unwrap().is_empty());
     }
 
@@ -266,9 +321,14 @@ mod tests {
         let store = store(folder.path()).await;
         let path = folder.path().join("token");
         for _ in 0..2 {
-            ensure_file(&store, &path, "bootstrap", Role::Operate).await.unwrap();
+            ensure_file(&store, &path, "bootstrap", Role::Operate)
+                .await
+                .unwrap();
             let secret = std::fs::read_to_string(&path).unwrap();
-            assert_eq!(authenticate(&store, &secret).await.unwrap().role, Role::Operate);
+            assert_eq!(
+                authenticate(&store, &secret).await.unwrap().role,
+                Role::Operate
+            );
         }
         assert_eq!(list(&store).await.unwrap().len(), 1);
     }

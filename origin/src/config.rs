@@ -87,7 +87,12 @@ pub struct KeepConfig {
 
 impl Default for KeepConfig {
     fn default() -> Self {
-        Self { releases: 20, days: 30, upload_seconds: 24 * 60 * 60, project_bytes: PROJECT_BYTES }
+        Self {
+            releases: 20,
+            days: 30,
+            upload_seconds: 24 * 60 * 60,
+            project_bytes: PROJECT_BYTES,
+        }
     }
 }
 
@@ -126,7 +131,9 @@ impl Config {
     /// At the first thing that cannot be.
     pub fn check(&self) -> Result<(), IllegalConfig> {
         if self.base_domain.as_str().len() > MAX_BASE_BYTES {
-            return Err(IllegalConfig::BaseTooLong { base: self.base_domain.clone() });
+            return Err(IllegalConfig::BaseTooLong {
+                base: self.base_domain.clone(),
+            });
         }
         check_url("public_url", &self.public_url)?;
         if self.regions.is_empty() || self.regions.iter().any(|region| region.edges.is_empty()) {
@@ -134,7 +141,10 @@ impl Config {
         }
         let mut names = std::collections::BTreeSet::new();
         for region in &self.regions {
-            let edges = region.edges.iter().map(|edge| format!("edge {}", edge.edge));
+            let edges = region
+                .edges
+                .iter()
+                .map(|edge| format!("edge {}", edge.edge));
             for name in edges.chain([format!("region {}", region.region)]) {
                 if !names.insert(name.clone()) {
                     return Err(IllegalConfig::Twice { name });
@@ -149,8 +159,16 @@ impl Config {
 }
 
 fn check_url(key: &'static str, value: &str) -> Result<(), IllegalConfig> {
-    let legal = url::Url::parse(value).is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
-    if legal { Ok(()) } else { Err(IllegalConfig::Url { key, value: value.to_owned() }) }
+    let legal = url::Url::parse(value)
+        .is_ok_and(|url| matches!(url.scheme(), "http" | "https") && url.has_host());
+    if legal {
+        Ok(())
+    } else {
+        Err(IllegalConfig::Url {
+            key,
+            value: value.to_owned(),
+        })
+    }
 }
 
 #[cfg(test)]

@@ -12,12 +12,12 @@ use helix_service::clock;
 
 use crate::app::App;
 use crate::artifact::release::MakeError;
+use crate::audit;
 use crate::auth::Caller;
 use crate::idempotency::{KeyError, Repeatable};
 use crate::project::{self, ProjectError};
 use crate::rollout::{self, Begun, NewRollout, RolloutError, Step};
 use crate::store::{StoreError, Tx, count, millis, number};
-use crate::audit;
 
 /// A deployment or rollback was not started.
 #[derive(Debug, thiserror::Error)]
@@ -54,7 +54,10 @@ pub async fn deploy(
         return Ok(answer);
     }
     project::ensure(&app.store, project).await?;
-    let site = SiteId { project: project.clone(), environment: new.environment };
+    let site = SiteId {
+        project: project.clone(),
+        environment: new.environment,
+    };
     let release = app.artifacts.make_release(&site, new.files).await?;
     let wanted = NewRollout {
         site: site.clone(),
@@ -90,9 +93,15 @@ pub async fn roll_back(
     if let Some(answer) = answered(app, repeatable.as_ref()).await? {
         return Ok(answer);
     }
-    let site = SiteId { project: project.clone(), environment: new.environment };
+    let site = SiteId {
+        project: project.clone(),
+        environment: new.environment,
+    };
     if new.plan {
-        let steps = app.conductor.plan_rollback(&site, new.release.as_ref(), new.regions.as_deref()).await?;
+        let steps = app
+            .conductor
+            .plan_rollback(&site, new.release.as_ref(), new.regions.as_deref())
+            .await?;
         return rollback_view(app, &site, None, &steps).await;
     }
     let wanted = rollout::NewRollback {
@@ -107,7 +116,14 @@ pub async fn roll_back(
         return Ok(answer);
     }
     project::check(&mut begun.tx, project).await?;
-    audit::note(&mut begun.tx, caller, "rollback", &site.to_string(), new.reason.as_deref()).await?;
+    audit::note(
+        &mut begun.tx,
+        caller,
+        "rollback",
+        &site.to_string(),
+        new.reason.as_deref(),
+    )
+    .await?;
     let view = rollback_view(app, &site, Some(begun.rollout.clone()), &begun.steps).await?;
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
@@ -116,14 +132,20 @@ pub async fn roll_back(
     Ok(view)
 }
 
-async fn answered<T: serde::de::DeserializeOwned>(app: &App, repeatable: Option<&Repeatable>) -> Result<Option<T>, KeyError> {
+async fn answered<T: serde::de::DeserializeOwned>(
+    app: &App,
+    repeatable: Option<&Repeatable>,
+) -> Result<Option<T>, KeyError> {
     match repeatable {
         Some(repeatable) => repeatable.answer(&app.store).await,
         None => Ok(None),
     }
 }
 
-async fn answered_now<T: serde::de::DeserializeOwned>(tx: &mut Tx, repeatable: Option<&Repeatable>) -> Result<Option<T>, KeyError> {
+async fn answered_now<T: serde::de::DeserializeOwned>(
+    tx: &mut Tx,
+    repeatable: Option<&Repeatable>,
+) -> Result<Option<T>, KeyError> {
     match repeatable {
         Some(repeatable) => repeatable.answer_now(tx).await,
         None => Ok(None),
@@ -137,11 +159,14 @@ async fn record(
     site: SiteId,
     release: ReleaseRef,
 ) -> Result<DeploymentView, StoreError> {
-    let Begun { tx, rollout, held, .. } = begun;
-    let last: i64 = sqlx::query_scalar("SELECT COALESCE(MAX(number), 0) FROM deployments WHERE project = $1")
-        .bind(site.project.as_str())
-        .fetch_one(&mut **tx)
-        .await?;
+    let Begun {
+        tx, rollout, held, ..
+    } = begun;
+    let last: i64 =
+        sqlx::query_scalar("SELECT COALESCE(MAX(number), 0) FROM deployments WHERE project = $1")
+            .bind(site.project.as_str())
+            .fetch_one(&mut **tx)
+            .await?;
     let this = count(last, "deployments.number")? + 1;
     let label = match site.environment {
         Environment::Production => format!("main/{this}"),
@@ -161,7 +186,14 @@ async fn record(
     .bind(millis(clock::now()))
     .execute(&mut **tx)
     .await?;
-    audit::note(tx, caller, "deploy", &site.to_string(), Some(release.release.as_str())).await?;
+    audit::note(
+        tx,
+        caller,
+        "deploy",
+        &site.to_string(),
+        Some(release.release.as_str()),
+    )
+    .await?;
     Ok(DeploymentView {
         number: this,
         label,
@@ -197,8 +229,21 @@ async fn rollback_view(
             files_changed,
         });
     }
-    let mut connection = app.store.reader().acquire().await.map_err(StoreError::from)?;
+    let mut connection = app
+        .store
+        .reader()
+        .acquire()
+        .await
+        .map_err(StoreError::from)?;
     let hosts = project::hosts(&mut connection, &site.project, &app.addresses).await?;
-    let hosts = hosts.into_iter().filter(|(_, shown)| shown == site).map(|(host, _)| host.to_string()).collect();
-    Ok(RollbackView { rollout, regions, hosts })
+    let hosts = hosts
+        .into_iter()
+        .filter(|(_, shown)| shown == site)
+        .map(|(host, _)| host.to_string())
+        .collect();
+    Ok(RollbackView {
+        rollout,
+        regions,
+        hosts,
+    })
 }

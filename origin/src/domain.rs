@@ -73,14 +73,21 @@ impl From<sqlx::Error> for DomainError {
 ///
 /// # Errors
 /// When the database fails.
-pub async fn list(connection: &mut SqliteConnection, project: &ProjectName) -> Result<Vec<DomainView>, DomainError> {
+pub async fn list(
+    connection: &mut SqliteConnection,
+    project: &ProjectName,
+) -> Result<Vec<DomainView>, DomainError> {
     let rows: Vec<(String, String, i64)> =
         sqlx::query_as("SELECT host, site, added FROM domains WHERE project = $1 ORDER BY host")
             .bind(project.as_str())
             .fetch_all(connection)
             .await?;
     let view = |(host, site, added): (String, String, i64)| {
-        Ok(DomainView { host: id(&host)?, site: id(&site)?, added: time(added) })
+        Ok(DomainView {
+            host: id(&host)?,
+            site: id(&site)?,
+            added: time(added),
+        })
     };
     rows.into_iter().map(view).collect()
 }
@@ -89,7 +96,12 @@ pub async fn list(connection: &mut SqliteConnection, project: &ProjectName) -> R
 ///
 /// # Errors
 /// As [`DomainError`] says.
-pub async fn add(tx: &mut Tx, project: &ProjectName, new: NewDomain, base: &Host) -> Result<DomainView, DomainError> {
+pub async fn add(
+    tx: &mut Tx,
+    project: &ProjectName,
+    new: NewDomain,
+    base: &Host,
+) -> Result<DomainView, DomainError> {
     let NewDomain { host, environment } = new;
     check_place(&host, base)?;
     match owner(tx, &host).await? {
@@ -97,7 +109,10 @@ pub async fn add(tx: &mut Tx, project: &ProjectName, new: NewDomain, base: &Host
         Some(_) => {}
         None => check_room(tx, project).await?,
     }
-    let site = SiteId { project: project.clone(), environment };
+    let site = SiteId {
+        project: project.clone(),
+        environment,
+    };
     let added = clock::now();
     sqlx::query(
         "INSERT INTO domains (host, project, site, added) VALUES ($1, $2, $3, $4)
@@ -117,14 +132,21 @@ pub async fn add(tx: &mut Tx, project: &ProjectName, new: NewDomain, base: &Host
 ///
 /// # Errors
 /// When it is not the project's, or the database fails.
-pub async fn remove(tx: &mut Tx, project: &ProjectName, host: HostPattern) -> Result<(), DomainError> {
+pub async fn remove(
+    tx: &mut Tx,
+    project: &ProjectName,
+    host: HostPattern,
+) -> Result<(), DomainError> {
     let removed = sqlx::query("DELETE FROM domains WHERE host = $1 AND project = $2")
         .bind(host.to_string())
         .bind(project.as_str())
         .execute(&mut **tx)
         .await?;
     if removed.rows_affected() == 0 {
-        return Err(DomainError::Unknown { host, project: project.clone() });
+        return Err(DomainError::Unknown {
+            host,
+            project: project.clone(),
+        });
     }
     records::put_host(tx, &host, None).await?;
     Ok(())
@@ -133,13 +155,20 @@ pub async fn remove(tx: &mut Tx, project: &ProjectName, host: HostPattern) -> Re
 /// No host under the base domain, and no wildcard that covers one.
 fn check_place(host: &HostPattern, base: &Host) -> Result<(), DomainError> {
     if host.name().is_within(base) {
-        return Err(DomainError::UnderBase { host: host.clone(), base: base.clone() });
+        return Err(DomainError::UnderBase {
+            host: host.clone(),
+            base: base.clone(),
+        });
     }
-    let covers = |suffix: &Host| base.split_label().is_some_and(|(_, rest)| rest == suffix.as_str());
+    let covers = |suffix: &Host| {
+        base.split_label()
+            .is_some_and(|(_, rest)| rest == suffix.as_str())
+    };
     match host {
-        HostPattern::Wildcard(suffix) if covers(suffix) => {
-            Err(DomainError::CoversBase { host: host.clone(), base: base.clone() })
-        }
+        HostPattern::Wildcard(suffix) if covers(suffix) => Err(DomainError::CoversBase {
+            host: host.clone(),
+            base: base.clone(),
+        }),
         HostPattern::Wildcard(_) | HostPattern::Exact(_) => Ok(()),
     }
 }
@@ -157,7 +186,13 @@ async fn check_room(tx: &mut Tx, project: &ProjectName) -> Result<(), DomainErro
         .bind(project.as_str())
         .fetch_one(&mut **tx)
         .await?;
-    if domains >= MAX_DOMAINS { Err(DomainError::TooMany { project: project.clone() }) } else { Ok(()) }
+    if domains >= MAX_DOMAINS {
+        Err(DomainError::TooMany {
+            project: project.clone(),
+        })
+    } else {
+        Ok(())
+    }
 }
 
 #[cfg(test)]
@@ -168,11 +203,27 @@ mod tests {
     fn hosts_that_touch_the_base_domain_are_refused() {
         let base: Host = "apps.example.com".parse().unwrap();
         let check = |text: &str| check_place(&text.parse().unwrap(), &base);
-        for text in ["apps.example.com", "x.apps.example.com", "*.apps.example.com", "*.x.apps.example.com"] {
-            assert!(matches!(check(text), Err(DomainError::UnderBase { .. })), "{text}");
+        for text in [
+            "apps.example.com",
+            "x.apps.example.com",
+            "*.apps.example.com",
+            "*.x.apps.example.com",
+        ] {
+            assert!(
+                matches!(check(text), Err(DomainError::UnderBase { .. })),
+                "{text}"
+            );
         }
-        assert!(matches!(check("*.example.com"), Err(DomainError::CoversBase { .. })));
-        for text in ["example.com", "www.example.com", "xapps.example.com", "*.www.example.com"] {
+        assert!(matches!(
+            check("*.example.com"),
+            Err(DomainError::CoversBase { .. })
+        ));
+        for text in [
+            "example.com",
+            "www.example.com",
+            "xapps.example.com",
+            "*.www.example.com",
+        ] {
             assert!(check(text).is_ok(), "{text}");
         }
     }

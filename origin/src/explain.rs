@@ -44,18 +44,36 @@ pub enum ExplainError {
 /// # Errors
 /// When it is no URL, or the database fails. An edge that does not answer is part of the explanation.
 pub async fn explain(app: &App, text: &str) -> Result<Explanation, ExplainError> {
-    let refused = || ExplainError::Url { url: text.chars().take(200).collect() };
+    let refused = || ExplainError::Url {
+        url: text.chars().take(200).collect(),
+    };
     let url = url::Url::parse(text).map_err(|_| refused())?;
     if !matches!(url.scheme(), "http" | "https") {
         return Err(refused());
     }
     let host = Host::from_authority(url.host_str().ok_or_else(refused)?)?;
-    let mut connection = app.store.reader().acquire().await.map_err(StoreError::from)?;
+    let mut connection = app
+        .store
+        .reader()
+        .acquire()
+        .await
+        .map_err(StoreError::from)?;
     let (host_rule, site) = resolve(&mut connection, app, &host).await?;
     drop(connection);
     let edges = app.roster.edges();
-    let answers = join_all(edges.into_iter().map(|edge| ask(app, edge, &host, &url, site.as_ref()))).await;
-    Ok(Explanation { url: text.to_owned(), host, host_rule, site, answers })
+    let answers = join_all(
+        edges
+            .into_iter()
+            .map(|edge| ask(app, edge, &host, &url, site.as_ref())),
+    )
+    .await;
+    Ok(Explanation {
+        url: text.to_owned(),
+        host,
+        host_rule,
+        site,
+        answers,
+    })
 }
 
 /// The site of a host and why: its own record, then a release's own name, then a wildcard one label up.
@@ -69,12 +87,15 @@ async fn resolve(
         let rule = match under_base(host, base) {
             None => "domain".to_owned(),
             Some(BaseHost::Preview(_)) => format!("alias of {}", site.environment),
-            Some(BaseHost::Production(_) | BaseHost::PreviewLabel { .. }) => format!("own host of {site}"),
+            Some(BaseHost::Production(_) | BaseHost::PreviewLabel { .. }) => {
+                format!("own host of {site}")
+            }
         };
         return Ok((rule, Some(site)));
     }
     if let Some(BaseHost::PreviewLabel { label, project }) = under_base(host, base)
-        && let (Ok(release), Ok(project)) = (label.parse::<ReleaseId>(), project.parse::<ProjectName>())
+        && let (Ok(release), Ok(project)) =
+            (label.parse::<ReleaseId>(), project.parse::<ProjectName>())
     {
         let site = site_of(connection, &project, &release).await?;
         let rule = match &site {
@@ -94,8 +115,13 @@ async fn resolve(
     Ok(("nobody's host".to_owned(), None))
 }
 
-async fn routed(connection: &mut SqliteConnection, pattern: &HostPattern) -> Result<Option<SiteId>, RecordError> {
-    Ok(records::host(connection, pattern).await?.and_then(|record| record.site))
+async fn routed(
+    connection: &mut SqliteConnection,
+    pattern: &HostPattern,
+) -> Result<Option<SiteId>, RecordError> {
+    Ok(records::host(connection, pattern)
+        .await?
+        .and_then(|record| record.site))
 }
 
 async fn site_of(
@@ -115,7 +141,13 @@ async fn site_of(
 }
 
 /// Asks one edge as a visitor would, and looks up the file in the release it names.
-async fn ask(app: &App, edge: EdgeStatus, host: &Host, url: &url::Url, site: Option<&SiteId>) -> EdgeAnswer {
+async fn ask(
+    app: &App,
+    edge: EdgeStatus,
+    host: &Host,
+    url: &url::Url,
+    site: Option<&SiteId>,
+) -> EdgeAnswer {
     let mut answer = EdgeAnswer {
         region: edge.region,
         edge: edge.edge,
@@ -125,32 +157,69 @@ async fn ask(app: &App, edge: EdgeStatus, host: &Host, url: &url::Url, site: Opt
         file: None,
         reason: String::new(),
     };
-    let query = url.query().map(|query| format!("?{query}")).unwrap_or_default();
+    let query = url
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
     let target = format!("{}{}{query}", edge.url.trim_end_matches('/'), url.path());
-    let request = app.asking.head(target).header("host", host.as_str()).timeout(EDGE_TIMEOUT);
+    let request = app
+        .asking
+        .head(target)
+        .header("host", host.as_str())
+        .timeout(EDGE_TIMEOUT);
     let response = match request.send().await {
         Ok(response) => response,
         Err(error) => {
-            let what = if error.is_timeout() { "did not answer in time" } else { "cannot be reached" };
+            let what = if error.is_timeout() {
+                "did not answer in time"
+            } else {
+                "cannot be reached"
+            };
             answer.reason = format!("the edge {what}");
             return answer;
         }
     };
-    let header = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
+    let header = |name: &str| {
+        response
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     answer.status = Some(response.status().as_u16());
     answer.release = header("x-helix-release").and_then(|release| release.parse().ok());
-    answer.generation = header("x-helix-generation").and_then(|text| text.parse().ok()).map(Generation);
+    answer.generation = header("x-helix-generation")
+        .and_then(|text| text.parse().ok())
+        .map(Generation);
     (answer.file, answer.reason) = why(app, site, answer.release.as_ref(), url.path()).await;
     answer
 }
 
-async fn why(app: &App, site: Option<&SiteId>, release: Option<&ReleaseId>, path: &str) -> (Option<String>, String) {
-    let Some(site) = site else { return (None, "the host is nobody's".to_owned()) };
-    let Some(release) = release else { return (None, format!("nothing of {site} is live here")) };
+async fn why(
+    app: &App,
+    site: Option<&SiteId>,
+    release: Option<&ReleaseId>,
+    path: &str,
+) -> (Option<String>, String) {
+    let Some(site) = site else {
+        return (None, "the host is nobody's".to_owned());
+    };
+    let Some(release) = release else {
+        return (None, format!("nothing of {site} is live here"));
+    };
     let artifact = match artifact(app, site, release).await {
         Ok(Some(artifact)) => artifact,
-        Ok(None) => return (None, format!("origin does not keep release {release} any more")),
-        Err(error) => return (None, format!("release {release} cannot be looked up: {error}")),
+        Ok(None) => {
+            return (
+                None,
+                format!("origin does not keep release {release} any more"),
+            );
+        }
+        Err(error) => {
+            return (
+                None,
+                format!("release {release} cannot be looked up: {error}"),
+            );
+        }
     };
     match app.artifacts.index(&artifact).await {
         Ok(index) => look_up(&index, path),
@@ -158,13 +227,18 @@ async fn why(app: &App, site: Option<&SiteId>, release: Option<&ReleaseId>, path
     }
 }
 
-async fn artifact(app: &App, site: &SiteId, release: &ReleaseId) -> Result<Option<Digest>, StoreError> {
-    let artifact: Option<String> =
-        sqlx::query_scalar("SELECT artifact FROM releases WHERE site = $1 AND release_id = $2 AND collected IS NULL")
-            .bind(site.to_string())
-            .bind(release.as_str())
-            .fetch_optional(app.store.reader())
-            .await?;
+async fn artifact(
+    app: &App,
+    site: &SiteId,
+    release: &ReleaseId,
+) -> Result<Option<Digest>, StoreError> {
+    let artifact: Option<String> = sqlx::query_scalar(
+        "SELECT artifact FROM releases WHERE site = $1 AND release_id = $2 AND collected IS NULL",
+    )
+    .bind(site.to_string())
+    .bind(release.as_str())
+    .fetch_optional(app.store.reader())
+    .await?;
     artifact.map(|artifact| id(&artifact)).transpose()
 }
 
@@ -183,12 +257,21 @@ fn look_up(index: &FileIndex, path: &str) -> (Option<String>, String) {
     } else if has(&path) {
         return (Some(path), "exact path".to_owned());
     } else if has(&format!("{path}/index.html")) {
-        return (None, format!("{path} is a folder with an index: redirect to /{path}/"));
+        return (
+            None,
+            format!("{path} is a folder with an index: redirect to /{path}/"),
+        );
     }
     if has("404.html") {
-        return (Some("404.html".to_owned()), format!("the release has no file {path:?}; this is its not-found page"));
+        return (
+            Some("404.html".to_owned()),
+            format!("the release has no file {path:?}; this is its not-found page"),
+        );
     }
-    (None, format!("the release has no file {path:?}, and no 404.html"))
+    (
+        None,
+        format!("the release has no file {path:?}, and no 404.html"),
+    )
 }
 
 fn decode(path: &str) -> Option<String> {
@@ -233,7 +316,13 @@ mod tests {
             length: 0,
             encoding: Encoding::Identity,
         };
-        FileIndex { version: 1, files: paths.iter().map(|path| ((*path).to_owned(), entry.clone())).collect() }
+        FileIndex {
+            version: 1,
+            files: paths
+                .iter()
+                .map(|path| ((*path).to_owned(), entry.clone()))
+                .collect(),
+        }
     }
 
     #[test]

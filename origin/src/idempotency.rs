@@ -45,14 +45,24 @@ impl Repeatable {
     ///
     /// # Errors
     /// When the key is not legal.
-    pub fn new(caller: &Caller, key: &str, what: &str, body: &impl Serialize) -> Result<Self, KeyError> {
-        let legal = (1..=MAX_KEY).contains(&key.len()) && key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
+    pub fn new(
+        caller: &Caller,
+        key: &str,
+        what: &str,
+        body: &impl Serialize,
+    ) -> Result<Self, KeyError> {
+        let legal = (1..=MAX_KEY).contains(&key.len())
+            && key.bytes().all(|byte| (b' '..=b'~').contains(&byte));
         if !legal {
             return Err(KeyError::Illegal);
         }
         let body = serde_json::to_vec(body).expect("API shapes always encode");
         let request = sha256(&[what.as_bytes(), b"\n", &body].concat()).to_string();
-        Ok(Self { caller: caller.id.clone(), key: key.to_owned(), request })
+        Ok(Self {
+            caller: caller.id.clone(),
+            key: key.to_owned(),
+            request,
+        })
     }
 
     /// The answer this request got before.
@@ -68,7 +78,10 @@ impl Repeatable {
     ///
     /// # Errors
     /// When the key was used for another request, or the database fails.
-    pub async fn answer_now<T: DeserializeOwned>(&self, tx: &mut Tx) -> Result<Option<T>, KeyError> {
+    pub async fn answer_now<T: DeserializeOwned>(
+        &self,
+        tx: &mut Tx,
+    ) -> Result<Option<T>, KeyError> {
         self.read(tx).await
     }
 
@@ -78,7 +91,10 @@ impl Repeatable {
     /// When the database fails.
     pub async fn note(&self, tx: &mut Tx, answer: &impl Serialize) -> Result<(), StoreError> {
         let now = clock::now();
-        sqlx::query("DELETE FROM idempotency WHERE created < $1").bind(millis(now - KEPT)).execute(&mut **tx).await?;
+        sqlx::query("DELETE FROM idempotency WHERE created < $1")
+            .bind(millis(now - KEPT))
+            .execute(&mut **tx)
+            .await?;
         sqlx::query("INSERT INTO idempotency (caller, request_key, request, answer, created) VALUES ($1, $2, $3, $4, $5)")
             .bind(&self.caller)
             .bind(&self.key)
@@ -90,7 +106,10 @@ impl Repeatable {
         Ok(())
     }
 
-    async fn read<T: DeserializeOwned>(&self, connection: &mut sqlx::SqliteConnection) -> Result<Option<T>, KeyError> {
+    async fn read<T: DeserializeOwned>(
+        &self,
+        connection: &mut sqlx::SqliteConnection,
+    ) -> Result<Option<T>, KeyError> {
         let row: Option<(String, String)> =
             sqlx::query_as("SELECT request, answer FROM idempotency WHERE caller = $1 AND request_key = $2 AND created >= $3")
                 .bind(&self.caller)
@@ -104,7 +123,10 @@ impl Repeatable {
             Some((request, _)) if request != self.request => Err(KeyError::Reused),
             Some((_, answer)) => match serde_json::from_str(&answer) {
                 Ok(answer) => Ok(Some(answer)),
-                Err(_) => Err(StoreError::Corrupt { what: "idempotency.answer" }.into()),
+                Err(_) => Err(StoreError::Corrupt {
+                    what: "idempotency.answer",
+                }
+                .into()),
             },
         }
     }

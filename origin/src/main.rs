@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
+use futures_util::FutureExt;
 use helix_origin::address::Addresses;
 use helix_origin::admin::{self, Admin};
 use helix_origin::app::App;
@@ -56,26 +57,52 @@ fn main() -> ExitCode {
 fn start() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     let config: Config = helix_service::config::load(&arguments.config, "HELIX_ORIGIN")?;
-    config.check().with_context(|| format!("config {}", arguments.config.display()))?;
+    config
+        .check()
+        .with_context(|| format!("config {}", arguments.config.display()))?;
     if arguments.check {
         return Ok(());
     }
     telemetry::init(config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(WORKERS).enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .enable_all()
+        .build()?;
     runtime.block_on(run(config))
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals(config.exit_with_parent).context("watch for signals")?;
-    std::fs::create_dir_all(&config.data_dir).with_context(|| format!("make {}", config.data_dir.display()))?;
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("make {}", config.data_dir.display()))?;
     let store = Store::lead(&config.data_dir.join("origin.db")).await?;
-    auth::ensure_file(&store, &config.bootstrap_token_file, "bootstrap", Role::Operate).await?;
+    auth::ensure_file(
+        &store,
+        &config.bootstrap_token_file,
+        "bootstrap",
+        Role::Operate,
+    )
+    .await?;
     auth::ensure_file(&store, &config.edge_token_file, "edges", Role::Read).await?;
     let client = nats::connect(&config.nats, "origin").await?;
-    let regions: Arc<[RegionId]> = config.regions.iter().map(|region| region.region.clone()).collect();
-    let feed = Feed::new(store.clone(), client.clone(), Arc::new(record_key(&config)?), &regions);
+    let regions: Arc<[RegionId]> = config
+        .regions
+        .iter()
+        .map(|region| region.region.clone())
+        .collect();
+    let feed = Feed::new(
+        store.clone(),
+        client.clone(),
+        Arc::new(record_key(&config)?),
+        &regions,
+    );
     let roster = Roster::new(registered(&config), clock::now());
-    let conductor = Conductor::new(store.clone(), feed.clone(), roster.clone(), config.base_domain.clone());
+    let conductor = Conductor::new(
+        store.clone(),
+        feed.clone(),
+        roster.clone(),
+        config.base_domain.clone(),
+    );
     let app = App {
         artifacts: Artifacts::open(store.clone(), &config.data_dir, config.keep.project_bytes)?,
         store,
@@ -83,28 +110,57 @@ async fn run(config: Config) -> anyhow::Result<()> {
         regions,
         conductor,
         roster,
-        asking: reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?,
+        asking: reqwest::Client::builder()
+            .redirect(reqwest::redirect::Policy::none())
+            .build()?,
     };
     app.conductor.resume().await?;
-    serve(&config, app, feed, client, &shutdown).await
+    Box::pin(serve(&config, app, feed, client, &shutdown)).await
 }
 
 /// Everything at once. The first part to fail ends the process; its supervisor starts it again.
-async fn serve(config: &Config, app: App, feed: Feed, client: async_nats::Client, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
-    let admin = TcpListener::bind(config.admin).await.with_context(|| format!("listen on {}", config.admin))?;
+async fn serve(
+    config: &Config,
+    app: App,
+    feed: Feed,
+    client: async_nats::Client,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("listen on {}", config.listen))?;
+    let admin = TcpListener::bind(config.admin)
+        .await
+        .with_context(|| format!("listen on {}", config.admin))?;
     tracing::info!(listen = %config.listen, admin = %config.admin, url = config.public_url, "origin serves");
-    let metrics = Admin { app: app.clone(), feed: feed.clone(), metrics: Metrics::new()? };
     let store = app.store.clone();
+    let metrics = Admin {
+        app: app.clone(),
+        feed: feed.clone(),
+        metrics: Metrics::new()?,
+    };
     let parts = async {
         tokio::try_join!(
-            async { feed.run(config.nats.monitor.as_deref(), shutdown).await.context("feed the edges") },
-            async { axum::serve(listener, api::router(app.clone())).await.context("serve the API") },
-            async { axum::serve(admin, admin::router(metrics)).await.context("serve the admin address") },
-            async { Ok(fleet::reports::run(client, app.roster.clone(), app.conductor.clone(), shutdown).await) },
-            async { Ok(app.artifacts.export_on_demand(shutdown).await) },
-            async { Ok(upkeep::run(&app, shutdown).await) },
-            async { Ok(collect::run(app.store.clone(), app.artifacts.clone(), app.regions.to_vec(), keep(config), app.conductor.settled(), shutdown).await) },
+            async {
+                feed.run(config.nats.monitor.as_deref(), shutdown)
+                    .await
+                    .context("feed the edges")
+            },
+            async {
+                axum::serve(listener, api::router(app.clone()))
+                    .await
+                    .context("serve the API")
+            },
+            async {
+                axum::serve(admin, admin::router(metrics))
+                    .await
+                    .context("serve the admin address")
+            },
+            fleet::reports::run(client, app.roster.clone(), app.conductor.clone(), shutdown)
+                .map(Ok),
+            app.artifacts.export_on_demand(shutdown).map(Ok),
+            upkeep::run(&app, shutdown).map(Ok),
+            collected(config, &app, shutdown).map(Ok),
         )
     };
     let ended = tokio::select! {
@@ -115,6 +171,23 @@ async fn serve(config: &Config, app: App, feed: Feed, client: async_nats::Client
     };
     store.close().await;
     ended
+}
+
+async fn collected(config: &Config, app: &App, shutdown: &Shutdown) {
+    let (store, artifacts, regions) = (
+        app.store.clone(),
+        app.artifacts.clone(),
+        app.regions.to_vec(),
+    );
+    collect::run(
+        store,
+        artifacts,
+        regions,
+        keep(config),
+        app.conductor.settled(),
+        shutdown,
+    )
+    .await;
 }
 
 fn keep(config: &Config) -> Keep {
@@ -136,8 +209,15 @@ fn record_key(config: &Config) -> anyhow::Result<SigningKey> {
 }
 
 fn registered(config: &Config) -> Vec<fleet::Edge> {
-    let edges = config.regions.iter().flat_map(|region| region.edges.iter().map(move |edge| (region, edge)));
+    let edges = config
+        .regions
+        .iter()
+        .flat_map(|region| region.edges.iter().map(move |edge| (region, edge)));
     edges
-        .map(|(region, edge)| fleet::Edge { region: region.region.clone(), edge: edge.edge.clone(), url: edge.url.clone() })
+        .map(|(region, edge)| fleet::Edge {
+            region: region.region.clone(),
+            edge: edge.edge.clone(),
+            url: edge.url.clone(),
+        })
         .collect()
 }

@@ -36,9 +36,18 @@ impl Metrics {
             epoch: gauge("helix_origin_epoch", "Term in which this origin leads")?,
             edges_live: gauge("helix_origin_edges_live", "Edges that hold their lease")?,
             edges_registered: gauge("helix_origin_edges_registered", "Edges that were admitted")?,
-            streams_ready: gauge("helix_origin_streams_ready", "Streams of the feed that are ready for writing")?,
-            outbox: gauge("helix_origin_outbox_records", "Records committed and not yet acknowledged by JetStream")?,
-            rollouts_running: gauge("helix_origin_rollouts_running", "Rollouts that have not ended")?,
+            streams_ready: gauge(
+                "helix_origin_streams_ready",
+                "Streams of the feed that are ready for writing",
+            )?,
+            outbox: gauge(
+                "helix_origin_outbox_records",
+                "Records committed and not yet acknowledged by JetStream",
+            )?,
+            rollouts_running: gauge(
+                "helix_origin_rollouts_running",
+                "Rollouts that have not ended",
+            )?,
             registry,
         })
     }

@@ -26,12 +26,20 @@ pub async fn status(app: &App) -> Result<Status, ProjectError> {
             hosts.entry(site).or_default().push(host.to_string());
         }
         if let Some(site) = alias(&mut connection, app, &project).await? {
-            hosts.entry(site).or_default().push(app.addresses.alias(&project).to_string());
+            hosts
+                .entry(site)
+                .or_default()
+                .push(app.addresses.alias(&project).to_string());
         }
         for (site, hosts) in hosts {
             let regions = regions(&mut connection, app, &site).await?;
             let rollout = app.conductor.running(&site);
-            sites.push(SiteStatus { site, hosts, regions, rollout });
+            sites.push(SiteStatus {
+                site,
+                hosts,
+                regions,
+                rollout,
+            });
         }
     }
     Ok(Status {
@@ -77,33 +85,51 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
             release,
         })
     };
-    rows.into_iter().map(view).collect::<Result<_, StoreError>>().map_err(ProjectError::Store)
+    rows.into_iter()
+        .map(view)
+        .collect::<Result<_, StoreError>>()
+        .map_err(ProjectError::Store)
 }
 
 async fn open_projects(connection: &mut SqliteConnection) -> Result<Vec<ProjectName>, StoreError> {
-    let names: Vec<String> = sqlx::query_scalar("SELECT project FROM projects WHERE purge_at IS NULL ORDER BY project")
-        .fetch_all(connection)
-        .await?;
+    let names: Vec<String> =
+        sqlx::query_scalar("SELECT project FROM projects WHERE purge_at IS NULL ORDER BY project")
+            .fetch_all(connection)
+            .await?;
     names.iter().map(|name| id(name)).collect()
 }
 
-async fn alias(connection: &mut SqliteConnection, app: &App, project: &ProjectName) -> Result<Option<SiteId>, ProjectError> {
+async fn alias(
+    connection: &mut SqliteConnection,
+    app: &App,
+    project: &ProjectName,
+) -> Result<Option<SiteId>, ProjectError> {
     let alias = HostPattern::Exact(app.addresses.alias(project));
-    Ok(records::host(connection, &alias).await?.and_then(|record| record.site))
+    Ok(records::host(connection, &alias)
+        .await?
+        .and_then(|record| record.site))
 }
 
 type RegionRow = (String, Option<String>, Option<i64>, Option<String>);
 
-async fn regions(connection: &mut SqliteConnection, app: &App, site: &SiteId) -> Result<Vec<SiteRegionStatus>, ProjectError> {
-    let rows: Vec<RegionRow> =
-        sqlx::query_as("SELECT region, hold_reason, hold_since, note FROM region_sites WHERE site = $1")
-            .bind(site.to_string())
-            .fetch_all(&mut *connection)
-            .await?;
+async fn regions(
+    connection: &mut SqliteConnection,
+    app: &App,
+    site: &SiteId,
+) -> Result<Vec<SiteRegionStatus>, ProjectError> {
+    let rows: Vec<RegionRow> = sqlx::query_as(
+        "SELECT region, hold_reason, hold_since, note FROM region_sites WHERE site = $1",
+    )
+    .bind(site.to_string())
+    .fetch_all(&mut *connection)
+    .await?;
     let mut notes: BTreeMap<String, (Option<Hold>, Option<String>)> = rows
         .into_iter()
         .map(|(region, reason, since, note)| {
-            let hold = reason.map(|reason| Hold { reason, since: time(since.unwrap_or_default()) });
+            let hold = reason.map(|reason| Hold {
+                reason,
+                since: time(since.unwrap_or_default()),
+            });
             (region, (hold, note))
         })
         .collect();
@@ -114,8 +140,12 @@ async fn regions(connection: &mut SqliteConnection, app: &App, site: &SiteId) ->
         let record = record.as_ref();
         regions.push(SiteRegionStatus {
             region: region.clone(),
-            live: record.and_then(|record| record.live.as_ref()).map(|live| live.release.clone()),
-            candidate: record.and_then(|record| record.candidate.as_ref()).map(|candidate| candidate.release.clone()),
+            live: record
+                .and_then(|record| record.live.as_ref())
+                .map(|live| live.release.clone()),
+            candidate: record
+                .and_then(|record| record.candidate.as_ref())
+                .map(|candidate| candidate.release.clone()),
             generation: record.map_or(Generation(0), |record| record.generation),
             hold,
             note,
@@ -133,7 +163,9 @@ async fn live_in(
     for region in &*app.regions {
         let record = records::site(connection, region, site).await?;
         if let Some(release) = record.and_then(|record| record.live) {
-            live.entry(release.release).or_default().push(region.clone());
+            live.entry(release.release)
+                .or_default()
+                .push(region.clone());
         }
     }
     Ok(live)
@@ -143,14 +175,18 @@ async fn quarantined_in(
     connection: &mut SqliteConnection,
     site: &SiteId,
 ) -> Result<BTreeMap<ReleaseId, Vec<RegionId>>, ProjectError> {
-    let rows: Vec<(String, String)> =
-        sqlx::query_as("SELECT release_id, region FROM quarantines WHERE site = $1 ORDER BY region")
-            .bind(site.to_string())
-            .fetch_all(connection)
-            .await?;
+    let rows: Vec<(String, String)> = sqlx::query_as(
+        "SELECT release_id, region FROM quarantines WHERE site = $1 ORDER BY region",
+    )
+    .bind(site.to_string())
+    .fetch_all(connection)
+    .await?;
     let mut quarantined: BTreeMap<ReleaseId, Vec<RegionId>> = BTreeMap::new();
     for (release, region) in rows {
-        let (release, region) = (id(&release).map_err(ProjectError::Store)?, id(&region).map_err(ProjectError::Store)?);
+        let (release, region) = (
+            id(&release).map_err(ProjectError::Store)?,
+            id(&region).map_err(ProjectError::Store)?,
+        );
         quarantined.entry(release).or_default().push(region);
     }
     Ok(quarantined)

@@ -82,11 +82,13 @@ pub async fn ensure(store: &Store, project: &ProjectName) -> Result<(), ProjectE
     }
     drop(connection);
     let mut tx = store.write().await?;
-    sqlx::query("INSERT INTO projects (project, created) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING")
-        .bind(project.as_str())
-        .bind(millis(clock::now()))
-        .execute(&mut *tx)
-        .await?;
+    sqlx::query(
+        "INSERT INTO projects (project, created) VALUES ($1, $2) ON CONFLICT (project) DO NOTHING",
+    )
+    .bind(project.as_str())
+    .bind(millis(clock::now()))
+    .execute(&mut *tx)
+    .await?;
     tx.commit().await?;
     tracing::info!(%project, "project made");
     Ok(())
@@ -96,10 +98,17 @@ pub async fn ensure(store: &Store, project: &ProjectName) -> Result<(), ProjectE
 ///
 /// # Errors
 /// When it is not so, or the database fails.
-pub async fn check(connection: &mut SqliteConnection, project: &ProjectName) -> Result<(), ProjectError> {
+pub async fn check(
+    connection: &mut SqliteConnection,
+    project: &ProjectName,
+) -> Result<(), ProjectError> {
     match purge_at(connection, project).await? {
-        None => Err(ProjectError::Unknown { project: project.clone() }),
-        Some(Some(_)) => Err(ProjectError::Deleted { project: project.clone() }),
+        None => Err(ProjectError::Unknown {
+            project: project.clone(),
+        }),
+        Some(Some(_)) => Err(ProjectError::Deleted {
+            project: project.clone(),
+        }),
         Some(None) => Ok(()),
     }
 }
@@ -109,8 +118,9 @@ pub async fn check(connection: &mut SqliteConnection, project: &ProjectName) -> 
 /// # Errors
 /// When the database fails.
 pub async fn list(store: &Store) -> Result<Vec<ProjectView>, ProjectError> {
-    let names: Vec<String> =
-        sqlx::query_scalar("SELECT project FROM projects ORDER BY project").fetch_all(store.reader()).await?;
+    let names: Vec<String> = sqlx::query_scalar("SELECT project FROM projects ORDER BY project")
+        .fetch_all(store.reader())
+        .await?;
     let mut connection = store.reader().acquire().await?;
     let mut projects = Vec::with_capacity(names.len());
     for name in names {
@@ -123,12 +133,18 @@ pub async fn list(store: &Store) -> Result<Vec<ProjectView>, ProjectError> {
 ///
 /// # Errors
 /// When there is none, or the database fails.
-pub async fn view(connection: &mut SqliteConnection, project: &ProjectName) -> Result<ProjectView, ProjectError> {
-    let row: Option<(i64, Option<i64>)> = sqlx::query_as("SELECT created, purge_at FROM projects WHERE project = $1")
-        .bind(project.as_str())
-        .fetch_optional(&mut *connection)
-        .await?;
-    let (created, purge_at) = row.ok_or_else(|| ProjectError::Unknown { project: project.clone() })?;
+pub async fn view(
+    connection: &mut SqliteConnection,
+    project: &ProjectName,
+) -> Result<ProjectView, ProjectError> {
+    let row: Option<(i64, Option<i64>)> =
+        sqlx::query_as("SELECT created, purge_at FROM projects WHERE project = $1")
+            .bind(project.as_str())
+            .fetch_optional(&mut *connection)
+            .await?;
+    let (created, purge_at) = row.ok_or_else(|| ProjectError::Unknown {
+        project: project.clone(),
+    })?;
     Ok(ProjectView {
         project: project.clone(),
         created: time(created),
@@ -141,13 +157,22 @@ pub async fn view(connection: &mut SqliteConnection, project: &ProjectName) -> R
 ///
 /// # Errors
 /// When there is none, it is deleted already, a rollout is running, or the database fails.
-pub async fn delete(tx: &mut Tx, project: &ProjectName, reach: &Reach<'_>) -> Result<ProjectView, ProjectError> {
+pub async fn delete(
+    tx: &mut Tx,
+    project: &ProjectName,
+    reach: &Reach<'_>,
+) -> Result<ProjectView, ProjectError> {
     check(tx, project).await?;
     refuse_running(tx, project).await?;
     for (host, _) in hosts(tx, project, reach.addresses).await? {
         records::put_host(tx, &host, None).await?;
     }
-    records::put_host(tx, &HostPattern::Exact(reach.addresses.alias(project)), None).await?;
+    records::put_host(
+        tx,
+        &HostPattern::Exact(reach.addresses.alias(project)),
+        None,
+    )
+    .await?;
     set_removed(tx, project, reach.regions, true).await?;
     set_purge(tx, project, Some(millis(clock::now() + PURGED_AFTER))).await?;
     view(tx, project).await
@@ -157,10 +182,22 @@ pub async fn delete(tx: &mut Tx, project: &ProjectName, reach: &Reach<'_>) -> Re
 ///
 /// # Errors
 /// When there is none or it is not deleted, or the database fails.
-pub async fn restore(tx: &mut Tx, project: &ProjectName, reach: &Reach<'_>) -> Result<ProjectView, ProjectError> {
+pub async fn restore(
+    tx: &mut Tx,
+    project: &ProjectName,
+    reach: &Reach<'_>,
+) -> Result<ProjectView, ProjectError> {
     match purge_at(tx, project).await? {
-        None => return Err(ProjectError::Unknown { project: project.clone() }),
-        Some(None) => return Err(ProjectError::NotDeleted { project: project.clone() }),
+        None => {
+            return Err(ProjectError::Unknown {
+                project: project.clone(),
+            });
+        }
+        Some(None) => {
+            return Err(ProjectError::NotDeleted {
+                project: project.clone(),
+            });
+        }
         Some(Some(_)) => {}
     }
     set_removed(tx, project, reach.regions, false).await?;
@@ -180,29 +217,40 @@ pub async fn hosts(
     project: &ProjectName,
     addresses: &Addresses,
 ) -> Result<Vec<(HostPattern, SiteId)>, StoreError> {
-    let mut hosts: Vec<(HostPattern, SiteId)> =
-        sites(connection, project).await?.into_iter().map(|site| (addresses.pattern(&site), site)).collect();
-    let domains: Vec<(String, String)> = sqlx::query_as("SELECT host, site FROM domains WHERE project = $1 ORDER BY host")
-        .bind(project.as_str())
-        .fetch_all(connection)
-        .await?;
+    let mut hosts: Vec<(HostPattern, SiteId)> = sites(connection, project)
+        .await?
+        .into_iter()
+        .map(|site| (addresses.pattern(&site), site))
+        .collect();
+    let domains: Vec<(String, String)> =
+        sqlx::query_as("SELECT host, site FROM domains WHERE project = $1 ORDER BY host")
+            .bind(project.as_str())
+            .fetch_all(connection)
+            .await?;
     for (host, site) in domains {
         hosts.push((id(&host)?, id(&site)?));
     }
     Ok(hosts)
 }
 
-async fn sites(connection: &mut SqliteConnection, project: &ProjectName) -> Result<Vec<SiteId>, StoreError> {
-    let sites: Vec<String> =
-        sqlx::query_scalar("SELECT site FROM sites WHERE project = $1 AND closed IS NULL ORDER BY site")
-            .bind(project.as_str())
-            .fetch_all(connection)
-            .await?;
+async fn sites(
+    connection: &mut SqliteConnection,
+    project: &ProjectName,
+) -> Result<Vec<SiteId>, StoreError> {
+    let sites: Vec<String> = sqlx::query_scalar(
+        "SELECT site FROM sites WHERE project = $1 AND closed IS NULL ORDER BY site",
+    )
+    .bind(project.as_str())
+    .fetch_all(connection)
+    .await?;
     sites.iter().map(|site| id(site)).collect()
 }
 
 /// Outer none: no such project. Inner none: not deleted.
-async fn purge_at(connection: &mut SqliteConnection, project: &ProjectName) -> Result<Option<Option<i64>>, StoreError> {
+async fn purge_at(
+    connection: &mut SqliteConnection,
+    project: &ProjectName,
+) -> Result<Option<Option<i64>>, StoreError> {
     let purge_at = sqlx::query_scalar("SELECT purge_at FROM projects WHERE project = $1")
         .bind(project.as_str())
         .fetch_optional(connection)
@@ -231,10 +279,17 @@ async fn refuse_running(tx: &mut Tx, project: &ProjectName) -> Result<(), Projec
 }
 
 /// Takes the project's sites off every region, or puts them back with the releases they had.
-async fn set_removed(tx: &mut Tx, project: &ProjectName, regions: &[RegionId], removed: bool) -> Result<(), ProjectError> {
+async fn set_removed(
+    tx: &mut Tx,
+    project: &ProjectName,
+    regions: &[RegionId],
+    removed: bool,
+) -> Result<(), ProjectError> {
     for site in sites(tx, project).await? {
         for region in regions {
-            let Some(mut record) = records::site(tx, region, &site).await? else { continue };
+            let Some(mut record) = records::site(tx, region, &site).await? else {
+                continue;
+            };
             if record.removed != removed {
                 record.removed = removed;
                 record.generation = record.generation.next();
@@ -284,10 +339,16 @@ const PURGE_BY_PROJECT: [&str; 4] = [
     "DELETE FROM projects WHERE project = $1",
 ];
 
-async fn purge(tx: &mut Tx, project: &ProjectName, regions: &[RegionId]) -> Result<(), ProjectError> {
+async fn purge(
+    tx: &mut Tx,
+    project: &ProjectName,
+    regions: &[RegionId],
+) -> Result<(), ProjectError> {
     for site in sites(tx, project).await? {
         for region in regions {
-            let Some(mut record) = records::site(tx, region, &site).await? else { continue };
+            let Some(mut record) = records::site(tx, region, &site).await? else {
+                continue;
+            };
             record.generation = record.generation.next();
             record.epoch = tx.epoch();
             (record.live, record.candidate) = (None, None);
@@ -306,7 +367,10 @@ async fn purge(tx: &mut Tx, project: &ProjectName, regions: &[RegionId]) -> Resu
         }
     }
     for statement in PURGE_BY_PROJECT {
-        sqlx::query(statement).bind(project.as_str()).execute(&mut **tx).await?;
+        sqlx::query(statement)
+            .bind(project.as_str())
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }

@@ -9,8 +9,8 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::header::{
-    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, LINK,
-    RANGE, WWW_AUTHENTICATE,
+    ACCEPT_RANGES, AUTHORIZATION, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, HeaderMap,
+    HeaderName, HeaderValue, LINK, RANGE, WWW_AUTHENTICATE,
 };
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
@@ -37,7 +37,10 @@ const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api
 
 /// The registry's routes.
 pub fn routes() -> Router<App> {
-    Router::new().route("/v2", any(base)).route("/v2/", any(base)).route("/v2/{*path}", any(pull))
+    Router::new()
+        .route("/v2", any(base))
+        .route("/v2/", any(base))
+        .route("/v2/{*path}", any(pull))
 }
 
 /// An error as registries say it.
@@ -50,11 +53,19 @@ struct Refused {
 
 impl Refused {
     fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        Self { status, code, message: message.into() }
+        Self {
+            status,
+            code,
+            message: message.into(),
+        }
     }
 
     fn name_unknown() -> Self {
-        Self::new(StatusCode::NOT_FOUND, "NAME_UNKNOWN", "there is no such repository")
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "NAME_UNKNOWN",
+            "there is no such repository",
+        )
     }
 }
 
@@ -63,7 +74,10 @@ impl IntoResponse for Refused {
         let body = json!({ "errors": [{ "code": self.code, "message": self.message }] });
         let mut response = (self.status, axum::Json(body)).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"helix\""));
+            response.headers_mut().insert(
+                WWW_AUTHENTICATE,
+                HeaderValue::from_static("Basic realm=\"helix\""),
+            );
         }
         response
     }
@@ -72,7 +86,11 @@ impl IntoResponse for Refused {
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
         tracing::error!(error = %crate::api::problem::chain(&error), "registry request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "UNKNOWN", "the registry could not answer; its log says why")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "UNKNOWN",
+            "the registry could not answer; its log says why",
+        )
     }
 }
 
@@ -99,7 +117,11 @@ async fn pull(
 ) -> Result<Response, Refused> {
     authorize(&app, &headers).await?;
     if !matches!(method, Method::GET | Method::HEAD) {
-        return Err(Refused::new(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED", "this registry is for pulling"));
+        return Err(Refused::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "UNSUPPORTED",
+            "this registry is for pulling",
+        ));
     }
     let (project, asked) = read_path(&path).ok_or_else(Refused::name_unknown)?;
     let project: ProjectName = project.parse().map_err(|_| Refused::name_unknown())?;
@@ -125,7 +147,13 @@ fn read_path(path: &str) -> Option<(&str, Asked<'_>)> {
 
 /// Takes a token as a bearer, or as the password of any user: what OCI clients can send.
 async fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Refused> {
-    let refused = || Refused::new(StatusCode::UNAUTHORIZED, "UNAUTHORIZED", "log in with any user and a token as the password");
+    let refused = || {
+        Refused::new(
+            StatusCode::UNAUTHORIZED,
+            "UNAUTHORIZED",
+            "log in with any user and a token as the password",
+        )
+    };
     let secret = match bearer(headers) {
         Some(secret) => secret.to_owned(),
         None => basic_password(headers).ok_or_else(refused)?,
@@ -146,11 +174,24 @@ fn basic_password(headers: &HeaderMap) -> Option<String> {
     Some(decoded.split_once(':')?.1.to_owned())
 }
 
-async fn manifest(app: &App, project: &ProjectName, reference: &str, method: &Method) -> Result<Response, Refused> {
-    let unknown = || Refused::new(StatusCode::NOT_FOUND, "MANIFEST_UNKNOWN", "there is no such manifest");
+async fn manifest(
+    app: &App,
+    project: &ProjectName,
+    reference: &str,
+    method: &Method,
+) -> Result<Response, Refused> {
+    let unknown = || {
+        Refused::new(
+            StatusCode::NOT_FOUND,
+            "MANIFEST_UNKNOWN",
+            "there is no such manifest",
+        )
+    };
     let digest = match reference.parse::<Digest>() {
         Ok(digest) => digest,
-        Err(_) => tagged(&app.store, project, reference).await?.ok_or_else(unknown)?,
+        Err(_) => tagged(&app.store, project, reference)
+            .await?
+            .ok_or_else(unknown)?,
     };
     match held(&app.store, project, &digest).await? {
         Some(media_type) if media_type == MANIFEST_TYPE => {}
@@ -166,28 +207,51 @@ async fn blob(
     method: &Method,
     headers: &HeaderMap,
 ) -> Result<Response, Refused> {
-    let unknown = || Refused::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "there is no such blob");
-    let digest: Digest = digest
-        .parse()
-        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", format!("{error}")))?;
-    held(&app.store, project, &digest).await?.ok_or_else(unknown)?;
+    let unknown = || {
+        Refused::new(
+            StatusCode::NOT_FOUND,
+            "BLOB_UNKNOWN",
+            "there is no such blob",
+        )
+    };
+    let digest: Digest = digest.parse().map_err(|error| {
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            "DIGEST_INVALID",
+            format!("{error}"),
+        )
+    })?;
+    held(&app.store, project, &digest)
+        .await?
+        .ok_or_else(unknown)?;
     let range = headers.get(RANGE).and_then(|range| range.to_str().ok());
     send(app, &digest, "application/octet-stream", method, range).await
 }
 
 /// The blob's media type, when the project holds it.
-async fn held(store: &Store, project: &ProjectName, digest: &Digest) -> Result<Option<String>, StoreError> {
-    let held = sqlx::query_scalar("SELECT media_type FROM packs WHERE project = $1 AND digest = $2")
-        .bind(project.as_str())
-        .bind(digest.as_str())
-        .fetch_optional(store.reader())
-        .await?;
+async fn held(
+    store: &Store,
+    project: &ProjectName,
+    digest: &Digest,
+) -> Result<Option<String>, StoreError> {
+    let held =
+        sqlx::query_scalar("SELECT media_type FROM packs WHERE project = $1 AND digest = $2")
+            .bind(project.as_str())
+            .bind(digest.as_str())
+            .fetch_optional(store.reader())
+            .await?;
     Ok(held)
 }
 
 /// The manifest a tag names. Tags are the deployments' labels with `-` for the `/` that tags cannot have.
-async fn tagged(store: &Store, project: &ProjectName, tag: &str) -> Result<Option<Digest>, StoreError> {
-    let Some((kind, number)) = tag.split_once('-') else { return Ok(None) };
+async fn tagged(
+    store: &Store,
+    project: &ProjectName,
+    tag: &str,
+) -> Result<Option<Digest>, StoreError> {
+    let Some((kind, number)) = tag.split_once('-') else {
+        return Ok(None);
+    };
     let artifact: Option<String> = sqlx::query_scalar(
         "SELECT releases.artifact FROM deployments
          JOIN releases ON releases.site = deployments.site AND releases.release_id = deployments.release_id
@@ -203,9 +267,14 @@ async fn tagged(store: &Store, project: &ProjectName, tag: &str) -> Result<Optio
 
 async fn tags(store: &Store, project: &ProjectName, query: &str) -> Result<Response, Refused> {
     let parameter = |name: &str| {
-        url::form_urlencoded::parse(query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        url::form_urlencoded::parse(query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
     };
-    let number = parameter("n").and_then(|n| n.parse().ok()).unwrap_or(MAX_TAGS).min(MAX_TAGS);
+    let number = parameter("n")
+        .and_then(|n| n.parse().ok())
+        .unwrap_or(MAX_TAGS)
+        .min(MAX_TAGS);
     let last = parameter("last").unwrap_or_default();
     let labels: Vec<String> = sqlx::query_scalar(
         "SELECT DISTINCT deployments.label FROM deployments
@@ -216,11 +285,18 @@ async fn tags(store: &Store, project: &ProjectName, query: &str) -> Result<Respo
     .fetch_all(store.reader())
     .await
     .map_err(StoreError::from)?;
-    let mut tags: Vec<String> = labels.iter().map(|label| label.replace('/', "-")).filter(|tag| *tag > last).collect();
+    let mut tags: Vec<String> = labels
+        .iter()
+        .map(|label| label.replace('/', "-"))
+        .filter(|tag| *tag > last)
+        .collect();
     tags.sort_unstable();
     let more = tags.len() > number;
     tags.truncate(number);
-    let next = tags.last().filter(|_| more).map(|last| format!("</v2/{project}/tags/list?n={number}&last={last}>; rel=\"next\""));
+    let next = tags
+        .last()
+        .filter(|_| more)
+        .map(|last| format!("</v2/{project}/tags/list?n={number}&last={last}>; rel=\"next\""));
     let mut response = axum::Json(json!({ "name": project, "tags": tags })).into_response();
     if let Some(next) = next.and_then(|next| HeaderValue::try_from(next).ok()) {
         response.headers_mut().insert(LINK, next);
@@ -230,9 +306,13 @@ async fn tags(store: &Store, project: &ProjectName, query: &str) -> Result<Respo
 
 /// Nothing refers to a manifest until releases carry provenance; the answer has its place here.
 fn referrers(digest: &str) -> Result<Response, Refused> {
-    let _: Digest = digest
-        .parse()
-        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "DIGEST_INVALID", format!("{error}")))?;
+    let _: Digest = digest.parse().map_err(|error| {
+        Refused::new(
+            StatusCode::BAD_REQUEST,
+            "DIGEST_INVALID",
+            format!("{error}"),
+        )
+    })?;
     let kind = "application/vnd.oci.image.index.v1+json";
     let body = json!({ "schemaVersion": 2, "mediaType": kind, "manifests": [] });
     Ok(([(CONTENT_TYPE, kind)], body.to_string()).into_response())
@@ -249,7 +329,8 @@ enum Part {
 
 /// One range of bytes (RFC 9110 14.1.2). Several, or other units, are answered with the whole.
 fn part(range: Option<&str>, size: u64) -> Part {
-    let Some((first, last)) = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-')) else {
+    let Some((first, last)) = range.and_then(|range| range.strip_prefix("bytes=")?.split_once('-'))
+    else {
         return Part::Whole;
     };
     match (first.parse::<u64>(), last.parse::<u64>()) {
@@ -264,12 +345,24 @@ fn part(range: Option<&str>, size: u64) -> Part {
     }
 }
 
-async fn send(app: &App, digest: &Digest, kind: &'static str, method: &Method, range: Option<&str>) -> Result<Response, Refused> {
+async fn send(
+    app: &App,
+    digest: &Digest,
+    kind: &'static str,
+    method: &Method,
+    range: Option<&str>,
+) -> Result<Response, Refused> {
     let gone = |error: std::io::Error| {
         tracing::error!(%digest, %error, "a blob that is noted cannot be read");
-        Refused::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", "the blob cannot be read")
+        Refused::new(
+            StatusCode::NOT_FOUND,
+            "BLOB_UNKNOWN",
+            "the blob cannot be read",
+        )
     };
-    let mut file = tokio::fs::File::open(app.artifacts.layout().path(digest)).await.map_err(gone)?;
+    let mut file = tokio::fs::File::open(app.artifacts.layout().path(digest))
+        .await
+        .map_err(gone)?;
     let size = file.metadata().await.map_err(gone)?.len();
     let (status, first, length) = match part(range, size) {
         Part::Whole => (StatusCode::OK, 0, size),
@@ -282,7 +375,9 @@ async fn send(app: &App, digest: &Digest, kind: &'static str, method: &Method, r
     let body = if *method == Method::HEAD {
         Body::empty()
     } else {
-        file.seek(std::io::SeekFrom::Start(first)).await.map_err(gone)?;
+        file.seek(std::io::SeekFrom::Start(first))
+            .await
+            .map_err(gone)?;
         Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK_BYTES))
     };
     let mut response = (status, body).into_response();
@@ -290,10 +385,16 @@ async fn send(app: &App, digest: &Digest, kind: &'static str, method: &Method, r
     headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     headers.insert(ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    headers.insert(CONTENT_DIGEST, HeaderValue::try_from(digest.as_str()).expect("a digest is plain ASCII"));
+    headers.insert(
+        CONTENT_DIGEST,
+        HeaderValue::try_from(digest.as_str()).expect("a digest is plain ASCII"),
+    );
     if status == StatusCode::PARTIAL_CONTENT {
         let range = format!("bytes {first}-{}/{size}", first + length - 1);
-        headers.insert(CONTENT_RANGE, HeaderValue::try_from(range).expect("digits are plain ASCII"));
+        headers.insert(
+            CONTENT_RANGE,
+            HeaderValue::try_from(range).expect("digits are plain ASCII"),
+        );
     }
     Ok(response)
 }
@@ -327,16 +428,33 @@ mod tests {
     #[test]
     fn paths_name_a_repository_and_what_is_asked_of_it() {
         assert_eq!(read_path("shop/tags/list"), Some(("shop", Asked::Tags)));
-        assert_eq!(read_path("shop/manifests/main-3"), Some(("shop", Asked::Manifest("main-3"))));
-        assert_eq!(read_path("shop/blobs/sha256:x"), Some(("shop", Asked::Blob("sha256:x"))));
-        for path in ["", "shop", "shop/", "shop/tags", "shop/tags/all", "a/b/tags/list", "shop/uploads/x"] {
+        assert_eq!(
+            read_path("shop/manifests/main-3"),
+            Some(("shop", Asked::Manifest("main-3")))
+        );
+        assert_eq!(
+            read_path("shop/blobs/sha256:x"),
+            Some(("shop", Asked::Blob("sha256:x")))
+        );
+        for path in [
+            "",
+            "shop",
+            "shop/",
+            "shop/tags",
+            "shop/tags/all",
+            "a/b/tags/list",
+            "shop/uploads/x",
+        ] {
             assert_eq!(read_path(path), None, "{path}");
         }
     }
 
     #[test]
     fn the_password_is_what_follows_the_user() {
-        let headers = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Basic dXNlcjpoZWxpeF94Onk="))]);
+        let headers = HeaderMap::from_iter([(
+            AUTHORIZATION,
+            HeaderValue::from_static("Basic dXNlcjpoZWxpeF94Onk="),
+        )]);
         assert_eq!(basic_password(&headers).as_deref(), Some("helix_x:y"));
         let bad = HeaderMap::from_iter([(AUTHORIZATION, HeaderValue::from_static("Basic ???"))]);
         assert_eq!(basic_password(&bad), None);

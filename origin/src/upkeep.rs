@@ -22,16 +22,24 @@ pub async fn run(app: &App, shutdown: &Shutdown) {
             () = shutdown.requested() => return,
             _ = ticks.tick() => {}
         }
-        match project::purge_due(&app.store, &app.regions).await {
-            Ok(0) => {}
-            Ok(_) => app.artifacts.export_soon(),
-            Err(error) => tracing::warn!(error = %chain(&error), "projects are not purged"),
-        }
-        let partials = app.artifacts.partials().clone();
-        match tokio::task::spawn_blocking(move || partials.sweep(PARTIAL_KEPT)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "partial uploads are not swept"),
-            Err(error) => tracing::error!(%error, "the sweep of partial uploads failed"),
-        }
+        purge(app).await;
+        sweep(app).await;
+    }
+}
+
+async fn purge(app: &App) {
+    match project::purge_due(&app.store, &app.regions).await {
+        Ok(0) => {}
+        Ok(_) => app.artifacts.export_soon(),
+        Err(error) => tracing::warn!(error = %chain(&error), "projects are not purged"),
+    }
+}
+
+async fn sweep(app: &App) {
+    let partials = app.artifacts.partials().clone();
+    match tokio::task::spawn_blocking(move || partials.sweep(PARTIAL_KEPT)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => tracing::warn!(%error, "partial uploads are not swept"),
+        Err(error) => tracing::error!(%error, "the sweep of partial uploads failed"),
     }
 }

@@ -3,7 +3,9 @@
 use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::StatusCode;
-use helix_routing::api::{DeploymentView, NewDeployment, NewRollback, Problem, ReleaseView, RollbackView};
+use helix_routing::api::{
+    DeploymentView, NewDeployment, NewRollback, Problem, ReleaseView, RollbackView,
+};
 use helix_routing::id::{Environment, ProjectName, SiteId};
 use serde::{Deserialize, Serialize};
 
@@ -40,7 +42,10 @@ pub(super) async fn deploy(
 ) -> Result<axum::Json<DeploymentView>, Rejection> {
     let repeatable = repeatable(&caller, &headers, &format!("deploy {project}"), &new)?;
     // Its own task: a client that goes away must not end what it started half way.
-    let started = tokio::spawn(async move { deployment::deploy(&app, &caller, &project, new, repeatable).await });
+    let started =
+        tokio::spawn(
+            async move { deployment::deploy(&app, &caller, &project, new, repeatable).await },
+        );
     Ok(axum::Json(joined(started.await)?))
 }
 
@@ -65,7 +70,9 @@ pub(super) async fn roll_back(
     Json(new): Json<NewRollback>,
 ) -> Result<axum::Json<RollbackView>, Rejection> {
     let repeatable = repeatable(&caller, &headers, &format!("rollback {project}"), &new)?;
-    let started = tokio::spawn(async move { deployment::roll_back(&app, &caller, &project, new, repeatable).await });
+    let started = tokio::spawn(async move {
+        deployment::roll_back(&app, &caller, &project, new, repeatable).await
+    });
     Ok(axum::Json(joined(started.await)?))
 }
 
@@ -90,7 +97,10 @@ pub(super) async fn releases(
     Path(project): Path<ProjectName>,
     Query(query): Query<ReleasesOf>,
 ) -> Result<axum::Json<Vec<ReleaseView>>, Rejection> {
-    let site = SiteId { project, environment: query.environment.unwrap_or(Environment::Production) };
+    let site = SiteId {
+        project,
+        environment: query.environment.unwrap_or(Environment::Production),
+    };
     Ok(axum::Json(overview::releases(&app, &site).await?))
 }
 
@@ -100,7 +110,9 @@ fn repeatable(
     what: &str,
     body: &impl Serialize,
 ) -> Result<Option<Repeatable>, Rejection> {
-    let Some(key) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let Some(key) = headers.get(IDEMPOTENCY_KEY) else {
+        return Ok(None);
+    };
     let key = key.to_str().map_err(|_| KeyError::Illegal)?;
     Ok(Some(Repeatable::new(caller, key, what, body)?))
 }

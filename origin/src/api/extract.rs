@@ -37,7 +37,9 @@ fn json_rejection(rejection: &JsonRejection) -> Rejection {
     };
     let text = rejection.body_text();
     // The title says what is wrong; the library puts its own sentence before it.
-    let title = text.split_once("type: ").map_or(text.as_str(), |(_, cause)| cause);
+    let title = text
+        .split_once("type: ")
+        .map_or(text.as_str(), |(_, cause)| cause);
     Rejection::new(rejection.status(), kind, title)
 }
 
@@ -51,11 +53,13 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Rejection> {
         let extracted: Result<axum::extract::Path<T>, PathRejection> =
             axum::extract::Path::from_request_parts(parts, state).await;
-        extracted.map(|axum::extract::Path(value)| Self(value)).map_err(|rejection| {
-            let text = rejection.body_text();
-            let title = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
-            Rejection::new(rejection.status(), "bad-request", title)
-        })
+        extracted
+            .map(|axum::extract::Path(value)| Self(value))
+            .map_err(|rejection| {
+                let text = rejection.body_text();
+                let title = text.strip_prefix("Invalid URL: ").unwrap_or(&text);
+                Rejection::new(rejection.status(), "bad-request", title)
+            })
     }
 }
 
@@ -71,7 +75,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
             axum::extract::Query::from_request_parts(parts, state).await;
         extracted
             .map(|axum::extract::Query(value)| Self(value))
-            .map_err(|rejection| Rejection::new(rejection.status(), "bad-request", rejection.body_text()))
+            .map_err(|rejection| {
+                Rejection::new(rejection.status(), "bad-request", rejection.body_text())
+            })
     }
 }
 
@@ -80,7 +86,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 
     /// Who the layer of the route's group found.
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Rejection> {
-        parts.extensions.get::<Self>().cloned().ok_or_else(|| unauthorized("this needs a token"))
+        parts
+            .extensions
+            .get::<Self>()
+            .cloned()
+            .ok_or_else(|| unauthorized("this needs a token"))
     }
 }
 
@@ -97,7 +107,11 @@ pub async fn authorize(
         .ok_or_else(|| unauthorized("this needs a token: send `Authorization: Bearer <token>`"))?;
     let caller = auth::authenticate(&app.store, secret).await?;
     if caller.role < role {
-        let title = format!("token {:?} may not do this: it needs the role {}", caller.name, name(role));
+        let title = format!(
+            "token {:?} may not do this: it needs the role {}",
+            caller.name,
+            name(role)
+        );
         return Err(Rejection::new(StatusCode::FORBIDDEN, "forbidden", title));
     }
     request.extensions_mut().insert(caller);

@@ -33,7 +33,6 @@ const MAX_LIST_BYTES: usize = 48 * 1024 * 1024;
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
 /// The API, its description at `/openapi.json`, and the registry at `/v2/`.
-#[must_use]
 pub fn router(app: App) -> Router {
     let (api, description) = routes(&app).split_for_parts();
     api.route("/openapi.json", get(|| async move { Json(description) }))
@@ -64,9 +63,13 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(project::remove_domain))
         }))
         .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
-            routes.routes(routes!(upload::plan)).routes(routes!(deployment::deploy))
+            routes
+                .routes(routes!(upload::plan))
+                .routes(routes!(deployment::deploy))
         }))
-        .merge(group(app, Role::Deploy, MAX_REQUEST_BYTES, |routes| routes.routes(routes!(upload::pack))))
+        .merge(group(app, Role::Deploy, MAX_REQUEST_BYTES, |routes| {
+            routes.routes(routes!(upload::pack))
+        }))
         .merge(group(app, Role::Operate, MAX_BODY_BYTES, |routes| {
             routes
                 .routes(routes!(project::delete))
@@ -84,13 +87,19 @@ fn group(
 ) -> OpenApiRouter<App> {
     add(OpenApiRouter::new())
         .route_layer(DefaultBodyLimit::max(body_bytes))
-        .route_layer(middleware::from_fn_with_state((app.clone(), role), extract::authorize))
+        .route_layer(middleware::from_fn_with_state(
+            (app.clone(), role),
+            extract::authorize,
+        ))
 }
 
 fn description() -> OpenApi {
     const BEARER: &str = "token";
     let mut components = Components::new();
-    let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("A token of `helix token create`")).build();
+    let scheme = HttpBuilder::new()
+        .scheme(HttpAuthScheme::Bearer)
+        .description(Some("A token of `helix token create`"))
+        .build();
     components.add_security_scheme(BEARER, SecurityScheme::Http(scheme));
     let info = InfoBuilder::new()
         .title("HelixStack origin")

@@ -23,14 +23,21 @@ pub struct Rejection {
     kind: &'static str,
     title: String,
     detail: Option<String>,
-    header: Option<(HeaderName, HeaderValue)>,
+    // Boxed, since a rejection travels in every result of every handler.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 impl Rejection {
     /// A problem of this stable type.
     #[must_use]
     pub fn new(status: StatusCode, kind: &'static str, title: impl Into<String>) -> Self {
-        Self { status, kind, title: title.into(), detail: None, header: None }
+        Self {
+            status,
+            kind,
+            title: title.into(),
+            detail: None,
+            header: None,
+        }
     }
 
     /// With more to say.
@@ -43,7 +50,7 @@ impl Rejection {
     /// With a header.
     #[must_use]
     pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some((name, value));
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -75,7 +82,11 @@ impl Rejection {
     #[must_use]
     pub fn internal(error: &dyn std::error::Error) -> Self {
         tracing::error!(error = %chain(error), "request failed");
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "origin could not do this; its log says why")
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "origin could not do this; its log says why",
+        )
     }
 
     /// Its status.
@@ -105,11 +116,29 @@ pub fn chain(error: &dyn std::error::Error) -> String {
 
 impl IntoResponse for Rejection {
     fn into_response(self) -> Response {
-        let Self { status, kind, title, detail, header } = self;
-        let problem = Problem { kind: kind.to_owned(), title, status: status.as_u16(), detail };
-        let mut response = (status, [(header::CONTENT_TYPE, PROBLEM_JSON)], Json(problem)).into_response();
-        response.headers_mut().insert(header::CONTENT_TYPE, PROBLEM_JSON);
-        if let Some((name, value)) = header {
+        let Self {
+            status,
+            kind,
+            title,
+            detail,
+            header,
+        } = self;
+        let problem = Problem {
+            kind: kind.to_owned(),
+            title,
+            status: status.as_u16(),
+            detail,
+        };
+        let mut response = (
+            status,
+            [(header::CONTENT_TYPE, PROBLEM_JSON)],
+            Json(problem),
+        )
+            .into_response();
+        response
+            .headers_mut()
+            .insert(header::CONTENT_TYPE, PROBLEM_JSON);
+        if let Some((name, value)) = header.map(|header| *header) {
             response.headers_mut().insert(name, value);
         }
         response
@@ -124,9 +153,11 @@ impl From<StoreError> for Rejection {
                 "not-leading",
                 "another origin leads; ask again, the address will lead there",
             ),
-            StoreError::Sql(sqlx::Error::PoolTimedOut) => {
-                Self::new(StatusCode::SERVICE_UNAVAILABLE, "busy", "origin is busy; try again")
-            }
+            StoreError::Sql(sqlx::Error::PoolTimedOut) => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "busy",
+                "origin is busy; try again",
+            ),
             StoreError::Open { .. }
             | StoreError::Migrate(_)
             | StoreError::Sql(_)
@@ -142,7 +173,11 @@ impl From<LayoutError> for Rejection {
             .and_then(|source| source.downcast_ref::<std::io::Error>())
             .is_some_and(|source| source.kind() == std::io::ErrorKind::StorageFull);
         if full {
-            return Self::new(StatusCode::INSUFFICIENT_STORAGE, "disk-full", "origin's disk is full");
+            return Self::new(
+                StatusCode::INSUFFICIENT_STORAGE,
+                "disk-full",
+                "origin's disk is full",
+            );
         }
         Self::internal(&error)
     }
@@ -174,18 +209,22 @@ impl From<UploadError> for Rejection {
             UploadError::Layout(error) => return error.into(),
             UploadError::Store(error) => return error.into(),
             UploadError::Quota { .. } => {
-                return Self::new(StatusCode::PAYLOAD_TOO_LARGE, "quota-exceeded", error.to_string());
+                return Self::new(
+                    StatusCode::PAYLOAD_TOO_LARGE,
+                    "quota-exceeded",
+                    error.to_string(),
+                );
             }
-            UploadError::Pack(PackError::Digest { .. }) | UploadError::Content(VerifyError::Digest { .. }) => {
-                "digest-mismatch"
-            }
+            UploadError::Pack(PackError::Digest { .. })
+            | UploadError::Content(VerifyError::Digest { .. }) => "digest-mismatch",
             UploadError::Pack(PackError::TooLarge { .. })
             | UploadError::Content(VerifyError::TooLarge { .. })
             | UploadError::FileTooLarge { .. } => "file-too-large",
-            UploadError::Pack(PackError::Undecodable { .. }) | UploadError::Content(VerifyError::Undecodable { .. }) => {
-                "undecodable"
-            }
-            UploadError::Pack(PackError::Cut { .. } | PackError::Empty | PackError::Encoding { .. }) => "malformed-pack",
+            UploadError::Pack(PackError::Undecodable { .. })
+            | UploadError::Content(VerifyError::Undecodable { .. }) => "undecodable",
+            UploadError::Pack(
+                PackError::Cut { .. } | PackError::Empty | PackError::Encoding { .. },
+            ) => "malformed-pack",
         };
         Self::unprocessable(kind, error.to_string())
     }

@@ -18,7 +18,9 @@ use crate::{audit, domain, project};
 
 /// List the projects
 #[utoipa::path(get, path = "/v1/projects", tag = "projects", responses((status = 200, body = Vec<ProjectView>)))]
-pub(super) async fn list(State(app): State<App>) -> Result<axum::Json<Vec<ProjectView>>, Rejection> {
+pub(super) async fn list(
+    State(app): State<App>,
+) -> Result<axum::Json<Vec<ProjectView>>, Rejection> {
     Ok(axum::Json(project::list(&app.store).await?))
 }
 
@@ -75,7 +77,12 @@ pub(super) async fn domains(
     State(app): State<App>,
     Path(name): Path<ProjectName>,
 ) -> Result<axum::Json<Vec<DomainView>>, Rejection> {
-    let mut connection = app.store.reader().acquire().await.map_err(StoreError::from)?;
+    let mut connection = app
+        .store
+        .reader()
+        .acquire()
+        .await
+        .map_err(StoreError::from)?;
     project::check(&mut connection, &name).await?;
     Ok(axum::Json(domain::list(&mut connection, &name).await?))
 }
@@ -100,7 +107,14 @@ pub(super) async fn add_domain(
     let mut tx = app.store.write().await?;
     project::check(&mut tx, &name).await?;
     let view = domain::add(&mut tx, &name, new, app.addresses.base()).await?;
-    audit::note(&mut tx, &caller, "domain.add", &view.host.to_string(), Some(&view.site.to_string())).await?;
+    audit::note(
+        &mut tx,
+        &caller,
+        "domain.add",
+        &view.host.to_string(),
+        Some(&view.site.to_string()),
+    )
+    .await?;
     tx.commit().await?;
     Ok(axum::Json(view))
 }
@@ -128,7 +142,9 @@ impl From<ProjectError> for Rejection {
     fn from(error: ProjectError) -> Self {
         let title = error.to_string();
         match error {
-            ProjectError::Unknown { .. } => Self::new(StatusCode::NOT_FOUND, "unknown-project", title),
+            ProjectError::Unknown { .. } => {
+                Self::new(StatusCode::NOT_FOUND, "unknown-project", title)
+            }
             ProjectError::Deleted { .. } => Self::conflict("project-deleted", title),
             ProjectError::NotDeleted { .. } => Self::conflict("project-not-deleted", title),
             ProjectError::Running { .. } => Self::conflict("rollout-running", title),
@@ -158,7 +174,9 @@ impl From<RecordError> for Rejection {
     fn from(error: RecordError) -> Self {
         match error {
             RecordError::Store(error) => error.into(),
-            RecordError::Conflict { .. } => Self::conflict("changed-meanwhile", "the site changed meanwhile; try again"),
+            RecordError::Conflict { .. } => {
+                Self::conflict("changed-meanwhile", "the site changed meanwhile; try again")
+            }
             RecordError::Malformed { .. } => Self::internal(&error),
         }
     }

@@ -4,8 +4,8 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::{HeaderValue, StatusCode};
 use axum::http::header::{CACHE_CONTROL, HeaderName};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
@@ -28,7 +28,11 @@ pub(super) async fn show(
     State(app): State<App>,
     Path(rollout): Path<RolloutId>,
 ) -> Result<axum::Json<RolloutView>, Rejection> {
-    app.conductor.view(&rollout).await?.map(axum::Json).ok_or_else(|| unknown(&rollout))
+    app.conductor
+        .view(&rollout)
+        .await?
+        .map(axum::Json)
+        .ok_or_else(|| unknown(&rollout))
 }
 
 /// Follow a rollout
@@ -38,12 +42,29 @@ pub(super) async fn show(
     get, path = "/v1/rollouts/{rollout}/events", tag = "rollouts", params(("rollout" = String, Path)),
     responses((status = 200, body = RolloutView, content_type = "text/event-stream"), (status = 404, body = Problem))
 )]
-pub(super) async fn follow(State(app): State<App>, Path(rollout): Path<RolloutId>) -> Result<Response, Rejection> {
-    let views = app.conductor.watch(&rollout).await?.ok_or_else(|| unknown(&rollout))?;
+pub(super) async fn follow(
+    State(app): State<App>,
+    Path(rollout): Path<RolloutId>,
+) -> Result<Response, Rejection> {
+    let views = app
+        .conductor
+        .watch(&rollout)
+        .await?
+        .ok_or_else(|| unknown(&rollout))?;
     let events = views.map(|view| Ok::<_, Infallible>(event(&view)));
     let stream = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
-    let unbuffered = (HeaderName::from_static("x-accel-buffering"), HeaderValue::from_static("no"));
-    Ok(([(CACHE_CONTROL, HeaderValue::from_static("no-store")), unbuffered], stream).into_response())
+    let unbuffered = (
+        HeaderName::from_static("x-accel-buffering"),
+        HeaderValue::from_static("no"),
+    );
+    Ok((
+        [
+            (CACHE_CONTROL, HeaderValue::from_static("no-store")),
+            unbuffered,
+        ],
+        stream,
+    )
+        .into_response())
 }
 
 fn event(view: &RolloutView) -> Event {
@@ -55,5 +76,9 @@ fn event(view: &RolloutView) -> Event {
 }
 
 fn unknown(rollout: &RolloutId) -> Rejection {
-    Rejection::new(StatusCode::NOT_FOUND, "unknown-rollout", format!("there is no rollout {rollout}"))
+    Rejection::new(
+        StatusCode::NOT_FOUND,
+        "unknown-rollout",
+        format!("there is no rollout {rollout}"),
+    )
 }

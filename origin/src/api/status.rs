@@ -40,7 +40,9 @@ pub(super) async fn explain(
 impl From<ExplainError> for Rejection {
     fn from(error: ExplainError) -> Self {
         match error {
-            ExplainError::Url { .. } | ExplainError::Host(_) => Self::bad_request(error.to_string()),
+            ExplainError::Url { .. } | ExplainError::Host(_) => {
+                Self::bad_request(error.to_string())
+            }
             ExplainError::Record(error) => error.into(),
             ExplainError::Store(error) => error.into(),
         }

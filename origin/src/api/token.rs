@@ -30,7 +30,14 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, axum::Json<CreatedToken>), Rejection> {
     let mut tx = app.store.write().await?;
     let created = auth::create(&mut tx, new).await?;
-    audit::note(&mut tx, &caller, "token.create", &created.view.id, Some(&created.view.name)).await?;
+    audit::note(
+        &mut tx,
+        &caller,
+        "token.create",
+        &created.view.id,
+        Some(&created.view.name),
+    )
+    .await?;
     tx.commit().await?;
     Ok((StatusCode::CREATED, axum::Json(created)))
 }

@@ -2,8 +2,8 @@
 
 use axum::body::{Body, Bytes};
 use axum::extract::State;
-use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use axum::response::{IntoResponse, Response};
 use helix_routing::api::{NewUpload, PACK_UPLOAD_TYPE, Problem, UploadPlan};
 use helix_routing::artifact::{Encoding, MAX_FILES};
@@ -46,7 +46,9 @@ pub(super) async fn plan(
         return Err(Rejection::unprocessable("release-too-large", title));
     }
     project::ensure(&app.store, &name).await?;
-    Ok(axum::Json(app.artifacts.plan_upload(&name, &new.contents).await?))
+    Ok(axum::Json(
+        app.artifacts.plan_upload(&name, &new.contents).await?,
+    ))
 }
 
 /// Send small contents
@@ -70,13 +72,24 @@ pub(super) async fn pack(
     headers: HeaderMap,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<StatusCode, Rejection> {
-    if headers.get(CONTENT_TYPE).is_none_or(|kind| kind.as_bytes() != PACK_UPLOAD_TYPE.as_bytes()) {
+    if headers
+        .get(CONTENT_TYPE)
+        .is_none_or(|kind| kind.as_bytes() != PACK_UPLOAD_TYPE.as_bytes())
+    {
         let title = format!("send packs as {PACK_UPLOAD_TYPE}");
-        return Err(Rejection::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title));
+        return Err(Rejection::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "unsupported-media-type",
+            title,
+        ));
     }
     let body = body.map_err(|rejection| {
         let too_large = rejection.status() == StatusCode::PAYLOAD_TOO_LARGE;
-        let kind = if too_large { "body-too-large" } else { "cut-off" };
+        let kind = if too_large {
+            "body-too-large"
+        } else {
+            "cut-off"
+        };
         Rejection::new(rejection.status(), kind, rejection.body_text())
     })?;
     project::ensure(&app.store, &name).await?;
@@ -100,7 +113,10 @@ pub(super) async fn progress(
     if app.artifacts.holds(&name, &digest).await? {
         return Ok(StatusCode::OK.into_response());
     }
-    Ok(offset_response(StatusCode::NO_CONTENT, app.artifacts.partials().offset(&name, &digest)))
+    Ok(offset_response(
+        StatusCode::NO_CONTENT,
+        app.artifacts.partials().offset(&name, &digest),
+    ))
 }
 
 /// Send part of a large content
@@ -133,8 +149,16 @@ pub(super) async fn part(
     let length = number(&headers, &UPLOAD_LENGTH)?;
     let encoding = encoding(&headers)?;
     project::ensure(&app.store, &project).await?;
-    let upload = Upload { project, digest, encoding, length };
-    let has = app.artifacts.append(upload, offset, body.into_data_stream()).await?;
+    let upload = Upload {
+        project,
+        digest,
+        encoding,
+        length,
+    };
+    let has = app
+        .artifacts
+        .append(upload, offset, body.into_data_stream())
+        .await?;
     Ok(offset_response(StatusCode::NO_CONTENT, has))
 }
 
@@ -145,9 +169,17 @@ impl From<AppendError> for Rejection {
             AppendError::Offset { has } => {
                 Self::conflict("wrong-offset", title).header(UPLOAD_OFFSET, HeaderValue::from(has))
             }
-            AppendError::TooLong { .. } => Self::new(StatusCode::PAYLOAD_TOO_LARGE, "file-too-large", title),
-            AppendError::Cut { has } => Self::bad_request(title).header(UPLOAD_OFFSET, HeaderValue::from(has)),
-            AppendError::Write(source) => LayoutError::Store { path: "uploads".into(), source }.into(),
+            AppendError::TooLong { .. } => {
+                Self::new(StatusCode::PAYLOAD_TOO_LARGE, "file-too-large", title)
+            }
+            AppendError::Cut { has } => {
+                Self::bad_request(title).header(UPLOAD_OFFSET, HeaderValue::from(has))
+            }
+            AppendError::Write(source) => LayoutError::Store {
+                path: "uploads".into(),
+                source,
+            }
+            .into(),
             AppendError::Upload(error) => error.into(),
         }
     }
@@ -158,14 +190,23 @@ fn offset_response(status: StatusCode, offset: u64) -> Response {
 }
 
 fn number(headers: &HeaderMap, name: &HeaderName) -> Result<u64, Rejection> {
-    let value = headers.get(name).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
-    value.ok_or_else(|| Rejection::bad_request(format!("this needs the header {name} with a number of bytes")))
+    let value = headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|text| text.parse().ok());
+    value.ok_or_else(|| {
+        Rejection::bad_request(format!(
+            "this needs the header {name} with a number of bytes"
+        ))
+    })
 }
 
 fn encoding(headers: &HeaderMap) -> Result<Encoding, Rejection> {
     match headers.get(UPLOAD_ENCODING).map(HeaderValue::as_bytes) {
         None | Some(b"identity") => Ok(Encoding::Identity),
         Some(b"zstd") => Ok(Encoding::Zstd),
-        Some(_) => Err(Rejection::bad_request("upload-encoding is identity or zstd")),
+        Some(_) => Err(Rejection::bad_request(
+            "upload-encoding is identity or zstd",
+        )),
     }
 }

@@ -65,7 +65,9 @@ impl Artifacts {
         body: impl Stream<Item = Result<Bytes, E>> + Unpin,
     ) -> Result<u64, AppendError> {
         if upload.length > MAX_ENCODED_BYTES {
-            return Err(AppendError::TooLong { limit: MAX_ENCODED_BYTES });
+            return Err(AppendError::TooLong {
+                limit: MAX_ENCODED_BYTES,
+            });
         }
         let file = self.partials.file(&upload).map_err(UploadError::from)?;
         let _writer = self.partials.lock(&file).await;
@@ -101,7 +103,12 @@ async fn write<E>(
     mut has: u64,
     length: u64,
 ) -> Result<u64, AppendError> {
-    let mut file = OpenOptions::new().create(true).append(true).open(path).await.map_err(AppendError::Write)?;
+    let mut file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .await
+        .map_err(AppendError::Write)?;
     loop {
         let chunk = match tokio::time::timeout(SILENCE, body.next()).await {
             Ok(Some(Ok(chunk))) => chunk,

@@ -76,23 +76,43 @@ impl Artifacts {
     ///
     /// # Errors
     /// When one is too large, or the database fails.
-    pub async fn plan_upload(&self, project: &ProjectName, contents: &[Content]) -> Result<UploadPlan, UploadError> {
-        let held = places(&self.store, project, contents.iter().map(|content| &content.digest)).await?;
+    pub async fn plan_upload(
+        &self,
+        project: &ProjectName,
+        contents: &[Content],
+    ) -> Result<UploadPlan, UploadError> {
+        let held = places(
+            &self.store,
+            project,
+            contents.iter().map(|content| &content.digest),
+        )
+        .await?;
         let mut wanted = BTreeMap::new();
-        for Content { digest, size } in contents.iter().filter(|content| !held.contains_key(&content.digest)) {
+        for Content { digest, size } in contents
+            .iter()
+            .filter(|content| !held.contains_key(&content.digest))
+        {
             if *size > MAX_FILE_BYTES {
-                return Err(UploadError::FileTooLarge { digest: digest.clone(), size: *size });
+                return Err(UploadError::FileTooLarge {
+                    digest: digest.clone(),
+                    size: *size,
+                });
             }
             wanted.insert(digest.clone(), *size);
         }
         let bytes = wanted.values().sum();
         self.check_quota(project, bytes).await?;
-        let (standalone, packed): (Vec<_>, Vec<_>) = wanted.into_iter().partition(|(_, size)| *size >= STANDALONE_BYTES);
+        let (standalone, packed): (Vec<_>, Vec<_>) = wanted
+            .into_iter()
+            .partition(|(_, size)| *size >= STANDALONE_BYTES);
         Ok(UploadPlan {
             packed: packed.into_iter().map(|(digest, _)| digest).collect(),
             standalone: standalone
                 .into_iter()
-                .map(|(digest, _)| PartialContent { offset: self.partials.offset(project, &digest), digest })
+                .map(|(digest, _)| PartialContent {
+                    offset: self.partials.offset(project, &digest),
+                    digest,
+                })
                 .collect(),
         })
     }
@@ -101,9 +121,17 @@ impl Artifacts {
     ///
     /// # Errors
     /// When it is refused, or cannot be stored.
-    pub async fn receive_pack(&self, project: &ProjectName, upload: bytes::Bytes) -> Result<(), UploadError> {
+    pub async fn receive_pack(
+        &self,
+        project: &ProjectName,
+        upload: bytes::Bytes,
+    ) -> Result<(), UploadError> {
         self.check_quota(project, upload.len() as u64).await?;
-        let _permit = self.packing.acquire().await.expect("the semaphore is never closed");
+        let _permit = self
+            .packing
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let layout = self.layout.clone();
         let (blob, contents, size) = blocking(move || {
             let Pack { bytes, contents } = pack::parse(&upload)?;
@@ -133,8 +161,19 @@ impl Artifacts {
             Ok::<_, UploadError>((upload, verified.blob, verified.size))
         })
         .await?;
-        let Upload { project, digest, encoding, length } = upload;
-        let content = Packed { digest, size, offset: 0, length, encoding };
+        let Upload {
+            project,
+            digest,
+            encoding,
+            length,
+        } = upload;
+        let content = Packed {
+            digest,
+            size,
+            offset: 0,
+            length,
+            encoding,
+        };
         let mut tx = self.store.write().await?;
         insert_blob(&mut tx, &project, &blob, BLOB_TYPE, length).await?;
         insert_contents(&mut tx, &project, &blob, std::slice::from_ref(&content)).await?;
@@ -147,19 +186,29 @@ impl Artifacts {
     /// # Errors
     /// When the database fails.
     pub async fn holds(&self, project: &ProjectName, digest: &Digest) -> Result<bool, StoreError> {
-        Ok(!places(&self.store, project, std::iter::once(digest)).await?.is_empty())
+        Ok(!places(&self.store, project, std::iter::once(digest))
+            .await?
+            .is_empty())
     }
 
     /// Whether the project may hold `more` bytes.
-    pub(crate) async fn check_quota(&self, project: &ProjectName, more: u64) -> Result<(), UploadError> {
-        let held: i64 = sqlx::query_scalar("SELECT COALESCE(SUM(size), 0) FROM packs WHERE project = $1")
-            .bind(project.as_str())
-            .fetch_one(self.store.reader())
-            .await
-            .map_err(StoreError::from)?;
+    pub(crate) async fn check_quota(
+        &self,
+        project: &ProjectName,
+        more: u64,
+    ) -> Result<(), UploadError> {
+        let held: i64 =
+            sqlx::query_scalar("SELECT COALESCE(SUM(size), 0) FROM packs WHERE project = $1")
+                .bind(project.as_str())
+                .fetch_one(self.store.reader())
+                .await
+                .map_err(StoreError::from)?;
         let limit = self.project_bytes;
         if count(held, "packs.size")?.saturating_add(more) > limit {
-            return Err(UploadError::Quota { project: project.clone(), limit });
+            return Err(UploadError::Quota {
+                project: project.clone(),
+                limit,
+            });
         }
         Ok(())
     }
@@ -190,8 +239,9 @@ async fn some_places(
     project: &ProjectName,
     digests: &[&Digest],
 ) -> Result<Places, StoreError> {
-    let mut query: QueryBuilder<Sqlite> =
-        QueryBuilder::new("SELECT digest, size, pack, position, length, encoding FROM contents WHERE project = ");
+    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+        "SELECT digest, size, pack, position, length, encoding FROM contents WHERE project = ",
+    );
     query.push_bind(project.as_str()).push(" AND digest IN (");
     let mut list = query.separated(", ");
     for digest in digests {
@@ -202,11 +252,17 @@ async fn some_places(
     rows.into_iter().map(read_place).collect()
 }
 
-fn read_place((digest, size, pack, offset, length, encoding): PlaceRow) -> Result<(Digest, Place), StoreError> {
+fn read_place(
+    (digest, size, pack, offset, length, encoding): PlaceRow,
+) -> Result<(Digest, Place), StoreError> {
     let encoding = match encoding.as_str() {
         "identity" => Encoding::Identity,
         "zstd" => Encoding::Zstd,
-        _ => return Err(StoreError::Corrupt { what: "contents.encoding" }),
+        _ => {
+            return Err(StoreError::Corrupt {
+                what: "contents.encoding",
+            });
+        }
     };
     let place = Place {
         size: count(size, "contents.size")?,
@@ -241,9 +297,18 @@ pub(super) async fn insert_blob(
 }
 
 /// Notes where contents lie. One that the project already holds stays where it is.
-async fn insert_contents(tx: &mut Tx, project: &ProjectName, blob: &Digest, contents: &[Packed]) -> Result<(), StoreError> {
+async fn insert_contents(
+    tx: &mut Tx,
+    project: &ProjectName,
+    blob: &Digest,
+    contents: &[Packed],
+) -> Result<(), StoreError> {
     for part in contents.chunks(BINDS / 7) {
-        content_rows(project, blob, part).push(" ON CONFLICT (project, digest) DO NOTHING").build().execute(&mut **tx).await?;
+        content_rows(project, blob, part)
+            .push(" ON CONFLICT (project, digest) DO NOTHING")
+            .build()
+            .execute(&mut **tx)
+            .await?;
     }
     Ok(())
 }
@@ -269,8 +334,9 @@ pub(super) async fn move_contents(
 }
 
 fn content_rows(project: &ProjectName, blob: &Digest, contents: &[Packed]) -> QueryBuilder<Sqlite> {
-    let mut query =
-        QueryBuilder::new("INSERT INTO contents (project, digest, size, pack, position, length, encoding) ");
+    let mut query = QueryBuilder::new(
+        "INSERT INTO contents (project, digest, size, pack, position, length, encoding) ",
+    );
     query.push_values(contents, |mut row, content| {
         row.push_bind(project.to_string())
             .push_bind(content.digest.to_string())

@@ -50,7 +50,11 @@ impl Artifacts {
         let mut listed = Vec::with_capacity(rows.len());
         for (project, label, artifact, size) in rows {
             let name = format!("{project}:{}", label.replace('/', "-"));
-            listed.push(Listed { digest: id(&artifact)?, size: count(size, "packs.size")?, name });
+            listed.push(Listed {
+                digest: id(&artifact)?,
+                size: count(size, "packs.size")?,
+                name,
+            });
         }
         let layout = self.layout.clone();
         blocking(move || layout.export(&listed)).await?;

@@ -33,9 +33,14 @@ pub fn regroup(packs: &Packs<'_>) -> Vec<Vec<Digest>> {
     if !worn {
         return Vec::new();
     }
-    let merged: BTreeSet<&Digest> =
-        live.iter().filter(|(pack, live)| **live < PACK_BYTES / 2 || **live * 2 < packs.sizes[**pack]).map(|(pack, _)| *pack).collect();
-    let sparse = merged.iter().any(|pack| live[*pack] * 2 < packs.sizes[*pack]);
+    let merged: BTreeSet<&Digest> = live
+        .iter()
+        .filter(|(pack, live)| **live < PACK_BYTES / 2 || **live * 2 < packs.sizes[**pack])
+        .map(|(pack, _)| *pack)
+        .collect();
+    let sparse = merged
+        .iter()
+        .any(|pack| live[*pack] * 2 < packs.sizes[*pack]);
     // One small full pack cannot be merged with anything.
     if merged.len() < 2 && !sparse {
         return Vec::new();
@@ -55,7 +60,11 @@ fn live_bytes<'a>(packs: &Packs<'a>) -> BTreeMap<&'a Digest, u64> {
 
 /// In order of where they lie now, so that files uploaded together stay together.
 fn group(packs: &Packs<'_>, merged: &BTreeSet<&Digest>) -> Vec<Vec<Digest>> {
-    let mut moved: Vec<_> = packs.places.iter().filter(|(_, place)| merged.contains(&place.pack)).collect();
+    let mut moved: Vec<_> = packs
+        .places
+        .iter()
+        .filter(|(_, place)| merged.contains(&place.pack))
+        .collect();
     moved.sort_by_key(|(_, place)| (&place.pack, place.offset));
     let mut groups: Vec<Vec<Digest>> = Vec::new();
     let mut filled = PACK_BYTES;
@@ -65,7 +74,10 @@ fn group(packs: &Packs<'_>, merged: &BTreeSet<&Digest>) -> Vec<Vec<Digest>> {
             filled = 0;
         }
         filled += place.length;
-        groups.last_mut().expect("pushed above").push(digest.clone());
+        groups
+            .last_mut()
+            .expect("pushed above")
+            .push(digest.clone());
     }
     groups
 }
@@ -83,7 +95,13 @@ mod tests {
         let mut sizes = BTreeMap::new();
         for (n, (size, live)) in packs.iter().enumerate() {
             let pack = sha256(format!("pack {n}").as_bytes());
-            let place = Place { size: *live, pack: pack.clone(), offset: 0, length: *live, encoding: Encoding::Identity };
+            let place = Place {
+                size: *live,
+                pack: pack.clone(),
+                offset: 0,
+                length: *live,
+                encoding: Encoding::Identity,
+            };
             places.insert(sha256(format!("content {n}").as_bytes()), place);
             sizes.insert(pack, *size);
         }
@@ -92,7 +110,10 @@ mod tests {
 
     fn regrouped(packs: &[(u64, u64)]) -> Vec<Vec<Digest>> {
         let (places, sizes) = release(packs);
-        regroup(&Packs { places: &places, sizes: &sizes })
+        regroup(&Packs {
+            places: &places,
+            sizes: &sizes,
+        })
     }
 
     #[test]

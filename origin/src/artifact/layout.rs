@@ -73,12 +73,17 @@ impl Layout {
     /// # Errors
     /// When a folder cannot be made.
     pub fn open(root: &Path) -> Result<Self, LayoutError> {
-        let layout = Self { root: root.to_owned() };
+        let layout = Self {
+            root: root.to_owned(),
+        };
         // A leftover was never renamed, so nothing names it.
         let _ = fs::remove_dir_all(layout.incoming());
         make_folder(&layout.blobs())?;
         make_folder(&layout.incoming())?;
-        disk::write_atomic(&root.join("oci-layout"), br#"{"imageLayoutVersion":"1.0.0"}"#)?;
+        disk::write_atomic(
+            &root.join("oci-layout"),
+            br#"{"imageLayoutVersion":"1.0.0"}"#,
+        )?;
         if !root.join("index.json").exists() {
             layout.export(&[])?;
         }
@@ -120,7 +125,10 @@ impl Layout {
 
     /// Whether a blob is there; then it is young again, so that a collection that is under way spares it.
     fn renew(&self, digest: &Digest) -> bool {
-        let renewed = File::options().append(true).open(self.path(digest)).and_then(|file| file.set_modified(SystemTime::now()));
+        let renewed = File::options()
+            .append(true)
+            .open(self.path(digest))
+            .and_then(|file| file.set_modified(SystemTime::now()));
         renewed.is_ok()
     }
 
@@ -132,11 +140,17 @@ impl Layout {
         let read = || {
             let path = self.path(digest);
             if fs::metadata(&path)?.len() > limit {
-                return Err(io::Error::new(io::ErrorKind::FileTooLarge, "larger than any legal one"));
+                return Err(io::Error::new(
+                    io::ErrorKind::FileTooLarge,
+                    "larger than any legal one",
+                ));
             }
             fs::read(path)
         };
-        read().map_err(|source| LayoutError::Read { digest: digest.clone(), source })
+        read().map_err(|source| LayoutError::Read {
+            digest: digest.clone(),
+            source,
+        })
     }
 
     /// Removes a blob that nothing names. One that is not there is removed already.
@@ -145,9 +159,10 @@ impl Layout {
     /// When the disk refuses.
     pub fn remove(&self, digest: &Digest) -> Result<(), LayoutError> {
         match fs::remove_file(self.path(digest)) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(LayoutError::Store { path: self.blobs(), source })
-            }
+            Err(source) if source.kind() != io::ErrorKind::NotFound => Err(LayoutError::Store {
+                path: self.blobs(),
+                source,
+            }),
             Ok(()) | Err(_) => Ok(()),
         }
     }
@@ -178,14 +193,22 @@ impl Layout {
         Ok(())
     }
 
-    fn settle(&self, written: io::Result<()>, beside: &Path, digest: &Digest) -> Result<(), LayoutError> {
+    fn settle(
+        &self,
+        written: io::Result<()>,
+        beside: &Path,
+        digest: &Digest,
+    ) -> Result<(), LayoutError> {
         let settled = written
             .and_then(|()| fs::rename(beside, self.path(digest)))
             .and_then(|()| disk::sync_folder(&self.blobs()));
         settled.map_err(|source| {
             // The first error is the one to report.
             let _ = fs::remove_file(beside);
-            LayoutError::Store { path: self.blobs(), source }
+            LayoutError::Store {
+                path: self.blobs(),
+                source,
+            }
         })
     }
 
@@ -200,7 +223,10 @@ impl Layout {
 
 /// Makes a folder and those above it.
 pub(super) fn make_folder(path: &Path) -> Result<(), LayoutError> {
-    fs::create_dir_all(path).map_err(|source| LayoutError::Folder { path: path.to_owned(), source })
+    fs::create_dir_all(path).map_err(|source| LayoutError::Folder {
+        path: path.to_owned(),
+        source,
+    })
 }
 
 #[cfg(test)]

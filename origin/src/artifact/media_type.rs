@@ -25,7 +25,10 @@ static TABLE: &[(&str, &str)] = &[
     ("csv", "text/csv; charset=utf-8"),
     ("cur", "image/x-icon"),
     ("doc", "application/msword"),
-    ("docx", "application/vnd.openxmlformats-officedocument.wordprocessingml.document"),
+    (
+        "docx",
+        "application/vnd.openxmlformats-officedocument.wordprocessingml.document",
+    ),
     ("eot", "application/vnd.ms-fontobject"),
     ("epub", "application/epub+zip"),
     ("flac", "audio/flac"),
@@ -76,7 +79,10 @@ static TABLE: &[(&str, &str)] = &[
     ("pem", "application/x-pem-file"),
     ("png", "image/png"),
     ("ppt", "application/vnd.ms-powerpoint"),
-    ("pptx", "application/vnd.openxmlformats-officedocument.presentationml.presentation"),
+    (
+        "pptx",
+        "application/vnd.openxmlformats-officedocument.presentationml.presentation",
+    ),
     ("ps", "application/postscript"),
     ("rar", "application/vnd.rar"),
     ("rss", "application/rss+xml; charset=utf-8"),
@@ -107,7 +113,10 @@ static TABLE: &[(&str, &str)] = &[
     ("woff2", "font/woff2"),
     ("xhtml", "application/xhtml+xml; charset=utf-8"),
     ("xls", "application/vnd.ms-excel"),
-    ("xlsx", "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"),
+    (
+        "xlsx",
+        "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet",
+    ),
     ("xml", "application/xml; charset=utf-8"),
     ("xsl", "application/xslt+xml; charset=utf-8"),
     ("yaml", "application/yaml"),
@@ -123,12 +132,16 @@ const LONGEST: usize = 11;
 #[must_use]
 pub fn media_type(path: &str) -> &'static str {
     let name = path.rsplit('/').next().unwrap_or(path);
-    let Some((_, extension)) = name.rsplit_once('.') else { return UNKNOWN };
+    let Some((_, extension)) = name.rsplit_once('.') else {
+        return UNKNOWN;
+    };
     if extension.len() > LONGEST {
         return UNKNOWN;
     }
     let extension = extension.to_ascii_lowercase();
-    TABLE.binary_search_by_key(&extension.as_str(), |(known, _)| known).map_or(UNKNOWN, |found| TABLE[found].1)
+    TABLE
+        .binary_search_by_key(&extension.as_str(), |(known, _)| known)
+        .map_or(UNKNOWN, |found| TABLE[found].1)
 }
 
 #[cfg(test)]
@@ -138,7 +151,10 @@ mod tests {
     #[test]
     fn the_table_can_be_searched() {
         assert!(TABLE.is_sorted_by(|a, b| a.0 < b.0));
-        assert_eq!(TABLE.iter().map(|(extension, _)| extension.len()).max(), Some(LONGEST));
+        assert_eq!(
+            TABLE.iter().map(|(extension, _)| extension.len()).max(),
+            Some(LONGEST)
+        );
     }
 
     #[test]
@@ -148,7 +164,10 @@ mod tests {
             ("a.b/APP.MIN.JS", "text/javascript; charset=utf-8"),
             ("x/y.svg", "image/svg+xml; charset=utf-8"),
             ("font.woff2", "font/woff2"),
-            ("site.webmanifest", "application/manifest+json; charset=utf-8"),
+            (
+                "site.webmanifest",
+                "application/manifest+json; charset=utf-8",
+            ),
             ("archive.tar.gz", "application/gzip"),
             ("a.b/README", UNKNOWN),
             ("x.", UNKNOWN),

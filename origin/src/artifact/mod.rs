@@ -13,8 +13,8 @@
 pub mod append;
 pub mod content;
 pub mod export;
-pub mod layout;
 pub mod layering;
+pub mod layout;
 pub mod media_type;
 pub mod pack;
 pub mod partial;

@@ -16,7 +16,10 @@ pub const MAX_REQUEST_BYTES: usize = 20 * 1024 * 1024;
 /// First four bytes of a zstd frame (RFC 8878 3.1.1).
 const ZSTD_MAGIC: [u8; 4] = 0xFD2F_B528_u32.to_le_bytes();
 
-const _: () = assert!(PACK_BYTES < MAX_REQUEST_BYTES as u64, "a full pack fits a request");
+const _: () = assert!(
+    PACK_BYTES < MAX_REQUEST_BYTES as u64,
+    "a full pack fits a request"
+);
 
 /// Why a pack upload was refused.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -39,7 +42,9 @@ pub enum PackError {
         byte: u8,
     },
     /// Not one zstd frame.
-    #[error("content {digest} is not one zstd frame that decodes to less than {STANDALONE_BYTES} bytes")]
+    #[error(
+        "content {digest} is not one zstd frame that decodes to less than {STANDALONE_BYTES} bytes"
+    )]
     Undecodable {
         /// The digest its frame names.
         digest: Digest,
@@ -118,13 +123,19 @@ pub fn parse(upload: &[u8]) -> Result<Pack, PackError> {
             pack.push(digest, size, encoding, encoded);
         }
     }
-    if pack.contents.is_empty() { Err(PackError::Empty) } else { Ok(pack) }
+    if pack.contents.is_empty() {
+        Err(PackError::Empty)
+    } else {
+        Ok(pack)
+    }
 }
 
 type Frame<'a> = (Digest, Encoding, &'a [u8], &'a [u8]);
 
 fn split_frame(rest: &[u8], frame: usize) -> Result<Frame<'_>, PackError> {
-    let (head, body) = rest.split_at_checked(PACK_FRAME_HEAD_BYTES).ok_or(PackError::Cut { frame })?;
+    let (head, body) = rest
+        .split_at_checked(PACK_FRAME_HEAD_BYTES)
+        .ok_or(PackError::Cut { frame })?;
     let digest = Digest::from_hex(&hex::encode(&head[..32])).expect("32 bytes are 64 hex digits");
     let encoding = match head[32] {
         0 => Encoding::Identity,
@@ -133,25 +144,43 @@ fn split_frame(rest: &[u8], frame: usize) -> Result<Frame<'_>, PackError> {
     };
     let length = u32::from_be_bytes([head[33], head[34], head[35], head[36]]);
     let length = usize::try_from(length).map_err(|_| PackError::Cut { frame })?;
-    let (encoded, after) = body.split_at_checked(length).ok_or(PackError::Cut { frame })?;
+    let (encoded, after) = body
+        .split_at_checked(length)
+        .ok_or(PackError::Cut { frame })?;
     Ok((digest, encoding, encoded, after))
 }
 
 /// Decodes into `decoded`, hashes, and answers the decoded size.
-fn verify(digest: &Digest, encoding: Encoding, encoded: &[u8], decoded: &mut Vec<u8>) -> Result<u64, PackError> {
+fn verify(
+    digest: &Digest,
+    encoding: Encoding,
+    encoded: &[u8],
+    decoded: &mut Vec<u8>,
+) -> Result<u64, PackError> {
     let content = match encoding {
         Encoding::Identity => encoded,
         Encoding::Zstd => {
-            decode(encoded, decoded).ok_or_else(|| PackError::Undecodable { digest: digest.clone() })?;
+            decode(encoded, decoded).ok_or_else(|| PackError::Undecodable {
+                digest: digest.clone(),
+            })?;
             decoded.as_slice()
         }
     };
     let size = content.len() as u64;
     if size >= STANDALONE_BYTES {
-        return Err(PackError::TooLarge { digest: digest.clone() });
+        return Err(PackError::TooLarge {
+            digest: digest.clone(),
+        });
     }
     let found = sha256(content);
-    if found == *digest { Ok(size) } else { Err(PackError::Digest { digest: digest.clone(), found }) }
+    if found == *digest {
+        Ok(size)
+    } else {
+        Err(PackError::Digest {
+            digest: digest.clone(),
+            found,
+        })
+    }
 }
 
 /// Decodes exactly one zstd frame. In one step into a buffer of the limit, so that no frame can ask for a window.
@@ -162,7 +191,10 @@ fn decode(encoded: &[u8], decoded: &mut Vec<u8>) -> Option<()> {
         return None;
     }
     decoded.clear();
-    zstd::bulk::Decompressor::new().ok()?.decompress_to_buffer(encoded, decoded).ok()?;
+    zstd::bulk::Decompressor::new()
+        .ok()?
+        .decompress_to_buffer(encoded, decoded)
+        .ok()?;
     Some(())
 }
 
@@ -214,11 +246,25 @@ mod tests {
         unknown[32] = 7;
         assert_eq!(refused(unknown), PackError::Encoding { frame: 0, byte: 7 });
         let wrong = frame(&good, Encoding::Identity, b"evil");
-        assert_eq!(refused(wrong), PackError::Digest { digest: good.clone(), found: sha256(b"evil") });
+        assert_eq!(
+            refused(wrong),
+            PackError::Digest {
+                digest: good.clone(),
+                found: sha256(b"evil")
+            }
+        );
         let not_zstd = frame(&good, Encoding::Zstd, b"good");
-        assert_eq!(refused(not_zstd), PackError::Undecodable { digest: good.clone() });
+        assert_eq!(
+            refused(not_zstd),
+            PackError::Undecodable {
+                digest: good.clone()
+            }
+        );
         let twice = [zstd_of(b"go"), zstd_of(b"od")].concat();
-        assert_eq!(refused(frame(&good, Encoding::Zstd, &twice)), PackError::Undecodable { digest: good });
+        assert_eq!(
+            refused(frame(&good, Encoding::Zstd, &twice)),
+            PackError::Undecodable { digest: good }
+        );
     }
 
     #[test]
@@ -228,13 +274,17 @@ mod tests {
         let digest = sha256(b"whatever");
         assert_eq!(
             parse(&frame(&digest, Encoding::Zstd, &bomb)).unwrap_err(),
-            PackError::Undecodable { digest: digest.clone() }
+            PackError::Undecodable {
+                digest: digest.clone()
+            }
         );
         let large = vec![7; usize::try_from(STANDALONE_BYTES).unwrap()];
         let digest = sha256(&large);
         assert_eq!(
             parse(&frame(&digest, Encoding::Identity, &large)).unwrap_err(),
-            PackError::TooLarge { digest: digest.clone() }
+            PackError::TooLarge {
+                digest: digest.clone()
+            }
         );
     }
 }

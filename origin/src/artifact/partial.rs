@@ -94,7 +94,10 @@ impl Partials {
     /// When it cannot be made.
     pub fn open(root: &Path) -> Result<Self, LayoutError> {
         make_folder(root)?;
-        Ok(Self { root: root.to_owned(), writers: Arc::default() })
+        Ok(Self {
+            root: root.to_owned(),
+            writers: Arc::default(),
+        })
     }
 
     /// The file of an upload; its folder exists afterwards.
@@ -104,7 +107,12 @@ impl Partials {
     pub fn file(&self, upload: &Upload) -> Result<PathBuf, LayoutError> {
         let folder = self.root.join(upload.project.as_str());
         make_folder(&folder)?;
-        Ok(folder.join(format!("{}-{}-{}", upload.digest.hex(), name(upload.encoding), upload.length)))
+        Ok(folder.join(format!(
+            "{}-{}-{}",
+            upload.digest.hex(),
+            name(upload.encoding),
+            upload.length
+        )))
     }
 
     /// Waits until nobody else writes to `file`.
@@ -120,10 +128,17 @@ impl Partials {
     /// How many encoded bytes of a content have arrived, in whichever encoding has come farthest.
     #[must_use]
     pub fn offset(&self, project: &ProjectName, digest: &Digest) -> u64 {
-        let Ok(entries) = fs::read_dir(self.root.join(project.as_str())) else { return 0 };
+        let Ok(entries) = fs::read_dir(self.root.join(project.as_str())) else {
+            return 0;
+        };
         let sizes = entries
             .flatten()
-            .filter(|entry| entry.file_name().to_string_lossy().starts_with(digest.hex()))
+            .filter(|entry| {
+                entry
+                    .file_name()
+                    .to_string_lossy()
+                    .starts_with(digest.hex())
+            })
             .filter_map(|entry| entry.metadata().ok())
             .map(|metadata| metadata.len());
         sizes.max().unwrap_or(0)
@@ -135,13 +150,19 @@ impl Partials {
     /// When it is not the content it was sent as.
     pub fn verify(upload: &Upload, file: &Path) -> Result<Verified, VerifyError> {
         let digest = || upload.digest.clone();
-        let (blob, found, size) = hash(upload.encoding, file)
-            .map_err(|source| VerifyError::Undecodable { digest: digest(), source })?;
+        let (blob, found, size) =
+            hash(upload.encoding, file).map_err(|source| VerifyError::Undecodable {
+                digest: digest(),
+                source,
+            })?;
         if size > MAX_FILE_BYTES {
             return Err(VerifyError::TooLarge { digest: digest() });
         }
         if found != upload.digest {
-            return Err(VerifyError::Digest { digest: digest(), found });
+            return Err(VerifyError::Digest {
+                digest: digest(),
+                found,
+            });
         }
         Ok(Verified { blob, size })
     }
@@ -155,7 +176,9 @@ impl Partials {
             for entry in fs::read_dir(project?.path())? {
                 let entry = entry?;
                 let changed = entry.metadata()?.modified()?;
-                let age = SystemTime::now().duration_since(changed).unwrap_or_default();
+                let age = SystemTime::now()
+                    .duration_since(changed)
+                    .unwrap_or_default();
                 if age > kept {
                     tracing::info!(file = %entry.path().display(), "partial upload removed: nobody went on with it");
                     fs::remove_file(entry.path())?;
@@ -175,7 +198,10 @@ const fn name(encoding: Encoding) -> &'static str {
 
 /// Digest of the file, digest of what it decodes to, and the size of that, counted no further than one past the limit.
 fn hash(encoding: Encoding, file: &Path) -> io::Result<(Digest, Digest, u64)> {
-    let encoded = Summed { inner: File::open(file)?, sum: Sha256::new() };
+    let encoded = Summed {
+        inner: File::open(file)?,
+        sum: Sha256::new(),
+    };
     match encoding {
         Encoding::Identity => {
             let mut limited = encoded.take(MAX_FILE_BYTES + 1);
@@ -196,7 +222,10 @@ fn hash(encoding: Encoding, file: &Path) -> io::Result<(Digest, Digest, u64)> {
                 // Refused by size; its encoded digest is of no interest.
                 return Ok((found.clone(), found, size));
             }
-            Err(io::Error::new(io::ErrorKind::InvalidData, "bytes follow its zstd frame"))
+            Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "bytes follow its zstd frame",
+            ))
         }
     }
 }
@@ -245,15 +274,19 @@ mod tests {
     #[test]
     fn a_complete_upload_is_hashed_encoded_and_decoded() {
         let folder = tempfile::tempdir().unwrap();
-        let content: Vec<u8> = (0..3_000_000_u32).flat_map(|n| (n / 7).to_le_bytes()).collect();
+        let content: Vec<u8> = (0..3_000_000_u32)
+            .flat_map(|n| (n / 7).to_le_bytes())
+            .collect();
         let encoded = zstd::bulk::compress(&content, 3).unwrap();
         let file = folder.path().join("x");
         fs::write(&file, &encoded).unwrap();
-        let verified = Partials::verify(&upload(&content, &encoded, Encoding::Zstd), &file).unwrap();
+        let verified =
+            Partials::verify(&upload(&content, &encoded, Encoding::Zstd), &file).unwrap();
         assert_eq!(verified.blob, sha256(&encoded));
         assert_eq!(verified.size, content.len() as u64);
         fs::write(&file, &content).unwrap();
-        let verified = Partials::verify(&upload(&content, &content, Encoding::Identity), &file).unwrap();
+        let verified =
+            Partials::verify(&upload(&content, &content, Encoding::Identity), &file).unwrap();
         assert_eq!(verified.blob, sha256(&content));
     }
 
@@ -262,13 +295,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("x");
         fs::write(&file, b"evil").unwrap();
-        let refused = |encoding| Partials::verify(&upload(b"good", b"evil", encoding), &file).unwrap_err();
-        assert!(matches!(refused(Encoding::Identity), VerifyError::Digest { .. }));
-        assert!(matches!(refused(Encoding::Zstd), VerifyError::Undecodable { .. }));
+        let refused =
+            |encoding| Partials::verify(&upload(b"good", b"evil", encoding), &file).unwrap_err();
+        assert!(matches!(
+            refused(Encoding::Identity),
+            VerifyError::Digest { .. }
+        ));
+        assert!(matches!(
+            refused(Encoding::Zstd),
+            VerifyError::Undecodable { .. }
+        ));
         let mut trailing = zstd::bulk::compress(b"good", 3).unwrap();
         trailing.push(0);
         fs::write(&file, &trailing).unwrap();
-        assert!(matches!(refused(Encoding::Zstd), VerifyError::Undecodable { .. }));
+        assert!(matches!(
+            refused(Encoding::Zstd),
+            VerifyError::Undecodable { .. }
+        ));
     }
 
     #[test]

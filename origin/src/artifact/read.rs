@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use helix_routing::artifact::{FileIndex, INDEX_TYPE, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest};
+use helix_routing::artifact::{
+    FileIndex, INDEX_TYPE, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest,
+};
 use helix_routing::id::Digest;
 use helix_routing::record::ReleaseRef;
 
@@ -32,7 +34,9 @@ impl Artifacts {
     /// When its manifest or index cannot be read.
     pub async fn index(&self, artifact: &Digest) -> Result<Arc<FileIndex>, ReadError> {
         let (layout, artifact) = (self.layout.clone(), artifact.clone());
-        blocking(move || read_index(&layout, &artifact)).await.map(Arc::new)
+        blocking(move || read_index(&layout, &artifact))
+            .await
+            .map(Arc::new)
     }
 
     /// How many files differ between two releases; 0 when that cannot be told.
@@ -40,7 +44,10 @@ impl Artifacts {
         let from = match from {
             Some(from) if from == to => return 0,
             Some(from) => self.index(&from.artifact).await,
-            None => Ok(Arc::new(FileIndex { version: 1, files: Default::default() })),
+            None => Ok(Arc::new(FileIndex {
+                version: 1,
+                files: Default::default(),
+            })),
         };
         match (from, self.index(&to.artifact).await) {
             (Ok(from), Ok(to)) => differing(&from, &to),
@@ -53,20 +60,38 @@ impl Artifacts {
 }
 
 fn differing(from: &FileIndex, to: &FileIndex) -> u64 {
-    let changed = to.files.iter().filter(|(path, file)| from.files.get(*path).is_none_or(|before| before.digest != file.digest));
-    let gone = from.files.keys().filter(|path| !to.files.contains_key(*path));
+    let changed = to.files.iter().filter(|(path, file)| {
+        from.files
+            .get(*path)
+            .is_none_or(|before| before.digest != file.digest)
+    });
+    let gone = from
+        .files
+        .keys()
+        .filter(|path| !to.files.contains_key(*path));
     (changed.count() + gone.count()) as u64
 }
 
 fn read_index(layout: &Layout, artifact: &Digest) -> Result<FileIndex, ReadError> {
-    let malformed = |what| ReadError::Malformed { what, artifact: artifact.clone() };
+    let malformed = |what| ReadError::Malformed {
+        what,
+        artifact: artifact.clone(),
+    };
     let manifest = layout.read(artifact, MAX_MANIFEST_BYTES as u64)?;
-    let manifest: Manifest = serde_json::from_slice(&manifest).map_err(|_| malformed("manifest"))?;
-    let index = manifest.layers.iter().find(|layer| layer.media_type == INDEX_TYPE).ok_or_else(|| malformed("manifest"))?;
+    let manifest: Manifest =
+        serde_json::from_slice(&manifest).map_err(|_| malformed("manifest"))?;
+    let index = manifest
+        .layers
+        .iter()
+        .find(|layer| layer.media_type == INDEX_TYPE)
+        .ok_or_else(|| malformed("manifest"))?;
     let index = layout.read(&index.digest, MAX_INDEX_BYTES)?;
     let limit = usize::try_from(MAX_INDEX_BYTES).unwrap_or(usize::MAX);
     // Room for what the frame says, which this origin wrote; the limit holds whatever it says.
-    let said = zstd::zstd_safe::get_frame_content_size(&index).ok().flatten().unwrap_or(MAX_INDEX_BYTES);
+    let said = zstd::zstd_safe::get_frame_content_size(&index)
+        .ok()
+        .flatten()
+        .unwrap_or(MAX_INDEX_BYTES);
     let room = usize::try_from(said).unwrap_or(limit).min(limit);
     let index = zstd::bulk::decompress(&index, room).map_err(|_| malformed("index"))?;
     serde_json::from_slice(&index).map_err(|_| malformed("index"))

@@ -19,8 +19,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use helix_routing::api::NewFile;
 use helix_routing::artifact::{
-    BLOB_TYPE, CONFIG_TYPE, Descriptor, FileEntry, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE, MAX_FILES,
-    MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PACK_BYTES, PACK_TYPE, RELEASE_TYPE, ReleaseConfig, check_path,
+    BLOB_TYPE, CONFIG_TYPE, Descriptor, FileEntry, FileIndex, INDEX_TYPE, InvalidPath,
+    MANIFEST_TYPE, MAX_FILES, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PACK_BYTES, PACK_TYPE,
+    RELEASE_TYPE, ReleaseConfig, check_path,
 };
 use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
@@ -100,9 +101,17 @@ impl MakeError {
     /// The first missing contents, for a person.
     #[must_use]
     pub fn missing(digests: &[Digest]) -> String {
-        let listed: Vec<&str> = digests.iter().take(MISSING_LISTED).map(Digest::as_str).collect();
+        let listed: Vec<&str> = digests
+            .iter()
+            .take(MISSING_LISTED)
+            .map(Digest::as_str)
+            .collect();
         let more = digests.len().saturating_sub(MISSING_LISTED);
-        if more == 0 { listed.join(", ") } else { format!("{} and {more} more", listed.join(", ")) }
+        if more == 0 {
+            listed.join(", ")
+        } else {
+            format!("{} and {more} more", listed.join(", "))
+        }
     }
 }
 
@@ -123,22 +132,38 @@ impl Artifacts {
     ///
     /// # Errors
     /// When it is not legal, contents are missing, or it cannot be stored.
-    pub async fn make_release(&self, site: &SiteId, files: Vec<NewFile>) -> Result<ReleaseRef, MakeError> {
-        let _permit = self.making.acquire().await.expect("the semaphore is never closed");
+    pub async fn make_release(
+        &self,
+        site: &SiteId,
+        files: Vec<NewFile>,
+    ) -> Result<ReleaseRef, MakeError> {
+        let _permit = self
+            .making
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let files = Files::check(files)?;
         let content = files.content();
         let release = release_id(site, &content);
         if let Some(artifact) = self.kept(site, &release).await? {
             return Ok(ReleaseRef { release, artifact });
         }
-        let mut places = places(&self.store, &site.project, files.0.values().map(|(digest, ..)| digest)).await?;
+        let mut places = places(
+            &self.store,
+            &site.project,
+            files.0.values().map(|(digest, ..)| digest),
+        )
+        .await?;
         files.compare(&places)?;
         let mut sizes = self.pack_sizes(&site.project, &places).await?;
         self.repack(&site.project, &mut places, &mut sizes).await?;
         let totals = files.totals();
         let (layout, site_id) = (self.layout.clone(), site.clone());
         let written = blocking(move || write(&layout, &site_id, &files, &places, &sizes)).await?;
-        let made = ReleaseRef { release, artifact: written.manifest.clone() };
+        let made = ReleaseRef {
+            release,
+            artifact: written.manifest.clone(),
+        };
         self.record(site, &made, &content, &written, totals).await?;
         Ok(made)
     }
@@ -155,7 +180,11 @@ impl Artifacts {
     }
 
     /// Size of each blob in use, by whether it is a pack.
-    async fn pack_sizes(&self, project: &ProjectName, places: &Places) -> Result<Sizes, StoreError> {
+    async fn pack_sizes(
+        &self,
+        project: &ProjectName,
+        places: &Places,
+    ) -> Result<Sizes, StoreError> {
         let rows: Vec<(String, String, i64)> =
             sqlx::query_as("SELECT digest, media_type, size FROM packs WHERE project = $1 AND media_type IN ($2, $3)")
                 .bind(project.as_str())
@@ -165,19 +194,37 @@ impl Artifacts {
                 .await?;
         let used: BTreeSet<&str> = places.values().map(|place| place.pack.as_str()).collect();
         let mut sizes = Sizes::default();
-        for (digest, media_type, size) in rows.into_iter().filter(|(digest, ..)| used.contains(digest.as_str())) {
+        for (digest, media_type, size) in rows
+            .into_iter()
+            .filter(|(digest, ..)| used.contains(digest.as_str()))
+        {
             let size = crate::store::count(size, "packs.size")?;
-            let kind = if media_type == PACK_TYPE { &mut sizes.packs } else { &mut sizes.blobs };
+            let kind = if media_type == PACK_TYPE {
+                &mut sizes.packs
+            } else {
+                &mut sizes.blobs
+            };
             kind.insert(id(&digest)?, size);
         }
         Ok(sizes)
     }
 
     /// Merges worn packs, if there are any; what they hold is then found in the new ones, also by later releases.
-    async fn repack(&self, project: &ProjectName, places: &mut Places, sizes: &mut Sizes) -> Result<(), MakeError> {
-        for group in regroup(&Packs { places, sizes: &sizes.packs }) {
+    async fn repack(
+        &self,
+        project: &ProjectName,
+        places: &mut Places,
+        sizes: &mut Sizes,
+    ) -> Result<(), MakeError> {
+        for group in regroup(&Packs {
+            places,
+            sizes: &sizes.packs,
+        }) {
             let layout = self.layout.clone();
-            let parts: Vec<_> = group.into_iter().map(|digest| (places[&digest].clone(), digest)).collect();
+            let parts: Vec<_> = group
+                .into_iter()
+                .map(|digest| (places[&digest].clone(), digest))
+                .collect();
             let (blob, pack) = blocking(move || merge(&layout, parts)).await?;
             let size = pack.bytes.len() as u64;
             let mut tx = self.store.write().await?;
@@ -187,7 +234,9 @@ impl Artifacts {
             tracing::info!(%project, pack = %blob, contents = pack.contents.len(), bytes = size, "packs merged");
             sizes.packs.insert(blob.clone(), size);
             for packed in pack.contents {
-                let place = places.get_mut(&packed.digest).expect("it was moved from here");
+                let place = places
+                    .get_mut(&packed.digest)
+                    .expect("it was moved from here");
                 place.pack = blob.clone();
                 place.offset = packed.offset;
             }
@@ -253,7 +302,12 @@ pub async fn make_site(tx: &mut Tx, site: &SiteId) -> Result<(), StoreError> {
 }
 
 /// Notes the blobs of the release. A pack that was collected since it was looked up makes the release fail.
-async fn record_blobs(tx: &mut Tx, site: &SiteId, release: &ReleaseId, written: &Written) -> Result<(), MakeError> {
+async fn record_blobs(
+    tx: &mut Tx,
+    site: &SiteId,
+    release: &ReleaseId,
+    written: &Written,
+) -> Result<(), MakeError> {
     sqlx::query("DELETE FROM release_packs WHERE site = $1 AND release_id = $2")
         .bind(site.to_string())
         .bind(release.as_str())
@@ -262,14 +316,17 @@ async fn record_blobs(tx: &mut Tx, site: &SiteId, release: &ReleaseId, written: 
         .map_err(StoreError::from)?;
     for (digest, (media_type, size)) in &written.blobs {
         if matches!(*media_type, PACK_TYPE | BLOB_TYPE) {
-            let there: Option<i64> = sqlx::query_scalar("SELECT size FROM packs WHERE project = $1 AND digest = $2")
-                .bind(site.project.as_str())
-                .bind(digest.as_str())
-                .fetch_optional(&mut **tx)
-                .await
-                .map_err(StoreError::from)?;
+            let there: Option<i64> =
+                sqlx::query_scalar("SELECT size FROM packs WHERE project = $1 AND digest = $2")
+                    .bind(site.project.as_str())
+                    .bind(digest.as_str())
+                    .fetch_optional(&mut **tx)
+                    .await
+                    .map_err(StoreError::from)?;
             if there.is_none() {
-                return Err(MakeError::Missing { digests: vec![digest.clone()] });
+                return Err(MakeError::Missing {
+                    digests: vec![digest.clone()],
+                });
             }
         } else {
             insert_blob(tx, &site.project, digest, media_type, *size).await?;
@@ -291,7 +348,9 @@ impl Files {
             return Err(MakeError::Empty);
         }
         if files.len() > MAX_FILES {
-            return Err(MakeError::TooLarge { what: format!("{} files, at most {MAX_FILES}", files.len()) });
+            return Err(MakeError::TooLarge {
+                what: format!("{} files, at most {MAX_FILES}", files.len()),
+            });
         }
         let mut checked = BTreeMap::new();
         for NewFile { path, digest, size } in files {
@@ -305,7 +364,11 @@ impl Files {
         // `a` sorts before `a/…`, though not always right before it.
         for path in checked.keys() {
             let first_within = format!("{path}/");
-            if checked.range(first_within.clone()..).next().is_some_and(|(next, _)| next.starts_with(&first_within)) {
+            if checked
+                .range(first_within.clone()..)
+                .next()
+                .is_some_and(|(next, _)| next.starts_with(&first_within))
+            {
                 return Err(MakeError::Folder { path: path.clone() });
             }
         }
@@ -322,22 +385,35 @@ impl Files {
     }
 
     fn compare(&self, places: &Places) -> Result<(), MakeError> {
-        let missing: BTreeSet<&Digest> =
-            self.0.values().map(|(digest, ..)| digest).filter(|digest| !places.contains_key(*digest)).collect();
+        let missing: BTreeSet<&Digest> = self
+            .0
+            .values()
+            .map(|(digest, ..)| digest)
+            .filter(|digest| !places.contains_key(*digest))
+            .collect();
         if !missing.is_empty() {
-            return Err(MakeError::Missing { digests: missing.into_iter().cloned().collect() });
+            return Err(MakeError::Missing {
+                digests: missing.into_iter().cloned().collect(),
+            });
         }
         for (path, (digest, said, _)) in &self.0 {
             let found = places[digest].size;
             if *said != found {
-                return Err(MakeError::Size { path: path.clone(), said: *said, found });
+                return Err(MakeError::Size {
+                    path: path.clone(),
+                    said: *said,
+                    found,
+                });
             }
         }
         Ok(())
     }
 
     fn totals(&self) -> (u64, u64) {
-        (self.0.len() as u64, self.0.values().map(|(_, size, _)| size).sum())
+        (
+            self.0.len() as u64,
+            self.0.values().map(|(_, size, _)| size).sum(),
+        )
     }
 
     fn index(&self, places: &Places) -> FileIndex {
@@ -353,7 +429,14 @@ impl Files {
                 encoding: place.encoding,
             }
         };
-        FileIndex { version: 1, files: self.0.iter().map(|(path, file)| (path.clone(), entry(file))).collect() }
+        FileIndex {
+            version: 1,
+            files: self
+                .0
+                .iter()
+                .map(|(path, file)| (path.clone(), entry(file)))
+                .collect(),
+        }
     }
 }
 
@@ -369,7 +452,11 @@ fn config_bytes(site: &SiteId) -> Vec<u8> {
         rootfs: serde_json::Value,
     }
     let config = ImageConfig {
-        release: ReleaseConfig { version: 1, project: site.project.clone(), environment: site.environment },
+        release: ReleaseConfig {
+            version: 1,
+            project: site.project.clone(),
+            environment: site.environment,
+        },
         architecture: "unknown",
         os: "unknown",
         config: json!({ "Labels": { (ENVIRONMENT): site.environment, (PROJECT): site.project } }),
@@ -379,24 +466,35 @@ fn config_bytes(site: &SiteId) -> Vec<u8> {
 }
 
 fn release_id(site: &SiteId, content: &Digest) -> ReleaseId {
-    let lines = format!("helixstack.release.v1\n{site}\n{content}\nenv none\nroutes none\nhealth default\n");
-    sha256(lines.as_bytes()).hex()[..20].parse().expect("20 hex digits are a release id")
+    let lines = format!(
+        "helixstack.release.v1\n{site}\n{content}\nenv none\nroutes none\nhealth default\n"
+    );
+    sha256(lines.as_bytes()).hex()[..20]
+        .parse()
+        .expect("20 hex digits are a release id")
 }
 
 /// Reads the encoded contents from where they lie into one new pack. They were verified when they came in.
-fn merge(layout: &Layout, parts: Vec<(super::content::Place, Digest)>) -> Result<(Digest, Pack), LayoutError> {
+fn merge(
+    layout: &Layout,
+    parts: Vec<(super::content::Place, Digest)>,
+) -> Result<(Digest, Pack), LayoutError> {
     use std::io::{Read, Seek, SeekFrom};
     let mut pack = Pack::default();
     let mut open: Option<(Digest, std::fs::File)> = None;
     for (place, digest) in parts {
-        let read_failed = |source| LayoutError::Read { digest: place.pack.clone(), source };
+        let read_failed = |source| LayoutError::Read {
+            digest: place.pack.clone(),
+            source,
+        };
         let mut file = match open.take() {
             Some((held, file)) if held == place.pack => file,
             _ => std::fs::File::open(layout.path(&place.pack)).map_err(read_failed)?,
         };
         let length = usize::try_from(place.length.min(PACK_BYTES)).expect("a pack fits in memory");
         let mut encoded = vec![0; length];
-        file.seek(SeekFrom::Start(place.offset)).map_err(read_failed)?;
+        file.seek(SeekFrom::Start(place.offset))
+            .map_err(read_failed)?;
         file.read_exact(&mut encoded).map_err(read_failed)?;
         pack.push(digest, place.size, place.encoding, &encoded);
         open = Some((place.pack, file));
@@ -413,36 +511,70 @@ fn write(
     sizes: &Sizes,
 ) -> Result<Written, MakeError> {
     let config = config_bytes(site);
-    let index = serde_json::to_vec(&files.index(places)).expect("plain data with text keys always encodes");
+    let index =
+        serde_json::to_vec(&files.index(places)).expect("plain data with text keys always encodes");
     if index.len() as u64 > MAX_INDEX_BYTES {
-        return Err(MakeError::TooLarge { what: format!("an index of {} bytes, at most {MAX_INDEX_BYTES}", index.len()) });
+        return Err(MakeError::TooLarge {
+            what: format!(
+                "an index of {} bytes, at most {MAX_INDEX_BYTES}",
+                index.len()
+            ),
+        });
     }
-    let index = zstd::bulk::compress(&index, INDEX_LEVEL)
-        .map_err(|source| LayoutError::Store { path: "index".into(), source })?;
+    let index = zstd::bulk::compress(&index, INDEX_LEVEL).map_err(|source| LayoutError::Store {
+        path: "index".into(),
+        source,
+    })?;
     let manifest = manifest(site, &index, places, sizes, &config);
     let bytes = serde_json::to_vec(&manifest).expect("plain data with text keys always encodes");
     if bytes.len() > MAX_MANIFEST_BYTES {
-        return Err(MakeError::TooLarge { what: format!("{} layers do not fit a manifest", manifest.layers.len()) });
+        return Err(MakeError::TooLarge {
+            what: format!("{} layers do not fit a manifest", manifest.layers.len()),
+        });
     }
     layout.put(&config)?;
     layout.put(&index)?;
     let digest = layout.put(&bytes)?;
     let mut blobs = BTreeMap::from([(digest.clone(), (MANIFEST_TYPE, bytes.len() as u64))]);
     for descriptor in manifest.layers.iter().chain([&manifest.config]) {
-        let media_type = [INDEX_TYPE, PACK_TYPE, BLOB_TYPE].into_iter().find(|known| *known == descriptor.media_type);
-        blobs.insert(descriptor.digest.clone(), (media_type.unwrap_or(CONFIG_TYPE), descriptor.size));
+        let media_type = [INDEX_TYPE, PACK_TYPE, BLOB_TYPE]
+            .into_iter()
+            .find(|known| *known == descriptor.media_type);
+        blobs.insert(
+            descriptor.digest.clone(),
+            (media_type.unwrap_or(CONFIG_TYPE), descriptor.size),
+        );
     }
-    Ok(Written { manifest: digest, blobs })
+    Ok(Written {
+        manifest: digest,
+        blobs,
+    })
 }
 
-fn manifest(site: &SiteId, index: &[u8], places: &Places, sizes: &Sizes, config: &[u8]) -> Manifest {
+fn manifest(
+    site: &SiteId,
+    index: &[u8],
+    places: &Places,
+    sizes: &Sizes,
+    config: &[u8],
+) -> Manifest {
     let used: BTreeSet<&Digest> = places.values().map(|place| &place.pack).collect();
-    let mut layers = vec![described(INDEX_TYPE, sha256(index), index.len() as u64, "index.json.zst".to_owned())];
+    let mut layers = vec![described(
+        INDEX_TYPE,
+        sha256(index),
+        index.len() as u64,
+        "index.json.zst".to_owned(),
+    )];
     for pack in used {
         let short = &pack.hex()[..12];
         layers.push(match sizes.packs.get(pack) {
             Some(size) => described(PACK_TYPE, pack.clone(), *size, format!("pack-{short}")),
-            None => described(BLOB_TYPE, pack.clone(), sizes.blobs.get(pack).copied().unwrap_or(0), format!("blob-{short}")),
+            None => described(
+                BLOB_TYPE,
+                pack.clone(),
+                sizes.blobs.get(pack).copied().unwrap_or(0),
+                format!("blob-{short}"),
+            ),
         });
     }
     Manifest {
@@ -465,7 +597,12 @@ fn manifest(site: &SiteId, index: &[u8], places: &Places, sizes: &Sizes, config:
 
 fn described(media_type: &str, digest: Digest, size: u64, title: String) -> Descriptor {
     let annotations = BTreeMap::from([(TITLE.to_owned(), title)]);
-    Descriptor { media_type: media_type.to_owned(), digest, size, annotations }
+    Descriptor {
+        media_type: media_type.to_owned(),
+        digest,
+        size,
+        annotations,
+    }
 }
 
 #[cfg(test)]
@@ -473,19 +610,38 @@ mod tests {
     use super::*;
 
     fn file(path: &str, content: &str) -> NewFile {
-        NewFile { path: path.to_owned(), digest: sha256(content.as_bytes()), size: content.len() as u64 }
+        NewFile {
+            path: path.to_owned(),
+            digest: sha256(content.as_bytes()),
+            size: content.len() as u64,
+        }
     }
 
     #[test]
     fn the_same_files_in_the_same_site_are_the_same_release() {
         let id_of = |site: &str, files: Vec<NewFile>| {
-            release_id(&site.parse().unwrap(), &Files::check(files).unwrap().content())
+            release_id(
+                &site.parse().unwrap(),
+                &Files::check(files).unwrap().content(),
+            )
         };
         let one = id_of("shop/production", vec![file("a", "1"), file("b", "2")]);
-        assert_eq!(id_of("shop/production", vec![file("b", "2"), file("a", "1")]), one);
-        assert_ne!(id_of("shop/preview/1", vec![file("a", "1"), file("b", "2")]), one);
-        assert_ne!(id_of("shop/production", vec![file("a", "1"), file("b", "1")]), one);
-        assert_ne!(id_of("shop/production", vec![file("a", "1"), file("c", "2")]), one);
+        assert_eq!(
+            id_of("shop/production", vec![file("b", "2"), file("a", "1")]),
+            one
+        );
+        assert_ne!(
+            id_of("shop/preview/1", vec![file("a", "1"), file("b", "2")]),
+            one
+        );
+        assert_ne!(
+            id_of("shop/production", vec![file("a", "1"), file("b", "1")]),
+            one
+        );
+        assert_ne!(
+            id_of("shop/production", vec![file("a", "1"), file("c", "2")]),
+            one
+        );
     }
 
     #[test]
@@ -502,9 +658,18 @@ mod tests {
     fn lists_of_files_that_cannot_be_served_are_refused() {
         let refused = |files: Vec<NewFile>| Files::check(files).unwrap_err();
         assert!(matches!(refused(vec![]), MakeError::Empty));
-        assert!(matches!(refused(vec![file("../x", "")]), MakeError::Path(_)));
-        assert!(matches!(refused(vec![file("a", "1"), file("a", "2")]), MakeError::Twice { .. }));
-        assert!(matches!(refused(vec![file("a", "1"), file("a-b", "1"), file("a/b", "2")]), MakeError::Folder { .. }));
+        assert!(matches!(
+            refused(vec![file("../x", "")]),
+            MakeError::Path(_)
+        ));
+        assert!(matches!(
+            refused(vec![file("a", "1"), file("a", "2")]),
+            MakeError::Twice { .. }
+        ));
+        assert!(matches!(
+            refused(vec![file("a", "1"), file("a-b", "1"), file("a/b", "2")]),
+            MakeError::Folder { .. }
+        ));
         assert!(Files::check(vec![file("a", "1"), file("A", "2"), file("a.b", "2")]).is_ok());
     }
 

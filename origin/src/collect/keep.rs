@@ -25,7 +25,12 @@ pub(super) struct Made {
 }
 
 /// Those of `releases`, newest first, that may go, oldest first.
-pub(super) fn expendable(keep: &Keep, now: Timestamp, releases: &[Made], referenced: &BTreeSet<ReleaseId>) -> Vec<ReleaseId> {
+pub(super) fn expendable(
+    keep: &Keep,
+    now: Timestamp,
+    releases: &[Made],
+    referenced: &BTreeSet<ReleaseId>,
+) -> Vec<ReleaseId> {
     let beyond = releases.iter().skip(keep.releases).rev();
     beyond
         .filter(|made| now.since(made.created) >= keep.age && !referenced.contains(&made.release))
@@ -45,17 +50,34 @@ mod tests {
 
     /// `count` releases, the newest first, each a second older than the one before.
     fn made(count: u64) -> Vec<Made> {
-        (0..count).map(|number| Made { release: release(number), created: NOW - Duration::from_secs(number) }).collect()
+        (0..count)
+            .map(|number| Made {
+                release: release(number),
+                created: NOW - Duration::from_secs(number),
+            })
+            .collect()
     }
 
     fn keep(releases: usize, seconds: u64) -> Keep {
-        Keep { releases, age: Duration::from_secs(seconds), upload_grace: Duration::ZERO }
+        Keep {
+            releases,
+            age: Duration::from_secs(seconds),
+            upload_grace: Duration::ZERO,
+        }
     }
 
     #[test]
     fn the_rule_that_keeps_more_counts() {
         let none = BTreeSet::new();
-        for (releases, seconds, left) in [(0, 0, 5), (2, 0, 3), (0, 2, 3), (2, 4, 1), (4, 2, 1), (9, 0, 0), (0, 99, 0)] {
+        for (releases, seconds, left) in [
+            (0, 0, 5),
+            (2, 0, 3),
+            (0, 2, 3),
+            (2, 4, 1),
+            (4, 2, 1),
+            (9, 0, 0),
+            (0, 99, 0),
+        ] {
             let gone = expendable(&keep(releases, seconds), NOW, &made(5), &none);
             assert_eq!(gone.len(), left, "keep {releases} and {seconds} s");
         }
@@ -64,6 +86,9 @@ mod tests {
     #[test]
     fn the_oldest_goes_first_and_what_is_referenced_stays() {
         let referenced = BTreeSet::from([release(4), release(2)]);
-        assert_eq!(expendable(&keep(1, 0), NOW, &made(5), &referenced), [release(3), release(1)]);
+        assert_eq!(
+            expendable(&keep(1, 0), NOW, &made(5), &referenced),
+            [release(3), release(1)]
+        );
     }
 }

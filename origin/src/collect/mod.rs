@@ -57,7 +57,14 @@ pub struct Collected {
 }
 
 /// Collects every hour and after rollouts, until shutdown.
-pub async fn run(store: Store, artifacts: Artifacts, regions: Vec<RegionId>, keep: Keep, settled: Arc<Notify>, shutdown: &Shutdown) {
+pub async fn run(
+    store: Store,
+    artifacts: Artifacts,
+    regions: Vec<RegionId>,
+    keep: Keep,
+    settled: Arc<Notify>,
+    shutdown: &Shutdown,
+) {
     loop {
         log(collect(&store, &artifacts, &regions, &keep).await);
         let next = Instant::now() + INTERVAL;
@@ -74,9 +81,15 @@ pub async fn run(store: Store, artifacts: Artifacts, regions: Vec<RegionId>, kee
 
 fn log(result: Result<Collected, CollectError>) {
     match result {
-        Ok(Collected { releases: 0, blobs: 0 }) => {}
+        Ok(Collected {
+            releases: 0,
+            blobs: 0,
+        }) => {}
         Ok(Collected { releases, blobs }) => tracing::info!(releases, blobs, "collected"),
-        Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "collection failed"),
+        Err(error) => tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "collection failed"
+        ),
     }
 }
 
@@ -84,7 +97,12 @@ fn log(result: Result<Collected, CollectError>) {
 ///
 /// # Errors
 /// When the database fails, or a record cannot be read. What was collected until then stays so.
-pub async fn collect(store: &Store, artifacts: &Artifacts, regions: &[RegionId], keep: &Keep) -> Result<Collected, CollectError> {
+pub async fn collect(
+    store: &Store,
+    artifacts: &Artifacts,
+    regions: &[RegionId],
+    keep: &Keep,
+) -> Result<Collected, CollectError> {
     let mut collected = Collected::default();
     let sites: Vec<String> = sqlx::query_scalar(
         "SELECT site FROM releases WHERE collected IS NULL GROUP BY site HAVING COUNT(*) > $1 ORDER BY site",
@@ -108,12 +126,18 @@ pub async fn collect(store: &Store, artifacts: &Artifacts, regions: &[RegionId],
     Ok(collected)
 }
 
-async fn collect_releases(tx: &mut Tx, site: &SiteId, regions: &[RegionId], keep: &Keep) -> Result<usize, CollectError> {
+async fn collect_releases(
+    tx: &mut Tx,
+    site: &SiteId,
+    regions: &[RegionId],
+    keep: &Keep,
+) -> Result<usize, CollectError> {
     let name = site.to_string();
-    let running: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM rollouts WHERE site = $1 AND outcome IS NULL")
-        .bind(&name)
-        .fetch_one(&mut **tx)
-        .await?;
+    let running: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM rollouts WHERE site = $1 AND outcome IS NULL")
+            .bind(&name)
+            .fetch_one(&mut **tx)
+            .await?;
     if running > 0 {
         return Ok(0);
     }
@@ -122,7 +146,12 @@ async fn collect_releases(tx: &mut Tx, site: &SiteId, regions: &[RegionId], keep
             .bind(&name)
             .fetch_all(&mut **tx)
             .await?;
-    let made = rows.into_iter().map(|(release, created)| Ok(Made { release: store::id(&release)?, created: store::time(created) }));
+    let made = rows.into_iter().map(|(release, created)| {
+        Ok(Made {
+            release: store::id(&release)?,
+            created: store::time(created),
+        })
+    });
     let made = made.collect::<Result<Vec<_>, StoreError>>()?;
     let now = clock::now();
     let referenced = referenced(tx, site, regions, keep).await?;
@@ -145,7 +174,12 @@ async fn collect_releases(tx: &mut Tx, site: &SiteId, regions: &[RegionId], keep
 }
 
 /// Live, candidate and previous of every region, the baseline, and what is young evidence of a quarantine.
-async fn referenced(tx: &mut Tx, site: &SiteId, regions: &[RegionId], keep: &Keep) -> Result<BTreeSet<ReleaseId>, CollectError> {
+async fn referenced(
+    tx: &mut Tx,
+    site: &SiteId,
+    regions: &[RegionId],
+    keep: &Keep,
+) -> Result<BTreeSet<ReleaseId>, CollectError> {
     let mut referenced = BTreeSet::new();
     for region in regions {
         if let Some(record) = records::site(tx, region, site).await? {
@@ -167,7 +201,11 @@ async fn referenced(tx: &mut Tx, site: &SiteId, regions: &[RegionId], keep: &Kee
     Ok(referenced)
 }
 
-async fn collect_blobs(store: &Store, artifacts: &Artifacts, keep: &Keep) -> Result<usize, CollectError> {
+async fn collect_blobs(
+    store: &Store,
+    artifacts: &Artifacts,
+    keep: &Keep,
+) -> Result<usize, CollectError> {
     let mut removed = 0;
     loop {
         let mut tx = store.write().await?;
@@ -176,12 +214,23 @@ async fn collect_blobs(store: &Store, artifacts: &Artifacts, keep: &Keep) -> Res
             return Ok(removed);
         }
         for (project, digest) in &rows {
-            sqlx::query("DELETE FROM contents WHERE project = $1 AND pack = $2").bind(project).bind(digest).execute(&mut *tx).await?;
-            sqlx::query("DELETE FROM packs WHERE project = $1 AND digest = $2").bind(project).bind(digest).execute(&mut *tx).await?;
+            sqlx::query("DELETE FROM contents WHERE project = $1 AND pack = $2")
+                .bind(project)
+                .bind(digest)
+                .execute(&mut *tx)
+                .await?;
+            sqlx::query("DELETE FROM packs WHERE project = $1 AND digest = $2")
+                .bind(project)
+                .bind(digest)
+                .execute(&mut *tx)
+                .await?;
         }
         tx.commit().await?;
         removed += rows.len();
-        let digests = rows.iter().map(|(_, digest)| store::id(digest)).collect::<Result<BTreeSet<Digest>, _>>()?;
+        let digests = rows
+            .iter()
+            .map(|(_, digest)| store::id(digest))
+            .collect::<Result<BTreeSet<Digest>, _>>()?;
         remove_files(store, artifacts, digests, keep).await?;
     }
 }
@@ -203,20 +252,36 @@ async fn unused(tx: &mut Tx, keep: &Keep) -> Result<Vec<(String, String)>, Colle
 
 /// Projects share files of the same content, so a file goes only when no project names it. The write lock is held
 /// meanwhile: an upload cannot name it in between. One that was written a moment ago is about to be named.
-async fn remove_files(store: &Store, artifacts: &Artifacts, digests: BTreeSet<Digest>, keep: &Keep) -> Result<(), CollectError> {
+async fn remove_files(
+    store: &Store,
+    artifacts: &Artifacts,
+    digests: BTreeSet<Digest>,
+    keep: &Keep,
+) -> Result<(), CollectError> {
     let mut tx = store.write().await?;
     for digest in digests {
-        let named: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM packs WHERE digest = $1").bind(digest.as_str()).fetch_one(&mut *tx).await?;
+        let named: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM packs WHERE digest = $1")
+            .bind(digest.as_str())
+            .fetch_one(&mut *tx)
+            .await?;
         let path = artifacts.layout().path(&digest);
-        let modified = tokio::fs::metadata(&path).await.and_then(|file| file.modified()).ok();
-        let is_young = modified.and_then(|at| at.elapsed().ok()).is_some_and(|age| age < keep.upload_grace);
+        let modified = tokio::fs::metadata(&path)
+            .await
+            .and_then(|file| file.modified())
+            .ok();
+        let is_young = modified
+            .and_then(|at| at.elapsed().ok())
+            .is_some_and(|age| age < keep.upload_grace);
         if named > 0 || is_young {
             continue;
         }
         let layout = artifacts.layout().clone();
         let removed = tokio::task::spawn_blocking(move || layout.remove(&digest)).await;
         if let Ok(Err(error)) = removed {
-            tracing::warn!(error = &error as &dyn std::error::Error, "blob was not removed");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "blob was not removed"
+            );
         }
     }
     Ok(())

@@ -28,10 +28,21 @@ pub(super) async fn run(inner: &Inner) -> Result<(), FeedError> {
 
 async fn send(inner: &Inner, stream: &str, scope: &Scope) {
     // Read before the stream is: what is acknowledged meanwhile must not look like a loss.
-    let Some(life) = inner.life(stream) else { return };
-    let Some(last_sequence) = look(inner, stream).await.filter(|last| *last >= life.acknowledged) else {
-        tracing::warn!(stream, acknowledged = life.acknowledged, "stream is away or was rolled back");
-        inner.ask(Request::Establish { stream: stream.to_owned() });
+    let Some(life) = inner.life(stream) else {
+        return;
+    };
+    let Some(last_sequence) = look(inner, stream)
+        .await
+        .filter(|last| *last >= life.acknowledged)
+    else {
+        tracing::warn!(
+            stream,
+            acknowledged = life.acknowledged,
+            "stream is away or was rolled back"
+        );
+        inner.ask(Request::Establish {
+            stream: stream.to_owned(),
+        });
         return;
     };
     let beacon = Beacon {
@@ -51,5 +62,8 @@ async fn send(inner: &Inner, stream: &str, scope: &Scope) {
 /// The stream's last sequence; none when it cannot be looked at.
 async fn look(inner: &Inner, stream: &str) -> Option<u64> {
     let found = inner.jetstream.get_stream(stream).await;
-    found.inspect_err(|error| tracing::debug!(stream, %error, "look at the stream")).ok().map(|found| found.cached_info().state.last_sequence)
+    found
+        .inspect_err(|error| tracing::debug!(stream, %error, "look at the stream"))
+        .ok()
+        .map(|found| found.cached_info().state.last_sequence)
 }

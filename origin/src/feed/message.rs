@@ -25,25 +25,52 @@ pub(super) struct Stored {
 }
 
 /// Subject, headers and payload that publish `stored` in the present life of its stream.
-pub(super) fn record(inner: &Inner, scope: &Scope, life: &Life, stored: Stored, again: Option<u64>) -> (String, HeaderMap, Vec<u8>) {
-    let Stored { stream, key, generation, body, is_tombstone } = stored;
+pub(super) fn record(
+    inner: &Inner,
+    scope: &Scope,
+    life: &Life,
+    stored: Stored,
+    again: Option<u64>,
+) -> (String, HeaderMap, Vec<u8>) {
+    let Stored {
+        stream,
+        key,
+        generation,
+        body,
+        is_tombstone,
+    } = stored;
     let epoch = inner.store.epoch();
     let mut headers = fence(scope, life);
     // One write is one id, however often it is sent; only what is asked for again is meant to be stored again.
     let again = again.map(|count| format!(".{count}")).unwrap_or_default();
-    headers.insert(MESSAGE_ID, format!("{}.{epoch}.{key}.{generation}{again}", life.incarnation));
+    headers.insert(
+        MESSAGE_ID,
+        format!("{}.{epoch}.{key}.{generation}{again}", life.incarnation),
+    );
     if is_tombstone {
         headers.insert(TIME_TO_LIVE, TOMBSTONE_LIFE.as_secs().to_string());
     }
     let subject = format!("{}{key}", scope.stored_prefix());
-    let sealed = inner.key.seal(Address { stream, key, incarnation: life.incarnation.clone(), epoch, generation }, body);
+    let sealed = inner.key.seal(
+        Address {
+            stream,
+            key,
+            incarnation: life.incarnation.clone(),
+            epoch,
+            generation,
+        },
+        body,
+    );
     (subject, headers, sealed)
 }
 
 /// What makes a write conditional on no other origin having taken over.
 fn fence(scope: &Scope, life: &Life) -> HeaderMap {
     let mut headers = expect_sequence(life.term_sequence);
-    headers.insert(EXPECTED_SUBJECT, format!("{}{}", scope.stored_prefix(), key::TERM));
+    headers.insert(
+        EXPECTED_SUBJECT,
+        format!("{}{}", scope.stored_prefix(), key::TERM),
+    );
     headers
 }
 
@@ -55,7 +82,13 @@ pub(super) fn expect_sequence(sequence: u64) -> HeaderMap {
 }
 
 /// A value sealed for `stream` and `key` in the present life; it has no generation of its own.
-pub(super) fn sealed(inner: &Inner, life: &Life, stream: String, key: &str, value: &impl Wire) -> Vec<u8> {
+pub(super) fn sealed(
+    inner: &Inner,
+    life: &Life,
+    stream: String,
+    key: &str,
+    value: &impl Wire,
+) -> Vec<u8> {
     let address = Address {
         stream,
         key: key.to_owned(),

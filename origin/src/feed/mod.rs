@@ -104,10 +104,18 @@ enum Request {
 impl Feed {
     /// A feed to the streams of every edge and of each region. Nothing is sent before [`Feed::run`].
     #[must_use]
-    pub fn new(store: Store, client: async_nats::Client, key: Arc<SigningKey>, regions: &[RegionId]) -> Self {
-        let scopes = std::iter::once(Scope::Global).chain(regions.iter().cloned().map(Scope::Region));
+    pub fn new(
+        store: Store,
+        client: async_nats::Client,
+        key: Arc<SigningKey>,
+        regions: &[RegionId],
+    ) -> Self {
+        let scopes =
+            std::iter::once(Scope::Global).chain(regions.iter().cloned().map(Scope::Region));
         let (requests, inbox) = mpsc::channel(REQUEST_QUEUE);
-        let jetstream = jetstream::ContextBuilder::new().timeout(ACKNOWLEDGE_TIMEOUT).build(client.clone());
+        let jetstream = jetstream::ContextBuilder::new()
+            .timeout(ACKNOWLEDGE_TIMEOUT)
+            .build(client.clone());
         Self(Arc::new(Inner {
             store,
             client,
@@ -123,7 +131,10 @@ impl Feed {
 
     /// Publishes a record once more, as it is: edges answer with their report.
     pub fn republish(&self, scope: &Scope, key: String) {
-        self.0.ask(Request::Republish { stream: scope.stream(), key });
+        self.0.ask(Request::Republish {
+            stream: scope.stream(),
+            key,
+        });
     }
 
     /// How many streams are ready for writing, of how many.
@@ -149,7 +160,11 @@ impl Feed {
         for scope in inner.scopes.values() {
             inner.establish(scope).await?;
         }
-        tokio::try_join!(publisher::run(inner), beacon::run(inner), snapshot::run(inner))?;
+        tokio::try_join!(
+            publisher::run(inner),
+            beacon::run(inner),
+            snapshot::run(inner)
+        )?;
         Ok(())
     }
 }
@@ -173,7 +188,9 @@ impl Inner {
                     self.lives().insert(stream, life);
                     return Ok(());
                 }
-                Err(StreamError::Link { attempted, source, .. }) => {
+                Err(StreamError::Link {
+                    attempted, source, ..
+                }) => {
                     tracing::warn!(stream, attempted, error = &*source, "stream is not ready");
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }

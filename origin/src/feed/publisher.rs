@@ -49,10 +49,17 @@ enum Page {
 pub(super) async fn run(inner: &Inner) -> Result<(), FeedError> {
     let committed = inner.store.committed();
     let mut requests = inner.inbox.lock().await;
-    let mut progress = Progress { cursor: 0, tidy_at: None, pause: FIRST_PAUSE, again: 0 };
+    let mut progress = Progress {
+        cursor: 0,
+        tidy_at: None,
+        pause: FIRST_PAUSE,
+        again: 0,
+    };
     loop {
         progress.drain(inner).await?;
-        let tidy_at = progress.tidy_at.unwrap_or_else(|| Instant::now() + SWEEP_INTERVAL);
+        let tidy_at = progress
+            .tidy_at
+            .unwrap_or_else(|| Instant::now() + SWEEP_INTERVAL);
         tokio::select! {
             () = committed.notified() => {}
             Some(request) = requests.recv() => progress.answer(inner, request).await?,
@@ -83,7 +90,9 @@ impl Progress {
 
     async fn publish_page(&mut self, inner: &Inner) -> Result<Page, FeedError> {
         let rows = read_page(inner, self.cursor).await?;
-        let Some((last, _)) = rows.last() else { return Ok(Page::Empty) };
+        let Some((last, _)) = rows.last() else {
+            return Ok(Page::Empty);
+        };
         let last = *last;
         let mut sent = Vec::with_capacity(rows.len());
         for (_, stored) in rows {
@@ -103,7 +112,8 @@ impl Progress {
         }
         failpoint::hit("origin.published");
         self.cursor = last;
-        self.tidy_at.get_or_insert_with(|| Instant::now() + TIDY_DELAY);
+        self.tidy_at
+            .get_or_insert_with(|| Instant::now() + TIDY_DELAY);
         Ok(Page::Done)
     }
 
@@ -111,7 +121,9 @@ impl Progress {
         match request {
             Request::Establish { stream } => establish(inner, &stream).await,
             Request::Republish { stream, key } => {
-                let Some(stored) = read_record(inner, &stream, &key).await? else { return Ok(()) };
+                let Some(stored) = read_record(inner, &stream, &key).await? else {
+                    return Ok(());
+                };
                 self.again += 1;
                 let sending = send(inner, stored, Some(self.again)).await;
                 let mut unsure = Vec::new();
@@ -131,17 +143,26 @@ impl Progress {
         if self.tidy_at.is_none_or(|at| Instant::now() < at) {
             return Ok(());
         }
-        let reached: BTreeMap<String, u64> =
-            inner.lives().iter().map(|(stream, life)| (stream.clone(), life.acknowledged)).collect();
+        let reached: BTreeMap<String, u64> = inner
+            .lives()
+            .iter()
+            .map(|(stream, life)| (stream.clone(), life.acknowledged))
+            .collect();
         let mut tx = inner.store.write().await?;
-        sqlx::query("DELETE FROM outbox WHERE id <= $1").bind(self.cursor).execute(&mut *tx).await.map_err(StoreError::from)?;
+        sqlx::query("DELETE FROM outbox WHERE id <= $1")
+            .bind(self.cursor)
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::from)?;
         for (stream, acknowledged) in reached {
-            sqlx::query("UPDATE streams SET acknowledged = $2 WHERE stream = $1 AND acknowledged < $2")
-                .bind(stream)
-                .bind(store::number(acknowledged))
-                .execute(&mut *tx)
-                .await
-                .map_err(StoreError::from)?;
+            sqlx::query(
+                "UPDATE streams SET acknowledged = $2 WHERE stream = $1 AND acknowledged < $2",
+            )
+            .bind(stream)
+            .bind(store::number(acknowledged))
+            .execute(&mut *tx)
+            .await
+            .map_err(StoreError::from)?;
         }
         tx.commit().await?;
         // An emptied table counts its rows from one again.
@@ -161,24 +182,42 @@ async fn establish(inner: &Inner, stream: &str) -> Result<(), FeedError> {
 /// A refused condition and a missing stream mean the stream is not what it was; anything else may pass.
 fn note(unsure: &mut Vec<String>, stream: String, error: &PublishError) {
     tracing::warn!(stream, %error, "record was not acknowledged");
-    let is_changed = matches!(error.kind(), PublishErrorKind::WrongLastSequence | PublishErrorKind::StreamNotFound);
+    let is_changed = matches!(
+        error.kind(),
+        PublishErrorKind::WrongLastSequence | PublishErrorKind::StreamNotFound
+    );
     if is_changed && !unsure.contains(&stream) {
         unsure.push(stream);
     }
 }
 
 /// Sends a record; none when its stream is no longer configured, and there is nobody to send it to.
-async fn send(inner: &Inner, stored: Stored, again: Option<u64>) -> Option<Result<PublishAckFuture, PublishError>> {
+async fn send(
+    inner: &Inner,
+    stored: Stored,
+    again: Option<u64>,
+) -> Option<Result<PublishAckFuture, PublishError>> {
     let scope = inner.scopes.get(&stored.stream)?;
     let Some(life) = inner.life(&stored.stream) else {
         return Some(Err(PublishError::new(PublishErrorKind::StreamNotFound)));
     };
     let (subject, headers, sealed) = message::record(inner, scope, &life, stored, again);
-    Some(inner.jetstream.publish_with_headers(subject, headers, sealed.into()).await)
+    Some(
+        inner
+            .jetstream
+            .publish_with_headers(subject, headers, sealed.into())
+            .await,
+    )
 }
 
-async fn acknowledged(inner: &Inner, stream: &str, sending: Option<Result<PublishAckFuture, PublishError>>) -> Result<(), PublishError> {
-    let Some(sending) = sending else { return Ok(()) };
+async fn acknowledged(
+    inner: &Inner,
+    stream: &str,
+    sending: Option<Result<PublishAckFuture, PublishError>>,
+) -> Result<(), PublishError> {
+    let Some(sending) = sending else {
+        return Ok(());
+    };
     let acknowledgement = match sending {
         Ok(acknowledgement) => acknowledgement.await?,
         // It would be refused for ever, and every record behind it would wait.
@@ -207,7 +246,9 @@ async fn read_page(inner: &Inner, after: i64) -> Result<Vec<(i64, Stored)>, Stor
     .bind(PAGE_ROWS)
     .fetch_all(inner.store.reader())
     .await?;
-    rows.into_iter().map(|row| Ok((row.0, stored(row)?))).collect()
+    rows.into_iter()
+        .map(|row| Ok((row.0, stored(row)?)))
+        .collect()
 }
 
 async fn read_record(inner: &Inner, stream: &str, key: &str) -> Result<Option<Stored>, StoreError> {
@@ -224,5 +265,11 @@ async fn read_record(inner: &Inner, stream: &str, key: &str) -> Result<Option<St
 fn stored(row: RecordRow) -> Result<Stored, StoreError> {
     let (_, stream, key, generation, body, removed) = row;
     let generation = Generation(store::count(generation, "records.generation")?);
-    Ok(Stored { stream, key, generation, body, is_tombstone: removed.is_some() })
+    Ok(Stored {
+        stream,
+        key,
+        generation,
+        body,
+        is_tombstone: removed.is_some(),
+    })
 }

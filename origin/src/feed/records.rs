@@ -54,7 +54,11 @@ impl From<sqlx::Error> for RecordError {
 ///
 /// # Errors
 /// When the database fails, or holds what this build cannot read.
-pub async fn site(connection: &mut SqliteConnection, region: &RegionId, site: &SiteId) -> Result<Option<SiteRecord>, RecordError> {
+pub async fn site(
+    connection: &mut SqliteConnection,
+    region: &RegionId,
+    site: &SiteId,
+) -> Result<Option<SiteRecord>, RecordError> {
     read(connection, &Scope::Region(region.clone()), &key::site(site)).await
 }
 
@@ -62,7 +66,10 @@ pub async fn site(connection: &mut SqliteConnection, region: &RegionId, site: &S
 ///
 /// # Errors
 /// When the database fails, or holds what this build cannot read.
-pub async fn host(connection: &mut SqliteConnection, pattern: &HostPattern) -> Result<Option<HostRecord>, RecordError> {
+pub async fn host(
+    connection: &mut SqliteConnection,
+    pattern: &HostPattern,
+) -> Result<Option<HostRecord>, RecordError> {
     read(connection, &Scope::Global, &key::host(pattern)).await
 }
 
@@ -86,13 +93,25 @@ pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordErro
 ///
 /// # Errors
 /// When the database fails.
-pub async fn put_host(tx: &mut Tx, pattern: &HostPattern, site: Option<&SiteId>) -> Result<(), RecordError> {
+pub async fn put_host(
+    tx: &mut Tx,
+    pattern: &HostPattern,
+    site: Option<&SiteId>,
+) -> Result<(), RecordError> {
     let held = host(tx, pattern).await?;
-    if held.as_ref().map_or_else(|| site.is_none(), |held| held.site.as_ref() == site) {
+    if held
+        .as_ref()
+        .map_or_else(|| site.is_none(), |held| held.site.as_ref() == site)
+    {
         return Ok(());
     }
     let generation = held.map_or(Generation(0), |held| held.generation).next();
-    let record = HostRecord { host: pattern.clone(), epoch: tx.epoch(), generation, site: site.cloned() };
+    let record = HostRecord {
+        host: pattern.clone(),
+        epoch: tx.epoch(),
+        generation,
+        site: site.cloned(),
+    };
     let row = Row {
         scope: Scope::Global,
         key: key::host(pattern),
@@ -147,20 +166,38 @@ impl Row {
             .execute(&mut **tx)
             .await?;
         if written.rows_affected() == 0 {
-            return Err(RecordError::Conflict { key: self.key, generation: self.generation });
+            return Err(RecordError::Conflict {
+                key: self.key,
+                generation: self.generation,
+            });
         }
-        sqlx::query("INSERT INTO outbox (stream, record_key) VALUES ($1, $2)").bind(&stream).bind(&self.key).execute(&mut **tx).await?;
+        sqlx::query("INSERT INTO outbox (stream, record_key) VALUES ($1, $2)")
+            .bind(&stream)
+            .bind(&self.key)
+            .execute(&mut **tx)
+            .await?;
         Ok(())
     }
 }
 
-async fn read<T: Wire>(connection: &mut SqliteConnection, scope: &Scope, key: &str) -> Result<Option<T>, RecordError> {
-    let body: Option<Vec<u8>> = sqlx::query_scalar("SELECT body FROM records WHERE stream = $1 AND record_key = $2")
-        .bind(scope.stream())
-        .bind(key)
-        .fetch_optional(connection)
-        .await?;
-    body.map(|body| T::decode(&body).map_err(|source| RecordError::Malformed { key: key.to_owned(), source })).transpose()
+async fn read<T: Wire>(
+    connection: &mut SqliteConnection,
+    scope: &Scope,
+    key: &str,
+) -> Result<Option<T>, RecordError> {
+    let body: Option<Vec<u8>> =
+        sqlx::query_scalar("SELECT body FROM records WHERE stream = $1 AND record_key = $2")
+            .bind(scope.stream())
+            .bind(key)
+            .fetch_optional(connection)
+            .await?;
+    body.map(|body| {
+        T::decode(&body).map_err(|source| RecordError::Malformed {
+            key: key.to_owned(),
+            source,
+        })
+    })
+    .transpose()
 }
 
 #[cfg(test)]
@@ -180,12 +217,24 @@ mod tests {
         let pattern: HostPattern = "www.example.com".parse().unwrap();
         let site: SiteId = "shop/production".parse().unwrap();
         let mut tx = store.write().await.unwrap();
-        for (to, generation) in [(Some(&site), 1), (Some(&site), 1), (None, 2), (None, 2), (Some(&site), 3)] {
+        for (to, generation) in [
+            (Some(&site), 1),
+            (Some(&site), 1),
+            (None, 2),
+            (None, 2),
+            (Some(&site), 3),
+        ] {
             put_host(&mut tx, &pattern, to).await.unwrap();
             let held = host(&mut tx, &pattern).await.unwrap().unwrap();
-            assert_eq!((held.site.as_ref(), held.generation), (to, Generation(generation)));
+            assert_eq!(
+                (held.site.as_ref(), held.generation),
+                (to, Generation(generation))
+            );
         }
-        let queued: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox").fetch_one(&mut *tx).await.unwrap();
+        let queued: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM outbox")
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
         assert_eq!(queued, 3, "what changed nothing is not published");
     }
 
@@ -212,8 +261,19 @@ mod tests {
         put_site(&mut tx, &record).await.unwrap();
         for (generation, is_next) in [(1, false), (3, false), (2, true), (2, false)] {
             record.generation = Generation(generation);
-            assert_eq!(put_site(&mut tx, &record).await.is_ok(), is_next, "generation {generation}");
+            assert_eq!(
+                put_site(&mut tx, &record).await.is_ok(),
+                is_next,
+                "generation {generation}"
+            );
         }
-        assert_eq!(site(&mut tx, &record.region, &record.site).await.unwrap().unwrap().generation, Generation(2));
+        assert_eq!(
+            site(&mut tx, &record.region, &record.site)
+                .await
+                .unwrap()
+                .unwrap()
+                .generation,
+            Generation(2)
+        );
     }
 }

@@ -22,10 +22,14 @@ pub enum ServerError {
         version: String,
     },
     /// An acknowledgement would not mean that a record is on disk.
-    #[error("nats-server does not sync every write: set `sync_interval: always` in its `jetstream` block")]
+    #[error(
+        "nats-server does not sync every write: set `sync_interval: always` in its `jetstream` block"
+    )]
     Lazy,
     /// There is no way to tell.
-    #[error("nats-server's settings cannot be checked: set `nats.monitor` to its monitoring address")]
+    #[error(
+        "nats-server's settings cannot be checked: set `nats.monitor` to its monitoring address"
+    )]
     Unmonitored,
     /// Its settings cannot be read.
     #[error("read the settings of nats-server at {url}")]
@@ -40,21 +44,45 @@ pub enum ServerError {
 
 /// Refuses a server whose version is too old.
 pub(super) fn check_version(version: &str) -> Result<(), ServerError> {
-    let mut parts = version.split('.').map_while(|part| part.parse::<u64>().ok());
+    let mut parts = version
+        .split('.')
+        .map_while(|part| part.parse::<u64>().ok());
     match (parts.next(), parts.next()) {
         (Some(major), Some(minor)) if (major, minor) >= OLDEST => Ok(()),
-        _ => Err(ServerError::Version { version: version.to_owned() }),
+        _ => Err(ServerError::Version {
+            version: version.to_owned(),
+        }),
     }
 }
 
 /// Refuses a server that acknowledges before it has synced.
 pub(super) async fn check_sync(monitor: &str) -> Result<(), ServerError> {
     let url = format!("{}/varz", monitor.trim_end_matches('/'));
-    let failed = |source| ServerError::Monitor { url: url.clone(), source };
-    let client = reqwest::Client::builder().no_proxy().timeout(MONITOR_TIMEOUT).build().map_err(failed)?;
-    let page = client.get(&url).send().await.and_then(reqwest::Response::error_for_status).map_err(failed)?;
+    let failed = |source| ServerError::Monitor {
+        url: url.clone(),
+        source,
+    };
+    let client = reqwest::Client::builder()
+        .no_proxy()
+        .timeout(MONITOR_TIMEOUT)
+        .build()
+        .map_err(failed)?;
+    let page = client
+        .get(&url)
+        .send()
+        .await
+        .and_then(reqwest::Response::error_for_status)
+        .map_err(failed)?;
     let settings: Settings = page.json().await.map_err(failed)?;
-    if settings.jetstream.config.is_some_and(|config| config.sync_always) { Ok(()) } else { Err(ServerError::Lazy) }
+    if settings
+        .jetstream
+        .config
+        .is_some_and(|config| config.sync_always)
+    {
+        Ok(())
+    } else {
+        Err(ServerError::Lazy)
+    }
 }
 
 #[derive(Deserialize)]
@@ -80,18 +108,35 @@ mod tests {
 
     #[test]
     fn versions_before_2_14_are_refused() {
-        for (version, is_new_enough) in
-            [("2.15.1", true), ("2.14.0", true), ("2.14.0-RC.1", true), ("3.0.0", true), ("2.9.10", false), ("2.13.9", false), ("", false), ("x", false)]
-        {
+        for (version, is_new_enough) in [
+            ("2.15.1", true),
+            ("2.14.0", true),
+            ("2.14.0-RC.1", true),
+            ("3.0.0", true),
+            ("2.9.10", false),
+            ("2.13.9", false),
+            ("", false),
+            ("x", false),
+        ] {
             assert_eq!(check_version(version).is_ok(), is_new_enough, "{version:?}");
         }
     }
 
     #[test]
     fn the_sync_setting_is_where_the_server_shows_it() {
-        let read = |text| serde_json::from_str::<Settings>(text).unwrap().jetstream.config.is_some_and(|config| config.sync_always);
-        assert!(read(r#"{"version":"2.15.1","jetstream":{"config":{"sync_interval":120000000000,"sync_always":true}}}"#));
-        assert!(!read(r#"{"jetstream":{"config":{"sync_interval":120000000000}}}"#));
+        let read = |text| {
+            serde_json::from_str::<Settings>(text)
+                .unwrap()
+                .jetstream
+                .config
+                .is_some_and(|config| config.sync_always)
+        };
+        assert!(read(
+            r#"{"version":"2.15.1","jetstream":{"config":{"sync_interval":120000000000,"sync_always":true}}}"#
+        ));
+        assert!(!read(
+            r#"{"jetstream":{"config":{"sync_interval":120000000000}}}"#
+        ));
         assert!(!read(r#"{"jetstream":{}}"#));
         assert!(!read("{}"));
     }

@@ -53,8 +53,13 @@ pub(super) async fn run(inner: &Inner) -> Result<(), FeedError> {
     loop {
         ticks.tick().await;
         for (stream, scope) in &inner.scopes {
-            let Some(life) = inner.life(stream) else { continue };
-            let age = made.entry(stream.clone()).or_insert_with(Instant::now).elapsed();
+            let Some(life) = inner.life(stream) else {
+                continue;
+            };
+            let age = made
+                .entry(stream.clone())
+                .or_insert_with(Instant::now)
+                .elapsed();
             if !is_due(&life, age) {
                 continue;
             }
@@ -63,8 +68,15 @@ pub(super) async fn run(inner: &Inner) -> Result<(), FeedError> {
                     made.insert(stream.clone(), Instant::now());
                     note(inner, stream, &life.incarnation, at_sequence);
                 }
-                Err(StreamError::Link { attempted, source, .. }) => {
-                    tracing::warn!(stream, attempted, error = &*source, "snapshot was not stored");
+                Err(StreamError::Link {
+                    attempted, source, ..
+                }) => {
+                    tracing::warn!(
+                        stream,
+                        attempted,
+                        error = &*source,
+                        "snapshot was not stored"
+                    );
                 }
                 Err(error) => return Err(error.into()),
             }
@@ -89,25 +101,47 @@ fn note(inner: &Inner, stream: &str, incarnation: &Incarnation, at_sequence: u64
 }
 
 /// Where the newest snapshot of this life was made; none when there is none.
-pub(super) async fn newest(inner: &Inner, scope: &Scope, incarnation: &Incarnation) -> Result<Option<u64>, StreamError> {
+pub(super) async fn newest(
+    inner: &Inner,
+    scope: &Scope,
+    incarnation: &Incarnation,
+) -> Result<Option<u64>, StreamError> {
     let name = scope.snapshot_stream();
-    let stream = inner.jetstream.get_stream(&name).await.map_err(link("look-up", &name))?;
-    let message = match stream.get_last_raw_message_by_subject(&meta_subject(scope)).await {
+    let stream = inner
+        .jetstream
+        .get_stream(&name)
+        .await
+        .map_err(link("look-up", &name))?;
+    let message = match stream
+        .get_last_raw_message_by_subject(&meta_subject(scope))
+        .await
+    {
         Ok(message) => message,
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
         Err(error) => return Err(link("read the newest snapshot", &name)(error)),
     };
     let described: Option<ObjectInfo> = serde_json::from_slice(&message.payload).ok();
     Ok(described.and_then(|info| {
-        let is_of_this_life = info.metadata.get(INCARNATION).is_some_and(|life| life == incarnation.as_str());
-        info.metadata.get(AT_SEQUENCE)?.parse().ok().filter(|_| is_of_this_life)
+        let is_of_this_life = info
+            .metadata
+            .get(INCARNATION)
+            .is_some_and(|life| life == incarnation.as_str());
+        info.metadata
+            .get(AT_SEQUENCE)?
+            .parse()
+            .ok()
+            .filter(|_| is_of_this_life)
     }))
 }
 
 /// Makes a snapshot of the stream's present state and stores it.
 pub(super) async fn put(inner: &Inner, scope: &Scope, life: &Life) -> Result<u64, StreamError> {
     let name = scope.stream();
-    let stream = inner.jetstream.get_stream(&name).await.map_err(link("look-up", &name))?;
+    let stream = inner
+        .jetstream
+        .get_stream(&name)
+        .await
+        .map_err(link("look-up", &name))?;
     let at_sequence = stream.cached_info().state.last_sequence;
     // After the look at the stream: SQL has at least what was published until then.
     let records = read(inner, &name).await?;
@@ -115,7 +149,13 @@ pub(super) async fn put(inner: &Inner, scope: &Scope, life: &Life) -> Result<u64
     let compressed = seal(inner, &name, life, at_sequence, records).await?;
     let size = compressed.len();
     store_object(inner, scope, life, at_sequence, compressed).await?;
-    tracing::info!(stream = name, at_sequence, records = count, bytes = size, "snapshot stored");
+    tracing::info!(
+        stream = name,
+        at_sequence,
+        records = count,
+        bytes = size,
+        "snapshot stored"
+    );
     Ok(at_sequence)
 }
 
@@ -131,30 +171,70 @@ async fn read(inner: &Inner, stream: &str) -> Result<Vec<Stored>, StreamError> {
     rows.into_iter()
         .map(|(key, generation, body, removed)| {
             let generation = Generation(store::count(generation, "records.generation")?);
-            Ok(Stored { stream: stream.to_owned(), key, generation, body, is_tombstone: removed.is_some() })
+            Ok(Stored {
+                stream: stream.to_owned(),
+                key,
+                generation,
+                body,
+                is_tombstone: removed.is_some(),
+            })
         })
         .collect()
 }
 
 /// A signature takes about 30 µs, so a large state takes a while: other tasks go on meanwhile.
-async fn seal(inner: &Inner, stream: &str, life: &Life, at_sequence: u64, records: Vec<Stored>) -> Result<Vec<u8>, StreamError> {
-    let (signer, epoch, incarnation) = (Arc::clone(&inner.key), inner.store.epoch(), life.incarnation.clone());
+async fn seal(
+    inner: &Inner,
+    stream: &str,
+    life: &Life,
+    at_sequence: u64,
+    records: Vec<Stored>,
+) -> Result<Vec<u8>, StreamError> {
+    let (signer, epoch, incarnation) = (
+        Arc::clone(&inner.key),
+        inner.store.epoch(),
+        life.incarnation.clone(),
+    );
     let name = stream.to_owned();
     let work = move || {
         let seal = |key, generation, body| {
-            let address = Address { stream: name.clone(), key, incarnation: incarnation.clone(), epoch, generation };
+            let address = Address {
+                stream: name.clone(),
+                key,
+                incarnation: incarnation.clone(),
+                epoch,
+                generation,
+            };
             signer.seal(address, body)
         };
-        let records = records.into_iter().map(|stored| seal(stored.key, stored.generation, stored.body)).collect();
-        let snapshot = Snapshot { at_sequence, at: clock::now(), records };
-        zstd::encode_all(seal(SNAPSHOT_NAME.to_owned(), Generation(0), snapshot.encode()).as_slice(), LEVEL)
+        let records = records
+            .into_iter()
+            .map(|stored| seal(stored.key, stored.generation, stored.body))
+            .collect();
+        let snapshot = Snapshot {
+            at_sequence,
+            at: clock::now(),
+            records,
+        };
+        zstd::encode_all(
+            seal(SNAPSHOT_NAME.to_owned(), Generation(0), snapshot.encode()).as_slice(),
+            LEVEL,
+        )
     };
-    let compressed = tokio::task::spawn_blocking(work).await.map_err(link("compress a snapshot", stream))?;
+    let compressed = tokio::task::spawn_blocking(work)
+        .await
+        .map_err(link("compress a snapshot", stream))?;
     compressed.map_err(link("compress a snapshot", stream))
 }
 
 /// Writes the chunks, then the description that makes them the newest snapshot, then removes the oldest chunks.
-async fn store_object(inner: &Inner, scope: &Scope, life: &Life, at_sequence: u64, bytes: Vec<u8>) -> Result<(), StreamError> {
+async fn store_object(
+    inner: &Inner,
+    scope: &Scope,
+    life: &Life,
+    at_sequence: u64,
+    bytes: Vec<u8>,
+) -> Result<(), StreamError> {
     let name = scope.snapshot_stream();
     // Begins with the time, so that chunks sort by age.
     let nuid = format!("{:013}{}", clock::now().as_millis(), random::hex16());
@@ -162,7 +242,14 @@ async fn store_object(inner: &Inner, scope: &Scope, life: &Life, at_sequence: u6
     let mut bytes = Bytes::from(bytes);
     while !bytes.is_empty() {
         let chunk = bytes.split_to(CHUNK_BYTES.min(bytes.len()));
-        write(inner, &name, format!("$O.{}.C.{nuid}", scope.snapshot_bucket()), HeaderMap::new(), chunk).await?;
+        write(
+            inner,
+            &name,
+            format!("$O.{}.C.{nuid}", scope.snapshot_bucket()),
+            HeaderMap::new(),
+            chunk,
+        )
+        .await?;
     }
     let mut headers = HeaderMap::new();
     headers.insert("Nats-Rollup", "sub");
@@ -181,7 +268,10 @@ fn describe(scope: &Scope, life: &Life, at_sequence: u64, nuid: &str, bytes: &[u
             (INCARNATION.to_owned(), life.incarnation.to_string()),
         ]),
         headers: None,
-        options: Some(ObjectOptions { link: None, max_chunk_size: Some(CHUNK_BYTES) }),
+        options: Some(ObjectOptions {
+            link: None,
+            max_chunk_size: Some(CHUNK_BYTES),
+        }),
         bucket: scope.snapshot_bucket(),
         nuid: nuid.to_owned(),
         size: bytes.len(),
@@ -194,25 +284,52 @@ fn describe(scope: &Scope, life: &Life, at_sequence: u64, nuid: &str, bytes: &[u
 
 async fn remove_old(inner: &Inner, scope: &Scope) -> Result<(), StreamError> {
     let name = scope.snapshot_stream();
-    let stream = inner.jetstream.get_stream(&name).await.map_err(link("look-up", &name))?;
-    let listed = stream.info_with_subjects(format!("$O.{}.C.>", scope.snapshot_bucket())).await;
+    let stream = inner
+        .jetstream
+        .get_stream(&name)
+        .await
+        .map_err(link("look-up", &name))?;
+    let listed = stream
+        .info_with_subjects(format!("$O.{}.C.>", scope.snapshot_bucket()))
+        .await;
     let listed = listed.map_err(link("list the snapshots", &name))?;
-    let mut subjects: Vec<String> =
-        listed.map_ok(|(subject, _)| subject).try_collect().await.map_err(link("list the snapshots", &name))?;
+    let mut subjects: Vec<String> = listed
+        .map_ok(|(subject, _)| subject)
+        .try_collect()
+        .await
+        .map_err(link("list the snapshots", &name))?;
     subjects.sort_unstable();
     let old = subjects.len().saturating_sub(KEPT);
     for subject in subjects.drain(..old) {
-        stream.purge().filter(subject).await.map_err(link("remove an old snapshot", &name))?;
+        stream
+            .purge()
+            .filter(subject)
+            .await
+            .map_err(link("remove an old snapshot", &name))?;
     }
     Ok(())
 }
 
-async fn write(inner: &Inner, stream: &str, subject: String, headers: HeaderMap, payload: Bytes) -> Result<(), StreamError> {
-    let sent = inner.jetstream.publish_with_headers(subject, headers, payload).await.map_err(link("write a snapshot", stream))?;
+async fn write(
+    inner: &Inner,
+    stream: &str,
+    subject: String,
+    headers: HeaderMap,
+    payload: Bytes,
+) -> Result<(), StreamError> {
+    let sent = inner
+        .jetstream
+        .publish_with_headers(subject, headers, payload)
+        .await
+        .map_err(link("write a snapshot", stream))?;
     sent.await.map_err(link("write a snapshot", stream))?;
     Ok(())
 }
 
 fn meta_subject(scope: &Scope) -> String {
-    format!("$O.{}.M.{}", scope.snapshot_bucket(), URL_SAFE.encode(SNAPSHOT_NAME))
+    format!(
+        "$O.{}.M.{}",
+        scope.snapshot_bucket(),
+        URL_SAFE.encode(SNAPSHOT_NAME)
+    )
 }

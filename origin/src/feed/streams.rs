@@ -7,9 +7,11 @@
 use std::collections::HashMap;
 use std::error::Error;
 
-use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKind, Republish, StorageType, Stream};
 use async_nats::jetstream::ErrorCode;
+use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, LastRawMessageErrorKind, Republish, StorageType, Stream,
+};
 use helix_routing::id::{Epoch, Incarnation};
 use helix_routing::key::{self, Scope};
 use helix_routing::record::TermRecord;
@@ -60,9 +62,16 @@ impl From<sqlx::Error> for StreamError {
 }
 
 /// Turns a failure of NATS into a [`StreamError::Link`].
-pub(super) fn link<E: Error + Send + Sync + 'static>(attempted: &'static str, stream: &str) -> impl FnOnce(E) -> StreamError {
+pub(super) fn link<E: Error + Send + Sync + 'static>(
+    attempted: &'static str,
+    stream: &str,
+) -> impl FnOnce(E) -> StreamError {
     let stream = stream.to_owned();
-    move |source| StreamError::Link { attempted, stream, source: Box::new(source) }
+    move |source| StreamError::Link {
+        attempted,
+        stream,
+        source: Box::new(source),
+    }
 }
 
 /// What SQL says about a stream.
@@ -86,11 +95,20 @@ pub(super) async fn establish(inner: &Inner, scope: &Scope) -> Result<Life, Stre
     };
     let ours = inner.store.epoch();
     if let Some((_, theirs)) = term.filter(|(_, theirs)| *theirs > ours) {
-        return Err(StreamError::Fenced { stream: name, ours, theirs });
+        return Err(StreamError::Fenced {
+            stream: name,
+            ours,
+            theirs,
+        });
     }
     let held = held(inner, &name).await?;
     let found = stream.as_ref().map(|stream| Found {
-        incarnation: stream.cached_info().config.metadata.get(INCARNATION).cloned(),
+        incarnation: stream
+            .cached_info()
+            .config
+            .metadata
+            .get(INCARNATION)
+            .cloned(),
         last_sequence: stream.cached_info().state.last_sequence,
     });
     if let (Some(held), true) = (&held, is_same_life(held.as_ref(), found.as_ref())) {
@@ -112,7 +130,8 @@ pub(super) async fn establish(inner: &Inner, scope: &Scope) -> Result<Life, Stre
 fn is_same_life(held: Option<&Held>, found: Option<&Found>) -> bool {
     match (held, found) {
         (Some(held), Some(found)) => {
-            found.incarnation.as_deref() == Some(held.incarnation.as_str()) && found.last_sequence >= held.acknowledged
+            found.incarnation.as_deref() == Some(held.incarnation.as_str())
+                && found.last_sequence >= held.acknowledged
         }
         (Some(_), None) | (None, _) => false,
     }
@@ -122,19 +141,27 @@ async fn find(inner: &Inner, name: &str) -> Result<Option<Stream>, StreamError> 
     match inner.jetstream.get_stream(name).await {
         Ok(stream) => Ok(Some(stream)),
         Err(error) => match error.kind() {
-            GetStreamErrorKind::JetStream(code) if code.error_code() == ErrorCode::STREAM_NOT_FOUND => Ok(None),
+            GetStreamErrorKind::JetStream(code)
+                if code.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+            {
+                Ok(None)
+            }
             _ => Err(link("look-up", name)(error)),
         },
     }
 }
 
 async fn held(inner: &Inner, name: &str) -> Result<Option<Held>, StreamError> {
-    let row: Option<(String, i64)> = sqlx::query_as("SELECT incarnation, acknowledged FROM streams WHERE stream = $1")
-        .bind(name)
-        .fetch_optional(inner.store.reader())
-        .await?;
+    let row: Option<(String, i64)> =
+        sqlx::query_as("SELECT incarnation, acknowledged FROM streams WHERE stream = $1")
+            .bind(name)
+            .fetch_optional(inner.store.reader())
+            .await?;
     row.map(|(incarnation, acknowledged)| {
-        Ok(Held { incarnation: store::id(&incarnation)?, acknowledged: store::count(acknowledged, "streams.acknowledged")? })
+        Ok(Held {
+            incarnation: store::id(&incarnation)?,
+            acknowledged: store::count(acknowledged, "streams.acknowledged")?,
+        })
     })
     .transpose()
 }
@@ -155,15 +182,30 @@ async fn begin_life(inner: &Inner, name: &str, found: Option<&Found>) -> Result<
     tx.commit().await?;
     let last_sequence = found.map(|found| found.last_sequence);
     tracing::warn!(stream = name, %incarnation, ?last_sequence, "stream begins a new life");
-    Ok(Held { incarnation, acknowledged: 0 })
+    Ok(Held {
+        incarnation,
+        acknowledged: 0,
+    })
 }
 
-async fn configure(inner: &Inner, scope: &Scope, incarnation: &Incarnation) -> Result<(), StreamError> {
+async fn configure(
+    inner: &Inner,
+    scope: &Scope,
+    incarnation: &Incarnation,
+) -> Result<(), StreamError> {
     let name = scope.stream();
-    inner.jetstream.create_or_update_stream(records_config(scope, incarnation)).await.map_err(link("set-up", &name))?;
+    inner
+        .jetstream
+        .create_or_update_stream(records_config(scope, incarnation))
+        .await
+        .map_err(link("set-up", &name))?;
     let snapshots = snapshots_config(scope);
     let snapshot_stream = snapshots.name.clone();
-    inner.jetstream.create_or_update_stream(snapshots).await.map_err(link("set-up", &snapshot_stream))?;
+    inner
+        .jetstream
+        .create_or_update_stream(snapshots)
+        .await
+        .map_err(link("set-up", &snapshot_stream))?;
     Ok(())
 }
 
@@ -183,7 +225,11 @@ fn records_config(scope: &Scope, incarnation: &Incarnation) -> Config {
         allow_message_ttl: true,
         subject_delete_marker_ttl: Some(TOMBSTONE_LIFE),
         allow_atomic_publish: true,
-        republish: Some(Republish { source: subjects, destination: format!("{}>", scope.feed_prefix()), headers_only: false }),
+        republish: Some(Republish {
+            source: subjects,
+            destination: format!("{}>", scope.feed_prefix()),
+            headers_only: false,
+        }),
         metadata: HashMap::from([(INCARNATION.to_owned(), incarnation.to_string())]),
         ..Config::default()
     }
@@ -204,7 +250,11 @@ fn snapshots_config(scope: &Scope) -> Config {
 }
 
 /// Where the term's record is in the stream, and whose it is. One that does not verify counts as nobody's.
-async fn read_term(inner: &Inner, scope: &Scope, stream: &Stream) -> Result<Option<(u64, Epoch)>, StreamError> {
+async fn read_term(
+    inner: &Inner,
+    scope: &Scope,
+    stream: &Stream,
+) -> Result<Option<(u64, Epoch)>, StreamError> {
     let subject = format!("{}{}", scope.stored_prefix(), key::TERM);
     let message = match stream.get_last_raw_message_by_subject(&subject).await {
         Ok(message) => message,
@@ -213,13 +263,26 @@ async fn read_term(inner: &Inner, scope: &Scope, stream: &Stream) -> Result<Opti
     };
     let verified = inner.ring.verify(KeyRole::Record, &message.payload).ok();
     let term = verified.and_then(|seal| TermRecord::decode(&seal.body).ok());
-    Ok(Some((message.sequence, term.map_or(Epoch(0), |term| term.epoch))))
+    Ok(Some((
+        message.sequence,
+        term.map_or(Epoch(0), |term| term.epoch),
+    )))
 }
 
 /// Puts our term into the stream, unless it is there: from now on no earlier origin can write.
-async fn lead(inner: &Inner, scope: &Scope, held: &Held, term: Option<(u64, Epoch)>) -> Result<Life, StreamError> {
+async fn lead(
+    inner: &Inner,
+    scope: &Scope,
+    held: &Held,
+    term: Option<(u64, Epoch)>,
+) -> Result<Life, StreamError> {
     let name = scope.stream();
-    let mut life = Life { incarnation: held.incarnation.clone(), term_sequence: 0, acknowledged: held.acknowledged, snapshot: None };
+    let mut life = Life {
+        incarnation: held.incarnation.clone(),
+        term_sequence: 0,
+        acknowledged: held.acknowledged,
+        snapshot: None,
+    };
     life.snapshot = snapshot::newest(inner, scope, &life.incarnation).await?;
     let epoch = inner.store.epoch();
     if let Some((sequence, theirs)) = term
@@ -231,7 +294,10 @@ async fn lead(inner: &Inner, scope: &Scope, held: &Held, term: Option<(u64, Epoc
     let before = term.map_or(0, |(sequence, _)| sequence);
     let sealed = message::sealed(inner, &life, name.clone(), key::TERM, &TermRecord { epoch });
     let subject = format!("{}{}", scope.stored_prefix(), key::TERM);
-    let sent = inner.jetstream.publish_with_headers(subject, message::expect_sequence(before), sealed.into()).await;
+    let sent = inner
+        .jetstream
+        .publish_with_headers(subject, message::expect_sequence(before), sealed.into())
+        .await;
     let acknowledged = match sent {
         Ok(acknowledgement) => acknowledgement.await,
         Err(error) => Err(error),
@@ -254,8 +320,14 @@ mod tests {
 
     #[test]
     fn a_stream_is_the_same_only_with_its_mark_and_all_that_was_acknowledged() {
-        let held = Held { incarnation: "0123456789abcdef".parse().unwrap(), acknowledged: 7 };
-        let found = |incarnation: Option<&str>, last_sequence| Found { incarnation: incarnation.map(str::to_owned), last_sequence };
+        let held = Held {
+            incarnation: "0123456789abcdef".parse().unwrap(),
+            acknowledged: 7,
+        };
+        let found = |incarnation: Option<&str>, last_sequence| Found {
+            incarnation: incarnation.map(str::to_owned),
+            last_sequence,
+        };
         let ours = Some("0123456789abcdef");
         for (found, expected) in [
             (Some(found(ours, 7)), true),

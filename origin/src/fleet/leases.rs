@@ -55,8 +55,20 @@ struct Seen {
 
 impl Leases {
     pub(super) fn new(edges: Vec<Edge>, now: Timestamp) -> Self {
-        let known = edges.into_iter().map(|edge| (edge.edge.clone(), Known { edge, seen: None, refusal: None }));
-        Self { edges: known.collect(), grace_until: now + LEASE }
+        let known = edges.into_iter().map(|edge| {
+            (
+                edge.edge.clone(),
+                Known {
+                    edge,
+                    seen: None,
+                    refusal: None,
+                },
+            )
+        });
+        Self {
+            edges: known.collect(),
+            grace_until: now + LEASE,
+        }
     }
 
     pub(super) fn edge(&self, edge: &EdgeId) -> Option<&Edge> {
@@ -70,15 +82,25 @@ impl Leases {
 
     /// An edge showed that it lives. Leases go by origin's clock, whatever the edge's says.
     pub(super) fn heartbeat(&mut self, now: Timestamp, heartbeat: &Heartbeat) {
-        let Some(known) = self.edges.get_mut(&heartbeat.edge) else { return };
-        let had_joined = known.seen.as_ref().is_some_and(|seen| seen.boot == heartbeat.boot && seen.joined);
+        let Some(known) = self.edges.get_mut(&heartbeat.edge) else {
+            return;
+        };
+        let had_joined = known
+            .seen
+            .as_ref()
+            .is_some_and(|seen| seen.boot == heartbeat.boot && seen.joined);
         known.seen = Some(Seen {
             at: now,
             boot: heartbeat.boot.clone(),
             version: heartbeat.version.chars().take(64).collect(),
             ready: heartbeat.ready,
             joined: had_joined || heartbeat.ready,
-            stale: heartbeat.streams.iter().filter(|stream| stream.stale).map(|stream| stream.stream.clone()).collect(),
+            stale: heartbeat
+                .streams
+                .iter()
+                .filter(|stream| stream.stale)
+                .map(|stream| stream.stream.clone())
+                .collect(),
             refused: heartbeat.refused,
         });
         if heartbeat.refused == 0 {
@@ -89,7 +111,15 @@ impl Leases {
     /// An edge refused a record.
     pub(super) fn refusal(&mut self, refusal: &Refusal) {
         if let Some(known) = self.edges.get_mut(&refusal.edge) {
-            known.refusal = Some(format!("refused {} of {}: {}", refusal.key, refusal.stream, refusal.reason).chars().take(300).collect());
+            known.refusal = Some(
+                format!(
+                    "refused {} of {}: {}",
+                    refusal.key, refusal.stream, refusal.reason
+                )
+                .chars()
+                .take(300)
+                .collect(),
+            );
         }
     }
 
@@ -97,7 +127,8 @@ impl Leases {
     pub(super) fn fleet(&self, now: Timestamp) -> Fleet {
         let mut fleet = Fleet::default();
         for known in self.edges.values() {
-            let region: &mut RegionFleet = fleet.regions.entry(known.edge.region.clone()).or_default();
+            let region: &mut RegionFleet =
+                fleet.regions.entry(known.edge.region.clone()).or_default();
             region.registered.insert(known.edge.edge.clone());
             if self.is_live(known, now) {
                 region.live.insert(known.edge.edge.clone());
@@ -113,7 +144,10 @@ impl Leases {
             region: known.edge.region.clone(),
             url: known.edge.url.clone(),
             live: self.is_live(known, now),
-            ready: known.seen.as_ref().is_some_and(|seen| seen.ready && is_leased(seen, now)),
+            ready: known
+                .seen
+                .as_ref()
+                .is_some_and(|seen| seen.ready && is_leased(seen, now)),
             boot: known.seen.as_ref().map(|seen| seen.boot.clone()),
             version: known.seen.as_ref().map(|seen| seen.version.clone()),
             seen: known.seen.as_ref().map(|seen| seen.at),
@@ -124,7 +158,10 @@ impl Leases {
 
     /// Edges by region, for iteration in a fixed order.
     pub(super) fn regions(&self) -> BTreeSet<RegionId> {
-        self.edges.values().map(|known| known.edge.region.clone()).collect()
+        self.edges
+            .values()
+            .map(|known| known.edge.region.clone())
+            .collect()
     }
 
     fn is_live(&self, known: &Known, now: Timestamp) -> bool {
@@ -145,7 +182,10 @@ fn note(known: &Known, now: Timestamp) -> Option<String> {
     };
     let mut notes = Vec::new();
     if !is_leased(seen, now) {
-        notes.push(format!("not heard from for {} s", now.since(seen.at).as_secs()));
+        notes.push(format!(
+            "not heard from for {} s",
+            now.since(seen.at).as_secs()
+        ));
     } else if !seen.ready {
         notes.push("not ready".to_owned());
     }
@@ -166,7 +206,11 @@ mod tests {
     const START: Timestamp = Timestamp::from_millis(1_000_000);
 
     fn leases() -> Leases {
-        let edge = |name: &str| Edge { region: "fra".parse().unwrap(), edge: name.parse().unwrap(), url: String::new() };
+        let edge = |name: &str| Edge {
+            region: "fra".parse().unwrap(),
+            edge: name.parse().unwrap(),
+            url: String::new(),
+        };
         Leases::new(vec![edge("fra-1"), edge("fra-2")], START)
     }
 
@@ -186,7 +230,11 @@ mod tests {
 
     fn live(leases: &Leases, now: Timestamp) -> Vec<String> {
         let fleet = leases.fleet(now);
-        fleet.regions.values().flat_map(|region| region.live.iter().map(ToString::to_string)).collect()
+        fleet
+            .regions
+            .values()
+            .flat_map(|region| region.live.iter().map(ToString::to_string))
+            .collect()
     }
 
     #[test]
@@ -198,7 +246,17 @@ mod tests {
         leases.link_was_down(later);
         assert_eq!(live(&leases, later).len(), 2);
         assert!(live(&leases, later + LEASE).is_empty());
-        assert_eq!(leases.fleet(later + LEASE).regions.values().next().unwrap().registered.len(), 2);
+        assert_eq!(
+            leases
+                .fleet(later + LEASE)
+                .regions
+                .values()
+                .next()
+                .unwrap()
+                .registered
+                .len(),
+            2
+        );
     }
 
     #[test]
@@ -215,9 +273,18 @@ mod tests {
     fn an_edge_that_joins_counts_once_it_was_ready_in_this_boot() {
         let mut leases = leases();
         let now = START + LEASE * 3;
-        for (boot, ready, counts) in [("a", false, false), ("a", true, true), ("a", false, true), ("b", false, false)] {
+        for (boot, ready, counts) in [
+            ("a", false, false),
+            ("a", true, true),
+            ("a", false, true),
+            ("b", false, false),
+        ] {
             leases.heartbeat(now, &beat("fra-1", boot, ready));
-            assert_eq!(!live(&leases, now).is_empty(), counts, "boot {boot} ready {ready}");
+            assert_eq!(
+                !live(&leases, now).is_empty(),
+                counts,
+                "boot {boot} ready {ready}"
+            );
         }
     }
 
@@ -228,7 +295,10 @@ mod tests {
         heartbeat.refused = 2;
         leases.heartbeat(START, &heartbeat);
         let statuses = leases.statuses(START + LEASE * 2);
-        assert_eq!(statuses[0].note.as_deref(), Some("not heard from for 30 s; 2 records refused"));
+        assert_eq!(
+            statuses[0].note.as_deref(),
+            Some("not heard from for 30 s; 2 records refused")
+        );
         assert_eq!(statuses[1].note.as_deref(), Some("never heard from"));
         assert!(!statuses[0].live && !statuses[0].ready);
     }

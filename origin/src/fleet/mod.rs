@@ -17,8 +17,8 @@ use tokio::sync::watch;
 mod leases;
 pub mod reports;
 
-pub use leases::{Edge, LEASE};
 use leases::Leases;
+pub use leases::{Edge, LEASE};
 
 /// Every registered edge and its lease. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -36,7 +36,10 @@ impl Roster {
     pub fn new(edges: Vec<Edge>, now: Timestamp) -> Self {
         let leases = Leases::new(edges, now);
         let fleet = watch::Sender::new(Arc::new(leases.fleet(now)));
-        Self(Arc::new(Inner { leases: Mutex::new(leases), fleet }))
+        Self(Arc::new(Inner {
+            leases: Mutex::new(leases),
+            fleet,
+        }))
     }
 
     /// The edges of each region, and which of them hold their lease.
@@ -104,7 +107,11 @@ impl Roster {
 
 fn log_change(from: &Fleet, to: &Fleet) {
     for (region, now) in &to.regions {
-        let before = from.regions.get(region).map(|fleet| fleet.live.clone()).unwrap_or_default();
+        let before = from
+            .regions
+            .get(region)
+            .map(|fleet| fleet.live.clone())
+            .unwrap_or_default();
         for edge in now.live.difference(&before) {
             tracing::info!(%region, %edge, from = "gone", to = "live", "edge");
         }

@@ -98,7 +98,12 @@ async fn listen(client: Client, roster: Roster, conductor: Conductor) {
 }
 
 fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
-    match attribute(roster, &message.subject, message.headers.as_ref(), &message.payload) {
+    match attribute(
+        roster,
+        &message.subject,
+        message.headers.as_ref(),
+        &message.payload,
+    ) {
         Ok(Report::Heartbeat(heartbeat)) => roster.heartbeat(clock::now(), &heartbeat),
         Ok(Report::Site(report)) => conductor.report(report),
         Ok(Report::Refusal(refusal)) => {
@@ -112,14 +117,27 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
     }
 }
 
-fn attribute(roster: &Roster, subject: &str, headers: Option<&HeaderMap>, payload: &[u8]) -> Result<Report, Disbelieved> {
+fn attribute(
+    roster: &Roster,
+    subject: &str,
+    headers: Option<&HeaderMap>,
+    payload: &[u8],
+) -> Result<Report, Disbelieved> {
     let mut parts = subject.split('.');
-    let (Some("rpt"), Some(region), Some(edge), Some(kind), None) = (parts.next(), parts.next(), parts.next(), parts.next(), parts.next())
-    else {
+    let (Some("rpt"), Some(region), Some(edge), Some(kind), None) = (
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+        parts.next(),
+    ) else {
         return Err(Disbelieved::Subject(subject.chars().take(200).collect()));
     };
     let (region, edge): (RegionId, EdgeId) = (region.parse()?, edge.parse()?);
-    if roster.edge(&edge).is_none_or(|known| known.region != region) {
+    if roster
+        .edge(&edge)
+        .is_none_or(|known| known.region != region)
+    {
         return Err(Disbelieved::Unregistered { edge, region });
     }
     check_account(headers, &edge)?;
@@ -154,9 +172,17 @@ fn check_account(headers: Option<&HeaderMap>, edge: &EdgeId) -> Result<(), Disbe
         #[serde(default)]
         acc: String,
     }
-    let Some(info) = headers.and_then(|headers| headers.get(REQUEST_INFO)) else { return Ok(()) };
-    let account = serde_json::from_str::<Info>(info.as_str()).map(|info| info.acc).unwrap_or_default();
-    if account.strip_prefix("EDGE_") == Some(edge.as_str()) { Ok(()) } else { Err(Disbelieved::Account(account)) }
+    let Some(info) = headers.and_then(|headers| headers.get(REQUEST_INFO)) else {
+        return Ok(());
+    };
+    let account = serde_json::from_str::<Info>(info.as_str())
+        .map(|info| info.acc)
+        .unwrap_or_default();
+    if account.strip_prefix("EDGE_") == Some(edge.as_str()) {
+        Ok(())
+    } else {
+        Err(Disbelieved::Account(account))
+    }
 }
 
 #[cfg(test)]
@@ -165,7 +191,11 @@ mod tests {
     use crate::fleet::Edge;
 
     fn roster() -> Roster {
-        let edge = Edge { region: "fra".parse().unwrap(), edge: "fra-1".parse().unwrap(), url: String::new() };
+        let edge = Edge {
+            region: "fra".parse().unwrap(),
+            edge: "fra-1".parse().unwrap(),
+            url: String::new(),
+        };
         Roster::new(vec![edge], clock::now())
     }
 
@@ -192,23 +222,72 @@ mod tests {
         let roster = roster();
         let cases = [
             ("rpt.fra.fra-1.refusal", None, refusal("fra", "fra-1"), true),
-            ("rpt.fra.fra-1.refusal", Some("EDGE_fra-1"), refusal("fra", "fra-1"), true),
-            ("rpt.fra.fra-1.refusal", Some("EDGE_iad-1"), refusal("fra", "fra-1"), false),
-            ("rpt.fra.fra-1.refusal", Some(""), refusal("fra", "fra-1"), false),
-            ("rpt.fra.fra-1.refusal", None, refusal("fra", "fra-2"), false),
-            ("rpt.fra.fra-1.refusal", None, refusal("iad", "fra-1"), false),
-            ("rpt.iad.fra-1.refusal", None, refusal("iad", "fra-1"), false),
-            ("rpt.fra.fra-9.refusal", None, refusal("fra", "fra-9"), false),
+            (
+                "rpt.fra.fra-1.refusal",
+                Some("EDGE_fra-1"),
+                refusal("fra", "fra-1"),
+                true,
+            ),
+            (
+                "rpt.fra.fra-1.refusal",
+                Some("EDGE_iad-1"),
+                refusal("fra", "fra-1"),
+                false,
+            ),
+            (
+                "rpt.fra.fra-1.refusal",
+                Some(""),
+                refusal("fra", "fra-1"),
+                false,
+            ),
+            (
+                "rpt.fra.fra-1.refusal",
+                None,
+                refusal("fra", "fra-2"),
+                false,
+            ),
+            (
+                "rpt.fra.fra-1.refusal",
+                None,
+                refusal("iad", "fra-1"),
+                false,
+            ),
+            (
+                "rpt.iad.fra-1.refusal",
+                None,
+                refusal("iad", "fra-1"),
+                false,
+            ),
+            (
+                "rpt.fra.fra-9.refusal",
+                None,
+                refusal("fra", "fra-9"),
+                false,
+            ),
             ("rpt.fra.fra-1.other", None, refusal("fra", "fra-1"), false),
-            ("rpt.fra.fra-1.refusal.x", None, refusal("fra", "fra-1"), false),
-            ("rpt.fra.fra-1.heartbeat", None, refusal("fra", "fra-1"), false),
+            (
+                "rpt.fra.fra-1.refusal.x",
+                None,
+                refusal("fra", "fra-1"),
+                false,
+            ),
+            (
+                "rpt.fra.fra-1.heartbeat",
+                None,
+                refusal("fra", "fra-1"),
+                false,
+            ),
             ("rpt.fra.fra-1.refusal", None, b"\xff\xff".to_vec(), false),
             ("rpt.fra.fra-1.refusal", None, Vec::new(), false),
         ];
         for (subject, account, body, is_believed) in cases {
             let headers = account.map(from_account);
             let report = attribute(&roster, subject, headers.as_ref(), &body);
-            assert_eq!(report.is_ok(), is_believed, "{subject} {account:?} {report:?}");
+            assert_eq!(
+                report.is_ok(),
+                is_believed,
+                "{subject} {account:?} {report:?}"
+            );
         }
     }
 }

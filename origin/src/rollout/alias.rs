@@ -23,7 +23,9 @@ pub async fn refresh(tx: &mut Tx, project: &ProjectName, base: &Host) -> Result<
     .fetch_optional(&mut **tx)
     .await?;
     let site: Option<SiteId> = newest.as_deref().map(store::id).transpose()?;
-    let alias = join(project.as_str(), base).and_then(|host| join("preview", &host)).map_err(StoreError::from)?;
+    let alias = join(project.as_str(), base)
+        .and_then(|host| join("preview", &host))
+        .map_err(StoreError::from)?;
     records::put_host(tx, &HostPattern::Exact(alias), site.as_ref()).await?;
     Ok(())
 }

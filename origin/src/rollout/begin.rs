@@ -39,7 +39,14 @@ impl Begun {
     /// When the database fails; then nothing happened.
     pub async fn commit(self) -> Result<RolloutId, RolloutError> {
         let done = tokio::spawn(async move {
-            let Self { mut tx, rollout, conductor, saved, commands, .. } = self;
+            let Self {
+                mut tx,
+                rollout,
+                conductor,
+                saved,
+                commands,
+                ..
+            } = self;
             if saved.machine.outcome() == Some(Outcome::Settled) {
                 // The deployment's row was written after the machine ended.
                 alias::refresh(&mut tx, &saved.machine.site().project, &conductor.0.base).await?;
@@ -48,7 +55,11 @@ impl Begun {
             conductor.launch(saved, Some(commands));
             Ok(rollout)
         });
-        done.await.unwrap_or_else(|_| Err(RolloutError::Store(StoreError::Corrupt { what: "the start of a rollout" })))
+        done.await.unwrap_or_else(|_| {
+            Err(RolloutError::Store(StoreError::Corrupt {
+                what: "the start of a rollout",
+            }))
+        })
     }
 }
 
@@ -73,7 +84,9 @@ impl Conductor {
         }
         let host = alias::primary_host(&new.site, &self.0.base)?;
         records::put_host(&mut tx, &HostPattern::Exact(host), Some(&new.site)).await?;
-        let mut begun = self.begin(tx, new.site, Kind::Deploy, plans, (new.by, None)).await?;
+        let mut begun = self
+            .begin(tx, new.site, Kind::Deploy, plans, (new.by, None))
+            .await?;
         begun.held = held;
         Ok(begun)
     }
@@ -110,16 +123,31 @@ impl Conductor {
         self.supersede(&mut tx, &new.site).await?;
         let steps = target::steps(&mut tx, &new, &scope).await?;
         let now = clock::now();
-        let reason = new.reason.clone().unwrap_or_else(|| format!("rolled back by {}", new.by));
+        let reason = new
+            .reason
+            .clone()
+            .unwrap_or_else(|| format!("rolled back by {}", new.by));
         let mut plans = Vec::with_capacity(steps.len());
         for step in &steps {
             let (_, bytes) = target::kept(&mut tx, &new.site, &step.to.release).await?;
-            let mut plan = plan(&mut tx, &new.site, step.region.clone(), step.to.clone(), bytes).await?;
-            plan.record.hold = Some(Hold { reason: reason.clone(), since: now });
+            let mut plan = plan(
+                &mut tx,
+                &new.site,
+                step.region.clone(),
+                step.to.clone(),
+                bytes,
+            )
+            .await?;
+            plan.record.hold = Some(Hold {
+                reason: reason.clone(),
+                since: now,
+            });
             hold(&mut tx, &new.site, &step.region, &reason, now).await?;
             plans.push(plan);
         }
-        let mut begun = self.begin(tx, new.site, Kind::Rollback, plans, (new.by, new.reason)).await?;
+        let mut begun = self
+            .begin(tx, new.site, Kind::Rollback, plans, (new.by, new.reason))
+            .await?;
         begun.steps = steps;
         Ok(begun)
     }
@@ -131,7 +159,12 @@ impl Conductor {
     pub async fn remove_site(&self, tx: &mut Tx, site: &SiteId) -> Result<(), RolloutError> {
         self.supersede(tx, site).await?;
         for region in self.0.roster.regions() {
-            let Some(mut record) = records::site(tx, &region, site).await?.filter(|record| !record.removed) else { continue };
+            let Some(mut record) = records::site(tx, &region, site)
+                .await?
+                .filter(|record| !record.removed)
+            else {
+                continue;
+            };
             record.generation = record.generation.next();
             record.epoch = tx.epoch();
             record.live = None;
@@ -147,21 +180,34 @@ impl Conductor {
     /// The regions of a rollback.
     fn scope(&self, wanted: &NewRollback) -> Result<Vec<RegionId>, RolloutError> {
         let all = self.0.roster.regions();
-        let Some(named) = &wanted.regions else { return Ok(all.into_iter().collect()) };
+        let Some(named) = &wanted.regions else {
+            return Ok(all.into_iter().collect());
+        };
         if let Some(unknown) = named.iter().find(|region| !all.contains(*region)) {
             return Err(RolloutError::UnknownRegion(unknown.clone()));
         }
-        Ok(all.into_iter().filter(|region| named.contains(region)).collect())
+        Ok(all
+            .into_iter()
+            .filter(|region| named.contains(region))
+            .collect())
     }
 
-    async fn check_quarantine(&self, tx: &mut Tx, new: &NewRollout, regions: &[RegionId]) -> Result<(), RolloutError> {
+    async fn check_quarantine(
+        &self,
+        tx: &mut Tx,
+        new: &NewRollout,
+        regions: &[RegionId],
+    ) -> Result<(), RolloutError> {
         let release = &new.release.release;
         let quarantined = target::quarantined(tx, &new.site, release, regions).await?;
         if quarantined.is_empty() {
             return Ok(());
         }
         if !new.lift_quarantine {
-            return Err(RolloutError::Quarantined { release: release.clone(), regions: quarantined });
+            return Err(RolloutError::Quarantined {
+                release: release.clone(),
+                regions: quarantined,
+            });
         }
         sqlx::query("DELETE FROM quarantines WHERE site = $1 AND release_id = $2")
             .bind(new.site.to_string())
@@ -173,7 +219,9 @@ impl Conductor {
 
     /// Ends the site's running rollout in favour of a newer one.
     async fn supersede(&self, tx: &mut Tx, site: &SiteId) -> Result<(), RolloutError> {
-        let Some(mut running) = saved::running(tx, &site.to_string()).await? else { return Ok(()) };
+        let Some(mut running) = saved::running(tx, &site.to_string()).await? else {
+            return Ok(());
+        };
         let now = clock::now();
         let mut machine = running.machine.clone();
         let commands = machine.step(now, &self.0.roster.snapshot(), &Event::Superseded);
@@ -196,30 +244,61 @@ impl Conductor {
         }
         let now = clock::now();
         let rollout: RolloutId = random::hex16().parse().map_err(StoreError::from)?;
-        let order = Order { id: rollout.clone(), site, kind, epoch: tx.epoch(), plans };
+        let order = Order {
+            id: rollout.clone(),
+            site,
+            kind,
+            epoch: tx.epoch(),
+            plans,
+        };
         let (machine, commands) = Rollout::start(order, now, &self.0.roster.snapshot());
         let saved = Saved::new(machine, by, now);
         saved.insert(&mut tx, reason.as_deref()).await?;
         let commands = saved::apply(&mut tx, &self.0.base, &saved.machine, commands).await?;
         tracing::info!(%rollout, site = %saved.machine.site(), %kind, by = saved.by, "rollout is started");
         let conductor = self.clone();
-        Ok(Begun { tx, rollout, held: Vec::new(), steps: Vec::new(), conductor, saved, commands })
+        Ok(Begun {
+            tx,
+            rollout,
+            held: Vec::new(),
+            steps: Vec::new(),
+            conductor,
+            saved,
+            commands,
+        })
     }
 }
 
-async fn plan(tx: &mut Tx, site: &SiteId, region: RegionId, target: ReleaseRef, bytes: u64) -> Result<RegionPlan, RolloutError> {
-    let record = records::site(tx, &region, site).await?.unwrap_or_else(|| blank(site.clone(), region.clone(), tx));
-    let settled: Option<(Option<String>, Option<String>)> =
-        sqlx::query_as("SELECT settled, settled_artifact FROM region_sites WHERE site = $1 AND region = $2")
-            .bind(site.to_string())
-            .bind(region.as_str())
-            .fetch_optional(&mut **tx)
-            .await?;
+async fn plan(
+    tx: &mut Tx,
+    site: &SiteId,
+    region: RegionId,
+    target: ReleaseRef,
+    bytes: u64,
+) -> Result<RegionPlan, RolloutError> {
+    let record = records::site(tx, &region, site)
+        .await?
+        .unwrap_or_else(|| blank(site.clone(), region.clone(), tx));
+    let settled: Option<(Option<String>, Option<String>)> = sqlx::query_as(
+        "SELECT settled, settled_artifact FROM region_sites WHERE site = $1 AND region = $2",
+    )
+    .bind(site.to_string())
+    .bind(region.as_str())
+    .fetch_optional(&mut **tx)
+    .await?;
     let baseline = match settled {
-        Some((Some(release), Some(artifact))) => Some(ReleaseRef { release: store::id(&release)?, artifact: store::id(&artifact)? }),
+        Some((Some(release), Some(artifact))) => Some(ReleaseRef {
+            release: store::id(&release)?,
+            artifact: store::id(&artifact)?,
+        }),
         Some(_) | None => None,
     };
-    Ok(RegionPlan { record, target, baseline, bytes })
+    Ok(RegionPlan {
+        record,
+        target,
+        baseline,
+        bytes,
+    })
 }
 
 const fn blank(site: SiteId, region: RegionId, tx: &Tx) -> SiteRecord {
@@ -252,7 +331,10 @@ async fn lift_holds(tx: &mut Tx, site: &SiteId) -> Result<Vec<RegionId>, Rollout
     let mut held = Vec::with_capacity(rows.len());
     for row in rows {
         let region: RegionId = store::id(&row)?;
-        if let Some(mut record) = records::site(tx, &region, site).await?.filter(|record| record.hold.is_some()) {
+        if let Some(mut record) = records::site(tx, &region, site)
+            .await?
+            .filter(|record| record.hold.is_some())
+        {
             record.hold = None;
             record.generation = record.generation.next();
             record.epoch = tx.epoch();
@@ -267,7 +349,13 @@ async fn lift_holds(tx: &mut Tx, site: &SiteId) -> Result<Vec<RegionId>, Rollout
     Ok(held)
 }
 
-async fn hold(tx: &mut Tx, site: &SiteId, region: &RegionId, reason: &str, now: Timestamp) -> Result<(), RolloutError> {
+async fn hold(
+    tx: &mut Tx,
+    site: &SiteId,
+    region: &RegionId,
+    reason: &str,
+    now: Timestamp,
+) -> Result<(), RolloutError> {
     sqlx::query(
         "INSERT INTO region_sites (site, region, hold_reason, hold_since) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (site, region) DO UPDATE SET hold_reason = excluded.hold_reason, hold_since = excluded.hold_since",

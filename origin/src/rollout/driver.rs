@@ -66,7 +66,16 @@ impl Driver {
         view: watch::Sender<RolloutView>,
     ) -> Self {
         let fleet = conductor.0.roster.watch();
-        Self { conductor, saved, inbox, sender, view, fleet, probes: JoinSet::new(), probing: BTreeMap::new() }
+        Self {
+            conductor,
+            saved,
+            inbox,
+            sender,
+            view,
+            fleet,
+            probes: JoinSet::new(),
+            probing: BTreeMap::new(),
+        }
     }
 
     /// Drives to the end. `commands` are those of the start; with none the rollout is resumed.
@@ -85,12 +94,17 @@ impl Driver {
                 None => self.reload().await,
             };
         }
-        self.conductor.ended(self.saved.machine.site(), self.saved.machine.id());
+        self.conductor
+            .ended(self.saved.machine.site(), self.saved.machine.id());
     }
 
     /// The next events, or none when the rollout has to be read again.
     async fn wait(&mut self) -> Option<Vec<Event>> {
-        let wait = self.saved.machine.deadline().map_or(IDLE_WAIT, |at| at.since(clock::now()));
+        let wait = self
+            .saved
+            .machine
+            .deadline()
+            .map_or(IDLE_WAIT, |at| at.since(clock::now()));
         let first = tokio::select! {
             // The driver holds a sender itself, so the channel cannot be closed.
             message = self.inbox.recv() => message.unwrap_or(Message::Reload),
@@ -105,7 +119,11 @@ impl Driver {
                 Message::Event(event) => events.push(event),
                 Message::Reload => return None,
             }
-            message = if events.len() < EVENTS_PER_STEP { self.inbox.try_recv().ok() } else { None };
+            message = if events.len() < EVENTS_PER_STEP {
+                self.inbox.try_recv().ok()
+            } else {
+                None
+            };
         }
         Some(events)
     }
@@ -161,7 +179,11 @@ impl Driver {
     }
 
     /// One transaction; none when someone else changed the rollout since it was read.
-    async fn save(&self, next: &mut Saved, commands: Vec<Command>) -> Result<Option<Vec<Command>>, RolloutError> {
+    async fn save(
+        &self,
+        next: &mut Saved,
+        commands: Vec<Command>,
+    ) -> Result<Option<Vec<Command>>, RolloutError> {
         let mut tx = self.conductor.0.store.write().await?;
         if !next.update(&mut tx).await? {
             return Ok(None);
@@ -202,9 +224,16 @@ impl Driver {
         for command in commands {
             match command {
                 Command::Republish { region } => {
-                    self.conductor.0.feed.republish(&Scope::Region(region), key::site(self.saved.machine.site()));
+                    self.conductor
+                        .0
+                        .feed
+                        .republish(&Scope::Region(region), key::site(self.saved.machine.site()));
                 }
-                Command::Probe { region, edge, generation } => self.probe(&region, edge, generation),
+                Command::Probe {
+                    region,
+                    edge,
+                    generation,
+                } => self.probe(&region, edge, generation),
                 // Done in the transaction.
                 Command::Write(_) | Command::Settle { .. } | Command::Finish(_) => {}
             }
@@ -213,18 +242,41 @@ impl Driver {
 
     fn probe(&mut self, region: &RegionId, edge: EdgeId, generation: Generation) {
         let known = self.conductor.0.roster.edge(&edge);
-        let live = self.saved.machine.record(region).and_then(|record| record.live.clone());
+        let live = self
+            .saved
+            .machine
+            .record(region)
+            .and_then(|record| record.live.clone());
         let host = alias::primary_host(self.saved.machine.site(), &self.conductor.0.base);
-        let (Some(known), Some(live), Ok(host)) = (known, live, host) else { return };
-        let is_running = |(asked, handle): &(Generation, AbortHandle)| *asked == generation && !handle.is_finished();
+        let (Some(known), Some(live), Ok(host)) = (known, live, host) else {
+            return;
+        };
+        let is_running = |(asked, handle): &(Generation, AbortHandle)| {
+            *asked == generation && !handle.is_finished()
+        };
         if self.probing.get(&edge).is_some_and(is_running) {
             return;
         }
-        let wanted = Probe { url: known.url, host: host.to_string(), generation, release: live.release };
-        let (client, sender, region, named) = (self.conductor.0.probes.clone(), self.sender.clone(), region.clone(), edge.clone());
+        let wanted = Probe {
+            url: known.url,
+            host: host.to_string(),
+            generation,
+            release: live.release,
+        };
+        let (client, sender, region, named) = (
+            self.conductor.0.probes.clone(),
+            self.sender.clone(),
+            region.clone(),
+            edge.clone(),
+        );
         let handle = self.probes.spawn(async move {
             let (generation, release) = probe::until_seen(&client, &wanted).await;
-            let proved = Event::Proved { region, edge: named, generation, release };
+            let proved = Event::Proved {
+                region,
+                edge: named,
+                generation,
+                release,
+            };
             // Waits for room: this is said only once.
             let _ = sender.send(Message::Event(proved)).await;
         });
@@ -236,7 +288,11 @@ impl Driver {
 
 /// Where tests end the process: by what was just saved.
 fn saved_at(machine: &Rollout) {
-    let phases: Vec<PhaseName> = machine.regions().iter().map(|region| region.phase).collect();
+    let phases: Vec<PhaseName> = machine
+        .regions()
+        .iter()
+        .map(|region| region.phase)
+        .collect();
     if machine.outcome() == Some(Outcome::Settled) {
         failpoint::hit("origin.saved.settled");
     } else if phases.contains(&PhaseName::Committing) {

@@ -169,7 +169,11 @@ impl RolloutError {
 }
 
 fn list(regions: &[RegionId]) -> String {
-    regions.iter().map(RegionId::as_str).collect::<Vec<_>>().join(", ")
+    regions
+        .iter()
+        .map(RegionId::as_str)
+        .collect::<Vec<_>>()
+        .join(", ")
 }
 
 /// Starts rollouts and knows those that run. Cheap to clone.
@@ -226,14 +230,18 @@ impl Conductor {
     pub fn report(&self, report: SiteReport) {
         if let Some(handle) = self.drivers().get(&report.site) {
             // A full queue means that the driver is behind; it will ask again.
-            let _ = handle.inbox.try_send(Message::Event(Event::Reported(report)));
+            let _ = handle
+                .inbox
+                .try_send(Message::Event(Event::Reported(report)));
         }
     }
 
     /// The rollout of `site` that runs.
     #[must_use]
     pub fn running(&self, site: &SiteId) -> Option<RolloutId> {
-        self.drivers().get(site).map(|handle| handle.rollout.clone())
+        self.drivers()
+            .get(site)
+            .map(|handle| handle.rollout.clone())
     }
 
     /// How far a rollout is; none when there is none of that id.
@@ -242,8 +250,12 @@ impl Conductor {
     /// When the database fails.
     pub async fn view(&self, rollout: &RolloutId) -> Result<Option<RolloutView>, RolloutError> {
         let mut connection = self.0.store.reader().acquire().await?;
-        let Some(saved) = saved::load(&mut connection, rollout).await? else { return Ok(None) };
-        let live = self.live_view(saved.machine.site(), rollout).map(|view| view.borrow().clone());
+        let Some(saved) = saved::load(&mut connection, rollout).await? else {
+            return Ok(None);
+        };
+        let live = self
+            .live_view(saved.machine.site(), rollout)
+            .map(|view| view.borrow().clone());
         Ok(Some(live.unwrap_or_else(|| saved.view())))
     }
 
@@ -251,10 +263,15 @@ impl Conductor {
     ///
     /// # Errors
     /// When the database fails.
-    pub async fn watch(&self, rollout: &RolloutId) -> Result<Option<impl Stream<Item = RolloutView> + Send + use<>>, RolloutError> {
+    pub async fn watch(
+        &self,
+        rollout: &RolloutId,
+    ) -> Result<Option<impl Stream<Item = RolloutView> + Send + use<>>, RolloutError> {
         loop {
             let mut connection = self.0.store.reader().acquire().await?;
-            let Some(saved) = saved::load(&mut connection, rollout).await? else { return Ok(None) };
+            let Some(saved) = saved::load(&mut connection, rollout).await? else {
+                return Ok(None);
+            };
             drop(connection);
             if saved.machine.outcome().is_some() {
                 return Ok(Some(stream::iter([saved.view()]).left_stream()));
@@ -288,7 +305,11 @@ impl Conductor {
         }
         let (sender, inbox) = mpsc::channel(DRIVER_QUEUE);
         let (view, watcher) = watch::channel(saved.view());
-        let handle = Handle { rollout: saved.machine.id().clone(), inbox: sender.clone(), view: watcher };
+        let handle = Handle {
+            rollout: saved.machine.id().clone(),
+            inbox: sender.clone(),
+            view: watcher,
+        };
         let site = saved.machine.site().clone();
         if let Some(before) = self.drivers().insert(site, handle) {
             // It was superseded in the transaction that started this one.
@@ -301,19 +322,32 @@ impl Conductor {
     /// A driver has ended.
     fn ended(&self, site: &SiteId, rollout: &RolloutId) {
         let mut drivers = self.drivers();
-        if drivers.get(site).is_some_and(|handle| handle.rollout == *rollout) {
+        if drivers
+            .get(site)
+            .is_some_and(|handle| handle.rollout == *rollout)
+        {
             drivers.remove(site);
         }
         drop(drivers);
         self.0.settled.notify_one();
     }
 
-    fn live_view(&self, site: &SiteId, rollout: &RolloutId) -> Option<watch::Receiver<RolloutView>> {
-        self.drivers().get(site).filter(|handle| handle.rollout == *rollout).map(|handle| handle.view.clone())
+    fn live_view(
+        &self,
+        site: &SiteId,
+        rollout: &RolloutId,
+    ) -> Option<watch::Receiver<RolloutView>> {
+        self.drivers()
+            .get(site)
+            .filter(|handle| handle.rollout == *rollout)
+            .map(|handle| handle.view.clone())
     }
 
     fn drivers(&self) -> MutexGuard<'_, BTreeMap<SiteId, Handle>> {
         // Each change is one insert or removal, so a panic elsewhere leaves nothing half done.
-        self.0.drivers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0
+            .drivers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -31,8 +31,14 @@ pub(super) struct Probe {
 
 /// A client that keeps its connections to the edges.
 pub(super) fn client() -> reqwest::Client {
-    let builder = reqwest::Client::builder().no_proxy().redirect(Policy::none()).timeout(TIMEOUT);
-    builder.pool_max_idle_per_host(IDLE_CONNECTIONS).build().unwrap_or_default()
+    let builder = reqwest::Client::builder()
+        .no_proxy()
+        .redirect(Policy::none())
+        .timeout(TIMEOUT);
+    builder
+        .pool_max_idle_per_host(IDLE_CONNECTIONS)
+        .build()
+        .unwrap_or_default()
 }
 
 /// Returns what was seen once it is what was wanted. Ends only so, or when it is dropped.
@@ -40,21 +46,35 @@ pub(super) async fn until_seen(client: &reqwest::Client, probe: &Probe) -> (Gene
     let mut pause = FIRST_PAUSE;
     loop {
         match ask(client, probe).await {
-            Ok(Some((generation, release))) if generation >= probe.generation && release == probe.release => {
+            Ok(Some((generation, release)))
+                if generation >= probe.generation && release == probe.release =>
+            {
                 return (generation, release);
             }
             Ok(seen) => tracing::debug!(url = probe.url, host = probe.host, ?seen, "not yet"),
-            Err(error) => tracing::debug!(url = probe.url, host = probe.host, %error, "probe failed"),
+            Err(error) => {
+                tracing::debug!(url = probe.url, host = probe.host, %error, "probe failed")
+            }
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }
 
-async fn ask(client: &reqwest::Client, probe: &Probe) -> Result<Option<(Generation, ReleaseId)>, reqwest::Error> {
-    let response = client.get(&probe.url).header(HOST, &probe.host).send().await?;
+async fn ask(
+    client: &reqwest::Client,
+    probe: &Probe,
+) -> Result<Option<(Generation, ReleaseId)>, reqwest::Error> {
+    let response = client
+        .get(&probe.url)
+        .header(HOST, &probe.host)
+        .send()
+        .await?;
     let seen = read(response.headers());
-    if response.content_length().is_some_and(|length| length <= LARGEST_BODY) {
+    if response
+        .content_length()
+        .is_some_and(|length| length <= LARGEST_BODY)
+    {
         response.bytes().await?;
     }
     Ok(seen)
@@ -63,7 +83,10 @@ async fn ask(client: &reqwest::Client, probe: &Probe) -> Result<Option<(Generati
 fn read(headers: &HeaderMap) -> Option<(Generation, ReleaseId)> {
     let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
     let generation = text("x-helix-generation")?.parse().ok()?;
-    Some((Generation(generation), text("x-helix-release")?.parse().ok()?))
+    Some((
+        Generation(generation),
+        text("x-helix-release")?.parse().ok()?,
+    ))
 }
 
 #[cfg(test)]
@@ -77,7 +100,10 @@ mod tests {
         headers.insert("x-helix-generation", "7".parse().unwrap());
         assert_eq!(read(&headers), None);
         headers.insert("x-helix-release", "0123456789abcdef0123".parse().unwrap());
-        assert_eq!(read(&headers), Some((Generation(7), "0123456789abcdef0123".parse().unwrap())));
+        assert_eq!(
+            read(&headers),
+            Some((Generation(7), "0123456789abcdef0123".parse().unwrap()))
+        );
         headers.insert("x-helix-generation", "-1".parse().unwrap());
         assert_eq!(read(&headers), None);
     }

@@ -31,7 +31,14 @@ pub(super) struct Saved {
 
 impl Saved {
     pub(super) fn new(machine: Rollout, by: String, now: Timestamp) -> Self {
-        Self { machine, by, stored: 1, revision: 1, started: now, changed: now }
+        Self {
+            machine,
+            by,
+            stored: 1,
+            revision: 1,
+            started: now,
+            changed: now,
+        }
     }
 
     pub(super) fn view(&self) -> RolloutView {
@@ -56,7 +63,11 @@ impl Saved {
     }
 
     /// Saves a rollout that was not there.
-    pub(super) async fn insert(&self, tx: &mut Tx, reason: Option<&str>) -> Result<(), RolloutError> {
+    pub(super) async fn insert(
+        &self,
+        tx: &mut Tx,
+        reason: Option<&str>,
+    ) -> Result<(), RolloutError> {
         sqlx::query(
             "INSERT INTO rollouts (rollout, site, kind, by_whom, reason, machine, revision, started, changed, outcome) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
@@ -95,7 +106,10 @@ impl Saved {
     }
 
     fn json(&self) -> Result<String, RolloutError> {
-        serde_json::to_string(&self.machine).map_err(|source| RolloutError::Machine { rollout: self.machine.id().to_string(), source })
+        serde_json::to_string(&self.machine).map_err(|source| RolloutError::Machine {
+            rollout: self.machine.id().to_string(),
+            source,
+        })
     }
 }
 
@@ -108,12 +122,19 @@ pub(super) const fn is_durable(command: &Command) -> bool {
 }
 
 /// Carries out the durable commands and returns the others. The machine's row is saved before.
-pub(super) async fn apply(tx: &mut Tx, base: &Host, machine: &Rollout, commands: Vec<Command>) -> Result<Vec<Command>, RolloutError> {
+pub(super) async fn apply(
+    tx: &mut Tx,
+    base: &Host,
+    machine: &Rollout,
+    commands: Vec<Command>,
+) -> Result<Vec<Command>, RolloutError> {
     let mut rest = Vec::new();
     for command in commands {
         match command {
             Command::Write(record) => records::put_site(tx, &record).await?,
-            Command::Settle { region, release, .. } => settle(tx, machine, &region, &release).await?,
+            Command::Settle {
+                region, release, ..
+            } => settle(tx, machine, &region, &release).await?,
             Command::Finish(outcome) => finish(tx, base, machine, outcome).await?,
             Command::Republish { .. } | Command::Probe { .. } => rest.push(command),
         }
@@ -122,7 +143,12 @@ pub(super) async fn apply(tx: &mut Tx, base: &Host, machine: &Rollout, commands:
 }
 
 /// A deployment that settles is the newest from now on; a rollback moves nothing, and what it left is not to be used unseen.
-async fn settle(tx: &mut Tx, machine: &Rollout, region: &RegionId, release: &ReleaseRef) -> Result<(), RolloutError> {
+async fn settle(
+    tx: &mut Tx,
+    machine: &Rollout,
+    region: &RegionId,
+    release: &ReleaseRef,
+) -> Result<(), RolloutError> {
     let site = machine.site().to_string();
     let now = store::millis(clock::now());
     let statement = match machine.kind() {
@@ -138,7 +164,14 @@ async fn settle(tx: &mut Tx, machine: &Rollout, region: &RegionId, release: &Rel
         }
     };
     let artifact = release.artifact.as_str();
-    sqlx::query(statement).bind(&site).bind(region.as_str()).bind(release.release.as_str()).bind(artifact).bind(now).execute(&mut **tx).await?;
+    sqlx::query(statement)
+        .bind(&site)
+        .bind(region.as_str())
+        .bind(release.release.as_str())
+        .bind(artifact)
+        .bind(now)
+        .execute(&mut **tx)
+        .await?;
     sqlx::query(
         "INSERT INTO region_sites (site, region, settled, settled_artifact) VALUES ($1, $2, $3, $4) \
          ON CONFLICT (site, region) DO UPDATE SET settled = excluded.settled, settled_artifact = excluded.settled_artifact, note = NULL",
@@ -156,8 +189,16 @@ async fn settle(tx: &mut Tx, machine: &Rollout, region: &RegionId, release: &Rel
     Ok(())
 }
 
-async fn quarantine_what_was_left(tx: &mut Tx, machine: &Rollout, region: &RegionId, release: &ReleaseRef) -> Result<(), RolloutError> {
-    let left = machine.record(region).and_then(|record| record.previous.first()).filter(|left| *left != release);
+async fn quarantine_what_was_left(
+    tx: &mut Tx,
+    machine: &Rollout,
+    region: &RegionId,
+    release: &ReleaseRef,
+) -> Result<(), RolloutError> {
+    let left = machine
+        .record(region)
+        .and_then(|record| record.previous.first())
+        .filter(|left| *left != release);
     let Some(left) = left else { return Ok(()) };
     sqlx::query(
         "INSERT INTO quarantines (site, region, release_id, reason, since) VALUES ($1, $2, $3, $4, $5) \
@@ -174,7 +215,12 @@ async fn quarantine_what_was_left(tx: &mut Tx, machine: &Rollout, region: &Regio
 }
 
 /// Notes why regions did not get their target, and moves the preview alias.
-async fn finish(tx: &mut Tx, base: &Host, machine: &Rollout, outcome: Outcome) -> Result<(), RolloutError> {
+async fn finish(
+    tx: &mut Tx,
+    base: &Host,
+    machine: &Rollout,
+    outcome: Outcome,
+) -> Result<(), RolloutError> {
     let site = machine.site();
     for view in machine.regions() {
         if let Some(reason) = failure(&view) {
@@ -210,7 +256,10 @@ pub(super) const fn outcome_text(outcome: Outcome) -> &'static str {
 type RolloutRow = (String, String, String, i64, i64, i64);
 
 /// The rollout of that id; none when there is none.
-pub(super) async fn load(connection: &mut SqliteConnection, rollout: &RolloutId) -> Result<Option<Saved>, RolloutError> {
+pub(super) async fn load(
+    connection: &mut SqliteConnection,
+    rollout: &RolloutId,
+) -> Result<Option<Saved>, RolloutError> {
     let row: Option<RolloutRow> =
         sqlx::query_as("SELECT rollout, machine, by_whom, revision, started, changed FROM rollouts WHERE rollout = $1")
             .bind(rollout.as_str())
@@ -220,7 +269,10 @@ pub(super) async fn load(connection: &mut SqliteConnection, rollout: &RolloutId)
 }
 
 /// The rollout of a site that has not ended.
-pub(super) async fn running(connection: &mut SqliteConnection, site: &str) -> Result<Option<Saved>, RolloutError> {
+pub(super) async fn running(
+    connection: &mut SqliteConnection,
+    site: &str,
+) -> Result<Option<Saved>, RolloutError> {
     let row: Option<RolloutRow> = sqlx::query_as(
         "SELECT rollout, machine, by_whom, revision, started, changed FROM rollouts WHERE site = $1 AND outcome IS NULL",
     )
@@ -241,7 +293,10 @@ pub(super) async fn unfinished(store: &Store) -> Result<Vec<Saved>, RolloutError
     for row in rows {
         match read(row) {
             Ok(saved) => read_rows.push(saved),
-            Err(error) => tracing::error!(error = &error as &dyn std::error::Error, "rollout cannot be resumed"),
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "rollout cannot be resumed"
+            ),
         }
     }
     Ok(read_rows)
@@ -249,7 +304,15 @@ pub(super) async fn unfinished(store: &Store) -> Result<Vec<Saved>, RolloutError
 
 fn read(row: RolloutRow) -> Result<Saved, RolloutError> {
     let (rollout, machine, by, revision, started, changed) = row;
-    let machine = serde_json::from_str(&machine).map_err(|source| RolloutError::Machine { rollout, source })?;
+    let machine = serde_json::from_str(&machine)
+        .map_err(|source| RolloutError::Machine { rollout, source })?;
     let revision = store::count(revision, "rollouts.revision")?;
-    Ok(Saved { machine, by, stored: revision, revision, started: store::time(started), changed: store::time(changed) })
+    Ok(Saved {
+        machine,
+        by,
+        stored: revision,
+        revision,
+        started: store::time(started),
+        changed: store::time(changed),
+    })
 }

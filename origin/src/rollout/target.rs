@@ -42,7 +42,8 @@ pub(super) async fn steps(
         Some(release) => Some(named_release(connection, &wanted.site, release, regions).await?),
         None => None,
     };
-    let (mut steps, mut already, mut older, mut never) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut steps, mut already, mut older, mut never) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for region in regions {
         match offer(connection, &wanted.site, region, named.as_ref()).await? {
             Offer::Step(step) => steps.push(step),
@@ -53,13 +54,21 @@ pub(super) async fn steps(
     }
     let is_by_name = wanted.regions.is_some();
     if !older.is_empty() && (is_by_name || steps.is_empty()) {
-        return Err(RolloutError::NothingOlder { site: wanted.site.clone(), regions: older });
+        return Err(RolloutError::NothingOlder {
+            site: wanted.site.clone(),
+            regions: older,
+        });
     }
     if let (Some(named), true) = (named, steps.is_empty() && !already.is_empty()) {
-        return Err(RolloutError::AlreadyLive { release: named.release, regions: already });
+        return Err(RolloutError::AlreadyLive {
+            release: named.release,
+            regions: already,
+        });
     }
     if !never.is_empty() && (is_by_name || steps.is_empty()) {
-        return Err(RolloutError::NeverLive { what: wanted.site.to_string() });
+        return Err(RolloutError::NeverLive {
+            what: wanted.site.to_string(),
+        });
     }
     Ok(steps)
 }
@@ -71,13 +80,21 @@ async fn offer(
     named: Option<&ReleaseRef>,
 ) -> Result<Offer, RolloutError> {
     let record = records::site(connection, region, site).await?;
-    let Some(live) = record.and_then(|record| record.live) else { return Ok(Offer::NeverLive) };
+    let Some(live) = record.and_then(|record| record.live) else {
+        return Ok(Offer::NeverLive);
+    };
     let to = match named {
         Some(named) if *named == live => return Ok(Offer::AlreadyLive),
         Some(named) => Some(named.clone()),
         None => newest_older(connection, site, region, &live.release).await?,
     };
-    Ok(to.map_or(Offer::NothingOlder, |to| Offer::Step(Step { region: region.clone(), from: Some(live), to })))
+    Ok(to.map_or(Offer::NothingOlder, |to| {
+        Offer::Step(Step {
+            region: region.clone(),
+            from: Some(live),
+            to,
+        })
+    }))
 }
 
 /// A live release that never settled here, after a commit that was superseded, counts as newer than all that did.
@@ -102,7 +119,13 @@ async fn newest_older(
     .bind(live.as_str())
     .fetch_optional(connection)
     .await?;
-    row.map(|(release, artifact)| Ok(ReleaseRef { release: store::id(&release)?, artifact: store::id(&artifact)? })).transpose()
+    row.map(|(release, artifact)| {
+        Ok(ReleaseRef {
+            release: store::id(&release)?,
+            artifact: store::id(&artifact)?,
+        })
+    })
+    .transpose()
 }
 
 /// A named release has to be there, to have been live once, and not to be quarantined where it is to go.
@@ -113,17 +136,23 @@ async fn named_release(
     regions: &[RegionId],
 ) -> Result<ReleaseRef, RolloutError> {
     let (named, _) = kept(connection, site, release).await?;
-    let settled: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM settlements WHERE site = $1 AND release_id = $2")
-        .bind(site.to_string())
-        .bind(release.as_str())
-        .fetch_one(&mut *connection)
-        .await?;
+    let settled: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM settlements WHERE site = $1 AND release_id = $2")
+            .bind(site.to_string())
+            .bind(release.as_str())
+            .fetch_one(&mut *connection)
+            .await?;
     if settled == 0 {
-        return Err(RolloutError::NeverLive { what: format!("release {release} of {site}") });
+        return Err(RolloutError::NeverLive {
+            what: format!("release {release} of {site}"),
+        });
     }
     let quarantined = quarantined(connection, site, release, regions).await?;
     if !quarantined.is_empty() {
-        return Err(RolloutError::Quarantined { release: release.clone(), regions: quarantined });
+        return Err(RolloutError::Quarantined {
+            release: release.clone(),
+            regions: quarantined,
+        });
     }
     Ok(named)
 }
@@ -134,19 +163,24 @@ pub(super) async fn kept(
     site: &SiteId,
     release: &ReleaseId,
 ) -> Result<(ReleaseRef, u64), RolloutError> {
-    let row: Option<(String, i64, Option<i64>)> =
-        sqlx::query_as("SELECT artifact, bytes, collected FROM releases WHERE site = $1 AND release_id = $2")
-            .bind(site.to_string())
-            .bind(release.as_str())
-            .fetch_optional(connection)
-            .await?;
+    let row: Option<(String, i64, Option<i64>)> = sqlx::query_as(
+        "SELECT artifact, bytes, collected FROM releases WHERE site = $1 AND release_id = $2",
+    )
+    .bind(site.to_string())
+    .bind(release.as_str())
+    .fetch_optional(connection)
+    .await?;
     let (site, release) = (site.clone(), release.clone());
     match row {
         None => Err(RolloutError::UnknownRelease { site, release }),
         Some((_, _, Some(_))) => Err(RolloutError::Collected { site, release }),
-        Some((artifact, bytes, None)) => {
-            Ok((ReleaseRef { release, artifact: store::id(&artifact)? }, store::count(bytes, "releases.bytes")?))
-        }
+        Some((artifact, bytes, None)) => Ok((
+            ReleaseRef {
+                release,
+                artifact: store::id(&artifact)?,
+            },
+            store::count(bytes, "releases.bytes")?,
+        )),
     }
 }
 
@@ -157,11 +191,13 @@ pub(super) async fn quarantined(
     release: &ReleaseId,
     regions: &[RegionId],
 ) -> Result<Vec<RegionId>, RolloutError> {
-    let rows: Vec<String> = sqlx::query_scalar("SELECT region FROM quarantines WHERE site = $1 AND release_id = $2 ORDER BY region")
-        .bind(site.to_string())
-        .bind(release.as_str())
-        .fetch_all(connection)
-        .await?;
+    let rows: Vec<String> = sqlx::query_scalar(
+        "SELECT region FROM quarantines WHERE site = $1 AND release_id = $2 ORDER BY region",
+    )
+    .bind(site.to_string())
+    .bind(release.as_str())
+    .fetch_all(connection)
+    .await?;
     let mut found = Vec::new();
     for row in rows {
         let region: RegionId = store::id(&row)?;

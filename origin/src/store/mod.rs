@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use helix_routing::id::{Epoch, InvalidId};
 use helix_routing::time::Timestamp;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{Sqlite, SqliteConnection, Transaction};
 use tokio::sync::{Notify, watch};
 
@@ -85,13 +87,28 @@ impl Store {
             .synchronous(SqliteSynchronous::Full)
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT);
-        let open_failed = |source| StoreError::Open { path: path.to_owned(), source };
-        let writer = pool(1).connect_with(options.clone()).await.map_err(open_failed)?;
+        let open_failed = |source| StoreError::Open {
+            path: path.to_owned(),
+            source,
+        };
+        let writer = pool(1)
+            .connect_with(options.clone())
+            .await
+            .map_err(open_failed)?;
         MIGRATIONS.run(&writer).await?;
-        let reader = pool(READERS).connect_with(options.read_only(true)).await.map_err(open_failed)?;
+        let reader = pool(READERS)
+            .connect_with(options.read_only(true))
+            .await
+            .map_err(open_failed)?;
         let epoch = raise_term(&writer).await?;
         tracing::info!(epoch = epoch.0, "leading");
-        Ok(Self { writer, reader, epoch, committed: Arc::default(), fenced: watch::Sender::new(false) })
+        Ok(Self {
+            writer,
+            reader,
+            epoch,
+            committed: Arc::default(),
+            fenced: watch::Sender::new(false),
+        })
     }
 
     /// This origin's term.
@@ -116,9 +133,16 @@ impl Store {
         let theirs = read_term(&mut inner).await?;
         if theirs != self.epoch {
             self.fenced.send_replace(true);
-            return Err(StoreError::Fenced { ours: self.epoch, theirs });
+            return Err(StoreError::Fenced {
+                ours: self.epoch,
+                theirs,
+            });
         }
-        Ok(Tx { inner, epoch: self.epoch, committed: Arc::clone(&self.committed) })
+        Ok(Tx {
+            inner,
+            epoch: self.epoch,
+            committed: Arc::clone(&self.committed),
+        })
     }
 
     /// Notified after every commit.
@@ -223,19 +247,26 @@ pub fn count(value: i64, what: &'static str) -> Result<u64, StoreError> {
 }
 
 fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new().max_connections(connections).min_connections(1).acquire_timeout(ACQUIRE_TIMEOUT)
+    SqlitePoolOptions::new()
+        .max_connections(connections)
+        .min_connections(1)
+        .acquire_timeout(ACQUIRE_TIMEOUT)
 }
 
 async fn raise_term(writer: &SqlitePool) -> Result<Epoch, StoreError> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
-    sqlx::query("UPDATE terms SET epoch = epoch + 1 WHERE id = 1").execute(&mut *tx).await?;
+    sqlx::query("UPDATE terms SET epoch = epoch + 1 WHERE id = 1")
+        .execute(&mut *tx)
+        .await?;
     let epoch = read_term(&mut tx).await?;
     tx.commit().await?;
     Ok(epoch)
 }
 
 async fn read_term(connection: &mut SqliteConnection) -> Result<Epoch, StoreError> {
-    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM terms WHERE id = 1").fetch_one(connection).await?;
+    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM terms WHERE id = 1")
+        .fetch_one(connection)
+        .await?;
     Ok(Epoch(count(epoch, "terms.epoch")?))
 }
 
@@ -251,7 +282,10 @@ mod tests {
         first.write().await.unwrap().commit().await.unwrap();
         let second = Store::lead(&path).await.unwrap();
         assert_eq!(second.epoch(), first.epoch().next());
-        assert!(matches!(first.write().await, Err(StoreError::Fenced { .. })));
+        assert!(matches!(
+            first.write().await,
+            Err(StoreError::Fenced { .. })
+        ));
         first.fenced().await;
         second.write().await.unwrap().commit().await.unwrap();
     }
@@ -269,7 +303,10 @@ mod tests {
             .unwrap();
         drop(tx);
         let mut tx = store.write().await.unwrap();
-        let projects: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM projects").fetch_one(&mut *tx).await.unwrap();
+        let projects: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM projects")
+            .fetch_one(&mut *tx)
+            .await
+            .unwrap();
         assert_eq!(projects, 0);
         tx.commit().await.unwrap();
     }
@@ -278,7 +315,9 @@ mod tests {
     async fn readers_cannot_write() {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
-        let written = sqlx::query("UPDATE terms SET epoch = 9").execute(store.reader()).await;
+        let written = sqlx::query("UPDATE terms SET epoch = 9")
+            .execute(store.reader())
+            .await;
         assert!(written.is_err());
     }
 }

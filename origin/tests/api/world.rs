@@ -38,18 +38,28 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
         let file = folder.path().join("token");
-        auth::ensure_file(&store, &file, "bootstrap", Role::Operate).await.unwrap();
+        auth::ensure_file(&store, &file, "bootstrap", Role::Operate)
+            .await
+            .unwrap();
         let app = app(store, &folder).await;
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let router = api::router(app.clone());
         tokio::spawn(async move { axum::serve(listener, router).await });
         let token = std::fs::read_to_string(&file).unwrap();
-        Self { address, app, client: reqwest::Client::new(), token, folder }
+        Self {
+            address,
+            app,
+            client: reqwest::Client::new(),
+            token,
+            folder,
+        }
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("http://{}{path}", self.address)).bearer_auth(&self.token)
+        self.client
+            .request(method, format!("http://{}{path}", self.address))
+            .bearer_auth(&self.token)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Response {
@@ -57,21 +67,40 @@ impl World {
     }
 
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Response {
-        self.request(Method::POST, path).json(body).send().await.unwrap()
+        self.request(Method::POST, path)
+            .json(body)
+            .send()
+            .await
+            .unwrap()
     }
 
     pub(crate) async fn token(&self, role: &str) -> String {
-        let created: Value =
-            self.post("/v1/tokens", &json!({ "name": role, "role": role })).await.json().await.unwrap();
+        let created: Value = self
+            .post("/v1/tokens", &json!({ "name": role, "role": role }))
+            .await
+            .json()
+            .await
+            .unwrap();
         created["token"].as_str().unwrap().to_owned()
     }
 
     pub(crate) async fn pack(&self, project: &str, upload: Vec<u8>) -> Response {
         let path = format!("/v1/projects/{project}/packs");
-        self.request(Method::POST, &path).header("content-type", PACK_UPLOAD_TYPE).body(upload).send().await.unwrap()
+        self.request(Method::POST, &path)
+            .header("content-type", PACK_UPLOAD_TYPE)
+            .body(upload)
+            .send()
+            .await
+            .unwrap()
     }
 
-    pub(crate) async fn part(&self, digest: &Digest, offset: u64, length: u64, bytes: Vec<u8>) -> Response {
+    pub(crate) async fn part(
+        &self,
+        digest: &Digest,
+        offset: u64,
+        length: u64,
+        bytes: Vec<u8>,
+    ) -> Response {
         self.request(Method::PATCH, &format!("/v1/projects/shop/blobs/{digest}"))
             .header("upload-offset", offset)
             .header("upload-length", length)
@@ -87,8 +116,15 @@ impl World {
         for (_, content) in files {
             upload.extend(frame(content, &sha256(content)));
         }
-        assert_eq!(self.pack("shop", upload).await.status(), StatusCode::NO_CONTENT);
-        self.post("/v1/projects/shop/deployments", &deployment(environment, files)).await
+        assert_eq!(
+            self.pack("shop", upload).await.status(),
+            StatusCode::NO_CONTENT
+        );
+        self.post(
+            "/v1/projects/shop/deployments",
+            &deployment(environment, files),
+        )
+        .await
     }
 }
 
@@ -109,16 +145,25 @@ pub(crate) fn frame(content: &[u8], digest: &Digest) -> Vec<u8> {
 }
 
 pub(crate) fn files(list: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
-    list.iter().map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec())).collect()
+    list.iter()
+        .map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec()))
+        .collect()
 }
 
 /// Reads a problem and checks its shape.
 pub(crate) async fn problem(response: Response) -> (u16, String, Value) {
-    assert_eq!(response.headers()["content-type"], "application/problem+json");
+    assert_eq!(
+        response.headers()["content-type"],
+        "application/problem+json"
+    );
     let status = response.status().as_u16();
     let problem: Value = response.json().await.unwrap();
     assert_eq!(problem["status"], status);
-    (status, problem["type"].as_str().unwrap().to_owned(), problem)
+    (
+        status,
+        problem["type"].as_str().unwrap().to_owned(),
+        problem,
+    )
 }
 
 async fn app(store: Store, folder: &TempDir) -> App {
@@ -131,7 +176,11 @@ async fn app(store: Store, folder: &TempDir) -> App {
         .unwrap();
     let key = Arc::new(SigningKey::generate(KeyRole::Record));
     let feed = Feed::new(store.clone(), client, key, std::slice::from_ref(&region));
-    let edge = Edge { region: region.clone(), edge: "fra-1".parse().unwrap(), url: "http://127.0.0.1:1".to_owned() };
+    let edge = Edge {
+        region: region.clone(),
+        edge: "fra-1".parse().unwrap(),
+        url: "http://127.0.0.1:1".to_owned(),
+    };
     let roster = Roster::new(vec![edge], clock::now());
     let base: helix_routing::host::Host = "helix.localhost".parse().unwrap();
     App {

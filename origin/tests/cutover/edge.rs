@@ -51,7 +51,12 @@ struct Shared {
 }
 
 impl FakeEdge {
-    pub(crate) async fn start(client: async_nats::Client, ring: KeyRing, region: &str, edge: &str) -> Self {
+    pub(crate) async fn start(
+        client: async_nats::Client,
+        ring: KeyRing,
+        region: &str,
+        edge: &str,
+    ) -> Self {
         let shared = Arc::new(Shared {
             region: region.parse().expect("a region"),
             edge: edge.parse().expect("an edge"),
@@ -63,19 +68,33 @@ impl FakeEdge {
             hosts: Mutex::default(),
             refused: Mutex::default(),
         });
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("a free port");
         let url = format!("http://{}/", listener.local_addr().expect("an address"));
-        let router = Router::new().fallback(answer).with_state(Arc::clone(&shared));
+        let router = Router::new()
+            .fallback(answer)
+            .with_state(Arc::clone(&shared));
         let mut tasks = JoinSet::new();
         tasks.spawn(async move { axum::serve(listener, router).await.expect("it serves") });
         tasks.spawn(Arc::clone(&shared).follow(Scope::Global));
         tasks.spawn(Arc::clone(&shared).follow(Scope::Region(shared.region.clone())));
         tasks.spawn(Arc::clone(&shared).beat());
-        Self { region: shared.region.clone(), edge: shared.edge.clone(), url, shared, _tasks: tasks }
+        Self {
+            region: shared.region.clone(),
+            edge: shared.edge.clone(),
+            url,
+            shared,
+            _tasks: tasks,
+        }
     }
 
     pub(crate) fn registration(&self) -> fleet::Edge {
-        fleet::Edge { region: self.region.clone(), edge: self.edge.clone(), url: self.url.clone() }
+        fleet::Edge {
+            region: self.region.clone(),
+            edge: self.edge.clone(),
+            url: self.url.clone(),
+        }
     }
 
     pub(crate) fn set(&self, mood: Mood) {
@@ -83,7 +102,13 @@ impl FakeEdge {
     }
 
     pub(crate) fn live(&self, site: &SiteId) -> Option<ReleaseId> {
-        self.shared.sites.lock().expect("whole").get(site).and_then(|record| record.live.clone()).map(|live| live.release)
+        self.shared
+            .sites
+            .lock()
+            .expect("whole")
+            .get(site)
+            .and_then(|record| record.live.clone())
+            .map(|live| live.release)
     }
 
     pub(crate) fn host_seen(&self, host: &str) -> Option<Instant> {
@@ -97,11 +122,21 @@ impl FakeEdge {
 
 impl Shared {
     async fn follow(self: Arc<Self>, scope: Scope) {
-        let mut messages = self.client.subscribe(format!("{}>", scope.feed_prefix())).await.expect("a subscription");
+        let mut messages = self
+            .client
+            .subscribe(format!("{}>", scope.feed_prefix()))
+            .await
+            .expect("a subscription");
         while let Some(message) = messages.next().await {
-            let stored = message.headers.as_ref().and_then(|headers| headers.get("Nats-Subject")).map(|subject| subject.as_str().to_owned());
+            let stored = message
+                .headers
+                .as_ref()
+                .and_then(|headers| headers.get("Nats-Subject"))
+                .map(|subject| subject.as_str().to_owned());
             let Some(stored) = stored else { continue };
-            let Some(found) = stored.strip_prefix(&scope.stored_prefix()) else { continue };
+            let Some(found) = stored.strip_prefix(&scope.stored_prefix()) else {
+                continue;
+            };
             if message.payload.is_empty() || found == key::TERM {
                 continue;
             }
@@ -109,13 +144,22 @@ impl Shared {
                 *self.refused.lock().expect("whole") += 1;
                 continue;
             };
-            assert_eq!((seal.stream.as_str(), seal.key.as_str()), (scope.stream().as_str(), found));
+            assert_eq!(
+                (seal.stream.as_str(), seal.key.as_str()),
+                (scope.stream().as_str(), found)
+            );
             match scope {
                 Scope::Global => {
                     let record = HostRecord::decode(&seal.body).expect("a host record");
-                    self.hosts.lock().expect("whole").insert(record.host.to_string(), Instant::now());
+                    self.hosts
+                        .lock()
+                        .expect("whole")
+                        .insert(record.host.to_string(), Instant::now());
                 }
-                Scope::Region(_) => self.site(SiteRecord::decode(&seal.body).expect("a site record")).await,
+                Scope::Region(_) => {
+                    self.site(SiteRecord::decode(&seal.body).expect("a site record"))
+                        .await
+                }
             }
         }
     }
@@ -123,7 +167,9 @@ impl Shared {
     async fn site(&self, record: SiteRecord) {
         let held = {
             let mut sites = self.sites.lock().expect("whole");
-            let held = sites.entry(record.site.clone()).or_insert_with(|| record.clone());
+            let held = sites
+                .entry(record.site.clone())
+                .or_insert_with(|| record.clone());
             if record.generation >= held.generation {
                 *held = record;
             }
@@ -143,10 +189,16 @@ impl Shared {
             generation: held.generation,
             serving: held.generation,
             live: held.live.map(|live| live.release),
-            candidate: held.candidate.map(|candidate| CandidateReport { release: candidate.release, state }),
+            candidate: held.candidate.map(|candidate| CandidateReport {
+                release: candidate.release,
+                state,
+            }),
         };
         let subject = key::report(&self.region, &self.edge, "site");
-        self.client.publish(subject, report.encode().into()).await.expect("a publication");
+        self.client
+            .publish(subject, report.encode().into())
+            .await
+            .expect("a publication");
     }
 
     async fn beat(self: Arc<Self>) {
@@ -163,7 +215,10 @@ impl Shared {
                 refused: 0,
             };
             let subject = key::report(&self.region, &self.edge, "heartbeat");
-            let _ = self.client.publish(subject, heartbeat.encode().into()).await;
+            let _ = self
+                .client
+                .publish(subject, heartbeat.encode().into())
+                .await;
             tokio::time::sleep(Duration::from_millis(500)).await;
         }
     }
@@ -177,10 +232,17 @@ impl Shared {
 }
 
 async fn answer(State(edge): State<Arc<Shared>>, headers: HeaderMap) -> impl IntoResponse {
-    let host = headers.get("host").and_then(|host| host.to_str().ok()).unwrap_or_default().to_owned();
+    let host = headers
+        .get("host")
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default()
+        .to_owned();
     match edge.serving(&host) {
         Some((generation, release)) => {
-            let shown = [("x-helix-generation", generation.to_string()), ("x-helix-release", release.to_string())];
+            let shown = [
+                ("x-helix-generation", generation.to_string()),
+                ("x-helix-release", release.to_string()),
+            ];
             (StatusCode::OK, shown, "hello").into_response()
         }
         None => StatusCode::NOT_FOUND.into_response(),

@@ -46,7 +46,10 @@ fn site() -> SiteId {
 
 fn release(number: u8) -> ReleaseRef {
     let digest = helix_service::digest::sha256(&[number]);
-    ReleaseRef { release: digest.hex()[..20].parse().expect("a release"), artifact: digest }
+    ReleaseRef {
+        release: digest.hex()[..20].parse().expect("a release"),
+        artifact: digest,
+    }
 }
 
 struct Fleet {
@@ -59,7 +62,12 @@ impl Fleet {
         let key = Arc::new(SigningKey::generate(KeyRole::Record));
         let ring = KeyRing::new([key.public()]);
         let mut edges = Vec::new();
-        for (region, edge) in [("fra", "fra-1"), ("fra", "fra-2"), ("iad", "iad-1"), ("iad", "iad-2")] {
+        for (region, edge) in [
+            ("fra", "fra-1"),
+            ("fra", "fra-2"),
+            ("iad", "iad-1"),
+            ("iad", "iad-2"),
+        ] {
             edges.push(FakeEdge::start(nats.client().await, ring.clone(), region, edge).await);
         }
         Self { key, edges }
@@ -70,7 +78,9 @@ impl Fleet {
     }
 
     fn all_serve(&self, site: &SiteId, release: &ReleaseId) -> bool {
-        self.edges.iter().all(|edge| edge.live(site).as_ref() == Some(release))
+        self.edges
+            .iter()
+            .all(|edge| edge.live(site).as_ref() == Some(release))
     }
 }
 
@@ -84,11 +94,21 @@ struct Origin {
 
 impl Origin {
     async fn start(folder: &Path, nats: &Nats, fleet: &Fleet) -> Self {
-        let store = Store::lead(&folder.join("origin.db")).await.expect("a database");
+        let store = Store::lead(&folder.join("origin.db"))
+            .await
+            .expect("a database");
         let client = nats.client().await;
-        let roster = Roster::new(fleet.edges.iter().map(FakeEdge::registration).collect(), clock::now());
+        let roster = Roster::new(
+            fleet.edges.iter().map(FakeEdge::registration).collect(),
+            clock::now(),
+        );
         let regions: Vec<_> = roster.regions().into_iter().collect();
-        let feed = Feed::new(store.clone(), client.clone(), Arc::clone(&fleet.key), &regions);
+        let feed = Feed::new(
+            store.clone(),
+            client.clone(),
+            Arc::clone(&fleet.key),
+            &regions,
+        );
         let conductor = Conductor::new(store.clone(), feed.clone(), roster.clone(), base());
         conductor.resume().await.expect("rollouts are read");
         let (shutdown, handle) = Shutdown::manual();
@@ -98,7 +118,13 @@ impl Origin {
         let mut tasks = JoinSet::new();
         let heard = conductor.clone();
         tasks.spawn(async move { reports::run(client, roster, heard, &shutdown).await });
-        Self { store, conductor, feed: running, _tasks: tasks, _shutdown: handle }
+        Self {
+            store,
+            conductor,
+            feed: running,
+            _tasks: tasks,
+            _shutdown: handle,
+        }
     }
 
     async fn made(&self, site: &SiteId, release: &ReleaseRef) {
@@ -122,7 +148,12 @@ impl Origin {
 
     async fn deploy(&self, site: &SiteId, release: &ReleaseRef) -> RolloutId {
         self.made(site, release).await;
-        let new = NewRollout { site: site.clone(), release: release.clone(), by: "test".to_owned(), lift_quarantine: false };
+        let new = NewRollout {
+            site: site.clone(),
+            release: release.clone(),
+            by: "test".to_owned(),
+            lift_quarantine: false,
+        };
         let mut begun = self.conductor.deploy(new).await.expect("it starts");
         sqlx::query(
             "INSERT INTO deployments (project, number, label, site, release_id, rollout, by_whom, created) \
@@ -150,7 +181,12 @@ impl Origin {
     }
 
     async fn end_of(&self, rollout: &RolloutId) -> RolloutView {
-        let watched = self.conductor.watch(rollout).await.expect("it is read").expect("it is there");
+        let watched = self
+            .conductor
+            .watch(rollout)
+            .await
+            .expect("it is read")
+            .expect("it is there");
         let last = timeout(DEADLINE, watched.fold(None, async |_, view| Some(view))).await;
         last.expect("it ends in time").expect("it has a view")
     }
@@ -185,22 +221,40 @@ async fn start() -> Option<(TempDir, Nats, Fleet, Origin)> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_settles_on_every_edge() {
-    let Some((_folder, _nats, fleet, origin)) = start().await else { return };
+    let Some((_folder, _nats, fleet, origin)) = start().await else {
+        return;
+    };
     let rollout = origin.deploy(&site(), &release(1)).await;
     let view = origin.end_of(&rollout).await;
     assert_eq!(view.outcome, Some(Outcome::Settled), "{view:?}");
     assert!(fleet.all_serve(&site(), &release(1).release));
-    assert!(fleet.edges.iter().all(|edge| edge.host_seen("shop.helix.localhost").is_some()));
+    assert!(
+        fleet
+            .edges
+            .iter()
+            .all(|edge| edge.host_seen("shop.helix.localhost").is_some())
+    );
     let again = origin.deploy(&site(), &release(1)).await;
     let view = origin.end_of(&again).await;
-    assert_eq!((view.outcome, view.revision), (Some(Outcome::Settled), 1), "the same again is done at once");
+    assert_eq!(
+        (view.outcome, view.revision),
+        (Some(Outcome::Settled), 1),
+        "the same again is done at once"
+    );
 }
 
 #[expect(clippy::print_stdout, reason = "the figures are what this test is for")]
 #[tokio::test(flavor = "multi_thread")]
 async fn cutovers_and_host_records_are_quick() {
-    let Some((_folder, _nats, fleet, origin)) = start().await else { return };
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(1)).await).await, Some(Outcome::Settled));
+    let Some((_folder, _nats, fleet, origin)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(1)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     let mut cutovers = Vec::new();
     for number in 2..32 {
         origin.made(&site(), &release(number)).await;
@@ -214,22 +268,45 @@ async fn cutovers_and_host_records_are_quick() {
         let host = format!("www{number}.example.com");
         let pattern: HostPattern = host.parse().expect("a host");
         let mut tx = origin.store.write().await.expect("a transaction");
-        records::put_host(&mut tx, &pattern, Some(&site())).await.expect("a record");
+        records::put_host(&mut tx, &pattern, Some(&site()))
+            .await
+            .expect("a record");
         tx.commit().await.expect("a commit");
         let committed = Instant::now();
-        until("the host record", async || fleet.edges.iter().all(|edge| edge.host_seen(&host).is_some())).await;
-        let last = fleet.edges.iter().filter_map(|edge| edge.host_seen(&host)).max().expect("one at least");
+        until("the host record", async || {
+            fleet
+                .edges
+                .iter()
+                .all(|edge| edge.host_seen(&host).is_some())
+        })
+        .await;
+        let last = fleet
+            .edges
+            .iter()
+            .filter_map(|edge| edge.host_seen(&host))
+            .max()
+            .expect("one at least");
         records.push(last.saturating_duration_since(committed));
     }
-    for (what, mut times) in [("deploy to proof in both regions", cutovers), ("SQL commit to last of 4 edges", records)] {
+    for (what, mut times) in [
+        ("deploy to proof in both regions", cutovers),
+        ("SQL commit to last of 4 edges", records),
+    ] {
         times.sort_unstable();
-        println!("{what}: p50 {:?}, p90 {:?}, worst {:?}", times[times.len() / 2], times[times.len() * 9 / 10], times[times.len() - 1]);
+        println!(
+            "{what}: p50 {:?}, p90 {:?}, worst {:?}",
+            times[times.len() / 2],
+            times[times.len() * 9 / 10],
+            times[times.len() - 1]
+        );
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_goes_on_after_origin_was_killed() {
-    let Some((folder, nats, fleet, origin)) = start().await else { return };
+    let Some((folder, nats, fleet, origin)) = start().await else {
+        return;
+    };
     fleet.set(Mood::Silent);
     let rollout = origin.deploy(&site(), &release(1)).await;
     origin.kill().await;
@@ -241,55 +318,108 @@ async fn a_rollout_goes_on_after_origin_was_killed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_was_committed_while_nats_was_away_is_published_when_it_is_back() {
-    let Some((_folder, mut nats, fleet, origin)) = start().await else { return };
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(1)).await).await, Some(Outcome::Settled));
+    let Some((_folder, mut nats, fleet, origin)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(1)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     nats.kill();
     let rollout = origin.deploy(&site(), &release(2)).await;
     nats.restart();
     assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
     assert!(fleet.all_serve(&site(), &release(2).release));
-    let left = async || sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM outbox").fetch_one(origin.store.reader()).await.ok() == Some(0);
+    let left = async || {
+        sqlx::query_scalar::<_, i64>("SELECT COUNT(*) FROM outbox")
+            .fetch_one(origin.store.reader())
+            .await
+            .ok()
+            == Some(0)
+    };
     until("the empty outbox", left).await;
 }
 
 async fn incarnations(origin: &Origin) -> Vec<(String, String)> {
-    sqlx::query_as("SELECT stream, incarnation FROM streams ORDER BY stream").fetch_all(origin.store.reader()).await.expect("rows")
+    sqlx::query_as("SELECT stream, incarnation FROM streams ORDER BY stream")
+        .fetch_all(origin.store.reader())
+        .await
+        .expect("rows")
 }
 
 async fn messages(nats: &Nats, stream: &str) -> u64 {
     let jetstream = async_nats::jetstream::new(nats.client().await);
-    jetstream.get_stream(stream).await.map_or(0, |stream| stream.cached_info().state.messages)
+    jetstream
+        .get_stream(stream)
+        .await
+        .map_or(0, |stream| stream.cached_info().state.messages)
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_wiped_store_gets_a_new_life_and_everything_again() {
-    let Some((_folder, mut nats, fleet, origin)) = start().await else { return };
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(1)).await).await, Some(Outcome::Settled));
+    let Some((_folder, mut nats, fleet, origin)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(1)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     let before = incarnations(&origin).await;
     nats.kill();
     nats.wipe();
     nats.restart();
     let all_new = async || {
         let now = incarnations(&origin).await;
-        now.len() == 3 && now.iter().zip(&before).all(|(now, before)| now.1 != before.1)
+        now.len() == 3
+            && now
+                .iter()
+                .zip(&before)
+                .all(|(now, before)| now.1 != before.1)
     };
     until("new incarnations", all_new).await;
     // The term and the one record.
-    until("the records", async || messages(&nats, "KV_r_fra").await == 2 && messages(&nats, "KV_g").await >= 2).await;
-    until("a snapshot", async || messages(&nats, "OBJ_snap_r_fra").await >= 2).await;
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(2)).await).await, Some(Outcome::Settled));
+    until("the records", async || {
+        messages(&nats, "KV_r_fra").await == 2 && messages(&nats, "KV_g").await >= 2
+    })
+    .await;
+    until("a snapshot", async || {
+        messages(&nats, "OBJ_snap_r_fra").await >= 2
+    })
+    .await;
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(2)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     assert!(fleet.all_serve(&site(), &release(2).release));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_store_that_was_rolled_back_gets_a_new_life() {
-    let Some((_folder, mut nats, fleet, origin)) = start().await else { return };
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(1)).await).await, Some(Outcome::Settled));
+    let Some((_folder, mut nats, fleet, origin)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(1)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     nats.kill();
     let backup = tempfile::tempdir().expect("a folder");
     nats::copy(&nats.store(), backup.path());
     nats.restart();
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(2)).await).await, Some(Outcome::Settled));
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(2)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     let before = incarnations(&origin).await;
     nats.kill();
     nats.wipe();
@@ -297,33 +427,69 @@ async fn a_store_that_was_rolled_back_gets_a_new_life() {
     nats.restart();
     let regional_are_new = async || {
         let now = incarnations(&origin).await;
-        now.iter().zip(&before).filter(|(now, before)| now.1 != before.1).count() >= 2
+        now.iter()
+            .zip(&before)
+            .filter(|(now, before)| now.1 != before.1)
+            .count()
+            >= 2
     };
     until("new incarnations", regional_are_new).await;
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(3)).await).await, Some(Outcome::Settled));
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(3)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     assert!(fleet.all_serve(&site(), &release(3).release));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_origin_with_a_later_term_fences_the_one_before_at_the_streams() {
-    let Some((_folder, nats, fleet, mut first)) = start().await else { return };
-    assert_eq!(first.outcome(&first.deploy(&site(), &release(1)).await).await, Some(Outcome::Settled));
+    let Some((_folder, nats, fleet, mut first)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        first
+            .outcome(&first.deploy(&site(), &release(1)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     // A copy of the database, so that SQL does not stop the first: only the streams can.
     let copied = tempfile::tempdir().expect("a folder");
     let path = copied.path().join("origin.db");
-    sqlx::query("VACUUM INTO $1").bind(path.to_string_lossy().into_owned()).execute(first.store.reader()).await.expect("a copy");
+    sqlx::query("VACUUM INTO $1")
+        .bind(path.to_string_lossy().into_owned())
+        .execute(first.store.reader())
+        .await
+        .expect("a copy");
     let second = Origin::start(copied.path(), &nats, &fleet).await;
-    assert_eq!(second.outcome(&second.deploy(&site(), &release(2)).await).await, Some(Outcome::Settled));
+    assert_eq!(
+        second
+            .outcome(&second.deploy(&site(), &release(2)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     first.deploy(&site(), &release(3)).await;
-    let ended = timeout(DEADLINE, first.feed.join_next()).await.expect("it ends in time").expect("it ran").expect("it did not panic");
-    assert!(matches!(ended, Err(FeedError::Stream(StreamError::Fenced { .. }))), "{ended:?}");
-    timeout(DEADLINE, first.store.fenced()).await.expect("the process is told to end");
+    let ended = timeout(DEADLINE, first.feed.join_next())
+        .await
+        .expect("it ends in time")
+        .expect("it ran")
+        .expect("it did not panic");
+    assert!(
+        matches!(ended, Err(FeedError::Stream(StreamError::Fenced { .. }))),
+        "{ended:?}"
+    );
+    timeout(DEADLINE, first.store.fenced())
+        .await
+        .expect("the process is told to end");
     assert!(fleet.all_serve(&site(), &release(2).release));
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_deployment_supersedes_the_one_that_runs() {
-    let Some((_folder, _nats, fleet, origin)) = start().await else { return };
+    let Some((_folder, _nats, fleet, origin)) = start().await else {
+        return;
+    };
     fleet.set(Mood::Silent);
     let first = origin.deploy(&site(), &release(1)).await;
     let second = origin.deploy(&site(), &release(2)).await;
@@ -336,36 +502,91 @@ async fn the_newest_deployment_supersedes_the_one_that_runs() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_release_that_one_edge_cannot_prepare_goes_nowhere() {
-    let Some((_folder, _nats, fleet, origin)) = start().await else { return };
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(1)).await).await, Some(Outcome::Settled));
+    let Some((_folder, _nats, fleet, origin)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(1)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     fleet.edges[2].set(Mood::Failing);
     let rollout = origin.deploy(&site(), &release(2)).await;
     assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Aborted));
     assert!(fleet.all_serve(&site(), &release(1).release));
-    let note: String = sqlx::query_scalar("SELECT note FROM region_sites WHERE region = 'iad'").fetch_one(origin.store.reader()).await.expect("a note");
-    assert!(note.contains("iad-1") && note.contains("no space left"), "{note}");
+    let note: String = sqlx::query_scalar("SELECT note FROM region_sites WHERE region = 'iad'")
+        .fetch_one(origin.store.reader())
+        .await
+        .expect("a note");
+    assert!(
+        note.contains("iad-1") && note.contains("no space left"),
+        "{note}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn rollbacks_go_further_back_and_hold_the_regions() {
-    let Some((_folder, _nats, fleet, origin)) = start().await else { return };
-    assert_eq!(origin.rollback(None).await.unwrap_err().kind(), "never-live");
+    let Some((_folder, _nats, fleet, origin)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        origin.rollback(None).await.unwrap_err().kind(),
+        "never-live"
+    );
     for number in 1..=3 {
-        assert_eq!(origin.outcome(&origin.deploy(&site(), &release(number)).await).await, Some(Outcome::Settled));
+        assert_eq!(
+            origin
+                .outcome(&origin.deploy(&site(), &release(number)).await)
+                .await,
+            Some(Outcome::Settled)
+        );
     }
     for (expected, number) in [("2", 2), ("1", 1)] {
         let rollout = origin.rollback(None).await.expect("it starts");
-        assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled), "to release {expected}");
+        assert_eq!(
+            origin.outcome(&rollout).await,
+            Some(Outcome::Settled),
+            "to release {expected}"
+        );
         assert!(fleet.all_serve(&site(), &release(number).release));
     }
-    assert_eq!(origin.rollback(None).await.unwrap_err().kind(), "nothing-older");
-    assert_eq!(origin.rollback(Some(&release(9))).await.unwrap_err().kind(), "unknown-release");
-    assert_eq!(origin.rollback(Some(&release(1))).await.unwrap_err().kind(), "already-live");
-    assert_eq!(origin.rollback(Some(&release(3))).await.unwrap_err().kind(), "quarantined");
+    assert_eq!(
+        origin.rollback(None).await.unwrap_err().kind(),
+        "nothing-older"
+    );
+    assert_eq!(
+        origin.rollback(Some(&release(9))).await.unwrap_err().kind(),
+        "unknown-release"
+    );
+    assert_eq!(
+        origin.rollback(Some(&release(1))).await.unwrap_err().kind(),
+        "already-live"
+    );
+    assert_eq!(
+        origin.rollback(Some(&release(3))).await.unwrap_err().kind(),
+        "quarantined"
+    );
     origin.made(&site(), &release(4)).await;
-    assert_eq!(origin.rollback(Some(&release(4))).await.unwrap_err().kind(), "never-live");
-    let mut new = NewRollout { site: site(), release: release(3), by: "test".to_owned(), lift_quarantine: false };
-    assert_eq!(origin.conductor.deploy(new.clone()).await.unwrap_err().kind(), "quarantined");
+    assert_eq!(
+        origin.rollback(Some(&release(4))).await.unwrap_err().kind(),
+        "never-live"
+    );
+    let mut new = NewRollout {
+        site: site(),
+        release: release(3),
+        by: "test".to_owned(),
+        lift_quarantine: false,
+    };
+    assert_eq!(
+        origin
+            .conductor
+            .deploy(new.clone())
+            .await
+            .unwrap_err()
+            .kind(),
+        "quarantined"
+    );
     new.lift_quarantine = true;
     let begun = origin.conductor.deploy(new).await.expect("it starts");
     assert_eq!(begun.held.len(), 2, "both regions were held");
@@ -373,54 +594,99 @@ async fn rollbacks_go_further_back_and_hold_the_regions() {
     assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
     let rollout = origin.rollback(None).await.expect("it starts");
     assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
-    assert!(fleet.all_serve(&site(), &release(1).release), "past the release that is quarantined");
+    assert!(
+        fleet.all_serve(&site(), &release(1).release),
+        "past the release that is quarantined"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_preview_alias_follows_the_newest_settled_preview() {
-    let Some((_folder, _nats, _fleet, origin)) = start().await else { return };
-    let preview = |number| SiteId { project: site().project, environment: Environment::Preview(number) };
+    let Some((_folder, _nats, _fleet, origin)) = start().await else {
+        return;
+    };
+    let preview = |number| SiteId {
+        project: site().project,
+        environment: Environment::Preview(number),
+    };
     let pattern: HostPattern = "preview.shop.helix.localhost".parse().expect("a host");
     for (number, expected) in [(7, 7), (5, 5), (7, 7)] {
-        let rollout = origin.deploy(&preview(number), &release(number as u8)).await;
+        let rollout = origin
+            .deploy(&preview(number), &release(number as u8))
+            .await;
         assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
         let mut connection = origin.store.reader().acquire().await.expect("a connection");
-        let held = records::host(&mut connection, &pattern).await.expect("it is read").expect("it is there");
+        let held = records::host(&mut connection, &pattern)
+            .await
+            .expect("it is read")
+            .expect("it is there");
         assert_eq!(held.site, Some(preview(expected)));
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn forged_records_change_nothing() {
-    let Some((_folder, nats, fleet, origin)) = start().await else { return };
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(1)).await).await, Some(Outcome::Settled));
+    let Some((_folder, nats, fleet, origin)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(1)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
     let client = nats.client().await;
     let jetstream = async_nats::jetstream::new(client);
-    let sent = jetstream.publish("$KV.r_fra.cut.shop/production", "forged".into()).await.expect("sent");
+    let sent = jetstream
+        .publish("$KV.r_fra.cut.shop/production", "forged".into())
+        .await
+        .expect("sent");
     sent.await.expect("stored");
     until("the refusals", async || fleet.edges[0].refused() == 1).await;
-    assert_eq!(origin.outcome(&origin.deploy(&site(), &release(2)).await).await, Some(Outcome::Settled));
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(2)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_server_that_syncs_late_is_refused() {
-    let Some(nats) = Nats::start_with("sync_interval: \"2m\"") else { return };
+    let Some(nats) = Nats::start_with("sync_interval: \"2m\"") else {
+        return;
+    };
     let folder = tempfile::tempdir().expect("a folder");
     let fleet = Fleet::start(&nats).await;
     let mut origin = Origin::start(folder.path(), &nats, &fleet).await;
-    let ended = timeout(DEADLINE, origin.feed.join_next()).await.expect("it ends in time").expect("it ran").expect("it did not panic");
-    assert!(matches!(ended, Err(FeedError::Server(ServerError::Lazy))), "{ended:?}");
+    let ended = timeout(DEADLINE, origin.feed.join_next())
+        .await
+        .expect("it ends in time")
+        .expect("it ran")
+        .expect("it did not panic");
+    assert!(
+        matches!(ended, Err(FeedError::Server(ServerError::Lazy))),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn collection_removes_what_nothing_references_and_nothing_else() {
-    let Some((folder, _nats, fleet, origin)) = start().await else { return };
+    let Some((folder, _nats, fleet, origin)) = start().await else {
+        return;
+    };
     for number in 1..=2 {
-        assert_eq!(origin.outcome(&origin.deploy(&site(), &release(number)).await).await, Some(Outcome::Settled));
+        assert_eq!(
+            origin
+                .outcome(&origin.deploy(&site(), &release(number)).await)
+                .await,
+            Some(Outcome::Settled)
+        );
     }
     // Made and never deployed, so nothing refers to it.
     origin.made(&site(), &release(9)).await;
-    let artifacts = Artifacts::open(origin.store.clone(), folder.path(), u64::MAX).expect("a layout");
+    let artifacts =
+        Artifacts::open(origin.store.clone(), folder.path(), u64::MAX).expect("a layout");
     let mut tx = origin.store.write().await.expect("a transaction");
     let mut blobs = Vec::new();
     for number in [1, 2, 9] {
@@ -429,16 +695,33 @@ async fn collection_removes_what_nothing_references_and_nothing_else() {
             "INSERT INTO packs (project, digest, media_type, size, created) VALUES ('shop', $1, 'x', 1, 1)",
             "INSERT INTO release_packs (site, release_id, digest) VALUES ('shop/production', $2, $1)",
         ] {
-            sqlx::query(statement).bind(blob.as_str()).bind(release(number).release.as_str()).execute(&mut *tx).await.expect("a row");
+            sqlx::query(statement)
+                .bind(blob.as_str())
+                .bind(release(number).release.as_str())
+                .execute(&mut *tx)
+                .await
+                .expect("a row");
         }
         blobs.push(blob);
     }
     tx.commit().await.expect("a commit");
     let regions: Vec<_> = fleet.edges.iter().map(|edge| edge.region.clone()).collect();
-    let keep = Keep { releases: 0, age: Duration::ZERO, upload_grace: Duration::ZERO };
-    let collected = collect::collect(&origin.store, &artifacts, &regions, &keep).await.expect("it collects");
+    let keep = Keep {
+        releases: 0,
+        age: Duration::ZERO,
+        upload_grace: Duration::ZERO,
+    };
+    let collected = collect::collect(&origin.store, &artifacts, &regions, &keep)
+        .await
+        .expect("it collects");
     assert_eq!((collected.releases, collected.blobs), (1, 1));
-    let kept: Vec<bool> = blobs.iter().map(|blob| artifacts.layout().path(blob).exists()).collect();
+    let kept: Vec<bool> = blobs
+        .iter()
+        .map(|blob| artifacts.layout().path(blob).exists())
+        .collect();
     assert_eq!(kept, [true, true, false], "live and previous stay");
-    assert_eq!(origin.rollback(Some(&release(9))).await.unwrap_err().kind(), "release-collected");
+    assert_eq!(
+        origin.rollback(Some(&release(9))).await.unwrap_err().kind(),
+        "release-collected"
+    );
 }

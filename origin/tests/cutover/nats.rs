@@ -35,7 +35,12 @@ impl Nats {
             store.display()
         );
         std::fs::write(folder.path().join("nats.conf"), config).expect("a config file");
-        let mut nats = Self { folder, port, monitor, child: None };
+        let mut nats = Self {
+            folder,
+            port,
+            monitor,
+            child: None,
+        };
         nats.spawn(&binary);
         Some(nats)
     }
@@ -98,7 +103,10 @@ fn binary() -> Option<PathBuf> {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
+    TcpListener::bind("127.0.0.1:0")
+        .and_then(|socket| socket.local_addr())
+        .expect("a free port")
+        .port()
 }
 
 pub(crate) fn copy(from: &Path, to: &Path) {
