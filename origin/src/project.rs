@@ -15,6 +15,7 @@ use sqlx::SqliteConnection;
 
 use crate::address::Addresses;
 use crate::feed::records::{self, RecordError};
+use crate::rollout::{RolloutError, alias};
 use crate::store::{Store, StoreError, Tx, id, millis, time};
 
 /// How long a deleted project can be restored.
@@ -47,6 +48,9 @@ pub enum ProjectError {
         /// The site.
         site: String,
     },
+    /// The preview alias could not be put back.
+    #[error(transparent)]
+    Alias(#[from] RolloutError),
     /// A record could not be changed.
     #[error(transparent)]
     Record(#[from] RecordError),
@@ -204,6 +208,7 @@ pub async fn restore(
     for (host, site) in hosts(tx, project, reach.addresses).await? {
         records::put_host(tx, &host, Some(&site)).await?;
     }
+    alias::refresh(tx, project, reach.addresses.base()).await?;
     set_purge(tx, project, None).await?;
     view(tx, project).await
 }

@@ -148,6 +148,7 @@ impl From<ProjectError> for Rejection {
             ProjectError::Deleted { .. } => Self::conflict("project-deleted", title),
             ProjectError::NotDeleted { .. } => Self::conflict("project-not-deleted", title),
             ProjectError::Running { .. } => Self::conflict("rollout-running", title),
+            ProjectError::Alias(error) => error.into(),
             ProjectError::Record(error) => error.into(),
             ProjectError::Store(error) => error.into(),
         }
