@@ -10,14 +10,28 @@ use helix_tests::fleet::Fleet;
 /// Deploys each folder, changes one file, deploys it again.
 pub(crate) fn run(fleet: &Fleet, folders: &[PathBuf]) -> anyhow::Result<()> {
     for folder in folders {
-        let name = folder.file_name().context("a folder has a name")?.to_string_lossy().to_lowercase();
-        let project: String = name.chars().filter(char::is_ascii_alphanumeric).take(30).collect();
+        let name = folder
+            .file_name()
+            .context("a folder has a name")?
+            .to_string_lossy()
+            .to_lowercase();
+        let project: String = name
+            .chars()
+            .filter(char::is_ascii_alphanumeric)
+            .take(30)
+            .collect();
         let copy = tempfile_copy(folder)?;
         let (files, bytes) = size(&copy)?;
-        println!("{name}: {files} files, {:.1} MiB", bytes as f64 / 1_048_576.0);
+        println!(
+            "{name}: {files} files, {:.1} MiB",
+            bytes as f64 / 1_048_576.0
+        );
         deploy(fleet, &project, &copy, "  first deploy")?;
         deploy(fleet, &project, &copy, "  the same again")?;
-        fs::write(copy.join("helix-bench-changed.txt"), "changed\n".repeat(100))?;
+        fs::write(
+            copy.join("helix-bench-changed.txt"),
+            "changed\n".repeat(100),
+        )?;
         deploy(fleet, &project, &copy, "  one file of 800 bytes more")?;
         fs::remove_dir_all(&copy)?;
     }
@@ -28,8 +42,17 @@ fn deploy(fleet: &Fleet, project: &str, folder: &Path, what: &str) -> anyhow::Re
     let start = Instant::now();
     let ended = fleet.deploy_to(project, "production", folder);
     let span = start.elapsed();
-    ensure!(ended.code == Some(0), "deploy ended with {:?}: {}", ended.code, ended.stderr);
-    let uploaded = ended.stderr.lines().find(|line| line.contains("upload")).unwrap_or_default();
+    ensure!(
+        ended.code == Some(0),
+        "deploy ended with {:?}: {}",
+        ended.code,
+        ended.stderr
+    );
+    let uploaded = ended
+        .stderr
+        .lines()
+        .find(|line| line.contains("upload"))
+        .unwrap_or_default();
     println!("{what}: {:.2} s   {}", span.as_secs_f64(), uploaded.trim());
     Ok(())
 }

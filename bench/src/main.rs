@@ -2,7 +2,11 @@
 //!
 //! Figures are reported, never asserted: machines are noisy, and a run shares its cores with the load it makes.
 //! What must hold at any speed is checked all the same: no failed response, no body of another release.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a measurement may stop here, and prints")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a measurement may stop here, and prints"
+)]
 
 mod cutovers;
 mod figures;

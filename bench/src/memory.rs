@@ -10,7 +10,10 @@ pub(crate) fn run(fleet: &Fleet) -> anyhow::Result<()> {
     let edges = fleet.edges().map(|(_, edge)| edge.edge.to_string());
     for name in edges.chain(["origin".to_owned(), "nats".to_owned()]) {
         let status = std::fs::read_to_string(format!("/proc/{}/status", fleet.pid(&name)))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).context("no VmRSS")?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))
+            .context("no VmRSS")?;
         let kib: f64 = line.trim().trim_end_matches(" kB").parse()?;
         println!("{name:<8} {:6.1} MiB resident", kib / 1024.0);
     }

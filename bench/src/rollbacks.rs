@@ -15,7 +15,10 @@ pub(crate) fn run(fleet: &Fleet, count: usize) -> anyhow::Result<()> {
     let bodies = Bodies::default();
     let deploy = |text: &str| {
         let release = fleet.deploy("rollbacks", &Folder::page(text));
-        bodies.lock().unwrap().insert(release.to_string(), page_digest(text));
+        bodies
+            .lock()
+            .unwrap()
+            .insert(release.to_string(), page_digest(text));
     };
     deploy("first");
     let watch = Watch::start(fleet, &fleet.host("rollbacks"), &Arc::clone(&bodies));
@@ -23,12 +26,22 @@ pub(crate) fn run(fleet: &Fleet, count: usize) -> anyhow::Result<()> {
     for number in 0..count {
         deploy(&format!("release {number}"));
         let start = Instant::now();
-        let ended = fleet.helix().run(["rollback", "--project", "rollbacks", "--region", "fra"]);
+        let ended = fleet
+            .helix()
+            .run(["rollback", "--project", "rollbacks", "--region", "fra"]);
         samples.lock().unwrap().push(start.elapsed());
-        ensure!(ended.code == Some(0), "rollback ended with {:?}: {}", ended.code, ended.stderr);
+        ensure!(
+            ended.code == Some(0),
+            "rollback ended with {:?}: {}",
+            ended.code,
+            ended.stderr
+        );
     }
     let (requests, _) = watch.finish()?;
-    println!("rollback --region fra, typed to ended   {}", Figures::of(samples.into_inner()?));
+    println!(
+        "rollback --region fra, typed to ended   {}",
+        Figures::of(samples.into_inner()?)
+    );
     println!("requests meanwhile                      {requests}, 0 failed, 0 of another release");
     Ok(())
 }

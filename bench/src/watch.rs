@@ -41,7 +41,10 @@ impl Watch {
             let (stop, bodies) = (stop.clone(), bodies.clone());
             std::thread::spawn(move || ask(region, &edge, &host, &stop, &bodies))
         });
-        Self { threads: threads.collect(), stop }
+        Self {
+            threads: threads.collect(),
+            stop,
+        }
     }
 
     /// Stops; the number of requests and what was seen. Fails on any answer that was not right.
@@ -49,29 +52,60 @@ impl Watch {
         self.stop.store(true, Ordering::Relaxed);
         let (mut requests, mut sightings) = (0, Sightings::new());
         for thread in self.threads {
-            let seen = thread.join().map_err(|_| anyhow::anyhow!("a watching thread panicked"))??;
+            let seen = thread
+                .join()
+                .map_err(|_| anyhow::anyhow!("a watching thread panicked"))??;
             requests += seen.requests;
             for (generation, at) in seen.first {
-                sightings.entry((seen.region.clone(), generation)).or_default().insert(seen.edge.clone(), at);
+                sightings
+                    .entry((seen.region.clone(), generation))
+                    .or_default()
+                    .insert(seen.edge.clone(), at);
             }
         }
         Ok((requests, sightings))
     }
 }
 
-fn ask(region: RegionId, info: &EdgeInfo, host: &str, stop: &AtomicBool, bodies: &Bodies) -> anyhow::Result<Seen> {
+fn ask(
+    region: RegionId,
+    info: &EdgeInfo,
+    host: &str,
+    stop: &AtomicBool,
+    bodies: &Bodies,
+) -> anyhow::Result<Seen> {
     let mut client = Client::of(&info.http);
-    let mut seen = Seen { region, edge: info.edge.clone(), requests: 0, first: BTreeMap::new() };
+    let mut seen = Seen {
+        region,
+        edge: info.edge.clone(),
+        requests: 0,
+        first: BTreeMap::new(),
+    };
     let mut last = 0;
     while !stop.load(Ordering::Relaxed) {
-        let response = client.send(Request::get(host, "/")).with_context(|| format!("ask {}", info.edge))?;
+        let response = client
+            .send(Request::get(host, "/"))
+            .with_context(|| format!("ask {}", info.edge))?;
         let at = SystemTime::now();
         seen.requests += 1;
-        let release = response.header("x-helix-release").unwrap_or_default().to_owned();
-        let generation: u64 = response.header("x-helix-generation").unwrap_or_default().parse()?;
+        let release = response
+            .header("x-helix-release")
+            .unwrap_or_default()
+            .to_owned();
+        let generation: u64 = response
+            .header("x-helix-generation")
+            .unwrap_or_default()
+            .parse()?;
         let expected = bodies.lock().unwrap().get(&release).cloned();
-        if response.status != 200 || expected.is_some_and(|digest| digest != response.digest()) || generation < last {
-            bail!("{}: {} with generation {generation} after {last} and a body that is not {release}'s", info.edge, response.status);
+        if response.status != 200
+            || expected.is_some_and(|digest| digest != response.digest())
+            || generation < last
+        {
+            bail!(
+                "{}: {} with generation {generation} after {last} and a body that is not {release}'s",
+                info.edge,
+                response.status
+            );
         }
         if generation > last {
             seen.first.insert(generation, at);

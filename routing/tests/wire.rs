@@ -4,7 +4,9 @@
 use helix_routing::host::{Host, HostPattern, under_base};
 use helix_routing::id::{Epoch, Generation};
 use helix_routing::record::{Beacon, HostRecord, ReleaseRef, SiteRecord, Snapshot, TermRecord};
-use helix_routing::report::{CandidateReport, CandidateState, Heartbeat, Refusal, SiteReport, StreamPosition};
+use helix_routing::report::{
+    CandidateReport, CandidateState, Heartbeat, Refusal, SiteReport, StreamPosition,
+};
 use helix_routing::seal::{self, Seal};
 use helix_routing::time::Timestamp;
 use helix_routing::wire::{Wire, WireError};
@@ -92,25 +94,52 @@ fn heartbeat() -> Heartbeat {
 fn fixture<T: Wire + PartialEq + std::fmt::Debug>(value: &T, text: &str) {
     let bytes = value.encode();
     let written: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(written, text, "{} is written differently: that needs a new version", T::WHAT);
+    assert_eq!(
+        written,
+        text,
+        "{} is written differently: that needs a new version",
+        T::WHAT
+    );
     assert_eq!(T::decode(&bytes).unwrap(), *value);
 }
 
 #[test]
 fn version_1_of_every_record_stays_readable() {
-    fixture(&site_record(), include_str!("fixtures/site-record-1.hex").trim());
-    fixture(&host_record(), include_str!("fixtures/host-record-1.hex").trim());
-    fixture(&TermRecord { epoch: Epoch(3) }, include_str!("fixtures/term-record-1.hex").trim());
+    fixture(
+        &site_record(),
+        include_str!("fixtures/site-record-1.hex").trim(),
+    );
+    fixture(
+        &host_record(),
+        include_str!("fixtures/host-record-1.hex").trim(),
+    );
+    fixture(
+        &TermRecord { epoch: Epoch(3) },
+        include_str!("fixtures/term-record-1.hex").trim(),
+    );
     fixture(&beacon(), include_str!("fixtures/beacon-1.hex").trim());
-    fixture(&site_report(), include_str!("fixtures/site-report-1.hex").trim());
-    fixture(&heartbeat(), include_str!("fixtures/heartbeat-1.hex").trim());
+    fixture(
+        &site_report(),
+        include_str!("fixtures/site-report-1.hex").trim(),
+    );
+    fixture(
+        &heartbeat(),
+        include_str!("fixtures/heartbeat-1.hex").trim(),
+    );
 }
 
 #[test]
 fn a_newer_version_is_refused_by_name() {
     let mut bytes = site_record().encode();
     bytes[0] = 2;
-    assert_eq!(SiteRecord::decode(&bytes), Err(WireError::Version { what: "site record", found: 2, newest: 1 }));
+    assert_eq!(
+        SiteRecord::decode(&bytes),
+        Err(WireError::Version {
+            what: "site record",
+            found: 2,
+            newest: 1
+        })
+    );
 }
 
 #[test]
@@ -119,14 +148,20 @@ fn bytes_left_over_or_missing_are_refused() {
     bytes.push(0);
     assert!(HostRecord::decode(&bytes).is_err());
     for length in 0..bytes.len() - 1 {
-        assert!(HostRecord::decode(&bytes[..length]).is_err(), "{length} bytes were taken");
+        assert!(
+            HostRecord::decode(&bytes[..length]).is_err(),
+            "{length} bytes were taken"
+        );
     }
 }
 
 #[test]
 fn an_illegal_name_inside_a_record_is_refused() {
     let mut record = host_record().encode();
-    let at = record.windows(7).position(|window| window == b"example").unwrap();
+    let at = record
+        .windows(7)
+        .position(|window| window == b"example")
+        .unwrap();
     record[at] = b'_';
     assert!(HostRecord::decode(&record).is_err());
 }

@@ -115,15 +115,18 @@ pub fn finish(child: Child) -> Ended {
     }
 }
 
-/// One of our programs: it lies in the folder above the test binary's.
+/// One of our programs. It lies beside the benchmark, and in the folder above a test's binary.
 ///
 /// # Panics
-/// When the test binary lies elsewhere.
+/// When the running program lies in no folder.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let test = std::env::current_exe().unwrap();
-    test.parent()
-        .and_then(|folder| folder.parent())
-        .expect("test binaries lie in <profile>/deps")
-        .join(name)
+    let running = std::env::current_exe().unwrap();
+    let folder = running.parent().expect("a program lies in a folder");
+    let profile = if folder.ends_with("deps") {
+        folder.parent()
+    } else {
+        Some(folder)
+    };
+    profile.expect("deps lies in a profile's folder").join(name)
 }
