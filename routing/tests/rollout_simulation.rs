@@ -3,7 +3,12 @@
 //! once the faults stop, every rollout ends and every edge serves what its record names.
 //!
 //! `HELIX_SIM_SEED=<n>` runs one seed, `HELIX_SIM_SEEDS=<n>` that many.
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop here")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::print_stderr,
+    reason = "a test may stop here, and names its seed"
+)]
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;

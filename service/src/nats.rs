@@ -90,19 +90,26 @@ fn reconnect_delay(attempts: usize) -> Duration {
     ceiling.mul_f64(0.5 + 0.5 * rand::random::<f64>())
 }
 
-/// A refused permission is told only here, so these lines matter.
 fn log(process: &str, event: &Event) {
     match event {
         Event::Connected => tracing::info!(process, "nats connected"),
-        Event::SlowConsumer(subscription) => {
-            tracing::debug!(
-                process,
-                subscription,
-                "nats subscription is full, messages are dropped"
-            );
-        }
-        other => tracing::warn!(process, event = %other, "nats"),
+        Event::SlowConsumer(subscription) => log_dropped(process, *subscription),
+        other => log_trouble(process, other),
     }
+}
+
+/// One event for each message: more than a log can take, and the feed notices its gap by itself.
+fn log_dropped(process: &str, subscription: u64) {
+    tracing::debug!(
+        process,
+        subscription,
+        "nats subscription is full, a message is dropped"
+    );
+}
+
+/// A refused permission is told only here, so these lines matter.
+fn log_trouble(process: &str, event: &Event) {
+    tracing::warn!(process, event = %event, "nats");
 }
 
 #[cfg(test)]

@@ -284,11 +284,7 @@ impl Feed {
         let event = match work {
             Work::Page(Ok(page)) => Event::Page(page),
             Work::Page(Err(error)) => {
-                tracing::warn!(
-                    stream,
-                    error = &error as &dyn Error,
-                    "repair failed, it is tried again"
-                );
+                log_retry(&stream, "repair", &error);
                 Event::PageFailed
             }
             Work::Snapshot(incarnation, Ok(taken)) => {
@@ -303,11 +299,7 @@ impl Feed {
                 Event::Resynced { incarnation, at }
             }
             Work::Snapshot(_, Err(error)) => {
-                tracing::warn!(
-                    stream,
-                    error = &error as &dyn Error,
-                    "snapshot was not taken over, it is tried again"
-                );
+                log_retry(&stream, "snapshot", &error);
                 Event::ResyncFailed
             }
         };
@@ -579,4 +571,8 @@ impl Feed {
             .connects
             .load(std::sync::atomic::Ordering::Relaxed)
     }
+}
+/// What failed is asked for again by the follower; the stream's last good state stays.
+fn log_retry(stream: &str, what: &str, error: &dyn Error) {
+    tracing::warn!(stream, what, error, "failed, it is tried again");
 }

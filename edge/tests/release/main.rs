@@ -6,6 +6,7 @@
 )]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 
+mod blobs;
 mod world;
 
 use std::time::Duration;

@@ -9,9 +9,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::{self, stream};
 use async_nats::{Client, HeaderMap};
-use axum::extract::{Path as UrlPath, State};
-use axum::http::{HeaderMap as HttpHeaders, StatusCode};
-use axum::routing::get;
+use axum::http::HeaderMap as HttpHeaders;
 use futures_util::StreamExt;
 use helix_edge::app::{self, Running};
 use helix_edge::config::{EdgeConfig, OriginConfig};
@@ -31,11 +29,13 @@ use helix_service::shutdown::{Shutdown, ShutdownHandle};
 use helix_service::telemetry::LogFormat;
 use tempfile::TempDir;
 
+use crate::blobs::{Blobs, entry, serve_origin};
+
 /// Far longer than anything takes; a test that reaches it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 pub(crate) const SITE: &str = "shop/production";
 pub(crate) const HOST: &str = "www.example.com";
-const TOKEN: &str = "read-only";
+pub(crate) const TOKEN: &str = "read-only";
 
 /// Where nats-server is; none, with a word about it, when there is none.
 pub(crate) fn nats_server() -> Option<PathBuf> {
@@ -49,15 +49,6 @@ pub(crate) fn nats_server() -> Option<PathBuf> {
         path.display()
     );
     None
-}
-
-#[derive(Default)]
-pub(crate) struct Blobs {
-    blobs: HashMap<String, Vec<u8>>,
-    /// Requests by path.
-    pub(crate) asked: Vec<String>,
-    /// Answers are cut after this many bytes.
-    pub(crate) cut: Option<usize>,
 }
 
 pub(crate) struct World {
@@ -518,104 +509,6 @@ async fn until(mut attempt: impl AsyncFnMut() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "not reached");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-fn entry(bytes: &[u8], pack: Digest, offset: usize, length: usize) -> FileEntry {
-    FileEntry {
-        digest: sha256(bytes),
-        size: bytes.len() as u64,
-        media_type: "text/html; charset=utf-8".to_owned(),
-        pack,
-        offset: offset as u64,
-        length: length as u64,
-        encoding: Encoding::Zstd,
-    }
-}
-
-impl Blobs {
-    fn put(&mut self, media_type: &str, bytes: Vec<u8>) -> Descriptor {
-        let digest = sha256(&bytes);
-        let size = bytes.len() as u64;
-        self.blobs.insert(digest.to_string(), bytes);
-        Descriptor {
-            media_type: media_type.to_owned(),
-            digest,
-            size,
-            annotations: BTreeMap::new(),
-        }
-    }
-}
-
-async fn serve_origin(
-    blobs: Arc<Mutex<Blobs>>,
-    addr: SocketAddr,
-) -> (SocketAddr, tokio::task::JoinHandle<()>) {
-    let routes = axum::Router::new()
-        .route("/v2/{project}/{kind}/{digest}", get(blob))
-        .with_state(blobs);
-    let listener = tokio::net::TcpListener::bind(addr).await.unwrap();
-    let addr = listener.local_addr().unwrap();
-    (
-        addr,
-        tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() }),
-    )
-}
-
-async fn blob(
-    State(blobs): State<Arc<Mutex<Blobs>>>,
-    UrlPath((_, kind, digest)): UrlPath<(String, String, String)>,
-    headers: HttpHeaders,
-) -> axum::response::Response {
-    let mut blobs = blobs.lock().unwrap();
-    let range = headers
-        .get("range")
-        .map(|range| range.to_str().unwrap().to_owned());
-    blobs.asked.push(format!(
-        "{kind}/{digest} {}",
-        range.clone().unwrap_or_default()
-    ));
-    let mut response = http::Response::builder();
-    if headers
-        .get("authorization")
-        .is_none_or(|value| value != &format!("Bearer {TOKEN}"))
-    {
-        return response
-            .status(StatusCode::UNAUTHORIZED)
-            .body(Vec::new().into())
-            .unwrap();
-    }
-    let Some(bytes) = blobs.blobs.get(&digest) else {
-        return response
-            .status(StatusCode::NOT_FOUND)
-            .body(Vec::new().into())
-            .unwrap();
-    };
-    let start = range.map_or(0, |range| {
-        range["bytes=".len()..]
-            .trim_end_matches('-')
-            .parse::<usize>()
-            .unwrap()
-    });
-    if start > 0 {
-        let range = format!("bytes {start}-{}/{}", bytes.len() - 1, bytes.len());
-        response = response
-            .status(StatusCode::PARTIAL_CONTENT)
-            .header("content-range", range);
-    }
-    let rest = bytes[start..].to_vec();
-    let Some(cut) = blobs.cut.filter(|cut| *cut < rest.len()) else {
-        return response.body(rest.into()).unwrap();
-    };
-    let sent = futures_util::stream::iter([Ok(rest[..cut].to_vec())]);
-    // The server sends what it has while the body makes it wait; an error at once would swallow it.
-    let end = futures_util::stream::once(async {
-        tokio::task::yield_now().await;
-        Err(std::io::Error::other("cut"))
-    });
-    response
-        .header("content-length", rest.len())
-        .body(axum::body::Body::from_stream(sent.chain(end)))
-        .unwrap()
 }
 
 fn start_nats(server: &Path, folder: &Path) -> Child {

@@ -153,7 +153,6 @@ impl Driver {
             return Next::GoOn;
         }
         let mut next = self.saved.clone();
-        log_phases(&self.saved.machine, &machine);
         next.advance(machine, now);
         if commands.iter().any(saved::is_durable) {
             let rest = loop {
@@ -215,7 +214,9 @@ impl Driver {
         }
     }
 
+    /// A step that is saved, or that needs no saving: from now on it can be seen.
     fn show(&mut self, next: Saved) {
+        log_phases(&self.saved.machine, &next.machine);
         self.view.send_replace(next.view());
         self.saved = next;
     }

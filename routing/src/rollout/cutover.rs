@@ -12,9 +12,12 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::phase::{
+    COMMIT_DEADLINE, Clock, NUDGE_INTERVAL, Phase, Proof, forget_gone, names, plan_required,
+};
 use super::{Command, Fleet, RegionFleet, RegionPlan};
 use crate::api::{PhaseName, RegionView};
-use crate::id::{BootId, EdgeId, Epoch, Generation, RegionId, ReleaseId};
+use crate::id::{EdgeId, Epoch, Generation, RegionId, ReleaseId};
 use crate::record::{ReleaseRef, SiteRecord};
 use crate::report::{CandidateState, SiteReport};
 use crate::time::Timestamp;
@@ -23,10 +26,6 @@ use crate::time::Timestamp;
 pub const PREPARE_DEADLINE: Duration = Duration::from_secs(20);
 /// The slowest link that a prepare deadline allows for, in bytes a second.
 const SLOWEST_FETCH: u64 = 8 * 1024 * 1024;
-/// Edges that are prepared only have to write a small record and swap a pointer.
-pub const COMMIT_DEADLINE: Duration = Duration::from_secs(20);
-/// How often edges that have not answered are asked again.
-pub const NUDGE_INTERVAL: Duration = Duration::from_secs(1);
 /// Releases kept warm on every edge to go back to.
 pub const KEEP_PREVIOUS: usize = 20;
 
@@ -43,43 +42,6 @@ pub(super) struct Cutover {
     reason: Option<String>,
 }
 
-/// `-ing` phases own a deadline; the others are settled or wait for one that does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-enum Phase {
-    Pending,
-    Preparing {
-        clock: Clock,
-        required: BTreeSet<EdgeId>,
-        prepared: BTreeMap<EdgeId, BootId>,
-    },
-    Committing(Proof),
-    Baking {
-        until: Timestamp,
-    },
-    Stable,
-    RollingBack(Proof),
-    RolledBack,
-    RevertBlocked,
-    Aborted,
-    Superseded,
-}
-
-/// When a phase ends, and when late edges are asked again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Clock {
-    until: Timestamp,
-    nudge: Timestamp,
-}
-
-/// Which edges have to show a new generation, and which have.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Proof {
-    clock: Clock,
-    required: BTreeSet<EdgeId>,
-    applied: BTreeSet<EdgeId>,
-    proven: BTreeSet<EdgeId>,
-}
-
 /// What a phase came to by itself, for the rollout to decide about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Turn {
@@ -89,52 +51,6 @@ pub(super) enum Turn {
     PrepareFailed,
     /// It was committed and did not prove itself.
     CommitFailed,
-}
-
-impl Clock {
-    fn new(now: Timestamp, deadline: Duration) -> Self {
-        Self {
-            until: now + deadline,
-            nudge: now + NUDGE_INTERVAL,
-        }
-    }
-
-    fn due(&self) -> Timestamp {
-        self.until.min(self.nudge)
-    }
-}
-
-impl Proof {
-    fn new(now: Timestamp, required: BTreeSet<EdgeId>) -> Self {
-        let clock = Clock::new(now, COMMIT_DEADLINE);
-        Self {
-            clock,
-            required,
-            applied: BTreeSet::new(),
-            proven: BTreeSet::new(),
-        }
-    }
-
-    /// An edge whose lease ended is stale, not a failure; but the set never becomes empty.
-    fn forget_gone(&mut self, fleet: &RegionFleet) {
-        let left: BTreeSet<EdgeId> = self
-            .required
-            .iter()
-            .filter(|edge| fleet.live.contains(*edge) || self.proven.contains(*edge))
-            .cloned()
-            .collect();
-        if !left.is_empty() {
-            self.required = left;
-        }
-    }
-
-    fn is_complete(&self) -> bool {
-        self.required.is_subset(&self.proven)
-    }
-
-    fn missing(&self) -> String {
-        names(self.required.difference(&self.proven))
-    }
 }
 
 impl Cutover {
@@ -586,36 +502,6 @@ impl Cutover {
             done,
             reason: self.reason.clone(),
         }
-    }
-}
-
-/// The edges a phase waits for: those that are live, if they are at least half of the registered ones. Fewer, and the
-/// phase waits for all of them, so that it can only end by their return or by its deadline.
-fn plan_required(fleet: &RegionFleet) -> BTreeSet<EdgeId> {
-    if is_quorum(&fleet.live, fleet) {
-        fleet.live.clone()
-    } else {
-        fleet.registered.clone()
-    }
-}
-
-fn forget_gone(required: &mut BTreeSet<EdgeId>, fleet: &RegionFleet) {
-    let left: BTreeSet<EdgeId> = required.intersection(&fleet.live).cloned().collect();
-    if is_quorum(&left, fleet) {
-        *required = left;
-    }
-}
-
-fn is_quorum(edges: &BTreeSet<EdgeId>, fleet: &RegionFleet) -> bool {
-    !edges.is_empty() && edges.len() * 2 >= fleet.registered.len()
-}
-
-fn names<'a>(edges: impl Iterator<Item = &'a EdgeId>) -> String {
-    let names: Vec<&str> = edges.map(EdgeId::as_str).collect();
-    if names.is_empty() {
-        String::from("the region has no edges")
-    } else {
-        names.join(", ")
     }
 }
 

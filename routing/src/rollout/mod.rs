@@ -22,9 +22,11 @@ use crate::report::SiteReport;
 
 mod cutover;
 mod machine;
+mod phase;
 
-pub use cutover::{COMMIT_DEADLINE, KEEP_PREVIOUS, NUDGE_INTERVAL, PREPARE_DEADLINE};
+pub use cutover::{KEEP_PREVIOUS, PREPARE_DEADLINE};
 pub use machine::{Order, Rollout, failure};
+pub use phase::{COMMIT_DEADLINE, NUDGE_INTERVAL};
 
 /// How a rollout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
