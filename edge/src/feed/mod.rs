@@ -573,6 +573,6 @@ impl Feed {
     }
 }
 /// What failed is asked for again by the follower; the stream's last good state stays.
-fn log_retry(stream: &str, what: &str, error: &dyn Error) {
+fn log_retry(stream: &str, what: &str, error: &(dyn Error + 'static)) {
     tracing::warn!(stream, what, error, "failed, it is tried again");
 }
