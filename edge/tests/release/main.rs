@@ -14,7 +14,7 @@ use std::time::Duration;
 use async_nats::HeaderMap;
 use helix_routing::id::{Epoch, Generation};
 use helix_routing::key::{self, Scope};
-use helix_routing::record::SiteRecord;
+use helix_routing::record::{ReleaseRef, SiteRecord};
 use helix_routing::report::CandidateState;
 use helix_routing::seal::KeyRole;
 use helix_routing::wire::Wire;
@@ -32,7 +32,7 @@ macro_rules! in_world {
 }
 
 /// Prepares and commits a first release whose index says `text`.
-async fn settle(world: &mut World, text: &str) -> helix_routing::record::ReleaseRef {
+async fn settle(world: &mut World, text: &str) -> ReleaseRef {
     let release = world.release(SITE, &[("index.html", text.as_bytes())]);
     world.host(HOST, 1, Some(SITE)).await;
     world.site(&record(1, None, Some(&release), &[])).await;
@@ -141,71 +141,77 @@ async fn an_edge_follows_again_after_nats_was_killed() {
     });
 }
 
+/// Records for the site's key that each must be refused, and what is wrong with them.
+fn hostile_records(world: &mut World, bad: &ReleaseRef) -> [(&'static str, Vec<u8>); 8] {
+    let cut = key::site(&SITE.parse().unwrap());
+    let evil = record(9, Some(bad), None, &[]);
+    let stranger = SigningKey::generate(KeyRole::Record);
+    let address = Address {
+        stream: fra().stream(),
+        key: cut.clone(),
+        incarnation: world.life.clone(),
+        epoch: world.epoch,
+        generation: Generation(9),
+    };
+    let mut tampered = world.seal(&fra(), &cut, Generation(9), evil.encode());
+    let middle = tampered.len() / 2;
+    tampered[middle] ^= 1;
+    let mut newer = evil.encode();
+    newer[0] = 77;
+    let other_region = SiteRecord {
+        region: "iad".parse().unwrap(),
+        ..evil.clone()
+    };
+    [
+        (
+            "signed by a stranger",
+            stranger.seal(address, evil.encode()),
+        ),
+        ("tampered with", tampered),
+        (
+            "signed for another stream",
+            world.seal_as("KV_r_iad", &cut, Generation(9), evil.encode()),
+        ),
+        (
+            "of another region",
+            world.seal(&fra(), &cut, Generation(9), other_region.encode()),
+        ),
+        (
+            "of a newer version",
+            world.seal(&fra(), &cut, Generation(9), newer),
+        ),
+        (
+            "of a lower generation",
+            world.seal(
+                &fra(),
+                &cut,
+                Generation(1),
+                record(1, Some(bad), None, &[]).encode(),
+            ),
+        ),
+        (
+            "of the same generation",
+            world.seal(
+                &fra(),
+                &cut,
+                Generation(2),
+                record(2, Some(bad), None, &[]).encode(),
+            ),
+        ),
+        ("no envelope", b"nonsense".to_vec()),
+    ]
+}
+
 #[tokio::test]
 async fn bad_records_are_refused_and_hold_up_nobody() {
     in_world!(world, {
         let edge = world.edge().await;
         let one = settle(&mut world, "one").await;
         let bad = world.release(SITE, &[("index.html", b"bad")]);
-        let cut = key::site(&SITE.parse().unwrap());
-        let evil = record(9, Some(&bad), None, &[]);
-        let stranger = SigningKey::generate(KeyRole::Record);
-        let address = Address {
-            stream: fra().stream(),
-            key: cut.clone(),
-            incarnation: world.life.clone(),
-            epoch: world.epoch,
-            generation: Generation(9),
-        };
-        let mut tampered = world.seal(&fra(), &cut, Generation(9), evil.encode());
-        let middle = tampered.len() / 2;
-        tampered[middle] ^= 1;
-        let mut newer = evil.encode();
-        newer[0] = 77;
-        let other_region = SiteRecord {
-            region: "iad".parse().unwrap(),
-            ..evil.clone()
-        };
-        let hostile = [
-            (
-                "signed by a stranger",
-                stranger.seal(address, evil.encode()),
-            ),
-            ("tampered with", tampered),
-            (
-                "signed for another stream",
-                world.seal_as("KV_r_iad", &cut, Generation(9), evil.encode()),
-            ),
-            (
-                "of another region",
-                world.seal(&fra(), &cut, Generation(9), other_region.encode()),
-            ),
-            (
-                "of a newer version",
-                world.seal(&fra(), &cut, Generation(9), newer),
-            ),
-            (
-                "of a lower generation",
-                world.seal(
-                    &fra(),
-                    &cut,
-                    Generation(1),
-                    record(1, Some(&bad), None, &[]).encode(),
-                ),
-            ),
-            (
-                "of the same generation",
-                world.seal(
-                    &fra(),
-                    &cut,
-                    Generation(2),
-                    record(2, Some(&bad), None, &[]).encode(),
-                ),
-            ),
-            ("no envelope", b"nonsense".to_vec()),
-        ];
+        let hostile = hostile_records(&mut world, &bad);
         let count = hostile.len();
         for (n, (what, sealed)) in hostile.into_iter().enumerate() {
+            let cut = key::site(&SITE.parse().unwrap());
             world.publish(&fra(), &cut, HeaderMap::new(), sealed).await;
             world
                 .until(|| world.refusals.lock().unwrap().len() == n + 1)
