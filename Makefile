@@ -7,6 +7,9 @@ export PATH := $(CURDIR)/.tools/bin:$(PATH):$(HOME)/.cargo/bin
 # One profile and one target folder for everything, so that nothing is compiled twice.
 CARGO := cargo
 RELEASE := --release --locked
+# Real folders to deploy: few files, many files, large files.
+FOLDERS := swagger-ui-dist @fortawesome/fontawesome-free monaco-editor
+PACKAGES := swagger-ui-dist@5.35.0 @fortawesome/fontawesome-free@7.3.1 monaco-editor@0.57.0
 BINARIES := --package helix-cli --package helix-origin --package helix-edge --bins
 
 help: ## this list
@@ -40,5 +43,10 @@ fmt: ## format
 pure: setup ## build routing alone, as no_std: the compiler refuses a clock, a file or a socket
 	$(CARGO) check $(RELEASE) --package helix-routing --no-default-features
 
-bench: build ## measure a fleet on this machine
-	$(CARGO) run $(RELEASE) --package helix-bench
+bench: build ## measure a fleet on this machine; the real folders come from npm packages, so it needs Node
+	npm install --silent --no-audit --no-fund --no-save --ignore-scripts --prefix .tools/bench $(PACKAGES)
+	$(CARGO) build $(RELEASE) --package helix-bench
+	target/release/helix-bench memory
+	target/release/helix-bench folders $(foreach folder,$(FOLDERS),.tools/bench/node_modules/$(folder))
+	target/release/helix-bench cutovers
+	target/release/helix-bench rollbacks

@@ -186,10 +186,10 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
     let listener = listener::serve(
         listener_config(&config),
         Arc::clone(&parts.table),
-        parts.metrics,
+        Arc::clone(&parts.metrics),
         shutdown,
     )?;
-    tasks.extend(follow(feeds, parts.reports, client));
+    tasks.extend(follow(feeds, parts.reports, client, parts.metrics));
     tracing::info!(edge = %config.edge, region = %config.region, listen = %listener.local_addr(), admin = %admin, "edge started");
     Ok(Running {
         listener,
@@ -274,12 +274,13 @@ fn follow(
     feeds: Vec<(Feed, watch::Receiver<FeedStatus>)>,
     reports: Arc<Reports>,
     client: Client,
+    metrics: Arc<Metrics>,
 ) -> Vec<JoinHandle<()>> {
     let statuses = feeds
         .iter()
         .map(|(feed, status)| (feed.stream(), status.clone()))
         .collect();
-    let mut tasks = vec![tokio::spawn(reports.run(client, statuses))];
+    let mut tasks = vec![tokio::spawn(reports.run(client, statuses, metrics))];
     tasks.extend(feeds.into_iter().map(|(feed, _)| tokio::spawn(feed.run())));
     tasks
 }

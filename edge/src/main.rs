@@ -1,6 +1,8 @@
 //! `helix-edge --config edge.toml [--check]`
 
-use std::path::{Path, PathBuf};
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::Parser;
@@ -21,11 +23,23 @@ struct Arguments {
     check: bool,
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> ExitCode {
+    match start() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            telemetry::init(telemetry::LogFormat::default());
+            tracing::error!(error = format!("{error:#}"), "edge ends");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let config = load(&arguments.config)?;
+    let config: EdgeConfig = config::load(&arguments.config, VARIABLE_PREFIX)?;
     if arguments.check {
-        return print(&config);
+        let text = serde_json::to_string_pretty(&config)?;
+        return writeln!(io::stdout(), "{text}").context("print the config");
     }
     telemetry::init(config.log);
     // One thread follows, fetches and reports; the listener brings a thread per core.
@@ -40,18 +54,8 @@ fn main() -> anyhow::Result<()> {
     ended
 }
 
-fn load(path: &Path) -> anyhow::Result<EdgeConfig> {
-    Ok(config::load(path, VARIABLE_PREFIX)?)
-}
-
 async fn run(config: EdgeConfig) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals(config.exit_with_parent).context("listen for signals")?;
     let running = Box::pin(app::start(config, shutdown)).await?;
     Ok(running.join().await?)
-}
-
-#[expect(clippy::print_stdout, reason = "printing is what --check is for")]
-fn print(config: &EdgeConfig) -> anyhow::Result<()> {
-    println!("{}", serde_json::to_string_pretty(config)?);
-    Ok(())
 }

@@ -6,8 +6,8 @@ use std::collections::HashMap;
 
 use helix_routing::id::{EdgeId, RegionId};
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
-    TextEncoder,
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
 };
 
 /// From memory to slow clients.
@@ -37,6 +37,14 @@ pub struct Metrics {
     pub accepts_failed: IntCounter,
     /// Request heads refused by `reason`.
     pub heads_refused: IntCounterVec,
+    /// 1 while the edge serves what its region's records name.
+    pub ready: IntGauge,
+    /// Last sequence followed, by `stream`: the global one and the region's.
+    pub feed_sequence: IntGaugeVec,
+    /// 1 while no beacon came for too long, by `stream`. The edge serves on.
+    pub feed_stale: IntGaugeVec,
+    /// Records refused since the start.
+    pub records_refused: IntGauge,
 }
 
 impl Metrics {
@@ -96,6 +104,29 @@ impl Metrics {
                 "Request heads refused.",
                 &["reason"],
             ),
+            ready: register(
+                &registry,
+                IntGauge::new("helix_edge_ready", "It serves what its records name."),
+            ),
+            feed_sequence: gauges(
+                &registry,
+                "helix_edge_feed_sequence",
+                "Last sequence followed.",
+                &["stream"],
+            ),
+            feed_stale: gauges(
+                &registry,
+                "helix_edge_feed_stale",
+                "No beacon for too long.",
+                &["stream"],
+            ),
+            records_refused: register(
+                &registry,
+                IntGauge::new(
+                    "helix_edge_records_refused",
+                    "Records refused since the start.",
+                ),
+            ),
             registry,
         }
     }
@@ -123,6 +154,10 @@ fn counter(registry: &Registry, name: &str, help: &str) -> IntCounter {
 
 fn counters(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
     register(registry, IntCounterVec::new(Opts::new(name, help), labels))
+}
+
+fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+    register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
 }
 
 fn seconds(name: &str, help: &str) -> prometheus::Result<Histogram> {

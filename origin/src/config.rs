@@ -7,7 +7,7 @@ use helix_routing::host::Host;
 use helix_routing::id::{EdgeId, RegionId};
 use helix_service::nats::NatsConfig;
 use helix_service::telemetry::LogFormat;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::address::MAX_BASE_BYTES;
 
@@ -15,7 +15,7 @@ use crate::address::MAX_BASE_BYTES;
 const PROJECT_BYTES: u64 = 20 * 1024 * 1024 * 1024;
 
 /// The file's shape.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Where the API and the registry answer.
@@ -52,7 +52,7 @@ pub struct Config {
 }
 
 /// One region.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegionConfig {
     /// Its name.
@@ -62,7 +62,7 @@ pub struct RegionConfig {
 }
 
 /// One edge.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct EdgeConfig {
     /// Its name.
@@ -72,7 +72,7 @@ pub struct EdgeConfig {
 }
 
 /// What is kept of releases that nothing refers to, and of uploads.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct KeepConfig {
     /// Releases of a site, newest first.

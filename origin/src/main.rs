@@ -1,5 +1,6 @@
 //! `helix-origin`: reads its config, puts the parts together, and runs them until one fails or it is told to end.
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -35,7 +36,7 @@ struct Arguments {
     /// The configuration file.
     #[arg(long)]
     config: PathBuf,
-    /// Check the configuration and end.
+    /// Print the config that holds and end. Secrets are in files, of which only the paths are shown.
     #[arg(long)]
     check: bool,
 }
@@ -61,7 +62,8 @@ fn start() -> anyhow::Result<()> {
         .check()
         .with_context(|| format!("config {}", arguments.config.display()))?;
     if arguments.check {
-        return Ok(());
+        let text = serde_json::to_string_pretty(&config)?;
+        return writeln!(io::stdout(), "{text}").context("print the config");
     }
     telemetry::init(config.log);
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 
 use super::placement::State;
 use crate::feed::{FeedStatus, Refused};
+use crate::metrics::Metrics;
 
 /// A lease is three of these.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -128,6 +129,7 @@ impl Reports {
         self: Arc<Self>,
         client: Client,
         feeds: Vec<(String, watch::Receiver<FeedStatus>)>,
+        metrics: Arc<Metrics>,
     ) {
         let mut connects = 0;
         let mut beat_at = Instant::now();
@@ -141,6 +143,7 @@ impl Reports {
                 self.resend_all();
             }
             let ready = self.ready.load(Ordering::Acquire);
+            self.show(&metrics, ready, &feeds);
             if connected && (Instant::now() >= beat_at || ready != shown_ready) {
                 shown_ready = ready;
                 beat_at = Instant::now() + HEARTBEAT;
@@ -152,6 +155,29 @@ impl Reports {
             }
             // Woken at once by a report; the timeout notices links and heartbeats.
             let _ = tokio::time::timeout(LINK_CHECK, self.wake.notified()).await;
+        }
+    }
+
+    /// What heartbeats tell origin, for the edge's own operator.
+    fn show(
+        &self,
+        metrics: &Metrics,
+        ready: bool,
+        feeds: &[(String, watch::Receiver<FeedStatus>)],
+    ) {
+        let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+        metrics.ready.set(i64::from(ready));
+        metrics.records_refused.set(gauge(self.refused_count()));
+        for (stream, status) in feeds {
+            let status = status.borrow();
+            metrics
+                .feed_sequence
+                .with_label_values(&[stream])
+                .set(gauge(status.sequence));
+            metrics
+                .feed_stale
+                .with_label_values(&[stream])
+                .set(i64::from(status.stale));
         }
     }
 

@@ -15,6 +15,7 @@ pub mod content;
 pub mod export;
 pub mod layering;
 pub mod layout;
+mod manifest;
 pub mod media_type;
 pub mod pack;
 pub mod partial;

@@ -19,19 +19,17 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use helix_routing::api::NewFile;
 use helix_routing::artifact::{
-    BLOB_TYPE, CONFIG_TYPE, Descriptor, FileEntry, FileIndex, INDEX_TYPE, InvalidPath,
-    MANIFEST_TYPE, MAX_FILES, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PACK_BYTES, PACK_TYPE,
-    RELEASE_TYPE, ReleaseConfig, check_path,
+    BLOB_TYPE, CONFIG_TYPE, FileEntry, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE,
+    MAX_FILES, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, PACK_BYTES, PACK_TYPE, check_path,
 };
 use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_service::clock;
 use helix_service::digest::{Sha256, sha256};
-use serde::Serialize;
-use serde_json::json;
 
 use super::content::{Places, blocking, insert_blob, move_contents, places};
 use super::layering::{Packs, regroup};
+use super::manifest::{config_bytes, manifest};
 use super::media_type::media_type;
 use super::pack::Pack;
 use super::{Artifacts, Layout, LayoutError};
@@ -41,10 +39,6 @@ use crate::store::{StoreError, Tx, id, millis, number};
 const MISSING_LISTED: usize = 20;
 /// Level the index is compressed with: it is fetched by every edge, and made once.
 const INDEX_LEVEL: i32 = 6;
-/// What generic OCI clients save a layer as.
-const TITLE: &str = "org.opencontainers.image.title";
-const PROJECT: &str = "dev.helixstack.project";
-const ENVIRONMENT: &str = "dev.helixstack.environment";
 
 /// A release could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -279,9 +273,9 @@ impl Artifacts {
 
 /// Sizes of the blobs a release uses.
 #[derive(Debug, Default)]
-struct Sizes {
-    packs: BTreeMap<Digest, u64>,
-    blobs: BTreeMap<Digest, u64>,
+pub(super) struct Sizes {
+    pub(super) packs: BTreeMap<Digest, u64>,
+    pub(super) blobs: BTreeMap<Digest, u64>,
 }
 
 /// Makes the site's row if there is none; one that was closed is open again.
@@ -440,31 +434,6 @@ impl Files {
     }
 }
 
-/// [`ReleaseConfig`] within an OCI image config, as labels too: what tools made for images require and show.
-fn config_bytes(site: &SiteId) -> Vec<u8> {
-    #[derive(Serialize)]
-    struct ImageConfig {
-        #[serde(flatten)]
-        release: ReleaseConfig,
-        architecture: &'static str,
-        os: &'static str,
-        config: serde_json::Value,
-        rootfs: serde_json::Value,
-    }
-    let config = ImageConfig {
-        release: ReleaseConfig {
-            version: 1,
-            project: site.project.clone(),
-            environment: site.environment,
-        },
-        architecture: "unknown",
-        os: "unknown",
-        config: json!({ "Labels": { (ENVIRONMENT): site.environment, (PROJECT): site.project } }),
-        rootfs: json!({ "type": "layers", "diff_ids": [] }),
-    };
-    serde_json::to_vec(&config).expect("plain data with text keys always encodes")
-}
-
 fn release_id(site: &SiteId, content: &Digest) -> ReleaseId {
     let lines = format!(
         "helixstack.release.v1\n{site}\n{content}\nenv none\nroutes none\nhealth default\n"
@@ -551,60 +520,6 @@ fn write(
     })
 }
 
-fn manifest(
-    site: &SiteId,
-    index: &[u8],
-    places: &Places,
-    sizes: &Sizes,
-    config: &[u8],
-) -> Manifest {
-    let used: BTreeSet<&Digest> = places.values().map(|place| &place.pack).collect();
-    let mut layers = vec![described(
-        INDEX_TYPE,
-        sha256(index),
-        index.len() as u64,
-        "index.json.zst".to_owned(),
-    )];
-    for pack in used {
-        let short = &pack.hex()[..12];
-        layers.push(match sizes.packs.get(pack) {
-            Some(size) => described(PACK_TYPE, pack.clone(), *size, format!("pack-{short}")),
-            None => described(
-                BLOB_TYPE,
-                pack.clone(),
-                sizes.blobs.get(pack).copied().unwrap_or(0),
-                format!("blob-{short}"),
-            ),
-        });
-    }
-    Manifest {
-        schema_version: 2,
-        media_type: MANIFEST_TYPE.to_owned(),
-        artifact_type: Some(RELEASE_TYPE.to_owned()),
-        config: Descriptor {
-            media_type: CONFIG_TYPE.to_owned(),
-            digest: sha256(config),
-            size: config.len() as u64,
-            annotations: BTreeMap::new(),
-        },
-        layers,
-        annotations: BTreeMap::from([
-            (PROJECT.to_owned(), site.project.to_string()),
-            (ENVIRONMENT.to_owned(), site.environment.to_string()),
-        ]),
-    }
-}
-
-fn described(media_type: &str, digest: Digest, size: u64, title: String) -> Descriptor {
-    let annotations = BTreeMap::from([(TITLE.to_owned(), title)]);
-    Descriptor {
-        media_type: media_type.to_owned(),
-        digest,
-        size,
-        annotations,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -642,16 +557,6 @@ mod tests {
             id_of("shop/production", vec![file("a", "1"), file("c", "2")]),
             one
         );
-    }
-
-    #[test]
-    fn the_config_is_read_as_ours_and_as_an_images() {
-        let bytes = config_bytes(&"shop/preview/7".parse().unwrap());
-        let ours: ReleaseConfig = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!(ours.environment.to_string(), "preview/7");
-        let image: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
-        assert_eq!(image["config"]["Labels"][PROJECT], "shop");
-        assert_eq!(image["rootfs"]["type"], "layers");
     }
 
     #[test]

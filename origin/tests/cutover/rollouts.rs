@@ -1,0 +1,145 @@
+//! What a rollout comes to: superseded, aborted, taken back, shown as the preview alias.
+
+use helix_origin::feed::records;
+use helix_origin::rollout::NewRollout;
+use helix_routing::host::HostPattern;
+use helix_routing::id::{Environment, SiteId};
+use helix_routing::rollout::Outcome;
+
+use crate::edge::Mood;
+use crate::{release, site, start};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_deployment_supersedes_the_one_that_runs() {
+    let Some((_folder, _nats, fleet, origin)) = start().await else {
+        return;
+    };
+    fleet.set(Mood::Silent);
+    let first = origin.deploy(&site(), &release(1)).await;
+    let second = origin.deploy(&site(), &release(2)).await;
+    assert_eq!(origin.outcome(&first).await, Some(Outcome::Superseded));
+    assert_eq!(origin.conductor.running(&site()), Some(second.clone()));
+    fleet.set(Mood::Good);
+    assert_eq!(origin.outcome(&second).await, Some(Outcome::Settled));
+    assert!(fleet.all_serve(&site(), &release(2).release));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_release_that_one_edge_cannot_prepare_goes_nowhere() {
+    let Some((_folder, _nats, fleet, origin)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        origin
+            .outcome(&origin.deploy(&site(), &release(1)).await)
+            .await,
+        Some(Outcome::Settled)
+    );
+    fleet.edges[2].set(Mood::Failing);
+    let rollout = origin.deploy(&site(), &release(2)).await;
+    assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Aborted));
+    assert!(fleet.all_serve(&site(), &release(1).release));
+    let note: String = sqlx::query_scalar("SELECT note FROM region_sites WHERE region = 'iad'")
+        .fetch_one(origin.store.reader())
+        .await
+        .expect("a note");
+    assert!(
+        note.contains("iad-1") && note.contains("no space left"),
+        "{note}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rollbacks_go_further_back_and_hold_the_regions() {
+    let Some((_folder, _nats, fleet, origin)) = start().await else {
+        return;
+    };
+    assert_eq!(
+        origin.rollback(None).await.unwrap_err().kind(),
+        "never-live"
+    );
+    for number in 1..=3 {
+        assert_eq!(
+            origin
+                .outcome(&origin.deploy(&site(), &release(number)).await)
+                .await,
+            Some(Outcome::Settled)
+        );
+    }
+    for number in [2, 1] {
+        let rollout = origin.rollback(None).await.expect("it starts");
+        assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
+        assert!(fleet.all_serve(&site(), &release(number).release));
+    }
+    assert_eq!(
+        origin.rollback(None).await.unwrap_err().kind(),
+        "nothing-older"
+    );
+    assert_eq!(
+        origin.rollback(Some(&release(9))).await.unwrap_err().kind(),
+        "unknown-release"
+    );
+    assert_eq!(
+        origin.rollback(Some(&release(1))).await.unwrap_err().kind(),
+        "already-live"
+    );
+    assert_eq!(
+        origin.rollback(Some(&release(3))).await.unwrap_err().kind(),
+        "quarantined"
+    );
+    origin.made(&site(), &release(4)).await;
+    assert_eq!(
+        origin.rollback(Some(&release(4))).await.unwrap_err().kind(),
+        "never-live"
+    );
+    let mut new = NewRollout {
+        site: site(),
+        release: release(3),
+        by: "test".to_owned(),
+        lift_quarantine: false,
+    };
+    assert_eq!(
+        origin
+            .conductor
+            .deploy(new.clone())
+            .await
+            .unwrap_err()
+            .kind(),
+        "quarantined"
+    );
+    new.lift_quarantine = true;
+    let begun = origin.conductor.deploy(new).await.expect("it starts");
+    assert_eq!(begun.held.len(), 2, "both regions were held");
+    let rollout = begun.commit().await.expect("it commits");
+    assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
+    let rollout = origin.rollback(None).await.expect("it starts");
+    assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
+    assert!(
+        fleet.all_serve(&site(), &release(1).release),
+        "past the release that is quarantined"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_preview_alias_follows_the_newest_settled_preview() {
+    let Some((_folder, _nats, _fleet, origin)) = start().await else {
+        return;
+    };
+    let preview = |number| SiteId {
+        project: site().project,
+        environment: Environment::Preview(number),
+    };
+    let pattern: HostPattern = "preview.shop.helix.localhost".parse().expect("a host");
+    for (number, expected) in [(7, 7), (5, 5), (7, 7)] {
+        let rollout = origin
+            .deploy(&preview(number), &release(number as u8))
+            .await;
+        assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
+        let mut connection = origin.store.reader().acquire().await.expect("a connection");
+        let held = records::host(&mut connection, &pattern)
+            .await
+            .expect("it is read")
+            .expect("it is there");
+        assert_eq!(held.site, Some(preview(expected)));
+    }
+}
