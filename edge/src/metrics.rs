@@ -37,6 +37,13 @@ pub struct Metrics {
     pub accepts_failed: IntCounter,
     /// Request heads refused by `reason`.
     pub heads_refused: IntCounterVec,
+    /// How it follows its records.
+    pub following: Following,
+}
+
+/// How an edge follows its records.
+#[derive(Debug)]
+pub struct Following {
     /// 1 while the edge serves what its region's records name.
     pub ready: IntGauge,
     /// Last sequence followed, by `stream`: the global one and the region's.
@@ -45,6 +52,36 @@ pub struct Metrics {
     pub feed_stale: IntGaugeVec,
     /// Records refused since the start.
     pub records_refused: IntGauge,
+}
+
+impl Following {
+    fn new(registry: &Registry) -> Self {
+        Self {
+            ready: register(
+                registry,
+                IntGauge::new("helix_edge_ready", "It serves what its records name."),
+            ),
+            feed_sequence: gauges(
+                registry,
+                "helix_edge_feed_sequence",
+                "Last sequence followed.",
+                &["stream"],
+            ),
+            feed_stale: gauges(
+                registry,
+                "helix_edge_feed_stale",
+                "No beacon for too long.",
+                &["stream"],
+            ),
+            records_refused: register(
+                registry,
+                IntGauge::new(
+                    "helix_edge_records_refused",
+                    "Records refused since the start.",
+                ),
+            ),
+        }
+    }
 }
 
 impl Metrics {
@@ -104,29 +141,7 @@ impl Metrics {
                 "Request heads refused.",
                 &["reason"],
             ),
-            ready: register(
-                &registry,
-                IntGauge::new("helix_edge_ready", "It serves what its records name."),
-            ),
-            feed_sequence: gauges(
-                &registry,
-                "helix_edge_feed_sequence",
-                "Last sequence followed.",
-                &["stream"],
-            ),
-            feed_stale: gauges(
-                &registry,
-                "helix_edge_feed_stale",
-                "No beacon for too long.",
-                &["stream"],
-            ),
-            records_refused: register(
-                &registry,
-                IntGauge::new(
-                    "helix_edge_records_refused",
-                    "Records refused since the start.",
-                ),
-            ),
+            following: Following::new(&registry),
             registry,
         }
     }

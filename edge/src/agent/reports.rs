@@ -21,7 +21,7 @@ use tokio::time::Instant;
 
 use super::placement::State;
 use crate::feed::{FeedStatus, Refused};
-use crate::metrics::Metrics;
+use crate::metrics::{Following, Metrics};
 
 /// A lease is three of these.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -143,7 +143,7 @@ impl Reports {
                 self.resend_all();
             }
             let ready = self.ready.load(Ordering::Acquire);
-            self.show(&metrics, ready, &feeds);
+            self.show(&metrics.following, ready, &feeds);
             if connected && (Instant::now() >= beat_at || ready != shown_ready) {
                 shown_ready = ready;
                 beat_at = Instant::now() + HEARTBEAT;
@@ -161,7 +161,7 @@ impl Reports {
     /// What heartbeats tell origin, for the edge's own operator.
     fn show(
         &self,
-        metrics: &Metrics,
+        metrics: &Following,
         ready: bool,
         feeds: &[(String, watch::Receiver<FeedStatus>)],
     ) {
