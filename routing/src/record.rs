@@ -73,6 +73,27 @@ pub struct SiteRecord {
 }
 
 impl SiteRecord {
+    /// The record of a site that was never in `region`: generation 0, nothing live. It is never sent.
+    #[must_use]
+    pub const fn blank(site: SiteId, region: RegionId, epoch: Epoch) -> Self {
+        Self {
+            site,
+            region,
+            epoch,
+            generation: Generation(0),
+            live_since: Generation(0),
+            live: None,
+            candidate: None,
+            weight: None,
+            previous: Vec::new(),
+            pins: Vec::new(),
+            override_reason: None,
+            hold: None,
+            bake_until: None,
+            removed: false,
+        }
+    }
+
     /// Releases that must stay on an edge's disk for this record: live, candidate, previous.
     pub fn releases(&self) -> impl Iterator<Item = &ReleaseRef> {
         self.live

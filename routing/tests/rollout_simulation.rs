@@ -193,25 +193,6 @@ fn release(number: u64) -> ReleaseRef {
     }
 }
 
-fn blank(site: &SiteId, region: &RegionId) -> SiteRecord {
-    SiteRecord {
-        site: site.clone(),
-        region: region.clone(),
-        epoch: Epoch(0),
-        generation: Generation(0),
-        live_since: Generation(0),
-        live: None,
-        candidate: None,
-        weight: None,
-        previous: Vec::new(),
-        pins: Vec::new(),
-        override_reason: None,
-        hold: None,
-        bake_until: None,
-        removed: false,
-    }
-}
-
 impl World {
     fn new(seed: u64) -> Self {
         let site: SiteId = "shop/production".parse().unwrap();
@@ -236,7 +217,12 @@ impl World {
             dice: Dice(seed),
             now: Timestamp::from_millis(1_000_000),
             records: records
-                .map(|region| (region.clone(), blank(&site, &region)))
+                .map(|region| {
+                    (
+                        region.clone(),
+                        SiteRecord::blank(site.clone(), region, Epoch(0)),
+                    )
+                })
                 .collect(),
             site,
             edges: edges.collect(),

@@ -241,22 +241,9 @@ mod tests {
     #[tokio::test]
     async fn a_generation_is_written_once() {
         let (_folder, store) = store().await;
-        let mut record = SiteRecord {
-            site: "shop/production".parse().unwrap(),
-            region: "fra".parse().unwrap(),
-            epoch: store.epoch(),
-            generation: Generation(1),
-            live_since: Generation(0),
-            live: None,
-            candidate: None,
-            weight: None,
-            previous: Vec::new(),
-            pins: Vec::new(),
-            override_reason: None,
-            hold: None,
-            bake_until: None,
-            removed: false,
-        };
+        let shop = "shop/production".parse().unwrap();
+        let mut record = SiteRecord::blank(shop, "fra".parse().unwrap(), store.epoch());
+        record.generation = Generation(1);
         let mut tx = store.write().await.unwrap();
         put_site(&mut tx, &record).await.unwrap();
         for (generation, is_next) in [(1, false), (3, false), (2, true), (2, false)] {

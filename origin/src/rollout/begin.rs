@@ -4,7 +4,7 @@
 //! of starts is the order in which they got the write lock.
 
 use helix_routing::host::HostPattern;
-use helix_routing::id::{Generation, RegionId, ReleaseId, RolloutId, SiteId};
+use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
 use helix_routing::record::{Hold, ReleaseRef, SiteRecord};
 use helix_routing::rollout::{Command, Event, Kind, Order, Outcome, RegionPlan, Rollout};
 use helix_routing::time::Timestamp;
@@ -278,7 +278,7 @@ async fn plan(
 ) -> Result<RegionPlan, RolloutError> {
     let record = records::site(tx, &region, site)
         .await?
-        .unwrap_or_else(|| blank(site.clone(), region.clone(), tx));
+        .unwrap_or_else(|| SiteRecord::blank(site.clone(), region.clone(), tx.epoch()));
     let settled: Option<(Option<String>, Option<String>)> = sqlx::query_as(
         "SELECT settled, settled_artifact FROM region_sites WHERE site = $1 AND region = $2",
     )
@@ -299,25 +299,6 @@ async fn plan(
         baseline,
         bytes,
     })
-}
-
-const fn blank(site: SiteId, region: RegionId, tx: &Tx) -> SiteRecord {
-    SiteRecord {
-        site,
-        region,
-        epoch: tx.epoch(),
-        generation: Generation(0),
-        live_since: Generation(0),
-        live: None,
-        candidate: None,
-        weight: None,
-        previous: Vec::new(),
-        pins: Vec::new(),
-        override_reason: None,
-        hold: None,
-        bake_until: None,
-        removed: false,
-    }
 }
 
 /// Ends the holds of a site and names the regions that had one. A record that carries one and is not
