@@ -12,11 +12,11 @@ use axum::routing::get;
 use axum::{Json, Router};
 use helix_routing::id::{Generation, ReleaseId, SiteId};
 use helix_service::shutdown::Shutdown;
-use http::{HeaderMap, Method};
+use http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use crate::answer::{Answer, RequestHead, answer};
+use crate::answer::{Answer, Fields, RequestHead, answer};
 use crate::metrics::Metrics;
 use crate::table::Table;
 
@@ -124,12 +124,13 @@ fn explain(table: &Table, host: &str, target: &str) -> Explanation {
         authority: host,
         path,
         query,
-        headers: &HeaderMap::new(),
+        fields: Fields::Lines(&[]),
+        secure: false,
     };
     let answered = answer(table, &head);
     let file = match &answered.answer {
         Answer::Static(answer) => Some(answer.file.path.clone()),
-        Answer::Respond(_) => None,
+        Answer::Respond(_) | Answer::Forward(_) => None,
     };
     let pinned = answered.pinned;
     Explanation {

@@ -34,7 +34,48 @@ pub struct RequestHead<'a> {
     /// Its query, without the question mark.
     pub query: Option<&'a str>,
     /// Its header fields.
-    pub headers: &'a HeaderMap,
+    pub fields: Fields<'a>,
+    /// Whether the client came over TLS.
+    pub secure: bool,
+}
+
+/// The header fields of a request, as whatever parsed them keeps them.
+#[derive(Clone, Copy, Debug)]
+pub enum Fields<'a> {
+    /// In a map.
+    Map(&'a HeaderMap),
+    /// Name and value of each, in order, names in any case.
+    Lines(&'a [(&'a str, &'a [u8])]),
+}
+
+impl<'a> Fields<'a> {
+    /// The values of every field with this name, in order.
+    pub fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        let (map, lines) = match self {
+            Self::Map(map) => (Some(map), [].as_slice()),
+            Self::Lines(lines) => (None, lines),
+        };
+        let mapped = map
+            .into_iter()
+            .flat_map(move |map| map.get_all(name).iter().map(HeaderValue::as_bytes));
+        let listed = lines
+            .iter()
+            .filter(move |(each, _)| each.eq_ignore_ascii_case(name.as_str()))
+            .map(|(_, value)| *value);
+        mapped.chain(listed)
+    }
+
+    /// The value of the first field with this name.
+    #[must_use]
+    pub fn first(self, name: &HeaderName) -> Option<&'a [u8]> {
+        match self {
+            Self::Map(map) => map.get(name).map(HeaderValue::as_bytes),
+            Self::Lines(lines) => lines
+                .iter()
+                .find(|(each, _)| each.eq_ignore_ascii_case(name.as_str()))
+                .map(|(_, value)| *value),
+        }
+    }
 }
 
 /// What is served, held from the first byte of a request to its last.
@@ -77,6 +118,8 @@ pub enum Answer {
     Respond(Response),
     /// A file of the pinned release.
     Static(StaticFile),
+    /// To be sent on to an upstream of the pinned release.
+    Forward(ForwardTo),
 }
 
 impl Answer {
@@ -86,6 +129,8 @@ impl Answer {
         match self {
             Self::Respond(response) => response.status,
             Self::Static(file) => file.status,
+            // Only the upstream knows.
+            Self::Forward(_) => StatusCode::OK,
         }
     }
 
@@ -94,6 +139,7 @@ impl Answer {
     pub fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         match self {
             Self::Respond(response) => response.headers.clone(),
+            Self::Forward(_) => Vec::new(),
             Self::Static(StaticFile { file, status }) => {
                 let mut headers = vec![
                     (CONTENT_TYPE, file.content_type.clone()),
@@ -144,6 +190,13 @@ pub struct StaticFile {
     pub file: Arc<File>,
     /// 200, or 404 for the page that says there is nothing.
     pub status: StatusCode,
+}
+
+/// Where a request is sent on to.
+#[derive(Clone, Copy, Debug)]
+pub struct ForwardTo {
+    /// Which of the release's [`forwards`](helix_routing::routes::Routes::forwards).
+    pub rule: usize,
 }
 
 /// Decides what `head` gets.
@@ -235,7 +288,7 @@ fn by_method(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str
 
 fn by_path(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {
     match find(release, head.path) {
-        Ok(Found::File(file)) if matches(head.headers, &file.etag) => {
+        Ok(Found::File(file)) if matches(head.fields, &file.etag) => {
             (not_modified(&file), "the client has it already")
         }
         Ok(Found::File(file)) => (
@@ -341,7 +394,8 @@ mod tests {
                 authority,
                 path,
                 query,
-                headers,
+                fields: Fields::Map(headers),
+                secure: false,
             },
         )
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use helix_routing::artifact::{Encoding, FileEntry, FileIndex};
 use helix_routing::id::{Digest, ReleaseId};
+use helix_routing::routes::Routes;
 use http::HeaderValue;
 
 use crate::store::{Held, Store, StoreError};
@@ -21,6 +22,8 @@ pub struct Release {
     pub id: ReleaseId,
     /// Digest of its manifest.
     pub artifact: Digest,
+    /// What it does with requests besides looking up files.
+    pub routes: Routes,
     files: HashMap<Box<str>, Arc<File>>,
     contents: Contents,
 }
@@ -97,6 +100,7 @@ impl Release {
     pub(crate) fn from_store(
         id: ReleaseId,
         artifact: Digest,
+        routes: Routes,
         index: FileIndex,
         store: Arc<Store>,
         held: Held,
@@ -110,6 +114,7 @@ impl Release {
         Self {
             id,
             artifact,
+            routes,
             files,
             contents: Contents::Store { store, _held: held },
         }
@@ -136,6 +141,8 @@ impl Release {
                 offset: 0,
                 length: size,
                 encoding: Encoding::Identity,
+                modified: None,
+                variants: Vec::new(),
             };
             named.extend(File::new(path, entry).map(by_path));
             contents.insert(digest, bytes);
@@ -143,9 +150,18 @@ impl Release {
         Self {
             id,
             artifact,
+            routes: Routes::default(),
             files: named,
             contents: Contents::Memory(contents),
         }
+    }
+}
+
+impl Release {
+    /// The same files under other routes.
+    #[must_use]
+    pub fn with_routes(self, routes: Routes) -> Self {
+        Self { routes, ..self }
     }
 }
 

@@ -315,6 +315,8 @@ mod tests {
             offset: 0,
             length: 0,
             encoding: Encoding::Identity,
+            modified: None,
+            variants: Vec::new(),
         };
         FileIndex {
             version: 1,

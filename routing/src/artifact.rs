@@ -11,6 +11,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::id::{Digest, Environment, ProjectName};
+use crate::routes::Routes;
 
 /// Media type of an OCI image manifest (OCI image-spec, media-types.md).
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -86,6 +87,13 @@ pub struct ReleaseConfig {
     pub project: ProjectName,
     /// The environment it was made for. An edge refuses it for any other.
     pub environment: Environment,
+    /// What it does with requests besides looking up files.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub routes: Routes,
+}
+
+fn is_default(routes: &Routes) -> bool {
+    *routes == Routes::default()
 }
 
 /// Every file of a release by its path.
@@ -114,6 +122,51 @@ pub struct FileEntry {
     pub length: u64,
     /// How those bytes encode it.
     pub encoding: Encoding,
+    /// When its content was first seen, in seconds since 1970: its `Last-Modified`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub modified: Option<u64>,
+    /// The same content, encoded for clients that accept it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub variants: Vec<Variant>,
+}
+
+/// A file's content as it is sent under a `Content-Encoding`. It lies in its layer exactly so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Variant {
+    /// The encoding.
+    pub encoding: ContentEncoding,
+    /// Digest of the encoded bytes; its validator is made of this.
+    pub digest: Digest,
+    /// Size of the encoded bytes.
+    pub size: u64,
+    /// The layer that holds it.
+    pub pack: Digest,
+    /// Where it starts in that layer, in bytes.
+    pub offset: u64,
+}
+
+/// A content coding that variants are made in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ContentEncoding {
+    /// RFC 7932.
+    Br,
+    /// RFC 8878, with a window of at most 8 MiB (RFC 9659).
+    Zstd,
+    /// RFC 1952.
+    Gzip,
+}
+
+impl ContentEncoding {
+    /// Its name in `Content-Encoding` and `Accept-Encoding`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Br => "br",
+            Self::Zstd => "zstd",
+            Self::Gzip => "gzip",
+        }
+    }
 }
 
 /// How a file is stored in a pack.

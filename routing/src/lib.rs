@@ -19,6 +19,7 @@ mod openapi;
 pub mod record;
 pub mod report;
 pub mod rollout;
+pub mod routes;
 pub mod seal;
 pub mod time;
 pub mod wire;

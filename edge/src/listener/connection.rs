@@ -13,9 +13,10 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::io::{EdgeIo, Next};
 use crate::access_log::record_refused;
+use crate::edge::Edge;
 use crate::http1::Refusal;
 use crate::limits::{DRAIN_GRACE, Limits};
-use crate::proxy::{Edge, Lane};
+use crate::proxy::Lane;
 
 /// What all connections of one core share. One [`HttpProxy`] each, so that its tasks and pools stay on the core.
 pub(super) struct Core {

@@ -17,8 +17,9 @@ use tokio::time::{sleep, timeout};
 use super::caps::Caps;
 use super::connection::{Core, serve};
 use super::http2;
+use crate::edge::Edge;
 use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, Limits};
-use crate::proxy::{Edge, Lane};
+use crate::proxy::Lane;
 
 /// What a core is started with.
 pub(super) struct CoreSetup {

@@ -23,9 +23,9 @@ use tokio::sync::mpsc;
 
 use self::caps::Caps;
 use self::core::CoreSetup;
+use crate::edge::Edge;
 use crate::limits::Limits;
 use crate::metrics::Metrics;
-use crate::proxy::Edge;
 use crate::table::Table;
 
 /// Where and how to listen.

@@ -2,17 +2,18 @@
 //!
 //! Pure. Weak comparison: `W/"x"` in the request matches our strong `"x"`.
 
+use http::HeaderValue;
 use http::header::IF_NONE_MATCH;
-use http::{HeaderMap, HeaderValue};
+
+use crate::answer::Fields;
 
 /// Whether any `If-None-Match` in `headers` names `etag`, a strong validator. A malformed list matches
 /// as far as it could be read.
 #[must_use]
-pub fn matches(headers: &HeaderMap, etag: &HeaderValue) -> bool {
-    headers
-        .get_all(IF_NONE_MATCH)
-        .iter()
-        .any(|value| lists(value.as_bytes(), etag.as_bytes()))
+pub fn matches(fields: Fields<'_>, etag: &HeaderValue) -> bool {
+    fields
+        .all(&IF_NONE_MATCH)
+        .any(|value| lists(value, etag.as_bytes()))
 }
 
 fn lists(value: &[u8], etag: &[u8]) -> bool {

@@ -11,10 +11,11 @@ use helix_routing::artifact::{
     MANIFEST_TYPE, MAX_FILE_BYTES, MAX_FILES, MAX_INDEX_BYTES, Manifest, ReleaseConfig, check_path,
 };
 use helix_routing::id::{Digest, SiteId};
+use helix_routing::routes::Routes;
 use http::HeaderValue;
 
-/// A config is a few fields.
-pub(super) const MAX_CONFIG_BYTES: u64 = 64 * 1024;
+/// A config is a few fields, and thousands of rules at most.
+pub(super) const MAX_CONFIG_BYTES: u64 = 2 * 1024 * 1024;
 /// A media type is short; this one becomes a header.
 const MAX_MEDIA_TYPE_BYTES: usize = 255;
 
@@ -82,8 +83,8 @@ pub(super) fn manifest(bytes: &[u8]) -> Result<Manifest, Invalid> {
     }
 }
 
-/// Reads a config, which must be that of `site`.
-pub(super) fn config(bytes: &[u8], site: &SiteId) -> Result<(), Invalid> {
+/// The routes of a config, which must be that of `site`.
+pub(super) fn config(bytes: &[u8], site: &SiteId) -> Result<Routes, Invalid> {
     let what = "config";
     let config: ReleaseConfig =
         serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })?;
@@ -95,7 +96,7 @@ pub(super) fn config(bytes: &[u8], site: &SiteId) -> Result<(), Invalid> {
         environment: config.environment,
     };
     if made_for == *site {
-        Ok(())
+        Ok(config.routes)
     } else {
         Err(Invalid::OtherSite {
             made_for,
@@ -202,6 +203,8 @@ mod tests {
             offset: 80,
             length: 20,
             encoding: Encoding::Identity,
+            modified: None,
+            variants: Vec::new(),
         }
     }
 

@@ -145,7 +145,7 @@ impl Store {
                 &fetcher,
             )
             .await?;
-        index::config(&config, &site).map_err(invalid)?;
+        let routes = index::config(&config, &site).map_err(invalid)?;
         let index = &manifest.layers[0];
         let bytes = self
             .meta(project, &index.digest, index.size, false, &fetcher)
@@ -156,7 +156,9 @@ impl Store {
             .map(|layer| Arc::clone(&self).layer(project, &artifact, layer, &fetcher))
             .buffer_unordered(CONCURRENT_LAYERS);
         layers.try_collect::<()>().await?;
-        Ok(Release::from_store(release, artifact, index, self, held))
+        Ok(Release::from_store(
+            release, artifact, routes, index, self, held,
+        ))
     }
 
     pub(super) fn hold(&self, digests: Vec<Digest>) -> Held {

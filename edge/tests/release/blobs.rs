@@ -32,6 +32,8 @@ pub(crate) fn entry(bytes: &[u8], pack: Digest, offset: usize, length: usize) ->
         offset: offset as u64,
         length: length as u64,
         encoding: Encoding::Zstd,
+        modified: None,
+        variants: Vec::new(),
     }
 }
 

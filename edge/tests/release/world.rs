@@ -377,6 +377,7 @@ impl World {
             version: 1,
             project: site.project,
             environment: site.environment,
+            routes: Default::default(),
         };
         let manifest = Manifest {
             schema_version: 2,

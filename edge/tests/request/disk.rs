@@ -56,6 +56,8 @@ fn lay_out(root: &Path, large: &Digest) -> Digest {
         offset: 0,
         length: SIZE as u64,
         encoding: Encoding::Identity,
+        modified: None,
+        variants: Vec::new(),
     };
     let index = FileIndex {
         version: 1,
@@ -66,6 +68,7 @@ fn lay_out(root: &Path, large: &Digest) -> Digest {
         version: 1,
         project: site().project,
         environment: site().environment,
+        routes: Default::default(),
     };
     let config = serde_json::to_vec(&config).unwrap();
     let layer = descriptor(BLOB_TYPE, large.clone(), SIZE);

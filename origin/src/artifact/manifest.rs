@@ -91,6 +91,7 @@ pub(super) fn config_bytes(site: &SiteId) -> Vec<u8> {
             version: 1,
             project: site.project.clone(),
             environment: site.environment,
+            routes: Default::default(),
         },
         architecture: "unknown",
         os: "unknown",

@@ -421,6 +421,8 @@ impl Files {
                 offset: place.offset,
                 length: place.length,
                 encoding: place.encoding,
+                modified: None,
+                variants: Vec::new(),
             }
         };
         FileIndex {

@@ -1,0 +1,26 @@
+//! What every request of this edge shares.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::HeaderValue;
+
+use crate::metrics::Metrics;
+use crate::table::Table;
+
+/// One edge, as requests see it.
+#[derive(Debug)]
+pub struct Edge {
+    /// Hosts, sites, releases.
+    pub table: Arc<Table>,
+    /// Counters.
+    pub metrics: Arc<Metrics>,
+    /// Whether each request has a line in the log.
+    pub access_log: bool,
+    /// How long a client may take no bytes.
+    pub write_stall: Duration,
+    /// Value of `x-helix-edge`.
+    pub edge: HeaderValue,
+    /// Value of `x-helix-region`.
+    pub region: HeaderValue,
+}

@@ -1,0 +1,108 @@
+//! One request and its response, whatever protocol carries them.
+//!
+//! [`respond`] is the one way from a request to its response: it asks [`crate::answer`] and carries the
+//! answer out through an [`Exchange`]. A protocol may take a shorter way for what it can send at once;
+//! that nobody can tell them apart is what the tests of behaviour check. Nothing here frames bytes:
+//! that belongs to each protocol.
+
+mod body;
+mod respond;
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
+pub use body::Body;
+pub use respond::{Ended, head_of, respond, response_head};
+
+/// What carries an exchange.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protocol {
+    /// HTTP/1.0 or HTTP/1.1.
+    Http1,
+    /// HTTP/2.
+    Http2,
+    /// HTTP/3.
+    Http3,
+}
+
+impl Protocol {
+    /// As in logs and metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Http1 => "h1",
+            Self::Http2 => "h2",
+            Self::Http3 => "h3",
+        }
+    }
+}
+
+/// A request, read up to its body.
+#[derive(Debug)]
+pub struct Request {
+    /// Method, target and fields. The target has an authority only where the protocol sends one.
+    pub head: http::request::Parts,
+    /// The client.
+    pub peer: SocketAddr,
+    /// Whether the client came over TLS.
+    pub secure: bool,
+}
+
+/// The head of a response, interim or final.
+#[derive(Clone, Debug, Default)]
+pub struct ResponseHead {
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, none of which belong to one connection only.
+    pub headers: HeaderMap,
+}
+
+/// The other side is gone, stalls, or broke the protocol. The exchange is over.
+#[derive(Debug, thiserror::Error)]
+pub enum Broken {
+    /// The client ended it, or took or sent nothing for too long.
+    #[error("the client {0}")]
+    Client(&'static str),
+    /// The connection failed.
+    #[error("the connection failed")]
+    Io(#[from] std::io::Error),
+    /// The request's body is malformed or larger than allowed.
+    #[error("the request body {0}")]
+    Body(&'static str),
+}
+
+/// Reads one request's body and writes its response. Every wait has a limit; reading is cancel safe.
+pub trait Exchange: Send {
+    /// What carries it.
+    fn protocol(&self) -> Protocol;
+
+    /// The next part of the request's body, decoded; none at its end.
+    fn read(&mut self) -> impl Future<Output = Result<Option<Bytes>, Broken>> + Send;
+
+    /// The request's trailers, once its body has ended.
+    fn trailers(&mut self) -> impl Future<Output = Result<Option<HeaderMap>, Broken>> + Send;
+
+    /// Sends an interim response (1xx), if the protocol and client can take it.
+    fn interim(&mut self, head: ResponseHead) -> impl Future<Output = Result<(), Broken>> + Send;
+
+    /// Sends the final head; with `ends` there is no body and nothing follows.
+    fn start(
+        &mut self,
+        head: ResponseHead,
+        ends: bool,
+    ) -> impl Future<Output = Result<(), Broken>> + Send;
+
+    /// Sends a part of the body; with `ends` it is the last.
+    fn send(&mut self, part: Bytes, ends: bool) -> impl Future<Output = Result<(), Broken>> + Send;
+
+    /// Ends the response behind its body.
+    fn end(
+        &mut self,
+        trailers: Option<HeaderMap>,
+    ) -> impl Future<Output = Result<(), Broken>> + Send;
+
+    /// Breaks it off, so that the client sees that the response is not whole.
+    fn abort(&mut self);
+}

@@ -1,0 +1,49 @@
+//! What a release does with a request besides looking up the file of that name.
+//!
+//! Pure. Compiled once from a site's `helix.toml`, `_redirects` and `_headers`, carried in the release's
+//! config, executed by every edge and by `helix explain`. What cannot be compiled is refused with the
+//! file and the line, so that no edge ever meets a rule that it has to interpret in its own way.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+mod config;
+mod forward;
+mod html;
+
+pub use config::SiteConfig;
+pub use forward::{Forward, Upstream};
+pub use html::{HtmlHandling, NotFoundHandling};
+
+/// The route table of one release.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Routes {
+    /// How pages are found by their path.
+    pub html_handling: HtmlHandling,
+    /// What a path gets that means no file.
+    pub not_found_handling: NotFoundHandling,
+    /// Servers that requests may be sent on to, by name.
+    pub upstreams: BTreeMap<String, Upstream>,
+    /// Which requests are sent on; the first that fits decides.
+    pub forwards: Vec<Forward>,
+    /// Whether responses do not carry `x-helix-*`.
+    pub unmarked: bool,
+    /// Whether responses carry `server-timing`.
+    pub server_timing: bool,
+}
+
+/// Why a site's rules cannot be compiled.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{file}:{line}: {problem}")]
+pub struct RouteError {
+    /// `helix.toml`, `_redirects` or `_headers`.
+    pub file: &'static str,
+    /// Counted from 1.
+    pub line: usize,
+    /// What is wrong, and what would be right.
+    pub problem: String,
+}
