@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use helix_service::shutdown::Shutdown;
 use http::HeaderValue;
 
 use crate::metrics::Metrics;
@@ -17,6 +18,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Whether each request has a line in the log.
     pub access_log: bool,
+    /// Once asked for, what is in flight may end and what lasts is told to.
+    pub shutdown: Shutdown,
     /// How long a client may take no bytes.
     pub write_stall: Duration,
     /// Value of `x-helix-edge`.

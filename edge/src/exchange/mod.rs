@@ -81,6 +81,10 @@ pub trait Exchange: Send {
     /// The next part of the request's body, decoded; none at its end.
     fn read(&mut self) -> impl Future<Output = Result<Option<Bytes>, Broken>> + Send;
 
+    /// Whether nothing of the request's body is left to be read, because it has been or because it has none.
+    /// False where that is not known.
+    fn is_read(&self) -> bool;
+
     /// The request's trailers, once its body has ended.
     fn trailers(&mut self) -> impl Future<Output = Result<Option<HeaderMap>, Broken>> + Send;
 
@@ -102,6 +106,26 @@ pub trait Exchange: Send {
         &mut self,
         trailers: Option<HeaderMap>,
     ) -> impl Future<Output = Result<(), Broken>> + Send;
+
+    /// Waits until the client has left; for ever where that cannot be known. Cancel safe, reads nothing of the
+    /// body, and is only asked for once the body has been read.
+    fn gone(&mut self) -> impl Future<Output = Broken> + Send {
+        std::future::pending()
+    }
+
+    /// Whether the client asked for another protocol in a way that [`Self::tunnel`] can carry.
+    fn can_tunnel(&self) -> bool {
+        false
+    }
+
+    /// Sends the head that accepts the other protocol. What is read and sent from here on is the other
+    /// protocol's; nobody but the two ends says how long either may be silent.
+    fn tunnel(&mut self, head: ResponseHead) -> impl Future<Output = Result<(), Broken>> + Send {
+        let _ = head;
+        std::future::ready(Err(Broken::Client(
+            "cannot be answered in another protocol",
+        )))
+    }
 
     /// Breaks it off, so that the client sees that the response is not whole.
     fn abort(&mut self);

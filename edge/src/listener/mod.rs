@@ -123,6 +123,7 @@ pub fn serve(
         table,
         metrics,
         access_log: config.access_log,
+        shutdown: shutdown.clone(),
         write_stall: limits.write_stall,
         edge: HeaderValue::from_str(config.edge.as_str()).expect("an edge id is ASCII"),
         region: HeaderValue::from_str(config.region.as_str()).expect("a region id is ASCII"),

@@ -70,6 +70,14 @@ impl Exchange for SessionExchange<'_> {
         self.session.read_request_body().await.map_err(broken)
     }
 
+    fn is_read(&self) -> bool {
+        // pingora only says so where it may change it; without a framing field there is no body over HTTP/1.
+        let headers = &self.session.req_header().headers;
+        !self.session.is_http2()
+            && !headers.contains_key(http::header::TRANSFER_ENCODING)
+            && !headers.contains_key(http::header::CONTENT_LENGTH)
+    }
+
     async fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
         Ok(None)
     }
