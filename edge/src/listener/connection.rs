@@ -7,11 +7,11 @@ use pingora_core::apps::{HttpServerApp, ServerApp};
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
-use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::io::{EdgeIo, Next};
+use super::socket::Socket;
 use crate::access_log::record_refused;
 use crate::edge::Edge;
 use crate::http1::Refusal;
@@ -28,7 +28,7 @@ pub(super) struct Core {
 }
 
 /// Serves `socket` until either side has had enough.
-pub(super) async fn serve(core: Arc<Core>, socket: TcpStream, peer: std::net::SocketAddr) {
+pub(super) async fn serve(core: Arc<Core>, socket: Socket, peer: std::net::SocketAddr) {
     let accepted = Instant::now();
     let mut io = Box::new(EdgeIo::new(socket, peer, core.limits.write_stall));
     let mut first = Some(accepted);

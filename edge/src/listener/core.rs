@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use super::caps::Caps;
 use super::connection::{Core, serve};
 use super::http2;
+use super::socket::Socket;
 use crate::edge::Edge;
 use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, Limits};
 use crate::proxy::Lane;
@@ -144,7 +145,7 @@ impl CoreSetup {
         let core = Arc::clone(core);
         connections.spawn(async move {
             let _held = (permit, open);
-            serve(core, socket, peer).await;
+            serve(core, Socket::Plain(socket), peer).await;
         });
     }
 

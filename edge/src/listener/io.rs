@@ -6,9 +6,10 @@
 
 use std::fmt;
 use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -17,12 +18,12 @@ use async_trait::async_trait;
 use bytes::{Buf, BytesMut};
 use pingora_core::protocols::{
     ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
-    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest,
+    TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
 };
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::{Sleep, sleep, timeout};
 
+use super::socket::Socket;
 use crate::gate::Gate;
 use crate::http1::{Framing, HeadScan, Preface, Refusal, Scan, parse, preface};
 use crate::limits::{GATHER_BYTES, LINGER, LINGER_BYTES, MAX_AHEAD_BYTES, READ_BYTES};
@@ -42,7 +43,7 @@ pub(super) enum Next {
 
 /// A connection, as this edge and pingora read and write it.
 pub(super) struct EdgeIo {
-    socket: TcpStream,
+    socket: Socket,
     peer: SocketAddr,
     /// Read from the socket, not let through yet.
     inbound: BytesMut,
@@ -57,7 +58,7 @@ pub(super) struct EdgeIo {
 }
 
 impl EdgeIo {
-    pub(super) fn new(socket: TcpStream, peer: SocketAddr, write_stall: Duration) -> Self {
+    pub(super) fn new(socket: Socket, peer: SocketAddr, write_stall: Duration) -> Self {
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
         // Known already: saves pingora a system call.
         let _ = digest.peer_addr.set(Some(peer.into()));
@@ -72,6 +73,11 @@ impl EdgeIo {
             http2: false,
             digest: Arc::new(digest),
         }
+    }
+
+    /// Whether the client came over TLS.
+    pub(super) const fn secure(&self) -> bool {
+        self.socket.secure()
     }
 
     pub(super) const fn peer(&self) -> SocketAddr {
@@ -92,8 +98,7 @@ impl EdgeIo {
     pub(super) async fn wait(&mut self) -> bool {
         self.inbound = BytesMut::new();
         self.outbound = BytesMut::new();
-        // Asking for readiness first is what allows to wait without a buffer.
-        self.socket.readable().await.is_ok() && self.fill().await
+        self.fill().await
     }
 
     /// Reads the next head. `first` when nothing has been read from this connection before.
@@ -179,27 +184,39 @@ impl EdgeIo {
     }
 
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
-        self.inbound.reserve(READ_BYTES);
-        pin!(self.socket.read_buf(&mut self.inbound)).poll(cx)
+        // Read beside the buffer, so that nothing is held while nothing comes.
+        let mut part = [const { MaybeUninit::uninit() }; READ_BYTES];
+        let mut part = ReadBuf::uninit(&mut part);
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut part))?;
+        self.inbound.extend_from_slice(part.filled());
+        Poll::Ready(Ok(part.filled().len()))
     }
 
     /// Sends once, and gives up when the client has taken nothing for too long.
     fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
         let slices = [IoSlice::new(&self.outbound), IoSlice::new(more)];
-        match Pin::new(&mut self.socket).poll_write_vectored(cx, &slices) {
-            Poll::Ready(Ok(0)) => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-            Poll::Ready(sent) => {
-                self.stall = None;
-                Poll::Ready(sent)
-            }
-            Poll::Pending => {
-                let stall = self
-                    .stall
-                    .get_or_insert_with(|| Box::pin(sleep(self.write_stall)));
-                ready!(stall.as_mut().poll(cx));
-                Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
-            }
+        let sent = Pin::new(&mut self.socket).poll_write_vectored(cx, &slices);
+        match ready!(self.poll_stalled(cx, sent))? {
+            0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+            sent => Poll::Ready(Ok(sent)),
         }
+    }
+
+    /// What was polled, or the end of the client's time to take something.
+    fn poll_stalled<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        polled: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if polled.is_ready() {
+            self.stall = None;
+            return polled;
+        }
+        let stall = self
+            .stall
+            .get_or_insert_with(|| Box::pin(sleep(self.write_stall)));
+        ready!(stall.as_mut().poll(cx));
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
@@ -257,7 +274,9 @@ impl AsyncWrite for EdgeIo {
             let sent = ready!(self.poll_send(cx, &[]))?;
             self.outbound.advance(sent);
         }
-        Poll::Ready(Ok(()))
+        // TLS keeps records of its own.
+        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
+        self.poll_stalled(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -276,6 +295,11 @@ impl Shutdown for EdgeIo {
 impl Ssl for EdgeIo {
     fn selected_alpn_proto(&self) -> Option<ALPN> {
         self.http2.then_some(ALPN::H2)
+    }
+
+    fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
+        let none = || SslDigest::new("", "", None, None, Vec::new());
+        self.secure().then(|| Arc::new(none()))
     }
 }
 

@@ -11,6 +11,7 @@ mod connection;
 mod core;
 mod http2;
 mod io;
+mod socket;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
