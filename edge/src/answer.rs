@@ -147,7 +147,7 @@ impl Answer {
                 ];
                 // A page that says there is nothing is no representation of what was asked for.
                 if *status == StatusCode::OK {
-                    headers.push((ETAG, file.etag.clone()));
+                    headers.push((ETAG, file.identity().etag.clone()));
                 }
                 headers
             }
@@ -288,7 +288,7 @@ fn by_method(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str
 
 fn by_path(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {
     match find(release, head.path) {
-        Ok(Found::File(file)) if matches(head.fields, &file.etag) => {
+        Ok(Found::File(file)) if matches(head.fields, &file.identity().etag) => {
             (not_modified(&file), "the client has it already")
         }
         Ok(Found::File(file)) => (
@@ -319,7 +319,10 @@ fn by_path(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) 
 
 /// With the fields that the 200 would have carried (RFC 9110 15.4.5).
 fn not_modified(file: &File) -> Answer {
-    let headers = vec![(ETAG, file.etag.clone()), (CACHE_CONTROL, REVALIDATE)];
+    let headers = vec![
+        (ETAG, file.identity().etag.clone()),
+        (CACHE_CONTROL, REVALIDATE),
+    ];
     Answer::Respond(Response {
         status: StatusCode::NOT_MODIFIED,
         headers,
@@ -450,7 +453,8 @@ mod tests {
         else {
             unreachable!("a file that exists is no response");
         };
-        let headers = HeaderMap::from_iter([(http::header::IF_NONE_MATCH, file.etag.clone())]);
+        let headers =
+            HeaderMap::from_iter([(http::header::IF_NONE_MATCH, file.identity().etag.clone())]);
         for method in ["GET", "HEAD"] {
             let answered = ask(method, "shop.example", "/a.txt", &headers);
             assert_eq!(answered.answer.status(), StatusCode::NOT_MODIFIED);
@@ -458,7 +462,7 @@ mod tests {
                 answered
                     .answer
                     .headers()
-                    .contains(&(ETAG, file.etag.clone()))
+                    .contains(&(ETAG, file.identity().etag.clone()))
             );
         }
         assert_eq!(

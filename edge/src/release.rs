@@ -6,14 +6,18 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use helix_routing::artifact::{Encoding, FileEntry, FileIndex};
+use helix_routing::artifact::{ContentEncoding, Encoding, FileEntry, FileIndex};
 use helix_routing::id::{Digest, ReleaseId};
 use helix_routing::routes::Routes;
 use http::HeaderValue;
 
 use crate::store::{Held, Store, StoreError};
+
+/// The end of the year 9999: later dates have no form in HTTP (RFC 9110 5.6.7).
+const LATEST_DATE: u64 = 253_402_300_799;
 
 /// What a region serves and what one goes back to.
 #[derive(Debug)]
@@ -33,12 +37,47 @@ pub struct Release {
 pub struct File {
     /// Its path within the release.
     pub path: Box<str>,
-    /// What it is, and where its bytes lie.
-    pub entry: FileEntry,
-    /// Strong validator made of its digest, quoted (RFC 9110 8.8.3).
-    pub etag: HeaderValue,
     /// Its `Content-Type`.
     pub content_type: HeaderValue,
+    /// When its content was first seen, in seconds since 1970.
+    pub modified: Option<u64>,
+    /// The same as `Last-Modified`.
+    pub last_modified: Option<HeaderValue>,
+    /// What it can be sent as: first as it is, then in each content coding there is.
+    pub representations: Vec<Representation>,
+}
+
+impl File {
+    /// The file as it is, in no content coding.
+    ///
+    /// # Panics
+    /// Never: every file is made with this one.
+    #[must_use]
+    pub fn identity(&self) -> &Representation {
+        self.representations
+            .first()
+            .expect("a file is made with its identity")
+    }
+}
+
+/// A file in one content coding, or in none.
+#[derive(Debug)]
+pub struct Representation {
+    /// Its `Content-Encoding`; none as it is.
+    pub encoding: Option<ContentEncoding>,
+    /// Strong validator made of the digest of the bytes that are sent, quoted (RFC 9110 8.8.3).
+    pub etag: HeaderValue,
+    /// Digest and size of the bytes that are sent, and where they lie. Its media type is left empty, and
+    /// it has no variants of its own.
+    pub entry: FileEntry,
+}
+
+impl Representation {
+    /// Bytes that are sent.
+    #[must_use]
+    pub const fn size(&self) -> u64 {
+        self.entry.size
+    }
 }
 
 /// The bytes of a file, verified against its digest.
@@ -79,18 +118,19 @@ impl Release {
         self.files.len()
     }
 
-    /// The bytes of one of its files.
+    /// The bytes of one of its files, as they are sent.
     ///
     /// # Errors
     /// When they cannot be read, or are not what the file's digest says.
-    pub async fn body(&self, file: &File) -> Result<Body, StoreError> {
+    pub async fn body(&self, representation: &Representation) -> Result<Body, StoreError> {
+        let entry = &representation.entry;
         match &self.contents {
-            Contents::Store { store, .. } => store.body(&file.entry).await,
+            Contents::Store { store, .. } => store.body(entry).await,
             Contents::Memory(contents) => contents
-                .get(&file.entry.digest)
+                .get(&entry.digest)
                 .map(|bytes| Body::Memory(bytes.clone()))
                 .ok_or_else(|| StoreError::Missing {
-                    digest: file.entry.digest.clone(),
+                    digest: entry.digest.clone(),
                 }),
         }
     }
@@ -168,13 +208,47 @@ impl Release {
 impl File {
     /// None when the media type is no legal header value.
     fn new(path: &str, entry: FileEntry) -> Option<Self> {
-        let etag = HeaderValue::try_from(format!("\"{}\"", entry.digest.hex())).ok()?;
-        let content_type = HeaderValue::try_from(entry.media_type.as_str()).ok()?;
+        let last_modified = entry.modified.map(|seconds| {
+            let time = UNIX_EPOCH + Duration::from_secs(seconds.min(LATEST_DATE));
+            HeaderValue::try_from(httpdate::fmt_http_date(time)).expect("a date is ASCII")
+        });
         Some(Self {
             path: path.into(),
-            entry,
+            content_type: HeaderValue::try_from(entry.media_type.as_str()).ok()?,
+            modified: entry.modified,
+            last_modified,
+            representations: representations(entry)?,
+        })
+    }
+}
+
+fn representations(mut entry: FileEntry) -> Option<Vec<Representation>> {
+    let variants = std::mem::take(&mut entry.variants);
+    entry.media_type = String::new();
+    let mut all = Vec::with_capacity(1 + variants.len());
+    for variant in variants {
+        let stored = FileEntry {
+            digest: variant.digest,
+            size: variant.size,
+            pack: variant.pack,
+            offset: variant.offset,
+            length: variant.size,
+            encoding: Encoding::Identity,
+            ..entry.clone()
+        };
+        all.push(Representation::new(Some(variant.encoding), stored)?);
+    }
+    all.insert(0, Representation::new(None, entry)?);
+    Some(all)
+}
+
+impl Representation {
+    fn new(encoding: Option<ContentEncoding>, entry: FileEntry) -> Option<Self> {
+        let etag = HeaderValue::try_from(format!("\"{}\"", entry.digest.hex())).ok()?;
+        Some(Self {
+            encoding,
             etag,
-            content_type,
+            entry,
         })
     }
 }

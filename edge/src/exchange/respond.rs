@@ -118,15 +118,18 @@ async fn open(
     let release = pinned.and_then(|pinned| pinned.release.as_ref());
     let body = match (answer, release) {
         (Answer::Respond(response), _) => whole(response),
-        (Answer::Static(StaticFile { file, .. }), _) if head_only => Body::Length(file.entry.size),
-        (Answer::Static(StaticFile { file, .. }), Some(release)) => match release.body(file).await?
-        {
-            release::Body::Memory(bytes) => Body::Bytes(bytes),
-            release::Body::Disk { file, size } => {
-                use tokio::io::AsyncReadExt as _;
-                Body::Disk(tokio::fs::File::from_std(file).take(size))
+        (Answer::Static(StaticFile { file, .. }), _) if head_only => {
+            Body::Length(file.identity().size())
+        }
+        (Answer::Static(StaticFile { file, .. }), Some(release)) => {
+            match release.body(file.identity()).await? {
+                release::Body::Memory(bytes) => Body::Bytes(bytes),
+                release::Body::Disk { file, size } => {
+                    use tokio::io::AsyncReadExt as _;
+                    Body::Disk(tokio::fs::File::from_std(file).take(size))
+                }
             }
-        },
+        }
         (Answer::Static(_) | Answer::Forward(_), _) => Body::None,
     };
     Ok(if head_only { body.length_only() } else { body })

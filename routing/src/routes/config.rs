@@ -12,12 +12,25 @@ use super::{Forward, HtmlHandling, NotFoundHandling, Upstream};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SiteConfig {
-    /// How pages are found by their path.
-    pub html_handling: HtmlHandling,
-    /// What a path gets that means no file.
-    pub not_found_handling: NotFoundHandling,
+    /// How files are served.
+    #[serde(rename = "static")]
+    pub static_files: StaticConfig,
     /// Servers, by name.
     pub upstreams: BTreeMap<String, Upstream>,
     /// Which requests are sent on.
     pub forward: Vec<Forward>,
+}
+
+/// How files are served: the table `[static]`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct StaticConfig {
+    /// How pages are found by their path.
+    pub html_handling: HtmlHandling,
+    /// What a path gets that means no file.
+    pub not_found_handling: NotFoundHandling,
+    /// Whether responses do not carry `x-helix-*`.
+    pub unmarked: bool,
+    /// Whether responses carry `server-timing`.
+    pub server_timing: bool,
 }

