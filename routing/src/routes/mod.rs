@@ -13,10 +13,12 @@ use serde::{Deserialize, Serialize};
 mod config;
 mod forward;
 mod html;
+mod path;
 
 pub use config::{SiteConfig, StaticConfig};
 pub use forward::{Forward, Upstream};
-pub use html::{HtmlHandling, NotFoundHandling};
+pub use html::{Files, Found, HtmlHandling, NotFoundHandling, find, nearest_not_found_page};
+pub use path::{BadPath, Decoded, decode, encode};
 
 /// The route table of one release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
