@@ -337,9 +337,10 @@ const PURGE_BY_SITE: [&str; 7] = [
     "DELETE FROM quarantines WHERE site = $1",
     "DELETE FROM sites WHERE site = $1",
 ];
-const PURGE_BY_PROJECT: [&str; 4] = [
+const PURGE_BY_PROJECT: [&str; 5] = [
     "DELETE FROM deployments WHERE project = $1",
     "DELETE FROM domains WHERE project = $1",
+    "DELETE FROM variants WHERE project = $1",
     "DELETE FROM contents WHERE project = $1",
     "DELETE FROM projects WHERE project = $1",
 ];

@@ -36,8 +36,8 @@ pub const MAX_PACKS: usize = 32;
 pub const MAX_FILES: usize = 100_000;
 /// Largest single file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
-/// Largest index as JSON, in bytes: the most files at about 300 bytes each, with room.
-pub const MAX_INDEX_BYTES: u64 = 64 * 1024 * 1024;
+/// Largest index as JSON, in bytes: the most files at about 300 bytes each, and as many for each of three variants.
+pub const MAX_INDEX_BYTES: u64 = 128 * 1024 * 1024;
 /// Largest manifest, in bytes (OCI distribution-spec asks registries for at least this).
 pub const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
 /// Longest path of a file within a release, in bytes.

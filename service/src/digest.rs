@@ -1,7 +1,12 @@
 //! SHA-256 over bytes and streams, as the [`Digest`] that OCI names blobs by.
 
+use std::io::{self, Read};
+
 use aws_lc_rs::digest::{Context, SHA256};
 use helix_routing::id::Digest;
+
+/// Read at a time: large enough that system calls do not count.
+const PART_BYTES: usize = 64 * 1024;
 
 /// The digest of `bytes`.
 #[must_use]
@@ -9,6 +14,21 @@ pub fn sha256(bytes: &[u8]) -> Digest {
     let mut sum = Sha256::new();
     sum.update(bytes);
     sum.finish()
+}
+
+/// The digest of everything `content` has.
+///
+/// # Errors
+/// When it cannot be read.
+pub fn sha256_of(content: &mut impl Read) -> io::Result<Digest> {
+    let mut sum = Sha256::new();
+    let mut part = vec![0; PART_BYTES];
+    loop {
+        match content.read(&mut part)? {
+            0 => return Ok(sum.finish()),
+            read => sum.update(&part[..read]),
+        }
+    }
 }
 
 /// A digest of bytes that arrive in parts.

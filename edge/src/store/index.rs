@@ -8,7 +8,8 @@ use std::io::Read;
 
 use helix_routing::artifact::{
     CONFIG_TYPE, Descriptor, Encoding, FileEntry, FileIndex, INDEX_TYPE, InvalidPath,
-    MANIFEST_TYPE, MAX_FILE_BYTES, MAX_FILES, MAX_INDEX_BYTES, Manifest, ReleaseConfig, check_path,
+    MANIFEST_TYPE, MAX_FILE_BYTES, MAX_FILES, MAX_INDEX_BYTES, Manifest, ReleaseConfig, Variant,
+    check_path,
 };
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::routes::Routes;
@@ -130,12 +131,50 @@ pub(super) fn index(compressed: &[u8], manifest: &Manifest) -> Result<FileIndex,
         .collect();
     for (path, entry) in &index.files {
         check_path(path)?;
-        check_entry(entry, layers.get(&entry.pack).copied()).map_err(|problem| Invalid::File {
-            path: path.chars().take(200).collect(),
-            problem,
-        })?;
+        let layer = |pack: &Digest| layers.get(pack).copied();
+        check_entry(entry, layer(&entry.pack))
+            .and_then(|()| check_variants(entry, layer))
+            .map_err(|problem| Invalid::File {
+                path: path.chars().take(200).collect(),
+                problem,
+            })?;
     }
     Ok(index)
+}
+
+/// A variant as an entry of its own: the encoded bytes, as they lie.
+pub(crate) fn stored(variant: &Variant) -> FileEntry {
+    FileEntry {
+        digest: variant.digest.clone(),
+        size: variant.size,
+        media_type: String::new(),
+        pack: variant.pack.clone(),
+        offset: variant.offset,
+        length: variant.size,
+        encoding: Encoding::Identity,
+        modified: None,
+        variants: Vec::new(),
+    }
+}
+
+/// Each coding at most once, each smaller than the file, each within its layer.
+pub(super) fn check_variants<'a>(
+    entry: &FileEntry,
+    layer: impl Fn(&Digest) -> Option<&'a Descriptor>,
+) -> Result<(), &'static str> {
+    for (at, variant) in entry.variants.iter().enumerate() {
+        let is_second = entry.variants[..at]
+            .iter()
+            .any(|before| before.encoding == variant.encoding);
+        if is_second {
+            return Err("has two variants in one coding");
+        }
+        if variant.size >= entry.size {
+            return Err("has a variant that is no smaller");
+        }
+        check_entry(&stored(variant), layer(&variant.pack))?;
+    }
+    Ok(())
 }
 
 fn check_entry(entry: &FileEntry, layer: Option<&Descriptor>) -> Result<(), &'static str> {
@@ -264,6 +303,39 @@ mod tests {
             assert!(
                 matches!(read_index(path, entry()), Err(Invalid::Path(_))),
                 "{path:?} was taken"
+            );
+        }
+    }
+
+    #[test]
+    fn a_variant_is_smaller_than_its_file_and_lies_within_a_layer() {
+        let variant = |encoding, size, pack, offset| Variant {
+            encoding,
+            digest: digest(8),
+            size,
+            pack: digest(pack),
+            offset,
+        };
+        let with = |variants| {
+            let entry = FileEntry {
+                variants,
+                ..entry()
+            };
+            read_index("index.html", entry)
+        };
+        use helix_routing::artifact::ContentEncoding::{Br, Gzip};
+        assert!(with(vec![variant(Br, 19, 3, 0), variant(Gzip, 19, 3, 81)]).is_ok());
+        for hostile in [
+            vec![variant(Br, 20, 3, 0)],
+            vec![variant(Br, 10, 3, 91)],
+            vec![variant(Br, 10, 3, u64::MAX)],
+            vec![variant(Br, 10, 2, 0)],
+            vec![variant(Br, 10, 3, 0), variant(Br, 11, 3, 10)],
+        ] {
+            let refused = with(hostile.clone());
+            assert!(
+                matches!(refused, Err(Invalid::File { .. })),
+                "{hostile:?} was taken"
             );
         }
     }

@@ -339,13 +339,18 @@ pub(super) fn named(manifest: &Manifest) -> Vec<Digest> {
         .collect()
 }
 
-/// Every content that is kept decoded.
+/// Every content and variant that is kept as a file of its own.
 pub(super) fn large_files(index: &FileIndex) -> Vec<Digest> {
-    index
-        .files
-        .values()
-        .filter(|entry| entry.size >= STANDALONE_BYTES)
-        .map(|entry| entry.digest.clone())
+    let large = index.files.values().flat_map(|entry| {
+        let variants = entry
+            .variants
+            .iter()
+            .map(|variant| (&variant.digest, variant.size));
+        std::iter::once((&entry.digest, entry.size)).chain(variants)
+    });
+    large
+        .filter(|(_, size)| *size >= STANDALONE_BYTES)
+        .map(|(digest, _)| digest.clone())
         .collect()
 }
 
@@ -361,19 +366,30 @@ fn layers(manifest: &Manifest, index: &FileIndex) -> Vec<Layer> {
         layers.insert(&descriptor.digest, layer);
     }
     for entry in index.files.values() {
-        if let Some(layer) = layers.get_mut(&entry.pack) {
-            let files = if entry.size >= STANDALONE_BYTES {
+        let variants = entry.variants.iter().map(index::stored);
+        let plain = FileEntry {
+            variants: Vec::new(),
+            ..entry.clone()
+        };
+        for stored in std::iter::once(plain).chain(variants) {
+            let Some(layer) = layers.get_mut(&stored.pack) else {
+                continue;
+            };
+            let files = if stored.size >= STANDALONE_BYTES {
                 &mut layer.large
             } else {
                 &mut layer.small
             };
-            files.push(entry.clone());
+            files.push(stored);
         }
     }
-    for layer in layers.values_mut() {
+    for files in layers
+        .values_mut()
+        .flat_map(|layer| [&mut layer.small, &mut layer.large])
+    {
         // Two paths may have one content; it is decoded once.
-        layer.large.sort_by(|a, b| a.digest.cmp(&b.digest));
-        layer.large.dedup_by(|a, b| a.digest == b.digest);
+        files.sort_by(|a, b| (&a.digest, a.offset).cmp(&(&b.digest, b.offset)));
+        files.dedup_by(|a, b| (&a.digest, a.offset, a.size) == (&b.digest, b.offset, b.size));
     }
     layers
         .into_values()

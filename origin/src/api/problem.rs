@@ -245,6 +245,7 @@ impl From<MakeError> for Rejection {
             }
             MakeError::Layout(error) => error.into(),
             MakeError::Store(error) => error.into(),
+            MakeError::Variants(error) => error.into(),
         }
     }
 }

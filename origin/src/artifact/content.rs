@@ -9,16 +9,21 @@ use std::path::Path;
 use helix_routing::api::{Content, PartialContent, UploadPlan};
 use helix_routing::artifact::{BLOB_TYPE, Encoding, MAX_FILE_BYTES, PACK_TYPE, STANDALONE_BYTES};
 use helix_routing::id::{Digest, ProjectName};
+use helix_routing::time::Timestamp;
 use helix_service::clock;
 use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
 
+use super::frame;
 use super::pack::{self, Pack, PackError, Packed};
 use super::partial::{Partials, Upload, VerifyError};
 use super::{Artifacts, LayoutError};
-use crate::store::{StoreError, Tx, count, id, millis, number};
+use crate::store::{StoreError, Tx, count, id, millis, number, time};
 
 /// Values bound in one statement; SQLite's limit is 32,766, PostgreSQL's 65,535.
-const BINDS: usize = 500;
+pub(super) const BINDS: usize = 500;
+
+/// Values of one row of contents.
+const CONTENT_BINDS: usize = 9;
 
 /// An upload was refused, or could not be stored.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +71,10 @@ pub struct Place {
     pub length: u64,
     /// How they encode it.
     pub encoding: Encoding,
+    /// Digest of the encoded bytes, where they can be sent as they are under `Content-Encoding: zstd`.
+    pub encoded: Option<Digest>,
+    /// When origin first saw the content.
+    pub seen: Timestamp,
 }
 
 /// Contents of one project, by digest.
@@ -152,13 +161,15 @@ impl Artifacts {
     /// When it is refused, or cannot be stored.
     pub async fn receive_blob(&self, upload: Upload, file: &Path) -> Result<(), UploadError> {
         let (layout, path) = (self.layout.clone(), file.to_owned());
-        let (upload, blob, size) = blocking(move || {
+        let (upload, blob, size, encoded) = blocking(move || {
             let verified = Partials::verify(&upload, &path).inspect_err(|_| {
                 // Swept later if this fails.
                 let _ = std::fs::remove_file(&path);
             })?;
+            let encoded =
+                frame::sendable_file(upload.encoding, &path).then(|| verified.blob.clone());
             layout.adopt(&path, &verified.blob)?;
-            Ok::<_, UploadError>((upload, verified.blob, verified.size))
+            Ok::<_, UploadError>((upload, verified.blob, verified.size, encoded))
         })
         .await?;
         let Upload {
@@ -173,6 +184,7 @@ impl Artifacts {
             offset: 0,
             length,
             encoding,
+            encoded,
         };
         let mut tx = self.store.write().await?;
         insert_blob(&mut tx, &project, &blob, BLOB_TYPE, length).await?;
@@ -232,7 +244,7 @@ pub async fn places(
     Ok(places)
 }
 
-type PlaceRow = (String, i64, String, i64, i64, String);
+type PlaceRow = (String, i64, String, i64, i64, String, Option<String>, i64);
 
 async fn some_places(
     connection: &mut SqliteConnection,
@@ -240,7 +252,7 @@ async fn some_places(
     digests: &[&Digest],
 ) -> Result<Places, StoreError> {
     let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
-        "SELECT digest, size, pack, position, length, encoding FROM contents WHERE project = ",
+        "SELECT digest, size, pack, position, length, encoding, encoded, seen FROM contents WHERE project = ",
     );
     query.push_bind(project.as_str()).push(" AND digest IN (");
     let mut list = query.separated(", ");
@@ -253,7 +265,7 @@ async fn some_places(
 }
 
 fn read_place(
-    (digest, size, pack, offset, length, encoding): PlaceRow,
+    (digest, size, pack, offset, length, encoding, encoded, seen): PlaceRow,
 ) -> Result<(Digest, Place), StoreError> {
     let encoding = match encoding.as_str() {
         "identity" => Encoding::Identity,
@@ -270,6 +282,8 @@ fn read_place(
         offset: count(offset, "contents.position")?,
         length: count(length, "contents.length")?,
         encoding,
+        encoded: encoded.as_deref().map(id).transpose()?,
+        seen: time(seen),
     };
     Ok((id(&digest)?, place))
 }
@@ -297,13 +311,13 @@ pub(super) async fn insert_blob(
 }
 
 /// Notes where contents lie. One that the project already holds stays where it is.
-async fn insert_contents(
+pub(super) async fn insert_contents(
     tx: &mut Tx,
     project: &ProjectName,
     blob: &Digest,
     contents: &[Packed],
 ) -> Result<(), StoreError> {
-    for part in contents.chunks(BINDS / 7) {
+    for part in contents.chunks(BINDS / CONTENT_BINDS) {
         content_rows(project, blob, part)
             .push(" ON CONFLICT (project, digest) DO NOTHING")
             .build()
@@ -320,7 +334,7 @@ pub(super) async fn move_contents(
     blob: &Digest,
     contents: &[Packed],
 ) -> Result<(), StoreError> {
-    for part in contents.chunks(BINDS / 7) {
+    for part in contents.chunks(BINDS / CONTENT_BINDS) {
         content_rows(project, blob, part)
             .push(
                 " ON CONFLICT (project, digest) DO UPDATE SET pack = excluded.pack, position = excluded.position,
@@ -335,8 +349,9 @@ pub(super) async fn move_contents(
 
 fn content_rows(project: &ProjectName, blob: &Digest, contents: &[Packed]) -> QueryBuilder<Sqlite> {
     let mut query = QueryBuilder::new(
-        "INSERT INTO contents (project, digest, size, pack, position, length, encoding) ",
+        "INSERT INTO contents (project, digest, size, pack, position, length, encoding, encoded, seen) ",
     );
+    let now = millis(clock::now());
     query.push_values(contents, |mut row, content| {
         row.push_bind(project.to_string())
             .push_bind(content.digest.to_string())
@@ -347,7 +362,9 @@ fn content_rows(project: &ProjectName, blob: &Digest, contents: &[Packed]) -> Qu
             .push_bind(match content.encoding {
                 Encoding::Identity => "identity",
                 Encoding::Zstd => "zstd",
-            });
+            })
+            .push_bind(content.encoded.as_ref().map(ToString::to_string))
+            .push_bind(now);
     });
     query
 }

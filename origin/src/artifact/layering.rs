@@ -101,6 +101,8 @@ mod tests {
                 offset: 0,
                 length: *live,
                 encoding: Encoding::Identity,
+                encoded: None,
+                seen: helix_routing::time::Timestamp::from_millis(0),
             };
             places.insert(sha256(format!("content {n}").as_bytes()), place);
             sizes.insert(pack, *size);

@@ -105,13 +105,19 @@ impl Layout {
         if self.renew(&digest) {
             return Ok(digest);
         }
-        let beside = self.incoming().join(helix_service::random::hex16());
+        let beside = self.temporary();
         let written = File::create_new(&beside).and_then(|mut file| {
             file.write_all(bytes)?;
             file.sync_all()
         });
         self.settle(written, &beside, &digest)?;
         Ok(digest)
+    }
+
+    /// Where a file may grow until it is adopted; what is left there is removed at the next start.
+    #[must_use]
+    pub fn temporary(&self) -> PathBuf {
+        self.incoming().join(helix_service::random::hex16())
     }
 
     /// Takes a complete file as the blob `digest`, which the caller has computed over its bytes.

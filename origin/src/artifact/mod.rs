@@ -11,8 +11,11 @@
 //! whose `subject` is the release's, listed by [`crate::registry`]'s referrers answer.
 
 pub mod append;
+mod coding;
 pub mod content;
 pub mod export;
+mod files;
+mod frame;
 pub mod layering;
 pub mod layout;
 mod manifest;
@@ -21,6 +24,7 @@ pub mod pack;
 pub mod partial;
 pub mod read;
 pub mod release;
+pub(crate) mod variants;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -36,6 +40,8 @@ use crate::store::Store;
 const PACKS_AT_ONCE: usize = 2;
 /// Releases made at one time: each holds an index of up to [`helix_routing::artifact::MAX_FILES`] files.
 const RELEASES_AT_ONCE: usize = 2;
+/// Contents encoded at one time, at most: more would leave no core to the API.
+const MAX_ENCODERS: usize = 4;
 /// A partial upload that nobody went on with for this long is removed.
 pub const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -47,6 +53,8 @@ pub struct Artifacts {
     partials: partial::Partials,
     packing: Arc<Semaphore>,
     making: Arc<Semaphore>,
+    encoding: Arc<Semaphore>,
+    encoders: usize,
     export: Arc<Notify>,
     project_bytes: u64,
 }
@@ -57,12 +65,16 @@ impl Artifacts {
     /// # Errors
     /// When the folders cannot be made.
     pub fn open(store: Store, data_dir: &Path, project_bytes: u64) -> Result<Self, LayoutError> {
+        let encoders =
+            std::thread::available_parallelism().map_or(1, |cores| cores.get().min(MAX_ENCODERS));
         Ok(Self {
             store,
             layout: Layout::open(&data_dir.join("registry"))?,
             partials: partial::Partials::open(&data_dir.join("uploads"))?,
             packing: Arc::new(Semaphore::new(PACKS_AT_ONCE)),
             making: Arc::new(Semaphore::new(RELEASES_AT_ONCE)),
+            encoding: Arc::new(Semaphore::new(encoders)),
+            encoders,
             export: Arc::default(),
             project_bytes,
         })

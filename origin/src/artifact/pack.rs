@@ -11,6 +11,8 @@ use helix_routing::artifact::{Encoding, PACK_BYTES, STANDALONE_BYTES};
 use helix_routing::id::Digest;
 use helix_service::digest::sha256;
 
+use super::frame;
+
 /// Largest pack upload: a full pack, and the heads of its frames.
 pub const MAX_REQUEST_BYTES: usize = 20 * 1024 * 1024;
 /// First four bytes of a zstd frame (RFC 8878 3.1.1).
@@ -87,6 +89,8 @@ pub struct Packed {
     pub length: u64,
     /// How they encode the content.
     pub encoding: Encoding,
+    /// Digest of the encoded bytes, where they can be sent as they are under `Content-Encoding: zstd`.
+    pub encoded: Option<Digest>,
 }
 
 impl Pack {
@@ -98,6 +102,7 @@ impl Pack {
             offset: self.bytes.len() as u64,
             length: encoded.len() as u64,
             encoding,
+            encoded: frame::sendable(encoding, encoded).then(|| sha256(encoded)),
         });
         self.bytes.extend_from_slice(encoded);
     }

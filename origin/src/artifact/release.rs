@@ -19,18 +19,18 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use helix_routing::api::NewFile;
 use helix_routing::artifact::{
-    BLOB_TYPE, CONFIG_TYPE, FileEntry, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE,
-    MAX_FILES, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, PACK_BYTES, PACK_TYPE, check_path,
+    BLOB_TYPE, CONFIG_TYPE, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE, MAX_INDEX_BYTES,
+    MAX_MANIFEST_BYTES, PACK_BYTES, PACK_TYPE,
 };
 use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_service::clock;
-use helix_service::digest::{Sha256, sha256};
+use helix_service::digest::sha256;
 
-use super::content::{Places, blocking, insert_blob, move_contents, places};
+use super::content::{Places, UploadError, blocking, insert_blob, move_contents, places};
+use super::files::Files;
 use super::layering::{Packs, regroup};
 use super::manifest::{config_bytes, manifest};
-use super::media_type::media_type;
 use super::pack::Pack;
 use super::{Artifacts, Layout, LayoutError};
 use crate::store::{StoreError, Tx, id, millis, number};
@@ -89,6 +89,9 @@ pub enum MakeError {
     /// The database refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Variants cannot be kept.
+    #[error(transparent)]
+    Variants(#[from] UploadError),
 }
 
 impl MakeError {
@@ -108,10 +111,6 @@ impl MakeError {
         }
     }
 }
-
-/// The files of a release, checked.
-#[derive(Debug)]
-struct Files(BTreeMap<String, (Digest, u64, &'static str)>);
 
 /// The blobs that describe a release, and what it is made of.
 #[derive(Debug)]
@@ -149,11 +148,18 @@ impl Artifacts {
         )
         .await?;
         files.compare(&places)?;
+        let known = self
+            .quick_variants(&site.project, &files.compressible(), &mut places)
+            .await?;
         let mut sizes = self.pack_sizes(&site.project, &places).await?;
         self.repack(&site.project, &mut places, &mut sizes).await?;
         let totals = files.totals();
         let (layout, site_id) = (self.layout.clone(), site.clone());
-        let written = blocking(move || write(&layout, &site_id, &files, &places, &sizes)).await?;
+        let written = blocking(move || {
+            let index = files.index(&places, &known);
+            write(&layout, &site_id, &index, &places, &sizes)
+        })
+        .await?;
         let made = ReleaseRef {
             release,
             artifact: written.manifest.clone(),
@@ -336,106 +342,6 @@ async fn record_blobs(
     Ok(())
 }
 
-impl Files {
-    fn check(files: Vec<NewFile>) -> Result<Self, MakeError> {
-        if files.is_empty() {
-            return Err(MakeError::Empty);
-        }
-        if files.len() > MAX_FILES {
-            return Err(MakeError::TooLarge {
-                what: format!("{} files, at most {MAX_FILES}", files.len()),
-            });
-        }
-        let mut checked = BTreeMap::new();
-        for NewFile { path, digest, size } in files {
-            check_path(&path)?;
-            let media_type = media_type(&path);
-            if checked.contains_key(&path) {
-                return Err(MakeError::Twice { path });
-            }
-            checked.insert(path, (digest, size, media_type));
-        }
-        // `a` sorts before `a/…`, though not always right before it.
-        for path in checked.keys() {
-            let first_within = format!("{path}/");
-            if checked
-                .range(first_within.clone()..)
-                .next()
-                .is_some_and(|(next, _)| next.starts_with(&first_within))
-            {
-                return Err(MakeError::Folder { path: path.clone() });
-            }
-        }
-        Ok(Self(checked))
-    }
-
-    /// Digest over paths, contents and types. A path has no line feed, so lines cannot be confused.
-    fn content(&self) -> Digest {
-        let mut sum = Sha256::new();
-        for (path, (digest, _, media_type)) in &self.0 {
-            sum.update(format!("{digest} {media_type}\t{path}\n").as_bytes());
-        }
-        sum.finish()
-    }
-
-    fn compare(&self, places: &Places) -> Result<(), MakeError> {
-        let missing: BTreeSet<&Digest> = self
-            .0
-            .values()
-            .map(|(digest, ..)| digest)
-            .filter(|digest| !places.contains_key(*digest))
-            .collect();
-        if !missing.is_empty() {
-            return Err(MakeError::Missing {
-                digests: missing.into_iter().cloned().collect(),
-            });
-        }
-        for (path, (digest, said, _)) in &self.0 {
-            let found = places[digest].size;
-            if *said != found {
-                return Err(MakeError::Size {
-                    path: path.clone(),
-                    said: *said,
-                    found,
-                });
-            }
-        }
-        Ok(())
-    }
-
-    fn totals(&self) -> (u64, u64) {
-        (
-            self.0.len() as u64,
-            self.0.values().map(|(_, size, _)| size).sum(),
-        )
-    }
-
-    fn index(&self, places: &Places) -> FileIndex {
-        let entry = |(digest, size, media_type): &(Digest, u64, &str)| {
-            let place = &places[digest];
-            FileEntry {
-                digest: digest.clone(),
-                size: *size,
-                media_type: (*media_type).to_owned(),
-                pack: place.pack.clone(),
-                offset: place.offset,
-                length: place.length,
-                encoding: place.encoding,
-                modified: None,
-                variants: Vec::new(),
-            }
-        };
-        FileIndex {
-            version: 1,
-            files: self
-                .0
-                .iter()
-                .map(|(path, file)| (path.clone(), entry(file)))
-                .collect(),
-        }
-    }
-}
-
 fn release_id(site: &SiteId, content: &Digest) -> ReleaseId {
     let lines = format!(
         "helixstack.release.v1\n{site}\n{content}\nenv none\nroutes none\nhealth default\n"
@@ -477,13 +383,12 @@ fn merge(
 fn write(
     layout: &Layout,
     site: &SiteId,
-    files: &Files,
+    index: &FileIndex,
     places: &Places,
     sizes: &Sizes,
 ) -> Result<Written, MakeError> {
     let config = config_bytes(site);
-    let index =
-        serde_json::to_vec(&files.index(places)).expect("plain data with text keys always encodes");
+    let index = serde_json::to_vec(index).expect("plain data with text keys always encodes");
     if index.len() as u64 > MAX_INDEX_BYTES {
         return Err(MakeError::TooLarge {
             what: format!(
@@ -525,14 +430,7 @@ fn write(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn file(path: &str, content: &str) -> NewFile {
-        NewFile {
-            path: path.to_owned(),
-            digest: sha256(content.as_bytes()),
-            size: content.len() as u64,
-        }
-    }
+    use crate::artifact::files::sample::file;
 
     #[test]
     fn the_same_files_in_the_same_site_are_the_same_release() {
@@ -559,25 +457,6 @@ mod tests {
             id_of("shop/production", vec![file("a", "1"), file("c", "2")]),
             one
         );
-    }
-
-    #[test]
-    fn lists_of_files_that_cannot_be_served_are_refused() {
-        let refused = |files: Vec<NewFile>| Files::check(files).unwrap_err();
-        assert!(matches!(refused(vec![]), MakeError::Empty));
-        assert!(matches!(
-            refused(vec![file("../x", "")]),
-            MakeError::Path(_)
-        ));
-        assert!(matches!(
-            refused(vec![file("a", "1"), file("a", "2")]),
-            MakeError::Twice { .. }
-        ));
-        assert!(matches!(
-            refused(vec![file("a", "1"), file("a-b", "1"), file("a/b", "2")]),
-            MakeError::Folder { .. }
-        ));
-        assert!(Files::check(vec![file("a", "1"), file("A", "2"), file("a.b", "2")]).is_ok());
     }
 
     #[test]

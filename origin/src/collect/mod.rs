@@ -14,7 +14,7 @@ use helix_service::shutdown::Shutdown;
 use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use crate::artifact::Artifacts;
+use crate::artifact::{Artifacts, variants};
 use crate::feed::{RecordError, records};
 use crate::store::{self, Store, StoreError, Tx};
 
@@ -214,6 +214,7 @@ async fn collect_blobs(
             return Ok(removed);
         }
         for (project, digest) in &rows {
+            variants::forget(&mut tx, project, digest).await?;
             sqlx::query("DELETE FROM contents WHERE project = $1 AND pack = $2")
                 .bind(project)
                 .bind(digest)

@@ -144,6 +144,24 @@ pub(crate) fn frame(content: &[u8], digest: &Digest) -> Vec<u8> {
     bytes
 }
 
+/// The content compressed, as the command sends it.
+pub(crate) fn encoded_frame(content: &[u8]) -> Vec<u8> {
+    let encoded = zstd::bulk::compress(content, 3).unwrap();
+    if encoded.len() >= content.len() {
+        return frame(content, &sha256(content));
+    }
+    let mut bytes = hex::decode(sha256(content).hex()).unwrap();
+    bytes.push(encoding_byte(Encoding::Zstd));
+    bytes.extend(u32::try_from(encoded.len()).unwrap().to_be_bytes());
+    bytes.extend(encoded);
+    bytes
+}
+
+/// Bytes that do not compress.
+pub(crate) fn noise(size: usize) -> Vec<u8> {
+    (0..size).map(|_| rand::random()).collect()
+}
+
 pub(crate) fn files(list: &[(&str, &str)]) -> Vec<(String, Vec<u8>)> {
     list.iter()
         .map(|(path, content)| ((*path).to_owned(), content.as_bytes().to_vec()))
