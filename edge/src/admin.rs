@@ -16,6 +16,7 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
+use crate::http1::Lines;
 use crate::answer::{Answer, Fields, RequestHead, answer};
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -124,7 +125,7 @@ fn explain(table: &Table, host: &str, target: &str) -> Explanation {
         authority: host,
         path,
         query,
-        fields: Fields::Lines(&[]),
+        fields: Fields::Lines(Lines::none()),
         secure: false,
     };
     let answered = answer(table, &head);

@@ -12,6 +12,7 @@ use helix_routing::id::{Environment, SiteId};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::http1::Lines;
 use crate::release::{File, Release};
 use crate::static_files::{Found, find, matches};
 use crate::table::{HostRule, Resolved, Serving, Table};
@@ -44,24 +45,21 @@ pub struct RequestHead<'a> {
 pub enum Fields<'a> {
     /// In a map.
     Map(&'a HeaderMap),
-    /// Name and value of each, in order, names in any case.
-    Lines(&'a [(&'a str, &'a [u8])]),
+    /// In the bytes they came in.
+    Lines(Lines<'a>),
 }
 
 impl<'a> Fields<'a> {
     /// The values of every field with this name, in order.
     pub fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let (map, lines) = match self {
-            Self::Map(map) => (Some(map), [].as_slice()),
-            Self::Lines(lines) => (None, lines),
+            Self::Map(map) => (Some(map), None),
+            Self::Lines(lines) => (None, Some(lines)),
         };
         let mapped = map
             .into_iter()
             .flat_map(move |map| map.get_all(name).iter().map(HeaderValue::as_bytes));
-        let listed = lines
-            .iter()
-            .filter(move |(each, _)| each.eq_ignore_ascii_case(name.as_str()))
-            .map(|(_, value)| *value);
+        let listed = lines.into_iter().flat_map(move |lines| lines.all(name));
         mapped.chain(listed)
     }
 
@@ -70,10 +68,7 @@ impl<'a> Fields<'a> {
     pub fn first(self, name: &HeaderName) -> Option<&'a [u8]> {
         match self {
             Self::Map(map) => map.get(name).map(HeaderValue::as_bytes),
-            Self::Lines(lines) => lines
-                .iter()
-                .find(|(each, _)| each.eq_ignore_ascii_case(name.as_str()))
-                .map(|(_, value)| *value),
+            Self::Lines(lines) => lines.first(name),
         }
     }
 }

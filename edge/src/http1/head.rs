@@ -1,18 +1,23 @@
-//! What a request head frames, and whether it may pass at all.
+//! What a request head says and frames, and whether it may pass at all.
 //!
-//! Pure, and stricter than the parser behind it, so that both read every head that passes in the
+//! Pure, and stricter than any parser behind it, so that all read every head that passes in the
 //! same way. RFC 9112 sections 2 to 6 say what is legal; what has led to smuggling is refused even
-//! where it is.
+//! where it is. What passed is kept as places in the head's bytes.
 
-use http::Uri;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
 
-use super::{Refusal, is_field_name, is_field_value, is_token};
+use super::fields::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, Field, HOST, Lines, Span, TE, TRANSFER_ENCODING, UPGRADE,
+    known,
+};
+use super::{Refusal, class, is_token};
 use crate::limits::{MAX_HEADERS, MAX_METHOD_BYTES, MAX_TARGET_BYTES};
 
 /// How a request's body is delimited.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Framing {
     /// There is no body.
+    #[default]
     None,
     /// It has this many bytes.
     Length(u64),
@@ -20,167 +25,330 @@ pub enum Framing {
     Chunked,
 }
 
-/// Checks one whole head, its empty line included, and says how the body behind it is framed.
+/// One request head that may pass. Its places are those of the bytes it was read from.
+#[derive(Clone, Debug, Default)]
+pub struct Head {
+    /// Its method.
+    pub method: Method,
+    /// Whether it is HTTP/1.0; else HTTP/1.1.
+    pub version_1_0: bool,
+    /// The target as sent.
+    pub target: Span,
+    /// The path as sent, at least `/`, or `*`.
+    pub path: Span,
+    /// The query, without the question mark.
+    pub query: Option<Span>,
+    /// The `Host`, which an absolute target agrees with.
+    pub host: Span,
+    /// How the body is delimited.
+    pub framing: Framing,
+    /// Whether the client wants to use the connection again (RFC 9112 9.3).
+    pub persists: bool,
+    /// Whether the client waits for a 100 before it sends the body (RFC 9110 10.1.1).
+    pub expects: bool,
+    /// Whether it asks for another protocol (RFC 9110 7.8).
+    pub upgrades: bool,
+    /// Whether it takes trailers (RFC 9110 10.1.4).
+    pub takes_trailers: bool,
+    /// A bit for each known name that has a field.
+    pub present: u32,
+    fields: Vec<Field>,
+}
+
+/// Checks one whole head, its empty line included.
 ///
 /// # Errors
 /// When anything in it is malformed, ambiguous or over a limit.
-pub fn parse(head: &[u8]) -> Result<Framing, Refusal> {
-    let mut lines = head
-        .split_inclusive(|byte| *byte == b'\n')
-        .map(line_content);
-    let line = request_line(lines.next().unwrap_or(Err(Refusal::RequestLine))?)?;
-    let mut fields = Fields::default();
-    let mut count = 0;
-    for content in lines {
-        let content = content?;
-        if content.is_empty() {
-            return fields.framing(&line);
+pub fn parse(head: &[u8]) -> Result<Head, Refusal> {
+    let mut parsed = Head::default();
+    parsed.read(head).map(|()| parsed)
+}
+
+impl Head {
+    /// As [`parse`], into the place of an older head. After an error it holds nothing of use.
+    ///
+    /// # Errors
+    /// When anything in it is malformed, ambiguous or over a limit.
+    pub fn read(&mut self, head: &[u8]) -> Result<(), Refusal> {
+        self.fields.clear();
+        let end = line_end(head, 0)?;
+        let authority = self
+            .request_line(head, end)
+            .map_err(|refusal| blame(&head[..end], refusal))?;
+        let mut said = Said::default();
+        let mut start = end + 2;
+        loop {
+            let end = line_end(head, start)?;
+            if end == start {
+                return self.conclude(head, authority, &said);
+            }
+            if self.fields.len() == MAX_HEADERS {
+                return Err(Refusal::TooManyHeaders);
+            }
+            self.field(head, start, end, &mut said)
+                .map_err(|refusal| blame(&head[start..end], refusal))?;
+            start = end + 2;
         }
-        count += 1;
-        if count > MAX_HEADERS {
-            return Err(Refusal::TooManyHeaders);
+    }
+
+    /// Its fields. `head` must be the bytes it was read from.
+    #[must_use]
+    pub fn fields<'a>(&'a self, head: &'a [u8]) -> Lines<'a> {
+        Lines {
+            head,
+            fields: &self.fields,
+            asked: None,
         }
-        fields.take(content)?;
     }
-    // Without the empty line this is no whole head.
-    Err(Refusal::LineEnding)
-}
 
-/// The bytes of a line before its CR LF, which hold no other CR.
-fn line_content(line: &[u8]) -> Result<&[u8], Refusal> {
-    let content = line.strip_suffix(b"\r\n").ok_or(Refusal::LineEnding)?;
-    if memchr::memchr(b'\r', content).is_some() {
-        Err(Refusal::LineEnding)
-    } else {
-        Ok(content)
-    }
-}
-
-struct RequestLine<'a> {
-    /// The authority of an absolute-form target.
-    authority: Option<&'a [u8]>,
-    version_1_0: bool,
-}
-
-fn request_line(line: &[u8]) -> Result<RequestLine<'_>, Refusal> {
-    let mut parts = line.split(|byte| *byte == b' ');
-    let (Some(method), Some(target), Some(version), None) =
-        (parts.next(), parts.next(), parts.next(), parts.next())
-    else {
-        return Err(Refusal::RequestLine);
-    };
-    if method.is_empty() || method.len() > MAX_METHOD_BYTES || !method.iter().copied().all(is_token)
-    {
-        return Err(Refusal::RequestLine);
-    }
-    let version_1_0 = match version {
-        b"HTTP/1.1" => false,
-        b"HTTP/1.0" => true,
-        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
-            if major.is_ascii_digit() && minor.is_ascii_digit() =>
-        {
-            return Err(Refusal::Version);
-        }
-        _ => return Err(Refusal::RequestLine),
-    };
-    if method == b"CONNECT" {
-        return Err(Refusal::Connect);
-    }
-    Ok(RequestLine {
-        authority: target_authority(method, target)?,
-        version_1_0,
-    })
-}
-
-/// Checks a target (RFC 9112 3.2); the authority when it is in absolute form.
-fn target_authority<'a>(method: &[u8], target: &'a [u8]) -> Result<Option<&'a [u8]>, Refusal> {
-    if target.len() > MAX_TARGET_BYTES {
-        return Err(Refusal::TargetTooLong);
-    }
-    if target == b"*" {
-        return if method == b"OPTIONS" {
-            Ok(None)
+    /// The same head as the types of the `http` crate. `head` must be the bytes it was read from.
+    #[must_use]
+    pub fn to_parts(&self, head: &[u8]) -> http::request::Parts {
+        let (mut parts, ()) = http::Request::new(()).into_parts();
+        parts.method = self.method.clone();
+        parts.uri = Uri::try_from(self.target.of(head)).unwrap_or_default();
+        parts.version = if self.version_1_0 {
+            Version::HTTP_10
         } else {
-            Err(Refusal::Target)
+            Version::HTTP_11
         };
+        parts.headers = HeaderMap::with_capacity(self.fields.len());
+        for field in &self.fields {
+            let name = HeaderName::from_bytes(field.name.of(head));
+            let value = HeaderValue::from_bytes(field.value.of(head));
+            // What passed is legal in both, so neither fails.
+            if let (Ok(name), Ok(value)) = (name, value) {
+                parts.headers.append(name, value);
+            }
+        }
+        parts
     }
-    // A fragment is never sent; quotes and angle brackets are escaped by everyone who means well.
-    if target
-        .iter()
-        .any(|byte| !byte.is_ascii_graphic() || matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\'))
-    {
-        return Err(Refusal::Target);
+
+    /// The authority of an absolute-form target.
+    fn request_line(&mut self, head: &[u8], end: usize) -> Result<Option<Span>, Refusal> {
+        let line = &head[..end];
+        let first = memchr::memchr(b' ', line).ok_or(Refusal::RequestLine)?;
+        let rest = &line[first + 1..];
+        let second = first + 1 + memchr::memchr(b' ', rest).ok_or(Refusal::RequestLine)?;
+        let (method, target, version) = (
+            &line[..first],
+            &line[first + 1..second],
+            &line[second + 1..],
+        );
+        if method.is_empty()
+            || method.len() > MAX_METHOD_BYTES
+            || !method.iter().copied().all(is_token)
+        {
+            return Err(Refusal::RequestLine);
+        }
+        self.version_1_0 = version_1_0(version)?;
+        if method == b"CONNECT" {
+            return Err(Refusal::Connect);
+        }
+        self.method = Method::from_bytes(method).map_err(|_| Refusal::RequestLine)?;
+        self.target = Span::new(first + 1, second);
+        self.target(target, first + 1)
     }
-    let authority = match target {
-        [b'/', ..] => None,
-        _ => Some(absolute_authority(target).ok_or(Refusal::Target)?),
-    };
-    // The same type that routing reads the target with: what it cannot hold must not pass.
-    if Uri::try_from(target).is_err() {
-        return Err(Refusal::Target);
+
+    /// Checks a target (RFC 9112 3.2) that starts `at` this place.
+    fn target(&mut self, target: &[u8], at: usize) -> Result<Option<Span>, Refusal> {
+        if target.len() > MAX_TARGET_BYTES {
+            return Err(Refusal::TargetTooLong);
+        }
+        let end = at + target.len();
+        self.query = None;
+        if target == b"*" {
+            self.path = Span::new(at, end);
+            return if self.method == Method::OPTIONS {
+                Ok(None)
+            } else {
+                Err(Refusal::Target)
+            };
+        }
+        let authority = match target {
+            [b'/', ..] => None,
+            _ => Some(absolute_authority(target).ok_or(Refusal::Target)?),
+        };
+        let path_start = authority.map_or(0, |(_, end)| end);
+        let path_end = memchr::memchr(b'?', &target[path_start..])
+            .map_or(target.len(), |query| path_start + query);
+        if !class::all(&target[path_start..path_end], class::PATH) {
+            return Err(Refusal::Target);
+        }
+        if path_end < target.len() {
+            if !class::all(&target[path_end + 1..], class::QUERY) {
+                return Err(Refusal::Target);
+            }
+            self.query = Some(Span::new(at + path_end + 1, end));
+        }
+        self.path = Span::new(at + path_start, at + path_end);
+        // What the types of the `http` crate cannot hold must not pass; for a path alone the table says so.
+        if authority.is_some() && Uri::try_from(target).is_err() {
+            return Err(Refusal::Target);
+        }
+        Ok(authority.map(|(start, end)| Span::new(at + start, at + end)))
     }
-    Ok(authority)
-}
 
-fn absolute_authority(target: &[u8]) -> Option<&[u8]> {
-    let rest = target
-        .strip_prefix(b"http://")
-        .or_else(|| target.strip_prefix(b"https://"))?;
-    let end = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
-    Some(&rest[..end])
-}
-
-/// The fields that say where a message ends and whom it is for.
-#[derive(Default)]
-struct Fields<'a> {
-    host: Option<&'a [u8]>,
-    length: Option<u64>,
-    chunked: bool,
-}
-
-impl<'a> Fields<'a> {
-    fn take(&mut self, line: &'a [u8]) -> Result<(), Refusal> {
+    fn field(
+        &mut self,
+        head: &[u8],
+        start: usize,
+        end: usize,
+        said: &mut Said,
+    ) -> Result<(), Refusal> {
+        let line = &head[start..end];
         if matches!(line.first(), Some(b' ' | b'\t')) {
             return Err(Refusal::FieldValue);
         }
         let colon = memchr::memchr(b':', line).ok_or(Refusal::FieldName)?;
-        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if name.is_empty() || !name.iter().copied().all(is_field_name) {
+        let (name, raw) = (&line[..colon], &line[colon + 1..]);
+        if name.is_empty() || !class::all(name, class::NAME) {
             return Err(Refusal::FieldName);
         }
-        if !line[colon + 1..].iter().copied().all(is_field_value) {
+        if !class::is_value(raw) {
             return Err(Refusal::FieldValue);
         }
-        if name.eq_ignore_ascii_case(b"host") {
-            if self.host.replace(value).is_some() || !is_authority(value) {
-                return Err(Refusal::Host);
+        let value = raw.trim_ascii();
+        let value_start = start + colon + 1 + (raw.len() - raw.trim_ascii_start().len());
+        let value_end = value_start + value.len();
+        let number = known(name);
+        let field = Field {
+            name: Span::new(start, start + colon),
+            value: Span::new(value_start, value_end),
+            known: number,
+        };
+        said.take(number, value, field.value)?;
+        self.fields.push(field);
+        Ok(())
+    }
+
+    fn conclude(
+        &mut self,
+        head: &[u8],
+        authority: Option<Span>,
+        said: &Said,
+    ) -> Result<(), Refusal> {
+        self.host = said.host.ok_or(Refusal::Host)?;
+        if authority.is_some_and(|authority| authority.of(head) != self.host.of(head)) {
+            return Err(Refusal::Host);
+        }
+        self.framing = match (said.length, said.chunked) {
+            (Some(_), true) => return Err(Refusal::TwoLengths),
+            (None, true) if self.version_1_0 => return Err(Refusal::TransferEncoding),
+            (None, true) => Framing::Chunked,
+            (None | Some(0), false) => Framing::None,
+            (Some(length), false) => Framing::Length(length),
+        };
+        self.persists = !said.close && (!self.version_1_0 || said.keep_alive);
+        self.expects = said.expects && !self.version_1_0 && self.framing != Framing::None;
+        self.upgrades = said.upgrade && said.upgrade_nominated && !self.version_1_0;
+        self.takes_trailers = said.trailers && !self.version_1_0;
+        self.present = said.present;
+        Ok(())
+    }
+}
+
+/// Where the line that starts at `start` ends: before its CR LF.
+fn line_end(head: &[u8], start: usize) -> Result<usize, Refusal> {
+    let line = head.get(start..).unwrap_or_default();
+    // Without the empty line this is no whole head.
+    let newline = memchr::memchr(b'\n', line).ok_or(Refusal::LineEnding)?;
+    if newline == 0 || line[newline - 1] != b'\r' {
+        return Err(Refusal::LineEnding);
+    }
+    Ok(start + newline - 1)
+}
+
+/// A CR within a line is what is wrong with it, whatever else it makes wrong.
+fn blame(line: &[u8], refusal: Refusal) -> Refusal {
+    if memchr::memchr(b'\r', line).is_some() {
+        Refusal::LineEnding
+    } else {
+        refusal
+    }
+}
+
+fn version_1_0(version: &[u8]) -> Result<bool, Refusal> {
+    match version {
+        b"HTTP/1.1" => Ok(false),
+        b"HTTP/1.0" => Ok(true),
+        [b'H', b'T', b'T', b'P', b'/', major, b'.', minor]
+            if major.is_ascii_digit() && minor.is_ascii_digit() =>
+        {
+            Err(Refusal::Version)
+        }
+        _ => Err(Refusal::RequestLine),
+    }
+}
+
+/// From where to where the authority of an absolute target goes.
+fn absolute_authority(target: &[u8]) -> Option<(usize, usize)> {
+    let rest = target
+        .strip_prefix(b"http://")
+        .or_else(|| target.strip_prefix(b"https://"))?;
+    let start = target.len() - rest.len();
+    let length = memchr::memchr2(b'/', b'?', rest).unwrap_or(rest.len());
+    Some((start, start + length))
+}
+
+/// What the fields said about the message and the connection.
+#[derive(Default)]
+struct Said {
+    present: u32,
+    host: Option<Span>,
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+    keep_alive: bool,
+    upgrade: bool,
+    upgrade_nominated: bool,
+    expects: bool,
+    trailers: bool,
+}
+
+impl Said {
+    fn take(&mut self, number: u8, value: &[u8], place: Span) -> Result<(), Refusal> {
+        if let Some(bit) = 1u32.checked_shl(u32::from(number)) {
+            self.present |= bit;
+        }
+        match number {
+            HOST => {
+                if self.host.replace(place).is_some() || !is_authority(value) {
+                    return Err(Refusal::Host);
+                }
             }
-        } else if name.eq_ignore_ascii_case(b"content-length") {
-            if self.length.replace(content_length(value)?).is_some() {
-                return Err(Refusal::ContentLength);
+            CONTENT_LENGTH => {
+                if self.length.replace(content_length(value)?).is_some() {
+                    return Err(Refusal::ContentLength);
+                }
             }
-        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
-                return Err(Refusal::TransferEncoding);
+            TRANSFER_ENCODING => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(Refusal::TransferEncoding);
+                }
+                self.chunked = true;
             }
-            self.chunked = true;
+            CONNECTION => self.connection(value),
+            UPGRADE => self.upgrade = true,
+            EXPECT => self.expects |= value.eq_ignore_ascii_case(b"100-continue"),
+            TE => self.trailers |= tokens(value).any(|each| each.eq_ignore_ascii_case(b"trailers")),
+            _ => {}
         }
         Ok(())
     }
 
-    fn framing(&self, line: &RequestLine<'_>) -> Result<Framing, Refusal> {
-        let host = self.host.ok_or(Refusal::Host)?;
-        if line.authority.is_some_and(|authority| authority != host) {
-            return Err(Refusal::Host);
-        }
-        match (self.length, self.chunked) {
-            (Some(_), true) => Err(Refusal::TwoLengths),
-            (None, true) if line.version_1_0 => Err(Refusal::TransferEncoding),
-            (None, true) => Ok(Framing::Chunked),
-            (None | Some(0), false) => Ok(Framing::None),
-            (Some(length), false) => Ok(Framing::Length(length)),
+    fn connection(&mut self, value: &[u8]) {
+        for token in tokens(value) {
+            self.close |= token.eq_ignore_ascii_case(b"close");
+            self.keep_alive |= token.eq_ignore_ascii_case(b"keep-alive");
+            self.upgrade_nominated |= token.eq_ignore_ascii_case(b"upgrade");
         }
     }
+}
+
+/// The members of a list.
+fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Host and port, with no byte that could end an authority or hide a user in it.
@@ -206,10 +374,11 @@ fn content_length(value: &[u8]) -> Result<u64, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http1::is_field_value;
     use proptest::prelude::*;
 
     fn framing(text: &str) -> Result<Framing, Refusal> {
-        parse(text.as_bytes())
+        parse(text.as_bytes()).map(|head| head.framing)
     }
 
     fn with(fields: &str) -> Result<Framing, Refusal> {
@@ -420,5 +589,74 @@ mod tests {
                 }
             }
         }
+
+        #[test]
+        fn a_path_passes_exactly_if_the_http_crate_can_hold_it(
+            target in "/[ -~]{0,12}(\\?[ -~]{0,8})?",
+        ) {
+            let plain = target.bytes().all(|byte| byte.is_ascii_graphic() && !b"#\"<>\\".contains(&byte));
+            let held = plain && Uri::try_from(&*target).is_ok();
+            let head = format!("GET {target} HTTP/1.1\r\nHost: a.example\r\n\r\n");
+            let parsed = parse(head.as_bytes());
+            prop_assert_eq!(parsed.is_ok(), held, "{:?}", parsed);
+            if let Ok(parsed) = parsed {
+                let uri = Uri::try_from(&*target).unwrap();
+                prop_assert_eq!(parsed.path.text(head.as_bytes()), uri.path());
+                prop_assert_eq!(parsed.query.map(|query| query.text(head.as_bytes())), uri.query());
+            }
+        }
+    }
+
+    fn said(text: &str) -> Head {
+        parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn connections_persist_as_version_and_client_say() {
+        for (version, connection, persists) in [
+            ("1.1", "", true),
+            ("1.1", "Connection: keep-alive\r\n", true),
+            ("1.1", "Connection: close\r\n", false),
+            ("1.1", "Connection: foo, Close\r\n", false),
+            (
+                "1.1",
+                "Connection: keep-alive\r\nConnection: close\r\n",
+                false,
+            ),
+            ("1.0", "", false),
+            ("1.0", "Connection: Keep-Alive\r\n", true),
+            ("1.0", "Connection: keep-alive, close\r\n", false),
+        ] {
+            let text = format!("GET / HTTP/{version}\r\nHost: a.example\r\n{connection}\r\n");
+            assert_eq!(said(&text).persists, persists, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_head_says_where_everything_stands() {
+        let text = "POST http://a.example/x/y?q=1 HTTP/1.1\r\nhOST: a.example\r\nX-Own:  some value \r\n\
+            Content-Length: 3\r\nExpect: 100-Continue\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+            TE: trailers, deflate\r\nX-Own: other\r\n\r\n";
+        let (head, bytes) = (said(text), text.as_bytes());
+        assert_eq!(head.method, Method::POST);
+        assert_eq!(head.path.text(bytes), "/x/y");
+        assert_eq!(head.query.map(|query| query.text(bytes)), Some("q=1"));
+        assert_eq!(head.host.text(bytes), "a.example");
+        assert_eq!(head.framing, Framing::Length(3));
+        assert!(head.expects && head.upgrades && head.takes_trailers && head.persists);
+        let own = HeaderName::from_static("x-own");
+        let fields = head.fields(bytes);
+        assert_eq!(
+            fields.all(&own).collect::<Vec<_>>(),
+            [b"some value".as_slice(), b"other"]
+        );
+        assert_eq!(
+            fields.first(&http::header::TE),
+            Some(b"trailers, deflate".as_slice())
+        );
+        let parts = head.to_parts(bytes);
+        assert_eq!(parts.uri, "http://a.example/x/y?q=1");
+        assert_eq!(parts.headers.len(), 8);
+        assert_eq!(parts.headers["x-own"], "some value");
     }
 }

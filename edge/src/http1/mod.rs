@@ -2,16 +2,18 @@
 //!
 //! Pure. This is the only framing authority: whatever reads a message later is handed exactly the
 //! bytes found here ([`crate::gate`]). What two parsers could read in two ways is refused, also where
-//! RFC 9112 would allow to repair it. It does not route, and does not keep what a head says beyond
-//! its framing.
+//! RFC 9112 would allow to repair it. It does not route.
 
 mod chunked;
+mod class;
+mod fields;
 mod head;
 mod refusal;
 mod scan;
 
 pub use chunked::{ChunkError, Chunks};
-pub use head::{Framing, parse};
+pub use fields::{Asked, Field, Lines, Span};
+pub use head::{Framing, Head, parse};
 pub use refusal::Refusal;
 pub use scan::{HeadScan, Preface, Scan, preface};
 

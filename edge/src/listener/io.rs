@@ -136,7 +136,7 @@ impl EdgeIo {
                     scan = HeadScan::default();
                 }
                 Scan::Complete(length) => {
-                    return Ok(Some((length, parse(&self.inbound[..length])?)));
+                    return Ok(Some((length, parse(&self.inbound[..length])?.framing)));
                 }
                 Scan::More if self.fill().await => {}
                 Scan::More => return Ok(None),
