@@ -89,6 +89,31 @@ pub const MAX_RESET_STREAMS: usize = 20;
 /// Streams the edge may have to reset for a client's errors before the connection ends (CVE-2025-8671).
 pub const MAX_ERROR_STREAMS: usize = 64;
 
+/// Most bytes of a request's body that are kept so that it can be sent a second time.
+pub const RETRY_BYTES: usize = 64 * 1024;
+
+/// How often one request is tried at an upstream: once more on a connection that turned out to be closed, and once
+/// more at another server.
+pub const UPSTREAM_TRIES: usize = 3;
+
+/// Unused connections to upstreams that a core keeps, to all of them together. Each costs a descriptor here and one
+/// there.
+pub const UPSTREAM_IDLE_CONNECTIONS: usize = 256;
+
+/// Most requests at once on one HTTP/2 connection to an upstream, if it allows as many. A hundred is what most
+/// servers allow.
+pub const UPSTREAM_STREAMS: usize = 100;
+
+/// How long a tunnel may be silent on its upstream's side. Applications send pings every 15 to 60 seconds.
+pub const TUNNEL_IDLE: Duration = Duration::from_secs(300);
+
+/// Parts of a body that may lie between a client and pingora in each direction. One is being sent while the next is
+/// read.
+pub const PARTS_BETWEEN: usize = 2;
+
+/// How long a connection to an upstream may take to become free for the next request, once the response is whole.
+pub const UPSTREAM_RELEASE: Duration = Duration::from_millis(100);
+
 /// The limits an operator or a test may set otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

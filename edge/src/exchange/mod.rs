@@ -71,6 +71,9 @@ pub enum Broken {
     /// The request's body is malformed or larger than allowed.
     #[error("the request body {0}")]
     Body(&'static str),
+    /// The upstream gave no response, or not all of it.
+    #[error("the upstream failed: {0}")]
+    Upstream(String),
 }
 
 /// Reads one request's body and writes its response. Every wait has a limit; reading is cancel safe.

@@ -32,6 +32,8 @@ pub struct Ended {
     pub bytes: u64,
     /// Why it is not whole.
     pub error: Option<Broken>,
+    /// Why it is an error although it is whole.
+    pub cause: Option<String>,
 }
 
 /// Answers `request` through `exchange`, and writes its line in the log when the response has ended.
@@ -221,6 +223,7 @@ fn finish<E: Exchange>(
             .error
             .as_ref()
             .map(ToString::to_string)
+            .or_else(|| ended.cause.clone())
             .unwrap_or_default(),
     };
     record(&edge.metrics, edge.access_log, &finished);

@@ -1,9 +1,18 @@
 //! The pingora lane: pingora reads and writes the messages, and asks here what to answer.
 //!
-//! Each phase calls one function. What a request gets is decided by [`crate::answer`], the same for every
-//! lane; this lane can carry out every answer.
+//! Towards clients, [`Lane`]: each phase calls one function, and what a request gets is decided by
+//! [`crate::answer`], the same for every lane. Towards upstreams, [`through`]: any exchange, to any kind of
+//! upstream; slower than the lane for plain HTTP/1.1 and always right.
 
+mod bridge;
+mod carry;
+mod failure;
+mod head;
+mod lane;
+mod peer;
 mod session;
+mod through;
+mod websocket;
 
 use std::sync::Arc;
 
@@ -14,7 +23,9 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
+pub use self::peer::Reach;
 use self::session::SessionExchange;
+pub use self::through::through;
 use crate::edge::Edge;
 use crate::exchange::respond;
 

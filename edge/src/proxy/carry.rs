@@ -1,0 +1,264 @@
+//! Moves one exchange through pingora: what the client sends to it, what it sends to the client.
+//!
+//! One task, two futures: pingora's, which works on a [`Bridge`], and the pump, which works on the exchange.
+//! Whichever end breaks off ends both, so an upstream never works for a client that has left, and a client
+//! sees that a response is not whole. Between the two lie a few parts at most.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use helix_service::shutdown::Shutdown;
+use http::StatusCode;
+use pingora_http::ResponseHeader;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::bridge::{Asked, Bridge, Inbound, Outbound};
+use super::websocket::{Frames, GOING_AWAY};
+use crate::exchange::{Broken, Ended, Exchange, ResponseHead};
+use crate::limits::{PARTS_BETWEEN, UPSTREAM_RELEASE};
+
+/// What came of a request that pingora carried.
+pub(super) struct Carried {
+    pub(super) ended: Ended,
+    /// Whether the response was sent to its end.
+    pub(super) whole: bool,
+    /// Whether the upstream let us wait too long for its head.
+    pub(super) late: bool,
+}
+
+/// Carries `asked` by `lane`, which is given the session. A head must come within `patience` of the last that the
+/// client sent.
+pub(super) async fn carry<E, L, F>(
+    exchange: &mut E,
+    asked: Asked,
+    patience: Duration,
+    shutdown: &Shutdown,
+    lane: L,
+) -> Carried
+where
+    E: Exchange,
+    L: FnOnce(Bridge) -> F,
+    F: Future<Output = ()> + Send,
+{
+    let (to_pingora, inbound) = mpsc::channel(PARTS_BETWEEN);
+    let (outbound, from_pingora) = mpsc::channel(PARTS_BETWEEN);
+    let reading = asked.has_body;
+    let mut proxying = Box::pin(lane(Bridge::new(asked, inbound, outbound)));
+    let pump = Pump {
+        exchange,
+        to_pingora,
+        from_pingora,
+        reading,
+        patience,
+        head_by: Instant::now() + patience,
+        tunnel: None,
+        shutdown,
+        carried: Carried {
+            ended: Ended::default(),
+            whole: false,
+            late: false,
+        },
+    };
+    let mut pump = std::pin::pin!(pump.run());
+    let (carried, read) = tokio::select! {
+        biased;
+        ended = &mut pump => ended,
+        () = &mut proxying => return pump.await.0,
+    };
+    if carried.whole && read {
+        // All is said; what is left is to put the connection back. If that is not at once, it is not worth it.
+        let _ = timeout(UPSTREAM_RELEASE, proxying).await;
+    }
+    carried
+}
+
+struct Pump<'a, E> {
+    exchange: &'a mut E,
+    to_pingora: mpsc::Sender<Inbound>,
+    from_pingora: mpsc::Receiver<Outbound>,
+    /// Whether the client has more to send.
+    reading: bool,
+    patience: Duration,
+    head_by: Instant,
+    tunnel: Option<Tunnel>,
+    shutdown: &'a Shutdown,
+    carried: Carried,
+}
+
+/// A WebSocket, followed so that it can be ended between two frames.
+#[derive(Default)]
+struct Tunnel {
+    frames: Frames,
+    draining: bool,
+}
+
+enum Event {
+    /// pingora sends; nothing more when it is done.
+    Out(Option<Outbound>),
+    /// The client has sent something, which is on its way; whether more can come.
+    In(bool),
+    /// The client has left, or broke the protocol.
+    Gone(Broken),
+    /// The head has not come in time.
+    Late,
+    /// What lasts is to end.
+    Drain,
+}
+
+/// Whether to go on.
+enum Step {
+    On,
+    Over,
+}
+
+impl<E: Exchange> Pump<'_, E> {
+    /// The result, and whether the client had sent everything.
+    async fn run(mut self) -> (Carried, bool) {
+        loop {
+            let step = match self.step().await {
+                Ok(step) => step,
+                Err(broken) => {
+                    self.carried.ended.error = Some(broken);
+                    Step::Over
+                }
+            };
+            if matches!(step, Step::Over) {
+                return (self.carried, !self.reading);
+            }
+        }
+    }
+
+    async fn step(&mut self) -> Result<Step, Broken> {
+        let waiting = self.carried.ended.status.is_none();
+        let lasting = self.tunnel.as_ref().is_some_and(|tunnel| !tunnel.draining);
+        let event = tokio::select! {
+            biased;
+            out = self.from_pingora.recv() => Event::Out(out),
+            event = from_client(self.exchange, &self.to_pingora, self.reading) => event,
+            () = sleep_until(self.head_by), if waiting => Event::Late,
+            () = self.shutdown.requested(), if lasting => Event::Drain,
+        };
+        match event {
+            Event::Out(None) => Ok(Step::Over),
+            Event::Out(Some(out)) => self.send(out).await,
+            Event::In(more) => {
+                self.head_by = Instant::now() + self.patience;
+                self.reading = more;
+                Ok(Step::On)
+            }
+            Event::Gone(broken) => Err(broken),
+            Event::Late => {
+                self.carried.late = true;
+                Ok(Step::Over)
+            }
+            Event::Drain => self.drain().await,
+        }
+    }
+
+    async fn send(&mut self, out: Outbound) -> Result<Step, Broken> {
+        match out {
+            // Whether the client may send its body is not for the upstream to say.
+            Outbound::Interim(head) if head.status == StatusCode::CONTINUE => {}
+            Outbound::Interim(head) => self.exchange.interim(response_head(&head)).await?,
+            Outbound::Start(head, ends) => {
+                let head = response_head(&head);
+                let status = head.status;
+                self.exchange.start(head, ends).await?;
+                self.carried.ended.status = Some(status);
+                if ends {
+                    return Ok(self.over());
+                }
+            }
+            Outbound::Tunnel(head) => {
+                self.exchange.tunnel(response_head(&head)).await?;
+                self.carried.ended.status = Some(StatusCode::SWITCHING_PROTOCOLS);
+                self.tunnel = Some(Tunnel::default());
+                self.reading = true;
+            }
+            Outbound::Part(part) => return self.part(part).await,
+            Outbound::End(trailers) => {
+                self.exchange.end(trailers).await?;
+                return Ok(self.over());
+            }
+        }
+        Ok(Step::On)
+    }
+
+    async fn part(&mut self, mut part: Bytes) -> Result<Step, Broken> {
+        let mut close = false;
+        if let Some(tunnel) = &mut self.tunnel {
+            if tunnel.draining {
+                part.truncate(tunnel.frames.pass(&part));
+                close = tunnel.frames.is_between();
+            } else {
+                tunnel.frames.pass_all(&part);
+            }
+        }
+        self.carried.ended.bytes += part.len() as u64;
+        self.exchange.send(part, false).await?;
+        if close {
+            return self.close().await;
+        }
+        Ok(Step::On)
+    }
+
+    /// Ends the tunnel where the frame under way ends.
+    async fn drain(&mut self) -> Result<Step, Broken> {
+        let Some(tunnel) = &mut self.tunnel else {
+            return Ok(Step::On);
+        };
+        tunnel.draining = true;
+        if tunnel.frames.is_between() {
+            return self.close().await;
+        }
+        Ok(Step::On)
+    }
+
+    async fn close(&mut self) -> Result<Step, Broken> {
+        self.carried.ended.bytes += GOING_AWAY.len() as u64;
+        let close = Bytes::from_static(GOING_AWAY);
+        self.exchange.send(close, false).await?;
+        self.exchange.end(None).await?;
+        Ok(self.over())
+    }
+
+    const fn over(&mut self) -> Step {
+        self.carried.whole = true;
+        Step::Over
+    }
+}
+
+/// What the client does next. Room is made before anything is read, so nothing can be lost. Cancel safe.
+async fn from_client<E: Exchange>(
+    exchange: &mut E,
+    to_pingora: &mpsc::Sender<Inbound>,
+    reading: bool,
+) -> Event {
+    if !reading {
+        return Event::Gone(exchange.gone().await);
+    }
+    let Ok(room) = to_pingora.reserve().await else {
+        // pingora is done, which it says at the other channel.
+        return std::future::pending().await;
+    };
+    match exchange.read().await {
+        Ok(Some(part)) => room.send(Inbound::Part(part)),
+        Ok(None) => {
+            room.send(Inbound::End);
+            return Event::In(false);
+        }
+        Err(broken) => return Event::Gone(broken),
+    }
+    Event::In(true)
+}
+
+/// Without what belongs to the connection to the upstream: the client's has its own.
+fn response_head(head: &ResponseHeader) -> ResponseHead {
+    let mut response = ResponseHead {
+        status: head.status,
+        headers: head.headers.clone(),
+    };
+    super::head::drop_connection_fields(&mut response.headers);
+    response
+}
