@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Forward, HtmlHandling, NotFoundHandling, Upstream};
+use super::{Forward, HtmlHandling, KeyProblem, NotFoundHandling, Upstream, forward};
 
 /// Everything a `helix.toml` may say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,4 +33,14 @@ pub struct StaticConfig {
     pub unmarked: bool,
     /// Whether responses carry `server-timing`.
     pub server_timing: bool,
+}
+
+impl SiteConfig {
+    /// Checks what types alone cannot.
+    ///
+    /// # Errors
+    /// Names the first key that is wrong.
+    pub fn check(&self) -> Result<(), KeyProblem> {
+        forward::check(&self.upstreams, &self.forward)
+    }
 }

@@ -14,11 +14,18 @@ mod config;
 mod forward;
 mod html;
 mod path;
+mod span;
+mod upstream;
 
 pub use config::{SiteConfig, StaticConfig};
-pub use forward::{Forward, Upstream};
+pub use forward::Forward;
 pub use html::{Files, Found, HtmlHandling, NotFoundHandling, find, nearest_not_found_page};
 pub use path::{BadPath, Decoded, decode, encode};
+pub use span::{InvalidSpan, Span};
+pub use upstream::{
+    Address, AddressHost, HealthCheck, InvalidAddress, Timeouts, Upstream, UpstreamProtocol,
+    UpstreamTls,
+};
 
 /// The route table of one release.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +43,40 @@ pub struct Routes {
     pub unmarked: bool,
     /// Whether responses carry `server-timing`.
     pub server_timing: bool,
+}
+
+impl Routes {
+    /// Which of [`forwards`](Self::forwards) a request for `path`, escaped as sent, is sent on by.
+    #[must_use]
+    pub fn forward_for(&self, path: &str) -> Option<usize> {
+        self.forwards.iter().position(|forward| forward.fits(path))
+    }
+
+    /// The rule of this number, and its upstream.
+    #[must_use]
+    pub fn forward(&self, rule: usize) -> Option<(&Forward, &Upstream)> {
+        let forward = self.forwards.get(rule)?;
+        Some((forward, self.upstreams.get(&forward.upstream)?))
+    }
+}
+
+/// A key of `helix.toml` whose value cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct KeyProblem {
+    /// As `upstreams.api.timeouts.connect` or `forward[0].path`.
+    pub key: String,
+    /// What is wrong, and what would be right.
+    pub problem: String,
+}
+
+impl KeyProblem {
+    pub(crate) fn new(key: impl Into<String>, problem: impl Into<String>) -> Self {
+        Self {
+            key: key.into(),
+            problem: problem.into(),
+        }
+    }
 }
 
 /// Why a site's rules cannot be compiled.
