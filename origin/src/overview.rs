@@ -50,7 +50,7 @@ pub async fn status(app: &App) -> Result<Status, ProjectError> {
     })
 }
 
-type ReleaseRow = (String, String, i64, i64, i64, String);
+type ReleaseRow = (String, String, i64, i64, i64, String, Option<String>);
 
 /// The releases of a site that are kept, newest first.
 ///
@@ -63,7 +63,8 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
     let rows: Vec<ReleaseRow> = sqlx::query_as(
         "SELECT releases.release_id, releases.artifact, releases.created, releases.files, releases.bytes,
                 COALESCE((SELECT label FROM deployments WHERE deployments.site = releases.site
-                          AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1), '') AS label
+                          AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1), '') AS label,
+                releases.routes
          FROM releases WHERE site = $1 AND collected IS NULL ORDER BY created DESC, release_id",
     )
     .bind(site.to_string())
@@ -71,7 +72,7 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
     .await?;
     let live = live_in(&mut connection, app, site).await?;
     let quarantined = quarantined_in(&mut connection, site).await?;
-    let view = |(release, artifact, created, files, bytes, label): ReleaseRow| {
+    let view = |(release, artifact, created, files, bytes, label, routes): ReleaseRow| {
         let release: ReleaseId = id(&release)?;
         Ok(ReleaseView {
             artifact: id(&artifact)?,
@@ -79,6 +80,7 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
             files: count(files, "releases.files")?,
             bytes: count(bytes, "releases.bytes")?,
             label,
+            routes: routes.as_deref().map(id).transpose()?,
             url: app.addresses.release_url(&site.project, &release),
             live_in: live.get(&release).cloned().unwrap_or_default(),
             quarantined_in: quarantined.get(&release).cloned().unwrap_or_default(),

@@ -341,6 +341,9 @@ shape! {
         pub live_in: Vec<RegionId>,
         /// Regions where it is quarantined.
         pub quarantined_in: Vec<RegionId>,
+        /// Digest of its route table; none when it only serves files.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub routes: Option<Digest>,
     }
 }
 

@@ -38,6 +38,8 @@ pub const MAX_FILES: usize = 100_000;
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024 * 1024;
 /// Largest index as JSON, in bytes: the most files at about 300 bytes each, and as many for each of three variants.
 pub const MAX_INDEX_BYTES: u64 = 128 * 1024 * 1024;
+/// Largest [`ReleaseConfig`], in bytes: a few fields, and thousands of rules.
+pub const MAX_CONFIG_BYTES: u64 = 2 * 1024 * 1024;
 /// Largest manifest, in bytes (OCI distribution-spec asks registries for at least this).
 pub const MAX_MANIFEST_BYTES: usize = 4 * 1024 * 1024;
 /// Longest path of a file within a release, in bytes.

@@ -11,5 +11,6 @@ pub mod failpoint;
 pub mod keys;
 pub mod nats;
 pub mod random;
+pub mod rules;
 pub mod shutdown;
 pub mod telemetry;

@@ -34,6 +34,7 @@ pub(crate) async fn run(
                 moment(release.created),
                 release.files.to_string(),
                 output::size(release.bytes),
+                rules(release),
                 joined(&release.live_in),
                 joined(&release.quarantined_in),
                 release.url.clone(),
@@ -47,6 +48,7 @@ pub(crate) async fn run(
             "CREATED (UTC)",
             "FILES",
             "SIZE",
+            "RULES",
             "LIVE IN",
             "QUARANTINED IN",
             "URL",
@@ -54,4 +56,12 @@ pub(crate) async fn run(
         &rows,
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// The start of the route table's digest, so that two releases of the same files can be told apart.
+fn rules(release: &ReleaseView) -> String {
+    release
+        .routes
+        .as_ref()
+        .map_or_else(|| "-".to_owned(), |routes| routes.hex()[..7].to_owned())
 }

@@ -5,6 +5,7 @@
 mod folder;
 mod hash;
 mod pack;
+mod rules;
 mod standalone;
 mod upload;
 
@@ -141,6 +142,7 @@ async fn read(path: &Path) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
     let path = path.to_owned();
     let (folder, digests) = spawn_blocking(move || {
         let folder = folder::look_through(&path)?;
+        rules::check(&folder.files)?;
         let progress = Progress::bytes("hash", folder.bytes());
         let digests = hash::hash_all(&folder.files, &progress)?;
         Ok::<_, anyhow::Error>((folder, digests))

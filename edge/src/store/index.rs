@@ -8,15 +8,13 @@ use std::io::Read;
 
 use helix_routing::artifact::{
     CONFIG_TYPE, Descriptor, Encoding, FileEntry, FileIndex, INDEX_TYPE, InvalidPath,
-    MANIFEST_TYPE, MAX_FILE_BYTES, MAX_FILES, MAX_INDEX_BYTES, Manifest, ReleaseConfig, Variant,
-    check_path,
+    MANIFEST_TYPE, MAX_CONFIG_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_INDEX_BYTES, Manifest,
+    ReleaseConfig, Variant, check_path,
 };
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::routes::Routes;
 use http::HeaderValue;
 
-/// A config is a few fields, and thousands of rules at most.
-pub(super) const MAX_CONFIG_BYTES: u64 = 2 * 1024 * 1024;
 /// A media type is short; this one becomes a header.
 const MAX_MEDIA_TYPE_BYTES: usize = 255;
 

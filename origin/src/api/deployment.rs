@@ -30,7 +30,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
     responses(
         (status = 200, body = DeploymentView),
         (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `project-deleted`"),
-        (status = 422, body = Problem, description = "`illegal-path`, `no-files`, `size-mismatch`, `release-too-large`, `idempotency-key-reused`"),
+        (status = 422, body = Problem, description = "`illegal-path`, `illegal-rules` (its detail has a line for each, as `file:line: problem`), `no-files`, `size-mismatch`, `release-too-large`, `idempotency-key-reused`"),
     )
 )]
 pub(super) async fn deploy(

@@ -243,6 +243,10 @@ impl From<MakeError> for Rejection {
             MakeError::Missing { digests } => {
                 Self::conflict("missing-contents", title).detail(MakeError::missing(&digests))
             }
+            MakeError::Rules { errors } => {
+                let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
+                Self::unprocessable("illegal-rules", title).detail(lines.join("\n"))
+            }
             MakeError::Layout(error) => error.into(),
             MakeError::Store(error) => error.into(),
             MakeError::Variants(error) => error.into(),

@@ -8,6 +8,7 @@ use helix_routing::artifact::{
 };
 use helix_routing::id::Digest;
 use helix_service::digest::Sha256;
+use helix_service::rules;
 
 use super::coding::{self, compressible};
 use super::content::{Place, Places};
@@ -21,9 +22,6 @@ pub(super) struct Files(pub(super) BTreeMap<String, (Digest, u64, &'static str)>
 
 impl Files {
     pub(super) fn check(files: Vec<NewFile>) -> Result<Self, MakeError> {
-        if files.is_empty() {
-            return Err(MakeError::Empty);
-        }
         if files.len() > MAX_FILES {
             return Err(MakeError::TooLarge {
                 what: format!("{} files, at most {MAX_FILES}", files.len()),
@@ -50,6 +48,15 @@ impl Files {
             }
         }
         Ok(Self(checked))
+    }
+
+    /// The files of rules among them, which are not served.
+    pub(super) fn take_rules(&mut self) -> Vec<(&'static str, Digest)> {
+        let taken = rules::FILES.into_iter().filter_map(|name| {
+            let (digest, ..) = self.0.remove(name)?;
+            Some((name, digest))
+        });
+        taken.collect()
     }
 
     /// Digest over paths, contents and types. A path has no line feed, so lines cannot be confused.
@@ -189,7 +196,6 @@ mod tests {
     #[test]
     fn lists_of_files_that_cannot_be_served_are_refused() {
         let refused = |files: Vec<NewFile>| Files::check(files).unwrap_err();
-        assert!(matches!(refused(vec![]), MakeError::Empty));
         assert!(matches!(
             refused(vec![file("../x", "")]),
             MakeError::Path(_)

@@ -9,6 +9,7 @@ use helix_routing::artifact::{
     RELEASE_TYPE, ReleaseConfig,
 };
 use helix_routing::id::{Digest, SiteId};
+use helix_routing::routes::Routes;
 use helix_service::digest::sha256;
 use serde::Serialize;
 use serde_json::json;
@@ -76,7 +77,7 @@ fn described(media_type: &str, digest: Digest, size: u64, title: String) -> Desc
 }
 
 /// [`ReleaseConfig`] within an OCI image config, as labels too: what tools made for images require and show.
-pub(super) fn config_bytes(site: &SiteId) -> Vec<u8> {
+pub(super) fn config_bytes(site: &SiteId, routes: Routes) -> Vec<u8> {
     #[derive(Serialize)]
     struct ImageConfig {
         #[serde(flatten)]
@@ -91,7 +92,7 @@ pub(super) fn config_bytes(site: &SiteId) -> Vec<u8> {
             version: 1,
             project: site.project.clone(),
             environment: site.environment,
-            routes: Default::default(),
+            routes,
         },
         architecture: "unknown",
         os: "unknown",
@@ -107,7 +108,7 @@ mod tests {
 
     #[test]
     fn the_config_is_read_as_ours_and_as_an_images() {
-        let bytes = config_bytes(&"shop/preview/7".parse().unwrap());
+        let bytes = config_bytes(&"shop/preview/7".parse().unwrap(), Routes::default());
         let ours: ReleaseConfig = serde_json::from_slice(&bytes).unwrap();
         assert_eq!(ours.environment.to_string(), "preview/7");
         let image: serde_json::Value = serde_json::from_slice(&bytes).unwrap();

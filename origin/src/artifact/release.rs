@@ -11,7 +11,7 @@
 //! <site>
 //! <digest over the files: path, content, type>
 //! env none          until there are env revisions
-//! routes none       until there are route tables
+//! routes <digest>   of the route table as JSON, or none
 //! health default    until there are health policies
 //! ```
 
@@ -19,19 +19,22 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use helix_routing::api::NewFile;
 use helix_routing::artifact::{
-    BLOB_TYPE, CONFIG_TYPE, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE, MAX_INDEX_BYTES,
-    MAX_MANIFEST_BYTES, PACK_BYTES, PACK_TYPE,
+    BLOB_TYPE, CONFIG_TYPE, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE, MAX_CONFIG_BYTES,
+    MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, PACK_BYTES, PACK_TYPE,
 };
 use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
+use helix_routing::routes::{RouteError, Routes};
 use helix_service::clock;
 use helix_service::digest::sha256;
+use helix_service::rules::{self, Rules};
 
-use super::content::{Places, UploadError, blocking, insert_blob, move_contents, places};
+use super::content::{Place, Places, UploadError, blocking, insert_blob, move_contents, places};
 use super::files::Files;
 use super::layering::{Packs, regroup};
 use super::manifest::{config_bytes, manifest};
 use super::pack::Pack;
+use super::variants::read_content;
 use super::{Artifacts, Layout, LayoutError};
 use crate::store::{StoreError, Tx, id, millis, number};
 
@@ -58,9 +61,15 @@ pub enum MakeError {
         /// The path.
         path: String,
     },
-    /// No files.
-    #[error("a release needs at least one file")]
+    /// Nothing to serve.
+    #[error("a release needs at least one file, or rules")]
     Empty,
+    /// Its rules cannot be compiled.
+    #[error("the release's rules cannot be compiled")]
+    Rules {
+        /// Everything that is wrong.
+        errors: Vec<RouteError>,
+    },
     /// More files, or more layers, than a release may have.
     #[error("the release is too large: {what}")]
     TooLarge {
@@ -120,6 +129,15 @@ struct Written {
     blobs: BTreeMap<Digest, (&'static str, u64)>,
 }
 
+/// What is noted of a release.
+#[derive(Debug)]
+struct Row {
+    content: Digest,
+    routes: Option<Digest>,
+    /// How many files, and how many bytes they have.
+    totals: (u64, u64),
+}
+
 impl Artifacts {
     /// Makes the release of `files`, or finds it.
     ///
@@ -135,12 +153,7 @@ impl Artifacts {
             .acquire()
             .await
             .expect("the semaphore is never closed");
-        let files = Files::check(files)?;
-        let content = files.content();
-        let release = release_id(site, &content);
-        if let Some(artifact) = self.kept(site, &release).await? {
-            return Ok(ReleaseRef { release, artifact });
-        }
+        let mut files = Files::check(files)?;
         let mut places = places(
             &self.store,
             &site.project,
@@ -148,6 +161,13 @@ impl Artifacts {
         )
         .await?;
         files.compare(&places)?;
+        let routes = self.routes(&mut files, &mut places).await?;
+        let content = files.content();
+        let routes_digest = digest_of(&routes);
+        let release = release_id(site, &content, routes_digest.as_ref());
+        if let Some(artifact) = self.kept(site, &release).await? {
+            return Ok(ReleaseRef { release, artifact });
+        }
         let known = self
             .quick_variants(&site.project, &files.compressible(), &mut places)
             .await?;
@@ -157,15 +177,39 @@ impl Artifacts {
         let (layout, site_id) = (self.layout.clone(), site.clone());
         let written = blocking(move || {
             let index = files.index(&places, &known);
-            write(&layout, &site_id, &index, &places, &sizes)
+            let config = config_bytes(&site_id, routes);
+            write(&layout, &site_id, &index, &places, &sizes, &config)
         })
         .await?;
         let made = ReleaseRef {
             release,
             artifact: written.manifest.clone(),
         };
-        self.record(site, &made, &content, &written, totals).await?;
+        let row = Row {
+            content,
+            routes: routes_digest,
+            totals,
+        };
+        self.record(site, &made, &row, &written).await?;
         Ok(made)
+    }
+
+    /// Takes the files of rules out, and compiles them.
+    async fn routes(&self, files: &mut Files, places: &mut Places) -> Result<Routes, MakeError> {
+        let taken = files.take_rules();
+        if files.0.is_empty() && taken.is_empty() {
+            return Err(MakeError::Empty);
+        }
+        let found: Vec<_> = taken
+            .into_iter()
+            .map(|(name, digest)| (name, places[&digest].clone()))
+            .collect();
+        let layout = self.layout.clone();
+        let routes = blocking(move || read_rules(&layout, found)).await?;
+        // What only the rules need is no part of the release.
+        let used: BTreeSet<&Digest> = files.0.values().map(|(digest, ..)| digest).collect();
+        places.retain(|digest, _| used.contains(digest));
+        Ok(routes)
     }
 
     /// The manifest of a release that is kept.
@@ -248,25 +292,26 @@ impl Artifacts {
         &self,
         site: &SiteId,
         made: &ReleaseRef,
-        content: &Digest,
+        row: &Row,
         written: &Written,
-        (files, bytes): (u64, u64),
     ) -> Result<(), MakeError> {
+        let (files, bytes) = row.totals;
         let mut tx = self.store.write().await?;
         let now = millis(clock::now());
         make_site(&mut tx, site).await?;
         sqlx::query(
-            "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7)
+            "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes, routes)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
              ON CONFLICT (site, release_id) DO UPDATE SET artifact = excluded.artifact, collected = NULL",
         )
         .bind(site.to_string())
         .bind(made.release.as_str())
         .bind(made.artifact.as_str())
-        .bind(content.as_str())
+        .bind(row.content.as_str())
         .bind(now)
         .bind(number(files))
         .bind(number(bytes))
+        .bind(row.routes.as_ref().map(Digest::as_str))
         .execute(&mut *tx)
         .await
         .map_err(StoreError::from)?;
@@ -342,20 +387,44 @@ async fn record_blobs(
     Ok(())
 }
 
-fn release_id(site: &SiteId, content: &Digest) -> ReleaseId {
+fn release_id(site: &SiteId, content: &Digest, routes: Option<&Digest>) -> ReleaseId {
+    let routes = routes.map_or("none", Digest::as_str);
     let lines = format!(
-        "helixstack.release.v1\n{site}\n{content}\nenv none\nroutes none\nhealth default\n"
+        "helixstack.release.v1\n{site}\n{content}\nenv none\nroutes {routes}\nhealth default\n"
     );
     sha256(lines.as_bytes()).hex()[..20]
         .parse()
         .expect("20 hex digits are a release id")
 }
 
+/// Digest of a route table; none of the one that every release without rules has.
+fn digest_of(routes: &Routes) -> Option<Digest> {
+    (*routes != Routes::default()).then(|| {
+        let json = serde_json::to_vec(routes).expect("plain data with text keys always encodes");
+        sha256(&json)
+    })
+}
+
+fn read_rules(layout: &Layout, found: Vec<(&'static str, Place)>) -> Result<Routes, MakeError> {
+    let (mut rules, mut errors) = (Rules::default(), Vec::new());
+    for (name, place) in found {
+        let read = if place.size > rules::MAX_FILE_BYTES {
+            Err(rules::too_large(name))
+        } else {
+            rules.add(name, read_content(layout, &place)?)
+        };
+        errors.extend(read.err());
+    }
+    match rules.compile() {
+        Ok(routes) if errors.is_empty() => return Ok(routes),
+        Ok(_) => {}
+        Err(more) => errors.extend(more),
+    }
+    Err(MakeError::Rules { errors })
+}
+
 /// Reads the encoded contents from where they lie into one new pack. They were verified when they came in.
-fn merge(
-    layout: &Layout,
-    parts: Vec<(super::content::Place, Digest)>,
-) -> Result<(Digest, Pack), LayoutError> {
+fn merge(layout: &Layout, parts: Vec<(Place, Digest)>) -> Result<(Digest, Pack), LayoutError> {
     use std::io::{Read, Seek, SeekFrom};
     let mut pack = Pack::default();
     let mut open: Option<(Digest, std::fs::File)> = None;
@@ -386,8 +455,16 @@ fn write(
     index: &FileIndex,
     places: &Places,
     sizes: &Sizes,
+    config: &[u8],
 ) -> Result<Written, MakeError> {
-    let config = config_bytes(site);
+    if config.len() as u64 > MAX_CONFIG_BYTES {
+        return Err(MakeError::TooLarge {
+            what: format!(
+                "rules that compile to {} bytes, at most {MAX_CONFIG_BYTES}",
+                config.len()
+            ),
+        });
+    }
     let index = serde_json::to_vec(index).expect("plain data with text keys always encodes");
     if index.len() as u64 > MAX_INDEX_BYTES {
         return Err(MakeError::TooLarge {
@@ -401,14 +478,14 @@ fn write(
         path: "index".into(),
         source,
     })?;
-    let manifest = manifest(site, &index, places, sizes, &config);
+    let manifest = manifest(site, &index, places, sizes, config);
     let bytes = serde_json::to_vec(&manifest).expect("plain data with text keys always encodes");
     if bytes.len() > MAX_MANIFEST_BYTES {
         return Err(MakeError::TooLarge {
             what: format!("{} layers do not fit a manifest", manifest.layers.len()),
         });
     }
-    layout.put(&config)?;
+    layout.put(config)?;
     layout.put(&index)?;
     let digest = layout.put(&bytes)?;
     let mut blobs = BTreeMap::from([(digest.clone(), (MANIFEST_TYPE, bytes.len() as u64))]);
@@ -438,6 +515,7 @@ mod tests {
             release_id(
                 &site.parse().unwrap(),
                 &Files::check(files).unwrap().content(),
+                None,
             )
         };
         let one = id_of("shop/production", vec![file("a", "1"), file("b", "2")]);

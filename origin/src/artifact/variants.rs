@@ -297,11 +297,7 @@ fn run(layout: &Layout, jobs: &[Job]) -> Result<Vec<Made>, LayoutError> {
         };
         let is_small = job.place.size < STANDALONE_BYTES;
         let content = if is_small {
-            let mut content = Vec::new();
-            open(layout, &job.place)
-                .and_then(|mut from| from.read_to_end(&mut content))
-                .map_err(failed)?;
-            Some(content)
+            Some(read_content(layout, &job.place)?)
         } else {
             None
         };
@@ -375,6 +371,18 @@ fn write_large(
     let mut out = BufWriter::new(File::create_new(path)?);
     coding::encode(coding, job.effort, &mut open(layout, &job.place)?, &mut out)?;
     out.flush()
+}
+
+/// A content as a whole; the caller knows that it is small.
+pub(super) fn read_content(layout: &Layout, place: &Place) -> Result<Vec<u8>, LayoutError> {
+    let mut content = Vec::new();
+    match open(layout, place).and_then(|mut from| from.read_to_end(&mut content)) {
+        Ok(_) => Ok(content),
+        Err(source) => Err(LayoutError::Read {
+            digest: place.pack.clone(),
+            source,
+        }),
+    }
 }
 
 /// A content's bytes. They were verified when they came in.

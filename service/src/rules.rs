@@ -1,0 +1,201 @@
+//! The rules that a site's folder carries beside its files: `helix.toml`, `_redirects` and `_headers`, compiled to routes.
+//!
+//! The same here for the command, which refuses a folder before anything is sent, and for origin, whose word counts.
+//! It reads no file: who calls it has the texts. What a rule means is [`helix_routing::routes`]' business.
+
+use helix_routing::routes::{RouteError, Routes, SiteConfig};
+use toml::de::{DeTable, DeValue};
+
+/// How files are served, and which requests go where.
+pub const CONFIG: &str = "helix.toml";
+/// Redirects and rewrites.
+pub const REDIRECTS: &str = "_redirects";
+/// Response header fields.
+pub const HEADERS: &str = "_headers";
+/// Files at the root of a folder that are rules: they are read, and never served.
+pub const FILES: [&str; 3] = [CONFIG, REDIRECTS, HEADERS];
+/// Largest file of rules, in bytes: many thousand rules, and still read in a moment.
+pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// The texts of one folder, as far as it has them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    /// Of [`CONFIG`].
+    pub config: Option<String>,
+    /// Of [`REDIRECTS`].
+    pub redirects: Option<String>,
+    /// Of [`HEADERS`].
+    pub headers: Option<String>,
+}
+
+impl Rules {
+    /// Takes the text of `file`, one of [`FILES`].
+    ///
+    /// # Errors
+    /// When it is no text, or too much of it.
+    pub fn add(&mut self, file: &'static str, bytes: Vec<u8>) -> Result<(), RouteError> {
+        if bytes.len() as u64 > MAX_FILE_BYTES {
+            return Err(too_large(file));
+        }
+        let text = String::from_utf8(bytes).map_err(|error| {
+            let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+            let problem = "this line is not UTF-8".to_owned();
+            refused(file, line(before), problem)
+        })?;
+        match file {
+            CONFIG => self.config = Some(text),
+            REDIRECTS => self.redirects = Some(text),
+            _ => self.headers = Some(text),
+        }
+        Ok(())
+    }
+
+    /// The routes they mean.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its file and line.
+    pub fn compile(&self) -> Result<Routes, Vec<RouteError>> {
+        let (config, mut errors) = match self.config.as_deref().map(read_config) {
+            None => (SiteConfig::default(), Vec::new()),
+            Some(Ok(config)) => (config, Vec::new()),
+            Some(Err(error)) => (SiteConfig::default(), vec![error]),
+        };
+        // Compiled even so: who mends one file wants to know of the others too.
+        match Routes::compile(config, self.redirects.as_deref(), self.headers.as_deref()) {
+            Ok(routes) if errors.is_empty() => return Ok(routes),
+            Ok(_) => {}
+            Err(more) => errors.extend(more),
+        }
+        Err(errors)
+    }
+}
+
+/// What a file of rules is told that is larger than [`MAX_FILE_BYTES`].
+#[must_use]
+pub fn too_large(file: &'static str) -> RouteError {
+    let problem = format!("the file has more than the {MAX_FILE_BYTES} bytes allowed");
+    refused(file, 1, problem)
+}
+
+const fn refused(file: &'static str, line: usize, problem: String) -> RouteError {
+    RouteError {
+        file,
+        line,
+        problem,
+    }
+}
+
+fn read_config(text: &str) -> Result<SiteConfig, RouteError> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map_or(0, |span| span.start);
+        let before = text.as_bytes().get(..at).unwrap_or_default();
+        // Several lines of message would not be one problem per line.
+        let problem = error.message().replace('\n', " ");
+        refused(CONFIG, line(before), problem)
+    })
+}
+
+/// The line after these bytes, from 1.
+fn line(before: &[u8]) -> usize {
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// The line where `key` stands, as in `upstreams.api.timeouts.connect` or `forward[0].path`: that of its innermost part
+/// that is written down.
+#[must_use]
+pub fn line_of(text: &str, key: &str) -> usize {
+    let Ok(table) = DeTable::parse(text) else {
+        return 1;
+    };
+    let mut at = 0;
+    let mut value = DeValue::Table(table.into_inner());
+    for part in key.split(['.', '[', ']']).filter(|part| !part.is_empty()) {
+        value = match value {
+            DeValue::Table(table) => {
+                let Some((name, inner)) = table
+                    .into_iter()
+                    .find(|(name, _)| name.get_ref().as_ref() == part)
+                else {
+                    break;
+                };
+                at = name.span().start;
+                inner.into_inner()
+            }
+            DeValue::Array(array) => {
+                let inner = part
+                    .parse()
+                    .ok()
+                    .and_then(|index: usize| array.into_iter().nth(index));
+                let Some(inner) = inner else { break };
+                at = inner.span().start;
+                inner.into_inner()
+            }
+            DeValue::String(_)
+            | DeValue::Integer(_)
+            | DeValue::Float(_)
+            | DeValue::Boolean(_)
+            | DeValue::Datetime(_) => break,
+        };
+    }
+    line(text.as_bytes().get(..at).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(config: &str) -> Rules {
+        let mut rules = Rules::default();
+        rules.add(CONFIG, config.as_bytes().to_vec()).unwrap();
+        rules
+    }
+
+    #[test]
+    fn no_rules_and_default_rules_are_no_routes() {
+        assert_eq!(Rules::default().compile(), Ok(Routes::default()));
+        assert_eq!(of("# nothing\n").compile(), Ok(Routes::default()));
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line() {
+        let errors = of("# rules\n[static]\nhtml_handlin = \"none\"\n")
+            .compile()
+            .unwrap_err();
+        let text = errors[0].to_string();
+        assert!(text.starts_with("helix.toml:3: "), "{text}");
+        assert!(text.contains("html_handlin"), "{text}");
+    }
+
+    #[test]
+    fn what_is_no_toml_is_refused_at_its_line() {
+        for (text, line) in [("[static\n", 1), ("a = 1\nb = \n", 2), ("\n\n= 1", 3)] {
+            assert_eq!(of(text).compile().unwrap_err()[0].line, line, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn bytes_that_are_no_text_are_refused_at_their_line() {
+        let error = Rules::default()
+            .add(HEADERS, b"/a\n  x: y\n\xff".to_vec())
+            .unwrap_err();
+        assert_eq!(error.to_string(), "_headers:3: this line is not UTF-8");
+        let huge = vec![b'#'; usize::try_from(MAX_FILE_BYTES).unwrap() + 1];
+        assert!(Rules::default().add(REDIRECTS, huge).is_err());
+    }
+
+    #[test]
+    fn a_key_is_found_where_it_stands() {
+        let text = "a = 1\n[upstreams.api]\naddresses = [\"x\"]\n\n[[forward]]\npath = \"/a\"\n\n[[forward]]\npath = \"/b\"\n";
+        for (key, line) in [
+            ("a", 1),
+            ("upstreams.api.addresses", 3),
+            ("upstreams.api.addresses[0]", 3),
+            ("upstreams.api.missing", 2),
+            ("forward[1].path", 9),
+            ("forward[1]", 8),
+            ("nothing", 1),
+        ] {
+            assert_eq!(line_of(text, key), line, "{key}");
+        }
+    }
+}
