@@ -11,16 +11,26 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 mod config;
+mod decide;
 mod forward;
+mod headers;
 mod html;
+mod kind;
 mod path;
+mod pattern;
+mod redirect;
 mod span;
 mod upstream;
 
 pub use config::{SiteConfig, StaticConfig};
+pub use decide::{Client, Decided, Decision, Rules, Target, merge};
 pub use forward::Forward;
+pub use headers::HeaderRule;
 pub use html::{Files, Found, HtmlHandling, NotFoundHandling, find, nearest_not_found_page};
+pub use kind::{is_asset, is_immutable, is_page};
 pub use path::{BadPath, Decoded, decode, encode};
+pub use pattern::{InvalidPattern, Pattern};
+pub use redirect::{Condition, Parameter, Redirect};
 pub use span::{InvalidSpan, Span};
 pub use upstream::{
     Address, AddressHost, HealthCheck, InvalidAddress, Timeouts, Upstream, UpstreamProtocol,
@@ -39,6 +49,12 @@ pub struct Routes {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Which requests are sent on; the first that fits decides.
     pub forwards: Vec<Forward>,
+    /// Rules of `_redirects`; the first that fits decides.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub redirects: Vec<Redirect>,
+    /// Blocks of `_headers`; all that fit count.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub headers: Vec<HeaderRule>,
     /// Whether responses do not carry `x-helix-*`.
     pub unmarked: bool,
     /// Whether responses carry `server-timing`.
@@ -98,10 +114,21 @@ impl Routes {
     /// Everything that is wrong, each with its file and line.
     pub fn compile(
         config: SiteConfig,
-        _redirects: Option<&str>,
-        _headers: Option<&str>,
+        redirects: Option<&str>,
+        headers: Option<&str>,
     ) -> Result<Self, Vec<RouteError>> {
+        let redirects = redirect::parse(redirects.unwrap_or_default());
+        let headers = headers::parse(headers.unwrap_or_default());
+        let (redirects, headers) = match (redirects, headers) {
+            (Ok(redirects), Ok(headers)) => (redirects, headers),
+            (redirects, headers) => {
+                let errors = redirects.err().into_iter().chain(headers.err());
+                return Err(errors.flatten().collect());
+            }
+        };
         Ok(Self {
+            redirects,
+            headers,
             html_handling: config.static_files.html_handling,
             not_found_handling: config.static_files.not_found_handling,
             upstreams: config.upstreams,
