@@ -10,6 +10,7 @@
 use alloc::borrow::Cow;
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 use core::fmt::Write;
 
 use super::Routes;
@@ -467,7 +468,7 @@ fn escape(text: &str, with_slashes: bool, out: &mut String) {
 
 /// Puts `fields` into `all`, as `_headers` has it: a field with one value replaces, others are joined.
 pub fn merge<N: AsRef<str>, V>(
-    all: &mut alloc::vec::Vec<(N, V)>,
+    all: &mut Vec<(N, V)>,
     name: N,
     value: V,
     join: impl FnOnce(&V, &V) -> V,

@@ -180,9 +180,9 @@ fn fields_of_all_blocks_are_merged() {
     let text = "/*\n X-A: 1\n Cache-Control: no-store\n/about\n x-a: 2\n cache-control: public\n";
     let routes = Routes::compile(SiteConfig::default(), None, Some(text)).unwrap();
     let rules = Rules::new(&routes);
-    let blocks: alloc::vec::Vec<_> = rules.headers(&routes, "About").collect();
+    let blocks: Vec<_> = rules.headers(&routes, "About").collect();
     assert_eq!(blocks, [0, 1]);
-    let mut all = alloc::vec::Vec::new();
+    let mut all = Vec::new();
     for (name, value) in blocks
         .iter()
         .flat_map(|at| routes.headers[*at].fields.clone())
