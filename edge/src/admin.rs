@@ -16,8 +16,8 @@ use http::Method;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use crate::http1::Lines;
 use crate::answer::{Answer, Fields, RequestHead, answer};
+use crate::http1::Lines;
 use crate::metrics::Metrics;
 use crate::table::Table;
 

@@ -1,8 +1,8 @@
 //! Sends a request on to an upstream of the release, and its response back.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
+use helix_routing::routes::{AddressHost, UpstreamProtocol};
 use http::StatusCode;
 
 use crate::answer::{ForwardTo, Pinned};
@@ -36,17 +36,20 @@ pub async fn forward<E: Exchange>(
 /// The first address of the upstream.
 fn reach(pinned: &Pinned, target: &ForwardTo) -> Option<Reach> {
     let routes = &pinned.release.as_ref()?.routes;
-    let upstream = &routes.forwards.get(target.rule)?.upstream;
-    let address = routes.upstreams.get(upstream)?.addresses.first()?;
-    let addr: SocketAddr = address.strip_prefix("http://")?.parse().ok()?;
+    let (_, upstream) = routes.forward(target.rule)?;
+    let address = upstream.addresses.first()?;
+    let AddressHost::Ip(ip) = address.host else {
+        return None;
+    };
+    let waits = &upstream.timeouts;
     Some(Reach {
-        addr,
-        tls: None,
-        http2: false,
+        addr: SocketAddr::new(ip, address.port),
+        tls: address.secure.then(|| ip.to_string()),
+        http2: upstream.protocol == UpstreamProtocol::Http2,
         group: 0,
-        connect: Duration::from_secs(2),
-        response: Duration::from_secs(60),
-        stall: Duration::from_secs(60),
-        idle: Duration::from_secs(4),
+        connect: waits.connect.duration(),
+        response: waits.response.duration(),
+        stall: waits.stall.duration(),
+        idle: waits.idle.duration(),
     })
 }
