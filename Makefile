@@ -1,6 +1,6 @@
 # Every command that a developer or CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup build dev test check lint fmt pure bench
+.PHONY: help setup build dev test check lint fmt pure bench bench-peers bench-fleet
 
 # The tools that set-up fetched come first, so that a build finds the same ones everywhere.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -13,7 +13,7 @@ PACKAGES := swagger-ui-dist@5.35.0 @fortawesome/fontawesome-free@7.3.1 monaco-ed
 BINARIES := --package helix-cli --package helix-origin --package helix-edge --bins
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 setup: ## fetch build tools and nats-server into .tools
 	@python3 deploy/setup/tools.py
@@ -43,7 +43,14 @@ fmt: ## format
 pure: setup ## build routing alone, as no_std: the compiler refuses a clock, a file or a socket
 	$(CARGO) check $(RELEASE) --package helix-routing --no-default-features
 
-bench: build ## measure a fleet on this machine; the real folders come from npm packages, so it needs Node
+bench: bench-peers bench-fleet ## measure the edge beside other servers, then a fleet
+
+bench-peers: build ## CPU per request beside nginx, haproxy, caddy and traefik, into bench/results
+	@python3 deploy/setup/tools.py --bench
+	$(CARGO) build $(RELEASE) --package helix-bench
+	target/release/helix-bench peers
+
+bench-fleet: build ## measure a fleet on this machine; the real folders come from npm packages, so it needs Node
 	npm install --silent --no-audit --no-fund --no-save --ignore-scripts --prefix .tools/bench $(PACKAGES)
 	$(CARGO) build $(RELEASE) --package helix-bench
 	target/release/helix-bench memory

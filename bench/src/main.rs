@@ -1,4 +1,5 @@
-//! Measures a whole fleet on this machine: four edges in two regions, NATS and origin on loopback.
+//! Measures a whole fleet on this machine, four edges in two regions, NATS and origin on loopback; and one edge
+//! beside the servers people use now.
 //!
 //! Figures are reported, never asserted: machines are noisy, and a run shares its cores with the load it makes.
 //! What must hold at any speed is checked all the same: no failed response, no body of another release.
@@ -12,6 +13,7 @@ mod cutovers;
 mod figures;
 mod folders;
 mod memory;
+mod peers;
 mod rollbacks;
 mod watch;
 
@@ -42,6 +44,21 @@ enum What {
         #[arg(long, default_value_t = 1_000)]
         count: usize,
     },
+    /// One edge beside nginx, HAProxy, Caddy and Traefik: CPU time per request, case by case.
+    Peers {
+        /// Times each server does each case.
+        #[arg(long, default_value_t = 3)]
+        runs: usize,
+        /// Seconds each time.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+        /// Only cases whose name contains this.
+        #[arg(long)]
+        only: Option<String>,
+        /// Folder for `latest.json`, `latest.md` and `latest.svg`.
+        #[arg(long, default_value = "bench/results")]
+        into: PathBuf,
+    },
     /// `helix rollback --region fra`, from typed to ended.
     Rollbacks {
         /// How many.
@@ -52,8 +69,23 @@ enum What {
 
 fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
+    if let What::Peers {
+        runs,
+        seconds,
+        only,
+        into,
+    } = arguments.what
+    {
+        let options = peers::Options {
+            runs,
+            seconds,
+            only,
+        };
+        return peers::run(&options, &into);
+    }
     let fleet = Fleet::start(&Options::default());
     match arguments.what {
+        What::Peers { .. } => Ok(()),
         What::Memory => memory::run(&fleet),
         What::Folders { folders } => folders::run(&fleet, &folders),
         What::Cutovers { count } => cutovers::run(&fleet, count),

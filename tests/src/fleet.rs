@@ -59,6 +59,9 @@ pub struct EdgeInfo {
     pub edge: EdgeId,
     /// Where it serves.
     pub http: String,
+    /// Where it serves over TLS, if it does.
+    #[serde(default)]
+    pub https: Option<String>,
     /// Its admin address.
     pub admin: String,
 }

@@ -1,0 +1,50 @@
+//! helix-edge as `helix dev` starts it, serving a deployed folder: one serving thread, access log and metrics on.
+
+use std::fs;
+use std::net::SocketAddr;
+
+use anyhow::Context as _;
+use helix_tests::fleet::{Fleet, Options};
+
+use super::files::{Files, text};
+use super::process::{Server, pin};
+
+const SETUP: &str = "1 serving thread, a release deployed through origin, access log to a file, metrics, forward without cache";
+
+pub(crate) fn start(files: &Files, upstream: SocketAddr) -> anyhow::Result<Server> {
+    let fleet = Fleet::start(&Options::default());
+    // The folder is that of the other servers, with rules of our own beside it.
+    let folder = files.folder_of("helix")?;
+    for name in ["1k.bin", "100k.bin"] {
+        fs::copy(files.site().join(name), folder.join(name))?;
+    }
+    let rules = format!(
+        "[upstreams.up]\naddresses = [\"http://{upstream}\"]\n\n[[forward]]\npath = \"/proxy/*\"\nupstream = \"up\"\n"
+    );
+    fs::write(folder.join("helix.toml"), rules)?;
+    let _ = fleet
+        .helix()
+        .run(["deploy", &text(&folder), "--project", "bench", "--json"])
+        .with(0);
+    let (_, edge) = fleet.edges().next().context("a fleet has edges")?;
+    let address = |url: &str| -> anyhow::Result<SocketAddr> {
+        let (_, address) = url.rsplit_once('/').context("a URL has slashes")?;
+        address
+            .replace("localhost", "127.0.0.1")
+            .parse()
+            .with_context(|| format!("{url} names an address"))
+    };
+    let pid = fleet.pid(edge.edge.as_str());
+    pin(pid)?;
+    let https = edge.https.as_deref().map(address).transpose()?;
+    Ok(Server {
+        name: "helix-edge",
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        setup: SETUP,
+        http: Some(address(&edge.http)?),
+        https,
+        gaps: Vec::new(),
+        pid: Some(pid),
+        _keeper: Some(Box::new(fleet)),
+    })
+}
