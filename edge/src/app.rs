@@ -298,5 +298,6 @@ fn listener_config(config: &EdgeConfig) -> ListenerConfig {
         region: config.region.clone(),
         access_log: config.access_log,
         limits: Limits::default(),
+        http3: None,
     }
 }

@@ -22,6 +22,8 @@ pub struct Edge {
     pub shutdown: Shutdown,
     /// How long a client may take no bytes.
     pub write_stall: Duration,
+    /// Value of `Alt-Svc`: where the same is served over HTTP/3 (RFC 7838), if it is.
+    pub alt_svc: Option<HeaderValue>,
     /// Value of `x-helix-edge`.
     pub edge: HeaderValue,
     /// Value of `x-helix-region`.

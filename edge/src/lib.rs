@@ -17,6 +17,7 @@ pub mod feed;
 pub mod forward;
 pub mod gate;
 pub mod http1;
+pub mod http3;
 pub mod limits;
 pub mod listener;
 pub mod metrics;

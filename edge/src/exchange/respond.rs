@@ -6,7 +6,7 @@
 use std::time::Instant;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALT_SVC, CONTENT_LENGTH, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{Body, Broken, Exchange, Request, ResponseHead};
@@ -174,6 +174,9 @@ pub fn response_head(
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
     mark(edge, pinned, &mut headers);
+    if let Some(alt_svc) = &edge.alt_svc {
+        headers.insert(ALT_SVC, alt_svc.clone());
+    }
     ResponseHead {
         status: answer.status(),
         headers,

@@ -352,7 +352,7 @@ fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Host and port, with no byte that could end an authority or hide a user in it.
-fn is_authority(value: &[u8]) -> bool {
+pub(crate) fn is_authority(value: &[u8]) -> bool {
     !value.is_empty()
         && value.iter().all(|byte| {
             byte.is_ascii_alphanumeric()

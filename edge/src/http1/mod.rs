@@ -13,6 +13,7 @@ mod scan;
 
 pub use chunked::{ChunkError, Chunks};
 pub use fields::{Asked, Field, Lines, Span};
+pub(crate) use head::is_authority;
 pub use head::{Framing, Head, parse};
 pub use refusal::Refusal;
 pub use scan::{HeadScan, Preface, Scan, preface};
@@ -40,11 +41,11 @@ const fn is_token(byte: u8) -> bool {
 
 /// Whether `byte` may stand in a field name here. Without the underscore: CGI-like upstreams read
 /// `content_length` as `content-length`.
-const fn is_field_name(byte: u8) -> bool {
+pub(crate) const fn is_field_name(byte: u8) -> bool {
     is_token(byte) && byte != b'_'
 }
 
 /// Whether `byte` may stand in a field value (RFC 9110 5.5): no control but the tab.
-const fn is_field_value(byte: u8) -> bool {
+pub(crate) const fn is_field_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }

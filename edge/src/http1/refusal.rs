@@ -54,6 +54,9 @@ pub enum Refusal {
     /// Both lengths at once.
     #[error("the request has both Content-Length and Transfer-Encoding")]
     TwoLengths,
+    /// For a host that the certificate of this connection does not cover.
+    #[error("this connection is for other hosts")]
+    Misdirected,
 }
 
 impl Refusal {
@@ -68,6 +71,7 @@ impl Refusal {
             Self::HeadTooSlow => StatusCode::REQUEST_TIMEOUT,
             Self::Version => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Connect => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::LineEnding
             | Self::RequestLine
             | Self::Target
@@ -99,6 +103,7 @@ impl Refusal {
             Self::ContentLength => "content_length",
             Self::TransferEncoding => "transfer_encoding",
             Self::TwoLengths => "two_lengths",
+            Self::Misdirected => "misdirected",
         }
     }
 

@@ -10,14 +10,14 @@ use crate::limits::Limits;
 
 /// Which limit a connection was over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Over {
+pub(crate) enum Over {
     Total,
     Address,
 }
 
 impl Over {
     /// The metric's label.
-    pub(super) const fn label(self) -> &'static str {
+    pub(crate) const fn label(self) -> &'static str {
         match self {
             Self::Total => "total",
             Self::Address => "address",
@@ -27,7 +27,7 @@ impl Over {
 
 /// Counts connections.
 #[derive(Debug)]
-pub(super) struct Caps {
+pub(crate) struct Caps {
     total: usize,
     per_address: usize,
     open: Mutex<Open>,
@@ -40,7 +40,7 @@ struct Open {
 }
 
 impl Caps {
-    pub(super) fn new(limits: &Limits) -> Arc<Self> {
+    pub(crate) fn new(limits: &Limits) -> Arc<Self> {
         Arc::new(Self {
             total: limits.connections,
             per_address: limits.connections_per_address,
@@ -49,7 +49,7 @@ impl Caps {
     }
 
     /// Counts a connection from `address`, or says why it may not be.
-    pub(super) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Over> {
+    pub(crate) fn admit(self: &Arc<Self>, address: IpAddr) -> Result<Permit, Over> {
         let address = network(address);
         let mut open = self.open();
         if open.total >= self.total {
@@ -75,7 +75,7 @@ impl Caps {
 
 /// One counted connection.
 #[derive(Debug)]
-pub(super) struct Permit {
+pub(crate) struct Permit {
     caps: Arc<Caps>,
     address: IpAddr,
 }

@@ -19,6 +19,7 @@ use super::connection::{Core, serve};
 use super::http2;
 use super::socket::Socket;
 use crate::edge::Edge;
+use crate::http3::CoreEndpoint;
 use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, Limits};
 use crate::proxy::Lane;
 
@@ -28,6 +29,8 @@ pub(super) struct CoreSetup {
     pub(super) caps: Arc<Caps>,
     pub(super) limits: Limits,
     pub(super) shutdown: Shutdown,
+    /// For whom comes over HTTP/3.
+    pub(super) http3: Option<CoreEndpoint>,
 }
 
 impl CoreSetup {
@@ -53,13 +56,17 @@ impl CoreSetup {
             })
     }
 
-    async fn run(self, listener: tokio::net::TcpListener) {
+    async fn run(mut self, listener: tokio::net::TcpListener) {
         let (drain, draining) = watch::channel(false);
         let core = Arc::new(Core {
             edge: Arc::clone(&self.edge),
             proxy: Arc::new(self.lane()),
             limits: self.limits,
-            draining,
+            draining: draining.clone(),
+        });
+        let http3 = self.http3.take().map(|endpoint| {
+            let (edge, caps) = (Arc::clone(&self.edge), Arc::clone(&self.caps));
+            tokio::spawn(endpoint.run(edge, caps, self.limits, draining))
         });
         let mut connections = JoinSet::new();
         self.accept(
@@ -77,6 +84,9 @@ impl CoreSetup {
         let rest = async {
             while let Some(ended) = connections.join_next().await {
                 log_panic(ended)
+            }
+            if let Some(http3) = http3 {
+                log_panic(http3.await);
             }
         };
         if timeout(self.limits.drain_deadline, rest).await.is_err() {

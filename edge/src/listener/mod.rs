@@ -6,7 +6,7 @@
 //! cut at a deadline.
 
 mod bind;
-mod caps;
+pub(crate) mod caps;
 mod connection;
 mod core;
 mod http2;
@@ -25,6 +25,7 @@ use tokio::sync::mpsc;
 use self::caps::Caps;
 use self::core::CoreSetup;
 use crate::edge::Edge;
+use crate::http3::{Http3, Http3Error};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -44,6 +45,8 @@ pub struct ListenerConfig {
     pub access_log: bool,
     /// What clients may use up.
     pub limits: Limits,
+    /// Where HTTP/3 is spoken, if anywhere.
+    pub http3: Option<Http3>,
 }
 
 /// Why the listener did not start.
@@ -58,6 +61,9 @@ pub enum ListenError {
         #[source]
         source: std::io::Error,
     },
+    /// HTTP/3 cannot be spoken.
+    #[error(transparent)]
+    Http3(#[from] Http3Error),
     /// A core's thread or runtime cannot be made.
     #[error("start a core")]
     Start(#[source] std::io::Error),
@@ -74,6 +80,7 @@ pub struct CoreDied {
 #[derive(Debug)]
 pub struct ListenerHandle {
     local_addr: SocketAddr,
+    http3_addr: Option<SocketAddr>,
     cores: Vec<thread::JoinHandle<()>>,
     /// Closed when every core has ended.
     ended: mpsc::Receiver<()>,
@@ -84,6 +91,12 @@ impl ListenerHandle {
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+
+    /// The UDP address where it speaks HTTP/3, with the port it took.
+    #[must_use]
+    pub const fn http3_addr(&self) -> Option<SocketAddr> {
+        self.http3_addr
     }
 
     /// Waits until a shutdown has been asked for and every connection has ended or was cut.
@@ -118,6 +131,11 @@ pub fn serve(
     let addr = config.addr;
     let (local_addr, sockets) =
         bind::sockets(addr, threads).map_err(|source| ListenError::Bind { addr, source })?;
+    let (http3_addr, endpoints) = match &config.http3 {
+        Some(http3) => http3.open(threads).map(|(addr, all)| (Some(addr), all))?,
+        None => (None, Vec::new()),
+    };
+    let mut endpoints = endpoints.into_iter();
     let limits = bind::within_descriptors(config.limits);
     let caps = Caps::new(&limits);
     let edge = Arc::new(Edge {
@@ -126,6 +144,7 @@ pub fn serve(
         access_log: config.access_log,
         shutdown: shutdown.clone(),
         write_stall: limits.write_stall,
+        alt_svc: http3_addr.map(alt_svc),
         edge: HeaderValue::from_str(config.edge.as_str()).expect("an edge id is ASCII"),
         region: HeaderValue::from_str(config.region.as_str()).expect("a region id is ASCII"),
     });
@@ -137,6 +156,7 @@ pub fn serve(
             caps: Arc::clone(&caps),
             limits,
             shutdown: shutdown.clone(),
+            http3: endpoints.next(),
         };
         cores.push(
             setup
@@ -147,7 +167,13 @@ pub fn serve(
     tracing::info!(addr = %local_addr, threads, "listening");
     Ok(ListenerHandle {
         local_addr,
+        http3_addr,
         cores,
         ended,
     })
+}
+
+/// Tells clients of TLS that they may come over HTTP/3, for a day.
+fn alt_svc(addr: SocketAddr) -> HeaderValue {
+    HeaderValue::try_from(format!("h3=\":{}\"; ma=86400", addr.port())).expect("a port is digits")
 }

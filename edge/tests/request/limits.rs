@@ -135,6 +135,7 @@ fn an_address_that_is_taken_is_an_error_that_names_it() {
         region: "fra".parse().unwrap(),
         access_log: false,
         limits: Limits::default(),
+        http3: None,
     };
     let (shutdown, _asked) = Shutdown::manual();
     let error =

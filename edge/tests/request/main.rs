@@ -9,6 +9,8 @@ mod admin;
 mod disk;
 mod framing;
 mod http2;
+mod http3;
+mod http3_abuse;
 mod limits;
 mod serving;
 mod support;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
 use helix_edge::listener::{self, ListenerConfig, ListenerHandle};
 use helix_edge::metrics::Metrics;
@@ -36,6 +37,11 @@ impl Edge {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
+        Self::on(limits, None)
+    }
+
+    /// The same, which also speaks HTTP/3 if told where.
+    pub(crate) fn on(limits: Limits, http3: Option<Http3>) -> Self {
         let table = Arc::new(Table::new("helix.localhost".parse().unwrap()));
         let site = site();
         table.set_host(&"shop.example".parse().unwrap(), Some(&site));
@@ -54,6 +60,7 @@ impl Edge {
             region,
             access_log: true,
             limits,
+            http3,
         };
         let (shutdown, asked) = Shutdown::manual();
         let handle =

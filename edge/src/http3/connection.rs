@@ -1,0 +1,367 @@
+//! One connection: its control stream, its requests side by side, and its end.
+//!
+//! ```text
+//! Open ──shutdown──▶ Closing: GOAWAY says that no more will come; what is on its way is taken for a while
+//!                       │ grace
+//!                       ▼
+//!                    Finishing: GOAWAY names the last request; what was taken is answered ──all sent──▶ closed
+//! ```
+//!
+//! All requests run within the connection's task. It does not admit connections and decides no answer.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use http::HeaderValue;
+use http::header::ALLOW;
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use super::code::Code;
+use super::control::{Kind, Verdict, goaway, opening};
+use super::exchange::StreamExchange;
+use super::stream::{Inbound, NoRequest};
+use crate::access_log::{Finished, record};
+use crate::answer::{Answer, Response};
+use crate::edge::Edge;
+use crate::exchange::{Exchange, Request, respond, response_head};
+use crate::http1::Refusal;
+use crate::limits::{DRAIN_GRACE, Limits, MAX_HEAD_BYTES};
+
+/// Most unidirectional streams a client may open while a connection lives. It needs three, and greases a few.
+const MAX_UNIDIRECTIONAL: u32 = 64;
+
+/// Most requests a client may break off before they are answered, beyond half of those it made: more is a
+/// flood of resets (as CVE-2023-44487).
+const MAX_BROKEN_OFF: u32 = 100;
+
+/// Id of the first request that no client can make: told at first, since nobody knows what is on its way.
+const LAST_STREAM: u64 = (1 << 62) - 4;
+
+/// How many finished responses are looked at before one is kept that the client has wholly.
+const KEPT_UNLOOKED: usize = 16;
+
+/// What the requests of one connection share.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) edge: Arc<Edge>,
+    pub(super) limits: Limits,
+    pub(super) connection: Connection,
+    /// The host of the handshake, in lower case, if it named one.
+    pub(super) server_name: Option<Box<str>>,
+    /// Which unidirectional streams there are already.
+    seen: AtomicU8,
+    requests: AtomicU32,
+    broken_off: AtomicU32,
+}
+
+impl Session {
+    pub(super) fn new(edge: Arc<Edge>, limits: Limits, connection: Connection) -> Self {
+        let server_name = connection
+            .handshake_data()
+            .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
+            .and_then(|data| data.server_name)
+            .map(|name| name.to_ascii_lowercase().into_boxed_str());
+        Self {
+            edge,
+            limits,
+            connection,
+            server_name,
+            seen: AtomicU8::new(0),
+            requests: AtomicU32::new(0),
+            broken_off: AtomicU32::new(0),
+        }
+    }
+
+    fn close(&self, code: Code) {
+        self.connection.close(code.into(), b"");
+    }
+
+    fn peer(&self) -> SocketAddr {
+        let peer = self.connection.remote_address();
+        SocketAddr::new(peer.ip().to_canonical(), peer.port())
+    }
+
+    /// Whether a request for `host` may come over this connection: one for another host than the handshake
+    /// named was checked against no certificate.
+    fn is_directed(&self, host: &str) -> bool {
+        let host = host.strip_suffix('.').unwrap_or(host);
+        self.server_name
+            .as_deref()
+            .is_none_or(|name| host.eq_ignore_ascii_case(name))
+    }
+}
+
+/// Serves `session` until either side has had enough.
+pub(super) async fn serve(session: Arc<Session>, draining: watch::Receiver<bool>) {
+    let Some(control) = open_control(&session).await else {
+        return;
+    };
+    let mut served = Served {
+        session: Arc::clone(&session),
+        control,
+        requests: FuturesUnordered::new(),
+        unidirectional: FuturesUnordered::new(),
+        opened: 0,
+        next: 0,
+        sent: VecDeque::new(),
+    };
+    let drained = served.run_open(draining).await;
+    if drained {
+        served.close_in_order().await;
+    }
+}
+
+/// The stream that has to stay open for as long as the connection.
+async fn open_control(session: &Session) -> Option<SendStream> {
+    let opened = timeout(session.limits.head_deadline, session.connection.open_uni());
+    let mut control = opened.await.ok()?.ok()?;
+    let opening = opening(MAX_HEAD_BYTES).freeze();
+    control.write_chunk(opening).await.ok()?;
+    Some(control)
+}
+
+/// The running parts of a connection.
+struct Served<R, U> {
+    session: Arc<Session>,
+    control: SendStream,
+    requests: FuturesUnordered<R>,
+    unidirectional: FuturesUnordered<U>,
+    opened: u32,
+    /// Id of the first request not taken.
+    next: u64,
+    /// Responses that may not have arrived whole. No more than streams can be open at once, and a few.
+    sent: VecDeque<SendStream>,
+}
+
+type Requests = futures_util::future::BoxFuture<'static, Option<SendStream>>;
+type Unidirectional = futures_util::future::BoxFuture<'static, ()>;
+
+impl Served<Requests, Unidirectional> {
+    /// Serves until the connection ends (false) or is to be drained (true).
+    async fn run_open(&mut self, mut draining: watch::Receiver<bool>) -> bool {
+        let connection = self.session.connection.clone();
+        loop {
+            tokio::select! {
+                biased;
+                Some(sent) = self.requests.next() => self.keep(sent),
+                request = connection.accept_bi() => match request {
+                    Ok((outbound, inbound)) => self.take(outbound, inbound),
+                    Err(_) => { self.finish_lost().await; return false }
+                },
+                Some(()) = self.unidirectional.next() => {}
+                stream = connection.accept_uni() => match stream {
+                    Ok(stream) => self.listen(stream),
+                    Err(_) => { self.finish_lost().await; return false }
+                },
+                () = drained(&mut draining) => return true,
+            }
+        }
+    }
+
+    /// Ends without breaking anything off: see the module.
+    async fn close_in_order(&mut self) {
+        let connection = self.session.connection.clone();
+        let _ = self.control.write_chunk(goaway(LAST_STREAM).freeze()).await;
+        let grace = Instant::now() + DRAIN_GRACE;
+        loop {
+            tokio::select! {
+                biased;
+                () = sleep_until(grace) => break,
+                Some(sent) = self.requests.next() => self.keep(sent),
+                request = connection.accept_bi() => match request {
+                    Ok((outbound, inbound)) => self.take(outbound, inbound),
+                    Err(_) => return self.finish_lost().await,
+                },
+            }
+        }
+        let _ = self.control.write_chunk(goaway(self.next).freeze()).await;
+        loop {
+            tokio::select! {
+                biased;
+                sent = self.requests.next() => match sent {
+                    Some(sent) => self.keep(sent),
+                    None => break,
+                },
+                request = connection.accept_bi() => match request {
+                    Ok((outbound, inbound)) => reject(outbound, inbound),
+                    Err(_) => return self.finish_lost().await,
+                },
+            }
+        }
+        for response in self.sent.drain(..) {
+            // Stopped or gone: either way there is nothing more to wait for.
+            let _ = response.stopped().await;
+        }
+        self.session.close(Code::NoError);
+    }
+
+    /// The connection is gone; what still runs finds that out, and is logged.
+    async fn finish_lost(&mut self) {
+        while self.requests.next().await.is_some() {}
+    }
+
+    fn take(&mut self, outbound: SendStream, inbound: RecvStream) {
+        self.next = u64::from(VarInt::from(inbound.id())) + 4;
+        self.requests
+            .push(answer(Arc::clone(&self.session), outbound, inbound).boxed());
+    }
+
+    fn listen(&mut self, stream: RecvStream) {
+        self.opened += 1;
+        if self.opened > MAX_UNIDIRECTIONAL {
+            return self.session.close(Code::ExcessiveLoad);
+        }
+        self.unidirectional
+            .push(listen(Arc::clone(&self.session), stream).boxed());
+    }
+
+    /// Remembers a response until it has arrived.
+    fn keep(&mut self, sent: Option<SendStream>) {
+        let Some(sent) = sent else { return };
+        self.sent.push_back(sent);
+        if self.sent.len() <= KEPT_UNLOOKED {
+            return;
+        }
+        if let Some(oldest) = self.sent.pop_front()
+            && oldest.stopped().now_or_never().is_none()
+        {
+            self.sent.push_back(oldest);
+        }
+    }
+}
+
+async fn drained(draining: &mut watch::Receiver<bool>) {
+    // An error means that the core has ended.
+    let _ = draining.wait_for(|draining| *draining).await;
+}
+
+fn reject(mut outbound: SendStream, mut inbound: RecvStream) {
+    // Errors mean that the client has ended it already.
+    let _ = outbound.reset(Code::RequestRejected.into());
+    let _ = inbound.stop(Code::RequestRejected.into());
+}
+
+/// Answers one request. Gives back what may not have arrived yet.
+async fn answer(
+    session: Arc<Session>,
+    outbound: SendStream,
+    inbound: RecvStream,
+) -> Option<SendStream> {
+    let requests = session.requests.fetch_add(1, Ordering::Relaxed) + 1;
+    let mut inbound = Inbound::new(inbound);
+    let head = match inbound.head(session.limits.head_deadline).await {
+        Ok(head) => head,
+        Err(NoRequest::Refused(refusal)) => {
+            let exchange = StreamExchange::new(session.clone(), inbound, outbound);
+            return refuse(&session, exchange, refusal).await;
+        }
+        Err(NoRequest::Gone) => {
+            broke_off(&session, requests);
+            return None;
+        }
+        Err(NoRequest::Connection(code)) => {
+            session.close(code);
+            return None;
+        }
+    };
+    let host = head.parts.uri.host().unwrap_or_default();
+    let directed = session.is_directed(host);
+    let mut exchange = StreamExchange::new(session.clone(), inbound, outbound);
+    if !directed {
+        return refuse(&session, exchange, Refusal::Misdirected).await;
+    }
+    let request = Request {
+        head: head.parts,
+        peer: session.peer(),
+        secure: true,
+    };
+    respond(&session.edge, request, &mut exchange).await;
+    let sent = exchange.into_sent();
+    if sent.is_none() {
+        broke_off(&session, requests);
+    }
+    sent
+}
+
+/// Counts a request that came to nothing, and ends a connection that has too many of them.
+fn broke_off(session: &Session, requests: u32) {
+    let broken_off = session.broken_off.fetch_add(1, Ordering::Relaxed) + 1;
+    if broken_off > MAX_BROKEN_OFF + requests / 2 {
+        session.close(Code::ExcessiveLoad);
+    }
+}
+
+/// Says why a request is none. The connection goes on: each stream is framed by itself.
+async fn refuse(
+    session: &Session,
+    mut exchange: StreamExchange,
+    refusal: Refusal,
+) -> Option<SendStream> {
+    let edge = &session.edge;
+    let line = format!("{refusal}\n");
+    let answer = Answer::Respond(Response::text(refusal.status(), line.clone()));
+    let mut head = response_head(edge, None, &answer, Some(line.len() as u64));
+    if refusal == Refusal::Connect {
+        let methods = HeaderValue::from_static("GET, HEAD, OPTIONS");
+        head.headers.insert(ALLOW, methods);
+    }
+    let started = Instant::now();
+    let told = async {
+        exchange.start(head, false).await?;
+        exchange.send(line.into(), true).await
+    };
+    if told.await.is_err() {
+        exchange.abort();
+    }
+    let refused = &edge.metrics.heads_refused;
+    refused.with_label_values(&[refusal.label()]).inc();
+    let finished = Finished {
+        protocol: exchange.protocol().label(),
+        peer: Some(session.peer()),
+        method: "",
+        authority: "",
+        path: "",
+        release: "",
+        status: Some(refusal.status()),
+        bytes: 0,
+        took: started.elapsed(),
+        error: &refusal.to_string(),
+    };
+    record(&edge.metrics, edge.access_log, &finished);
+    exchange.into_sent()
+}
+
+/// Reads a unidirectional stream to its end, which some may not have.
+async fn listen(session: Arc<Session>, mut stream: RecvStream) {
+    let mut kind = Kind::default();
+    while let Ok(Some(chunk)) = stream.read_chunk(usize::MAX, true).await {
+        let mut bytes: Bytes = chunk.bytes;
+        while !bytes.is_empty() {
+            match kind.take(&mut bytes) {
+                Ok(Verdict::On) => {}
+                Ok(Verdict::Is(number)) => {
+                    let bit = 1u8 << (number & 7);
+                    if session.seen.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
+                        return session.close(Code::StreamCreation);
+                    }
+                }
+                Ok(Verdict::Ignored) => {
+                    // An error means that it has ended anyway.
+                    let _ = stream.stop(Code::StreamCreation.into());
+                    return;
+                }
+                Err(code) => return session.close(code),
+            }
+        }
+    }
+    if kind.is_critical() {
+        session.close(Code::ClosedCriticalStream);
+    }
+}

@@ -1,0 +1,173 @@
+//! One request and its response over a QUIC stream, as an [`Exchange`].
+//!
+//! Bytes of a body are handed to the transport as they are, without a copy, and no further ahead than its
+//! window: a client that takes nothing is found out by waiting for room. Nothing here decides what to
+//! answer.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use bytes::{Bytes, BytesMut};
+use http::header::DATE;
+use http::{HeaderMap, HeaderValue};
+use quinn::{SendStream, WriteError};
+use tokio::time::timeout;
+
+use super::code::Code;
+use super::connection::Session;
+use super::frames::{DATA, HEADERS, put_variable};
+use super::qpack::{encode_response, encode_trailers};
+use super::stream::Inbound;
+use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
+
+/// Room for a head as the edge writes them, and for the header of its body.
+const HEAD_BYTES: usize = 512;
+
+/// The stream of one request.
+#[derive(Debug)]
+pub(super) struct StreamExchange {
+    session: Arc<Session>,
+    inbound: Inbound,
+    outbound: SendStream,
+    ended: bool,
+    aborted: bool,
+}
+
+impl StreamExchange {
+    pub(super) const fn new(session: Arc<Session>, inbound: Inbound, outbound: SendStream) -> Self {
+        Self {
+            session,
+            inbound,
+            outbound,
+            ended: false,
+            aborted: false,
+        }
+    }
+
+    /// The request is answered. Gives back the sending side while the client may still have to be sent some of it.
+    pub(super) fn into_sent(mut self) -> Option<SendStream> {
+        if self.aborted {
+            return None;
+        }
+        self.inbound.stop(Code::NoError);
+        self.ended.then_some(self.outbound)
+    }
+
+    async fn write(&mut self, mut chunks: &mut [Bytes]) -> Result<(), Broken> {
+        while !chunks.is_empty() {
+            let written = timeout(
+                self.session.limits.write_stall,
+                self.outbound.write_chunks(chunks),
+            )
+            .await
+            .map_err(|_| Broken::Client("takes nothing"))?
+            .map_err(broken)?;
+            chunks = &mut chunks[written.chunks..];
+        }
+        Ok(())
+    }
+
+    fn finish(&mut self) -> Result<(), Broken> {
+        self.ended = true;
+        self.outbound
+            .finish()
+            .map_err(|_| Broken::Client("stopped the response"))
+    }
+
+    async fn head(&mut self, head: &ResponseHead) -> Result<(), Broken> {
+        let mut section = BytesMut::with_capacity(HEAD_BYTES);
+        encode_response(head.status, &head.headers, &mut section);
+        self.write(&mut [frame_header(HEADERS, section.len()), section.freeze()])
+            .await
+    }
+}
+
+fn broken(error: WriteError) -> Broken {
+    Broken::Client(match error {
+        WriteError::Stopped(_) => "stopped the response",
+        WriteError::ConnectionLost(_) => "is gone",
+        WriteError::ClosedStream | WriteError::ZeroRttRejected => "has no such stream",
+    })
+}
+
+fn frame_header(kind: u64, length: usize) -> Bytes {
+    let mut header = BytesMut::with_capacity(16);
+    put_variable(&mut header, kind);
+    put_variable(&mut header, length as u64);
+    header.freeze()
+}
+
+impl Exchange for StreamExchange {
+    fn protocol(&self) -> Protocol {
+        Protocol::Http3
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, Broken> {
+        self.inbound.read().await
+    }
+
+    fn is_read(&self) -> bool {
+        self.inbound.is_read()
+    }
+
+    async fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
+        self.inbound.trailers().await
+    }
+
+    async fn interim(&mut self, head: ResponseHead) -> Result<(), Broken> {
+        self.head(&head).await
+    }
+
+    async fn start(&mut self, mut head: ResponseHead, ends: bool) -> Result<(), Broken> {
+        head.headers.entry(DATE).or_insert_with(date);
+        self.head(&head).await?;
+        if ends { self.finish() } else { Ok(()) }
+    }
+
+    async fn send(&mut self, part: Bytes, ends: bool) -> Result<(), Broken> {
+        if !part.is_empty() {
+            self.write(&mut [frame_header(DATA, part.len()), part])
+                .await?;
+        }
+        if ends { self.finish() } else { Ok(()) }
+    }
+
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
+        if let Some(trailers) = trailers {
+            let mut section = BytesMut::new();
+            encode_trailers(&trailers, &mut section);
+            self.write(&mut [frame_header(HEADERS, section.len()), section.freeze()])
+                .await?;
+        }
+        self.finish()
+    }
+
+    fn abort(&mut self) {
+        self.aborted = true;
+        // Errors mean that the client has ended it already.
+        let _ = self.outbound.reset(Code::Internal.into());
+        self.inbound.stop(Code::RequestCancelled);
+    }
+}
+
+thread_local! {
+    /// The `Date` of the second it was last asked for.
+    static CLOCK: RefCell<(u64, HeaderValue)> = const { RefCell::new((0, HeaderValue::from_static(""))) };
+}
+
+/// Now, as `Date` says it (RFC 9110 6.6.1).
+fn date() -> HeaderValue {
+    let now = SystemTime::now();
+    let second = now
+        .duration_since(SystemTime::UNIX_EPOCH)
+        .map_or(0, |since| since.as_secs());
+    CLOCK.with_borrow_mut(|(last, value)| {
+        if *last != second {
+            let text = httpdate::fmt_http_date(now);
+            *value = HeaderValue::try_from(text).expect("a date is ASCII");
+            *last = second;
+        }
+        value.clone()
+    })
+}
