@@ -27,12 +27,14 @@ use crate::agent::{self, Agent};
 use crate::config::EdgeConfig;
 use crate::feed::record::{self, Opened};
 use crate::feed::{Feed, FeedStatus};
+use crate::http3::Http3;
 use crate::limits::Limits;
-use crate::listener::{self, ListenError, ListenerConfig, ListenerHandle};
+use crate::listener::{self, ListenError, ListenerConfig, ListenerHandle, TlsListener};
 use crate::metrics::Metrics;
 use crate::state::{Ledger, StateError};
 use crate::store::{Fetcher, Store};
 use crate::table::Table;
+use crate::tls::{Certificates, TlsError, follow_files};
 
 /// How long the listener waits for the releases on disk. They are there within milliseconds; one that has to be
 /// fetched first must not keep the others waiting.
@@ -71,6 +73,9 @@ pub enum AppError {
     /// The listener does not start.
     #[error(transparent)]
     Listen(#[from] ListenError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// A part of the listener ended before its time.
     #[error(transparent)]
     Listener(#[from] listener::CoreDied),
@@ -98,6 +103,12 @@ impl Running {
     #[must_use]
     pub const fn listen_addr(&self) -> SocketAddr {
         self.listener.local_addr()
+    }
+
+    /// Where visitors reach it over TLS.
+    #[must_use]
+    pub const fn tls_addr(&self) -> Option<SocketAddr> {
+        self.listener.tls_addr()
     }
 
     /// Where its operator reaches it.
@@ -153,6 +164,7 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
     if ring.lacks(KeyRole::Record) {
         return Err(AppError::NoRecordKey);
     }
+    let tls = tls_listener(&config)?;
     let parts = Parts::new(&config);
     let (admin, admin_task) = serve_admin(&config, &parts, shutdown.clone()).await?;
     let client = nats::connect(&config.nats, config.edge.as_str()).await?;
@@ -183,8 +195,11 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
     if whole {
         wait_for(restored).await;
     }
+    if let Some(tls) = &tls {
+        tasks.push(tokio::spawn(follow_files(Arc::clone(&tls.certificates))));
+    }
     let listener = listener::serve(
-        listener_config(&config),
+        listener_config(&config, tls),
         Arc::clone(&parts.table),
         Arc::clone(&parts.metrics),
         shutdown,
@@ -290,7 +305,21 @@ async fn wait_for(mut settled: watch::Receiver<bool>) {
     let _ = tokio::time::timeout(RESTORE_WAIT, settled.wait_for(|settled| *settled)).await;
 }
 
-fn listener_config(config: &EdgeConfig) -> ListenerConfig {
+fn tls_listener(config: &EdgeConfig) -> Result<Option<TlsListener>, TlsError> {
+    let Some(tls) = &config.tls else {
+        return Ok(None);
+    };
+    Ok(Some(TlsListener {
+        addr: tls.listen,
+        certificates: Certificates::open(tls.certificates.clone())?,
+    }))
+}
+
+fn listener_config(config: &EdgeConfig, tls: Option<TlsListener>) -> ListenerConfig {
+    let http3 = tls.as_ref().map(|tls| Http3 {
+        addr: tls.addr,
+        certificates: Arc::clone(&tls.certificates) as _,
+    });
     ListenerConfig {
         addr: config.listen,
         threads: config.threads,
@@ -298,6 +327,7 @@ fn listener_config(config: &EdgeConfig) -> ListenerConfig {
         region: config.region.clone(),
         access_log: config.access_log,
         limits: Limits::default(),
-        http3: None,
+        http3,
+        tls,
     }
 }

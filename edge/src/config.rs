@@ -12,6 +12,8 @@ use helix_service::nats::NatsConfig;
 use helix_service::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
+use crate::tls::TlsConfig;
+
 /// Prefix of the variables that override the file.
 pub const VARIABLE_PREFIX: &str = "HELIX_EDGE";
 
@@ -34,6 +36,9 @@ pub struct EdgeConfig {
     pub data_dir: PathBuf,
     /// Domain under which every project has a host.
     pub base_domain: Host,
+    /// Where visitors reach it over TLS, and with which certificates; nowhere when it is not set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tls: Option<TlsConfig>,
     /// Threads that serve; 0 means one per core.
     #[serde(default)]
     pub threads: usize,

@@ -44,8 +44,9 @@ pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a connection may wait for its next request. Longer than what browsers keep idle anyway.
 pub const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 
-/// How long a client may take none of the bytes it is sent.
-pub const WRITE_STALL: Duration = Duration::from_secs(30);
+/// How long a client may take none of the bytes it is sent. Whoever holds responses open on purpose is
+/// to be cut within half a minute.
+pub const WRITE_STALL: Duration = Duration::from_secs(20);
 
 /// After a last response, how long to read and drop what the client still sends: closing at once
 /// would reset the connection, and the client might never see the response.
@@ -113,6 +114,32 @@ pub const PARTS_BETWEEN: usize = 2;
 
 /// How long a connection to an upstream may take to become free for the next request, once the response is whole.
 pub const UPSTREAM_RELEASE: Duration = Duration::from_millis(100);
+
+/// Bytes of a request's body that one HTTP/2 stream may send before it is read: what is on its way at 40 Mbit/s
+/// and 50 ms.
+pub const STREAM_WINDOW_BYTES: u32 = 256 * 1024;
+
+/// The same for all streams of a connection together, so that one connection never holds more.
+pub const CONNECTION_WINDOW_BYTES: u32 = 1024 * 1024;
+
+/// How long the next part of an HTTP/2 request's body may take.
+pub const BODY_STALL: Duration = Duration::from_secs(20);
+
+/// Frames that carry nothing (PING, SETTINGS, empty DATA and their like) a client may send at once.
+pub const CONTROL_FRAMES: u64 = 1000;
+
+/// How many more each second. Clients that measure their connection send some ten.
+pub const CONTROL_FRAMES_PER_SECOND: u64 = 50;
+
+/// One more for so many bytes sent to the client, which it acknowledges with window updates: two for each
+/// response of 1 KiB.
+pub const BYTES_PER_CONTROL_FRAME: u64 = 256;
+
+/// How long a TLS handshake may take. It is two round trips; a phone on a bad network needs 2 s.
+pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// How often the files of certificates are looked at. Whoever renews them does so days ahead.
+pub const CERTIFICATE_CHECK: Duration = Duration::from_secs(10);
 
 /// The limits an operator or a test may set otherwise.
 #[derive(Clone, Copy, Debug)]

@@ -37,6 +37,10 @@ pub struct Metrics {
     pub accepts_failed: IntCounter,
     /// Request heads refused by `reason`.
     pub heads_refused: IntCounterVec,
+    /// TLS handshakes by `outcome` (full, resumed, `unknown_name`, refused, gone, timeout).
+    pub handshakes: IntCounterVec,
+    /// HTTP/2 connections ended by the edge, by `reason` (flood, `slow_head`, held).
+    pub http2_cut: IntCounterVec,
     /// How it follows its records.
     pub following: Following,
 }
@@ -139,6 +143,18 @@ impl Metrics {
                 &registry,
                 "helix_edge_heads_refused_total",
                 "Request heads refused.",
+                &["reason"],
+            ),
+            handshakes: counters(
+                &registry,
+                "helix_edge_handshakes_total",
+                "TLS handshakes.",
+                &["outcome"],
+            ),
+            http2_cut: counters(
+                &registry,
+                "helix_edge_http2_cut_total",
+                "HTTP/2 connections ended for abuse.",
                 &["reason"],
             ),
             following: Following::new(&registry),

@@ -6,6 +6,7 @@
 //! that belongs to each protocol.
 
 mod body;
+mod date;
 mod respond;
 
 use std::net::SocketAddr;
@@ -14,7 +15,8 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 pub use body::Body;
-pub use respond::{Ended, head_of, respond, response_head};
+pub use date::date;
+pub use respond::{Ended, at_once, carry_out, carry_rest, finish, head_of, respond, response_head};
 
 /// What carries an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

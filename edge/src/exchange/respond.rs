@@ -6,10 +6,11 @@
 use std::time::Instant;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{ALT_SVC, CONTENT_LENGTH, HOST, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Body, Broken, Exchange, Request, ResponseHead};
+use super::{Body, Broken, Exchange, Protocol, Request, ResponseHead};
 use crate::access_log::{Finished, record};
 use crate::answer::{Answer, Answered, Fields, Pinned, RequestHead, Response, StaticFile, answer};
 use crate::edge::Edge;
@@ -40,17 +41,67 @@ pub struct Ended {
 pub async fn respond<E: Exchange>(edge: &Edge, request: Request, exchange: &mut E) {
     let started = Instant::now();
     let answered = answer(&edge.table, &head_of(&request));
+    carry_out(edge, &request, answered, started, exchange).await;
+}
+
+/// The same from an answer on that has been decided on already, at `started`.
+pub async fn carry_out<E: Exchange>(
+    edge: &Edge,
+    request: &Request,
+    answered: Answered,
+    started: Instant,
+    exchange: &mut E,
+) {
     let Answered { pinned, answer, .. } = answered;
     let ended = match answer {
         Answer::Forward(target) => {
-            forward::forward(edge, &request, pinned.as_ref(), &target, exchange).await
+            forward::forward(edge, request, pinned.as_ref(), &target, exchange).await
         }
-        answer => carry(edge, &request, pinned.as_ref(), answer, exchange).await,
+        answer => carry(edge, request, pinned.as_ref(), answer, exchange).await,
     };
     if ended.error.is_some() {
         exchange.abort();
     }
-    finish(edge, &request, pinned.as_ref(), exchange, started, &ended);
+    let protocol = exchange.protocol();
+    finish(edge, request, pinned.as_ref(), protocol, started, &ended);
+}
+
+/// The whole of a response that can be had without waiting for anything.
+#[must_use]
+pub fn at_once(
+    edge: &Edge,
+    request: &Request,
+    answered: &Answered,
+) -> Option<(ResponseHead, Bytes)> {
+    if matches!(answered.answer, Answer::Forward(_)) {
+        return None;
+    }
+    let pinned = answered.pinned.as_ref();
+    let head_only = request.head.method == Method::HEAD;
+    let body = open(pinned, &answered.answer, head_only).now_or_never()?;
+    let body = body.ok()?;
+    let head = response_head(edge, pinned, &answered.answer, body.length());
+    match body {
+        Body::None | Body::Length(_) => Some((head, Bytes::new())),
+        Body::Bytes(bytes) => Some((head, bytes)),
+        Body::Disk(_) => None,
+    }
+}
+
+/// Sends the rest of a body whose head has been sent, and writes the line in the log.
+pub async fn carry_rest<E: Exchange>(
+    edge: &Edge,
+    request: &Request,
+    pinned: Option<&Pinned>,
+    (started, mut ended): (Instant, Ended),
+    rest: Bytes,
+    exchange: &mut E,
+) {
+    if let Err(error) = send(&mut Body::Bytes(rest), exchange, &mut ended.bytes).await {
+        exchange.abort();
+        ended.error = Some(error);
+    }
+    finish(edge, request, pinned, exchange.protocol(), started, &ended);
 }
 
 /// The head as [`answer`] wants it.
@@ -198,11 +249,12 @@ fn mark(edge: &Edge, pinned: Option<&Pinned>, headers: &mut http::HeaderMap) {
     }
 }
 
-fn finish<E: Exchange>(
+/// Writes a request's line in the log, and counts it.
+pub fn finish(
     edge: &Edge,
     request: &Request,
     pinned: Option<&Pinned>,
-    exchange: &E,
+    protocol: Protocol,
     started: Instant,
     ended: &Ended,
 ) {
@@ -213,7 +265,7 @@ fn finish<E: Exchange>(
         .path_and_query()
         .map_or(head.path, http::uri::PathAndQuery::as_str);
     let finished = Finished {
-        protocol: exchange.protocol().label(),
+        protocol: protocol.label(),
         peer: Some(request.peer),
         method: head.method.as_str(),
         authority: head.authority,

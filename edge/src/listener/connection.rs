@@ -1,12 +1,14 @@
 //! One connection from its first byte to its last: read a head, let pingora answer that one message, again.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use pingora_core::apps::{HttpServerApp, ServerApp};
+use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::HttpProxy;
+use tokio::net::TcpStream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -15,8 +17,10 @@ use super::socket::Socket;
 use crate::access_log::record_refused;
 use crate::edge::Edge;
 use crate::http1::Refusal;
-use crate::limits::{DRAIN_GRACE, Limits};
+use crate::http2;
+use crate::limits::{DRAIN_GRACE, HANDSHAKE_DEADLINE, Limits};
 use crate::proxy::Lane;
+use crate::tls::{Certificates, Secured, handshake};
 
 /// What all connections of one core share. One [`HttpProxy`] each, so that its tasks and pools stay on the core.
 pub(super) struct Core {
@@ -27,19 +31,46 @@ pub(super) struct Core {
     pub(super) draining: watch::Receiver<bool>,
 }
 
-/// Serves `socket` until either side has had enough.
-pub(super) async fn serve(core: Arc<Core>, socket: Socket, peer: std::net::SocketAddr) {
+/// Shakes hands where that is due, and serves `socket` until either side has had enough.
+pub(super) async fn serve(
+    core: Arc<Core>,
+    socket: TcpStream,
+    peer: SocketAddr,
+    tls: Option<Arc<Certificates>>,
+) {
     let accepted = Instant::now();
-    let mut io = Box::new(EdgeIo::new(socket, peer, core.limits.write_stall));
+    let Some(certificates) = tls else {
+        return serve_clear(core, Socket::Plain(socket), peer, None, accepted).await;
+    };
+    let deadline = accepted + HANDSHAKE_DEADLINE.min(core.limits.head_deadline);
+    let settled = handshake(&certificates, &core.edge.metrics, socket, deadline).await;
+    drop(certificates);
+    if let Some((stream, secured)) = settled {
+        let socket = Socket::Tls(Box::new(stream));
+        Box::pin(serve_clear(core, socket, peer, Some(secured), accepted)).await;
+    }
+}
+
+/// Serves a connection whose bytes are in the clear now.
+async fn serve_clear(
+    core: Arc<Core>,
+    socket: Socket,
+    peer: SocketAddr,
+    secured: Option<Secured>,
+    accepted: Instant,
+) {
+    let agreed = secured.as_ref().is_some_and(Secured::is_http2);
+    let io = EdgeIo::new(socket, peer, secured, core.limits.write_stall);
+    if agreed {
+        return core.serve_http2(io, accepted).await;
+    }
+    let mut io = Box::new(io);
     let mut first = Some(accepted);
     loop {
         match core.next(&mut io, first.take()).await {
             Next::Gone => return,
             Next::Refused(refusal) => return core.refuse(&mut io, refusal).await,
-            Next::Http2 => {
-                core.proxy.process_new(io, &core.draining).await;
-                return;
-            }
+            Next::Http2 => return Box::pin(core.serve_http2(*io, accepted)).await,
             Next::Message => match core.answer(io).await {
                 Some(reusable) => io = reusable,
                 None => return,
@@ -49,6 +80,22 @@ pub(super) async fn serve(core: Arc<Core>, socket: Socket, peer: std::net::Socke
 }
 
 impl Core {
+    async fn serve_http2(&self, io: EdgeIo, accepted: Instant) {
+        let (socket, ahead, client) = io.into_http2();
+        let deadline = accepted + self.limits.head_deadline;
+        let edge = Arc::clone(&self.edge);
+        let draining = self.draining.clone();
+        http2::serve(
+            edge,
+            self.limits,
+            client,
+            (socket, ahead),
+            deadline,
+            draining,
+        )
+        .await;
+    }
+
     /// Waits for the next message. A fresh connection, accepted at `fresh`, has one deadline for waiting and head
     /// together; a reused one may be idle, and its head's deadline starts with its first byte.
     async fn next(&self, io: &mut EdgeIo, fresh: Option<Instant>) -> Next {

@@ -1,6 +1,6 @@
 //! One core: its thread, its runtime, and the loop that accepts.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
 use std::{io, thread};
@@ -16,12 +16,11 @@ use tokio::time::{sleep, timeout};
 
 use super::caps::Caps;
 use super::connection::{Core, serve};
-use super::http2;
-use super::socket::Socket;
 use crate::edge::Edge;
 use crate::http3::CoreEndpoint;
 use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, Limits};
 use crate::proxy::Lane;
+use crate::tls::Certificates;
 
 /// What a core is started with.
 pub(super) struct CoreSetup {
@@ -31,6 +30,38 @@ pub(super) struct CoreSetup {
     pub(super) shutdown: Shutdown,
     /// For whom comes over HTTP/3.
     pub(super) http3: Option<CoreEndpoint>,
+    /// For whom comes over TLS.
+    pub(super) tls: Option<Arc<Certificates>>,
+}
+
+/// What one core accepts on.
+#[derive(Debug)]
+pub(super) struct Sockets {
+    pub(super) plain: TcpListener,
+    pub(super) secure: Option<TcpListener>,
+}
+
+/// The same, registered with the core's runtime.
+struct Listeners {
+    plain: tokio::net::TcpListener,
+    secure: Option<tokio::net::TcpListener>,
+}
+
+impl Listeners {
+    /// The next connection, and whether it comes over TLS.
+    async fn accept(&self) -> (io::Result<(TcpStream, SocketAddr)>, bool) {
+        let secure = async {
+            match &self.secure {
+                Some(listener) => listener.accept().await,
+                None => std::future::pending().await,
+            }
+        };
+        // Not biased: neither may keep the other waiting.
+        tokio::select! {
+            accepted = self.plain.accept() => (accepted, false),
+            accepted = secure => (accepted, true),
+        }
+    }
 }
 
 impl CoreSetup {
@@ -38,25 +69,29 @@ impl CoreSetup {
     pub(super) fn start(
         self,
         number: usize,
-        socket: TcpListener,
+        sockets: Sockets,
         alive: mpsc::Sender<()>,
     ) -> io::Result<thread::JoinHandle<()>> {
         let runtime = runtime::Builder::new_current_thread()
             .enable_all()
             .build()?;
-        let listener = {
+        let listeners = {
             let _entered = runtime.enter();
-            tokio::net::TcpListener::from_std(socket)?
+            let secure = sockets.secure.map(tokio::net::TcpListener::from_std);
+            Listeners {
+                plain: tokio::net::TcpListener::from_std(sockets.plain)?,
+                secure: secure.transpose()?,
+            }
         };
         thread::Builder::new()
             .name(format!("edge-core-{number}"))
             .spawn(move || {
                 let _alive = alive;
-                runtime.block_on(self.run(listener));
+                runtime.block_on(self.run(listeners));
             })
     }
 
-    async fn run(mut self, listener: tokio::net::TcpListener) {
+    async fn run(mut self, listeners: Listeners) {
         let (drain, draining) = watch::channel(false);
         let core = Arc::new(Core {
             edge: Arc::clone(&self.edge),
@@ -70,7 +105,7 @@ impl CoreSetup {
         });
         let mut connections = JoinSet::new();
         self.accept(
-            &listener,
+            &listeners,
             &core,
             &mut connections,
             self.shutdown.requested(),
@@ -78,9 +113,9 @@ impl CoreSetup {
         .await;
         drain.send_replace(true);
         // What the kernel has accepted already would be reset with the socket.
-        self.accept(&listener, &core, &mut connections, sleep(DRAIN_GRACE))
+        self.accept(&listeners, &core, &mut connections, sleep(DRAIN_GRACE))
             .await;
-        drop(listener);
+        drop(listeners);
         let rest = async {
             while let Some(ended) = connections.join_next().await {
                 log_panic(ended)
@@ -100,7 +135,7 @@ impl CoreSetup {
     /// Accepts until `end`.
     async fn accept(
         &self,
-        listener: &tokio::net::TcpListener,
+        listeners: &Listeners,
         core: &Arc<Core>,
         connections: &mut JoinSet<()>,
         end: impl Future<Output = ()>,
@@ -111,8 +146,8 @@ impl CoreSetup {
                 biased;
                 () = &mut end => return,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => log_panic(ended),
-                accepted = listener.accept() => match accepted {
-                    Ok((socket, peer)) => self.admit(core, connections, socket, peer),
+                (accepted, secure) = listeners.accept() => match accepted {
+                    Ok((socket, peer)) => self.admit(core, connections, (socket, peer), secure),
                     Err(error) => self.pause(&error).await,
                 },
             }
@@ -120,21 +155,18 @@ impl CoreSetup {
     }
 
     fn lane(&self) -> pingora_proxy::HttpProxy<Lane> {
-        let mut proxy = http_proxy(
+        http_proxy(
             &Arc::new(ServerConf::default()),
             Lane(Arc::clone(&self.edge)),
-        );
-        proxy.h2_options = Some(http2::options());
-        proxy.server_options = Some(http2::server_options(&self.limits));
-        proxy
+        )
     }
 
     fn admit(
         &self,
         core: &Arc<Core>,
         connections: &mut JoinSet<()>,
-        socket: TcpStream,
-        peer: std::net::SocketAddr,
+        (socket, peer): (TcpStream, SocketAddr),
+        secure: bool,
     ) {
         let metrics = &self.edge.metrics;
         metrics.connections_accepted.inc();
@@ -153,9 +185,10 @@ impl CoreSetup {
         }
         let open = Counted::new(&metrics.connections);
         let core = Arc::clone(core);
+        let tls = self.tls.as_ref().filter(|_| secure).map(Arc::clone);
         connections.spawn(async move {
             let _held = (permit, open);
-            serve(core, Socket::Plain(socket), peer).await;
+            serve(core, socket, peer, tls).await;
         });
     }
 

@@ -26,7 +26,9 @@ use tokio::time::{Sleep, sleep, timeout};
 use super::socket::Socket;
 use crate::gate::Gate;
 use crate::http1::{Framing, HeadScan, Preface, Refusal, Scan, parse, preface};
+use crate::http2::Client;
 use crate::limits::{GATHER_BYTES, LINGER, LINGER_BYTES, MAX_AHEAD_BYTES, READ_BYTES};
+use crate::tls::Secured;
 
 /// What a connection brings next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +47,8 @@ pub(super) enum Next {
 pub(super) struct EdgeIo {
     socket: Socket,
     peer: SocketAddr,
+    /// What the handshake settled, when the client came over TLS.
+    secured: Option<Secured>,
     /// Read from the socket, not let through yet.
     inbound: BytesMut,
     gate: Gate,
@@ -58,13 +62,19 @@ pub(super) struct EdgeIo {
 }
 
 impl EdgeIo {
-    pub(super) fn new(socket: Socket, peer: SocketAddr, write_stall: Duration) -> Self {
+    pub(super) fn new(
+        socket: Socket,
+        peer: SocketAddr,
+        secured: Option<Secured>,
+        write_stall: Duration,
+    ) -> Self {
         let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
         // Known already: saves pingora a system call.
         let _ = digest.peer_addr.set(Some(peer.into()));
         Self {
             socket,
             peer,
+            secured,
             inbound: BytesMut::new(),
             gate: Gate::closed(),
             outbound: BytesMut::new(),
@@ -136,12 +146,31 @@ impl EdgeIo {
                     scan = HeadScan::default();
                 }
                 Scan::Complete(length) => {
-                    return Ok(Some((length, parse(&self.inbound[..length])?.framing)));
+                    let bytes = &self.inbound[..length];
+                    let head = parse(bytes)?;
+                    let host = head.host.text(bytes);
+                    if self
+                        .secured
+                        .as_ref()
+                        .is_some_and(|secured| !secured.covers(host))
+                    {
+                        return Err(Refusal::Misdirected);
+                    }
+                    return Ok(Some((length, head.framing)));
                 }
                 Scan::More if self.fill().await => {}
                 Scan::More => return Ok(None),
             }
         }
+    }
+
+    /// What HTTP/2 goes on with: the socket, what has been read of it already, and who is on the other side.
+    pub(super) fn into_http2(self) -> (Socket, BytesMut, Client) {
+        let client = Client {
+            peer: self.peer,
+            secured: self.secured,
+        };
+        (self.socket, self.inbound, client)
     }
 
     const fn become_http2(&mut self) -> Next {

@@ -9,11 +9,10 @@ mod bind;
 pub(crate) mod caps;
 mod connection;
 mod core;
-mod http2;
 mod io;
 mod socket;
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::thread;
 
@@ -23,12 +22,13 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 
 use self::caps::Caps;
-use self::core::CoreSetup;
+use self::core::{CoreSetup, Sockets};
 use crate::edge::Edge;
 use crate::http3::{Http3, Http3Error};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::table::Table;
+use crate::tls::Certificates;
 
 /// Where and how to listen.
 #[derive(Clone, Debug)]
@@ -47,6 +47,17 @@ pub struct ListenerConfig {
     pub limits: Limits,
     /// Where HTTP/3 is spoken, if anywhere.
     pub http3: Option<Http3>,
+    /// Where TLS is spoken, if anywhere.
+    pub tls: Option<TlsListener>,
+}
+
+/// Where TLS is spoken, and with which certificates.
+#[derive(Clone, Debug)]
+pub struct TlsListener {
+    /// The address; port 0 takes a free one.
+    pub addr: SocketAddr,
+    /// They may be shared with other listeners.
+    pub certificates: Arc<Certificates>,
 }
 
 /// Why the listener did not start.
@@ -81,6 +92,7 @@ pub struct CoreDied {
 pub struct ListenerHandle {
     local_addr: SocketAddr,
     http3_addr: Option<SocketAddr>,
+    tls_addr: Option<SocketAddr>,
     cores: Vec<thread::JoinHandle<()>>,
     /// Closed when every core has ended.
     ended: mpsc::Receiver<()>,
@@ -97,6 +109,12 @@ impl ListenerHandle {
     #[must_use]
     pub const fn http3_addr(&self) -> Option<SocketAddr> {
         self.http3_addr
+    }
+
+    /// The address where it speaks TLS, with the port it took.
+    #[must_use]
+    pub const fn tls_addr(&self) -> Option<SocketAddr> {
+        self.tls_addr
     }
 
     /// Waits until a shutdown has been asked for and every connection has ended or was cut.
@@ -128,14 +146,18 @@ pub fn serve(
     } else {
         config.threads
     };
-    let addr = config.addr;
-    let (local_addr, sockets) =
-        bind::sockets(addr, threads).map_err(|source| ListenError::Bind { addr, source })?;
     let (http3_addr, endpoints) = match &config.http3 {
         Some(http3) => http3.open(threads).map(|(addr, all)| (Some(addr), all))?,
         None => (None, Vec::new()),
     };
     let mut endpoints = endpoints.into_iter();
+    let (local_addr, sockets) = bind(config.addr, threads)?;
+    let (tls_addr, secure) = match &config.tls {
+        Some(tls) => bind(tls.addr, threads).map(|(addr, sockets)| (Some(addr), sockets))?,
+        None => (None, Vec::new()),
+    };
+    let tls = config.tls.map(|tls| tls.certificates);
+    let mut secure = secure.into_iter();
     let limits = bind::within_descriptors(config.limits);
     let caps = Caps::new(&limits);
     let edge = Arc::new(Edge {
@@ -150,17 +172,22 @@ pub fn serve(
     });
     let (alive, ended) = mpsc::channel(1);
     let mut cores = Vec::with_capacity(threads);
-    for (number, socket) in sockets.into_iter().enumerate() {
+    for (number, plain) in sockets.into_iter().enumerate() {
+        let sockets = Sockets {
+            plain,
+            secure: secure.next(),
+        };
         let setup = CoreSetup {
             edge: Arc::clone(&edge),
             caps: Arc::clone(&caps),
             limits,
             shutdown: shutdown.clone(),
             http3: endpoints.next(),
+            tls: tls.clone(),
         };
         cores.push(
             setup
-                .start(number, socket, alive.clone())
+                .start(number, sockets, alive.clone())
                 .map_err(ListenError::Start)?,
         );
     }
@@ -168,6 +195,7 @@ pub fn serve(
     Ok(ListenerHandle {
         local_addr,
         http3_addr,
+        tls_addr,
         cores,
         ended,
     })
@@ -176,4 +204,8 @@ pub fn serve(
 /// Tells clients of TLS that they may come over HTTP/3, for a day.
 fn alt_svc(addr: SocketAddr) -> HeaderValue {
     HeaderValue::try_from(format!("h3=\":{}\"; ma=86400", addr.port())).expect("a port is digits")
+}
+
+fn bind(addr: SocketAddr, threads: usize) -> Result<(SocketAddr, Vec<TcpListener>), ListenError> {
+    bind::sockets(addr, threads).map_err(|source| ListenError::Bind { addr, source })
 }

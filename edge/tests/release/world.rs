@@ -404,6 +404,7 @@ impl World {
             admin: "127.0.0.1:0".parse().unwrap(),
             data_dir: self.folder.path().join("edge"),
             base_domain: "helix.localhost".parse().unwrap(),
+            tls: None,
             threads: 1,
             cache_bytes: 1024 * 1024,
             access_log: false,

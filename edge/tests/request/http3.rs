@@ -47,7 +47,7 @@ impl Served {
             addr: "127.0.0.1:0".parse().unwrap(),
             certificates: Arc::new(certificates),
         };
-        let edge = Edge::on(limits, Some(http3));
+        let edge = Edge::on(limits, None, Some(http3));
         let addr = edge.handle.http3_addr().unwrap();
         Self {
             edge,

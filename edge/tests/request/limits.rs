@@ -136,6 +136,7 @@ fn an_address_that_is_taken_is_an_error_that_names_it() {
         access_log: false,
         limits: Limits::default(),
         http3: None,
+        tls: None,
     };
     let (shutdown, _asked) = Shutdown::manual();
     let error =

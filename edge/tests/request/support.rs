@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
-use helix_edge::listener::{self, ListenerConfig, ListenerHandle};
+use helix_edge::listener::{self, ListenerConfig, ListenerHandle, TlsListener};
 use helix_edge::metrics::Metrics;
 use helix_edge::release::Release;
 use helix_edge::table::{Serving, Table};
@@ -37,11 +37,11 @@ impl Edge {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
-        Self::on(limits, None)
+        Self::on(limits, None, None)
     }
 
-    /// The same, which also speaks HTTP/3 if told where.
-    pub(crate) fn on(limits: Limits, http3: Option<Http3>) -> Self {
+    /// The same, which also speaks TLS and HTTP/3 if told where.
+    pub(crate) fn on(limits: Limits, tls: Option<TlsListener>, http3: Option<Http3>) -> Self {
         let table = Arc::new(Table::new("helix.localhost".parse().unwrap()));
         let site = site();
         table.set_host(&"shop.example".parse().unwrap(), Some(&site));
@@ -61,6 +61,7 @@ impl Edge {
             access_log: true,
             limits,
             http3,
+            tls,
         };
         let (shutdown, asked) = Shutdown::manual();
         let handle =

@@ -1,0 +1,239 @@
+//! Whether a request's head may pass.
+//!
+//! Pure, and as strict as the parser of HTTP/1 ([`crate::http1`]), so that a request that is sent on over
+//! HTTP/1 cannot become another one there. h2 has refused before this: upper case, connection fields, `te`
+//! other than `trailers`, pseudo fields that are missing, unknown, repeated or late.
+
+use http::header::{CONTENT_LENGTH, COOKIE, HOST};
+use http::request::Parts;
+use http::uri::{Authority, Scheme};
+use http::{HeaderMap, HeaderValue, Method};
+
+use crate::http1::{Refusal, is_authority};
+use crate::limits::{MAX_HEADERS, MAX_METHOD_BYTES, MAX_TARGET_BYTES};
+
+/// Checks one head, and brings it into the form that everything behind expects: one `cookie` field.
+///
+/// # Errors
+/// When anything in it is malformed, ambiguous or over a limit.
+pub(super) fn check(head: &mut Parts) -> Result<(), Refusal> {
+    if head.headers.len() > MAX_HEADERS {
+        return Err(Refusal::TooManyHeaders);
+    }
+    method(&head.method)?;
+    target(head)?;
+    authority(head)?;
+    fields(&head.headers)?;
+    join_cookies(&mut head.headers);
+    Ok(())
+}
+
+fn method(method: &Method) -> Result<(), Refusal> {
+    if method == Method::CONNECT {
+        Err(Refusal::Connect)
+    } else if method.as_str().len() > MAX_METHOD_BYTES {
+        Err(Refusal::RequestLine)
+    } else {
+        Ok(())
+    }
+}
+
+fn target(head: &Parts) -> Result<(), Refusal> {
+    let known = head
+        .uri
+        .scheme()
+        .is_none_or(|scheme| *scheme == Scheme::HTTP || *scheme == Scheme::HTTPS);
+    let target = head.uri.path_and_query().ok_or(Refusal::Target)?.as_str();
+    if target.len() > MAX_TARGET_BYTES {
+        return Err(Refusal::TargetTooLong);
+    }
+    let legal = match target {
+        "*" => head.method == Method::OPTIONS,
+        _ => target.starts_with('/') && is_target(target.as_bytes()),
+    };
+    if known && legal {
+        Ok(())
+    } else {
+        Err(Refusal::Target)
+    }
+}
+
+/// The bytes that the parser of HTTP/1 takes in a target.
+fn is_target(target: &[u8]) -> bool {
+    target
+        .iter()
+        .all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\'))
+}
+
+/// One authority, from `:authority`, `host`, or both alike (RFC 9113 8.3.1).
+fn authority(head: &Parts) -> Result<(), Refusal> {
+    let mut hosts = head.headers.get_all(HOST).iter();
+    let host = hosts.next().map(HeaderValue::as_bytes);
+    let named = head.uri.authority().map(Authority::as_str);
+    let one = match (named.map(str::as_bytes), host) {
+        (Some(named), Some(host)) if named.eq_ignore_ascii_case(host) => named,
+        (Some(one), None) | (None, Some(one)) => one,
+        (Some(_), Some(_)) | (None, None) => return Err(Refusal::Host),
+    };
+    if hosts.next().is_none() && is_authority(one) {
+        Ok(())
+    } else {
+        Err(Refusal::Host)
+    }
+}
+
+fn fields(headers: &HeaderMap) -> Result<(), Refusal> {
+    for (name, value) in headers {
+        if name.as_str().contains('_') {
+            return Err(Refusal::FieldName);
+        }
+        // RFC 9113 8.2.1: no white space around a value. Others would read a different one.
+        let value = value.as_bytes();
+        if value.trim_ascii().len() != value.len() {
+            return Err(Refusal::FieldValue);
+        }
+    }
+    let mut lengths = headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next() {
+        let digits = length.as_bytes();
+        let legal = (1..=18).contains(&digits.len()) && digits.iter().all(u8::is_ascii_digit);
+        if !legal || lengths.next().is_some() {
+            return Err(Refusal::ContentLength);
+        }
+    }
+    Ok(())
+}
+
+/// HTTP/2 clients send cookies in pieces (RFC 9113 8.2.3); whoever reads them expects one field.
+fn join_cookies(headers: &mut HeaderMap) {
+    let pieces: Vec<&[u8]> = headers
+        .get_all(COOKIE)
+        .iter()
+        .map(HeaderValue::as_bytes)
+        .collect();
+    if pieces.len() > 1 {
+        let joined = HeaderValue::from_bytes(&pieces.join(b"; ".as_slice()))
+            .expect("legal values joined by legal bytes are legal");
+        headers.insert(COOKIE, joined);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+
+    fn head(method: &str, uri: &str, fields: &[(&str, &str)]) -> Parts {
+        let mut request = Request::builder().method(method).uri(uri);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        request.body(()).unwrap().into_parts().0
+    }
+
+    fn verdict(method: &str, uri: &str, fields: &[(&str, &str)]) -> Result<(), Refusal> {
+        check(&mut head(method, uri, fields))
+    }
+
+    #[test]
+    fn what_browsers_and_tools_send_passes() {
+        for (method, uri, fields) in [
+            ("GET", "https://a.example/", &[][..]),
+            ("GET", "http://a.example:8080/x?y=z", &[("te", "trailers")]),
+            ("GET", "/", &[("host", "a.example")]),
+            ("GET", "https://a.example/", &[("host", "A.example")]),
+            ("POST", "https://a.example/", &[("content-length", "5")]),
+            ("OPTIONS", "*", &[("host", "a.example")]),
+        ] {
+            assert_eq!(
+                verdict(method, uri, fields),
+                Ok(()),
+                "{method} {uri} {fields:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for (method, uri, fields, expected) in [
+            ("CONNECT", "a.example:443", &[][..], Refusal::Connect),
+            ("GET", "/", &[], Refusal::Host),
+            ("GET", "/", &[("host", "")], Refusal::Host),
+            ("GET", "/", &[("host", "a b")], Refusal::Host),
+            (
+                "GET",
+                "/",
+                &[("host", "a.example"), ("host", "a.example")],
+                Refusal::Host,
+            ),
+            (
+                "GET",
+                "https://a.example/",
+                &[("host", "b.example")],
+                Refusal::Host,
+            ),
+            ("GET", "https://u@a.example/", &[], Refusal::Host),
+            ("GET", "*", &[("host", "a.example")], Refusal::Target),
+            ("GET", "ftp://a.example/", &[], Refusal::Target),
+            ("GET", "https://a.example/\u{e4}", &[], Refusal::Target),
+            ("GET", "https://a.example/\"", &[], Refusal::Target),
+            (
+                "GET",
+                "https://a.example/",
+                &[("content_length", "5")],
+                Refusal::FieldName,
+            ),
+            (
+                "GET",
+                "https://a.example/",
+                &[("a", "b ")],
+                Refusal::FieldValue,
+            ),
+            (
+                "GET",
+                "https://a.example/",
+                &[("content-length", "+5")],
+                Refusal::ContentLength,
+            ),
+            (
+                "GET",
+                "https://a.example/",
+                &[("content-length", "")],
+                Refusal::ContentLength,
+            ),
+            (
+                "GET",
+                "https://a.example/",
+                &[("content-length", "5"), ("content-length", "5")],
+                Refusal::ContentLength,
+            ),
+        ] {
+            assert_eq!(
+                verdict(method, uri, fields),
+                Err(expected),
+                "{method} {uri} {fields:?}"
+            );
+        }
+        let long = format!("https://a.example/{}", "a".repeat(MAX_TARGET_BYTES));
+        assert_eq!(verdict("GET", &long, &[]), Err(Refusal::TargetTooLong));
+        let many = vec![("a", "b"); MAX_HEADERS + 1];
+        assert_eq!(
+            verdict("GET", "https://a.example/", &many),
+            Err(Refusal::TooManyHeaders)
+        );
+    }
+
+    #[test]
+    fn cookies_in_pieces_become_one_field() {
+        let pieces = [
+            ("cookie", "a=1"),
+            ("x", "y"),
+            ("cookie", "b=2"),
+            ("cookie", "c=3"),
+        ];
+        let mut head = head("GET", "https://a.example/", &pieces);
+        check(&mut head).unwrap();
+        let cookies: Vec<_> = head.headers.get_all(COOKIE).iter().collect();
+        assert_eq!(cookies, ["a=1; b=2; c=3"]);
+    }
+}
