@@ -1,6 +1,6 @@
 # Every command that a developer or CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup build dev test check lint fmt pure bench bench-peers bench-fleet
+.PHONY: help setup build dev test check lint fmt pure fuzz bench bench-peers bench-fleet
 
 # The tools that set-up fetched come first, so that a build finds the same ones everywhere.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -28,6 +28,7 @@ test: pure ## set up and run every test
 	@python3 deploy/setup/tools.py --tests
 	$(CARGO) build $(RELEASE) $(BINARIES)
 	$(CARGO) test $(RELEASE) --workspace --no-fail-fast
+	$(MAKE) fuzz FUZZ_SECONDS=20
 
 check: setup lint pure ## format, lints, purity, unit tests and architecture: the fast loop
 	$(CARGO) test $(RELEASE) --workspace --lib --bins
@@ -42,6 +43,21 @@ fmt: ## format
 
 pure: setup ## build routing alone, as no_std: the compiler refuses a clock, a file or a socket
 	$(CARGO) check $(RELEASE) --package helix-routing --no-default-features
+
+# Counters for every branch and comparison; what libFuzzer needs, and the stable toolchain can do.
+COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares
+HOST = $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_TARGETS := $(patsubst fuzz/targets/%.rs,%,$(wildcard fuzz/targets/*.rs))
+FUZZ_SECONDS ?= 60
+
+fuzz: setup ## fuzz every target for FUZZ_SECONDS each, from the saved corpus on
+	cd fuzz && RUSTFLAGS="$(COVERAGE)" $(CARGO) build $(RELEASE) --target $(HOST) --target-dir ../target/fuzz
+	set -e; for target in $(FUZZ_TARGETS); do \
+		mkdir -p target/fuzz/found/$$target target/fuzz/crashes; \
+		target/fuzz/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -verbosity=0 \
+			-artifact_prefix=target/fuzz/crashes/$$target- target/fuzz/found/$$target fuzz/corpus/$$target; \
+	done
 
 bench: bench-peers bench-fleet ## measure the edge beside other servers, then a fleet
 
