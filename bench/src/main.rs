@@ -12,6 +12,7 @@
 mod cutovers;
 mod figures;
 mod folders;
+mod h3_load;
 mod memory;
 mod peers;
 mod rollbacks;
@@ -59,6 +60,8 @@ enum What {
         #[arg(long, default_value = "bench/results")]
         into: PathBuf,
     },
+    /// Loads a server with HTTP/3 requests and prints what it answered, as JSON.
+    H3Load(h3_load::Options),
     /// `helix rollback --region fra`, from typed to ended.
     Rollbacks {
         /// How many.
@@ -83,9 +86,12 @@ fn main() -> anyhow::Result<()> {
         };
         return peers::run(&options, &into);
     }
+    if let What::H3Load(options) = &arguments.what {
+        return h3_load::run(options);
+    }
     let fleet = Fleet::start(&Options::default());
     match arguments.what {
-        What::Peers { .. } => Ok(()),
+        What::Peers { .. } | What::H3Load(_) => Ok(()),
         What::Memory => memory::run(&fleet),
         What::Folders { folders } => folders::run(&fleet, &folders),
         What::Cutovers { count } => cutovers::run(&fleet, count),

@@ -261,7 +261,7 @@ mod tests {
     #[test]
     fn what_clients_send_is_taken() {
         for (bytes, kind) in [
-            (&b"\x00\x04\x04\x06\x44\x00\x21\x0d\x01\x05"[..], 0),
+            (&b"\x00\x04\x05\x06\x44\x00\x21\x0d"[..], 0),
             // Set a capacity of nothing, and nothing at all.
             (b"\x02\x20", 2),
             (b"\x03\x44", 3),

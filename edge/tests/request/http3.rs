@@ -87,13 +87,12 @@ impl Served {
     pub(crate) async fn open_for(&self, host: &str) -> Connection {
         let transport = quinn::TransportConfig::default();
         let (endpoint, connection) = self.connect(host, transport).await.unwrap();
-        let quic = h3_quinn::Connection::new(connection.clone());
+        let quic = h3_quinn::Connection::new(connection);
         let (mut driver, requests) = h3::client::new(quic).await.unwrap();
         let driver =
             tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
         Connection {
             endpoint,
-            connection,
             requests,
             driver,
         }
@@ -103,7 +102,6 @@ impl Served {
 /// A client of HTTP/3.
 pub(crate) struct Connection {
     pub(crate) endpoint: quinn::Endpoint,
-    pub(crate) connection: quinn::Connection,
     pub(crate) requests: SendRequest<OpenStreams, Bytes>,
     pub(crate) driver: JoinHandle<h3::error::ConnectionError>,
 }

@@ -175,7 +175,7 @@ mod tests {
         for coded in [
             "ff",
             "f1e3c2e5f23a6ba0ab90f4ffff",
-            "6400",
+            "fe",
             "ffffffff",
             "fffffffc",
         ] {
