@@ -213,7 +213,7 @@ pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
             )),
             "nothing is live here",
         ),
-        Some(release) => by_method(release, head),
+        Some(release) => by_rule(release, head),
     };
     Answered {
         pinned: Some(pinned),
@@ -247,6 +247,15 @@ fn pin(table: &Table, authority: &str) -> Option<Pinned> {
             release: Some(release),
         },
     })
+}
+
+/// What is forwarded may have any method but those that are about the connection or repeat the request.
+fn by_rule(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {
+    let hop_only = matches!(*head.method, Method::CONNECT | Method::TRACE);
+    match release.routes.forward_for(head.path) {
+        Some(rule) if !hop_only => (Answer::Forward(ForwardTo { rule }), "forwarded"),
+        Some(_) | None => by_method(release, head),
+    }
 }
 
 fn by_method(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {

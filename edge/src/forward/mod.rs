@@ -1,8 +1,6 @@
 //! Sends a request on to an upstream of the release, and its response back.
 
-use std::net::SocketAddr;
-
-use helix_routing::routes::{AddressHost, UpstreamProtocol};
+use helix_routing::routes::{AddressHost, Forward, UpstreamProtocol};
 use http::StatusCode;
 
 use crate::answer::{ForwardTo, Pinned};
@@ -18,8 +16,9 @@ pub async fn forward<E: Exchange>(
     target: &ForwardTo,
     exchange: &mut E,
 ) -> Ended {
-    if let Some(reach) = pinned.and_then(|pinned| reach(pinned, target)) {
-        return through(edge, request, &reach, exchange).await;
+    if let Some((forward, reach)) = pinned.and_then(|pinned| reach(pinned, target)) {
+        let path = forward.path_for(request.head.uri.path());
+        return through(edge, request, &path, &reach, exchange).await;
     }
     let head = ResponseHead {
         status: StatusCode::SERVICE_UNAVAILABLE,
@@ -33,23 +32,27 @@ pub async fn forward<E: Exchange>(
     }
 }
 
-/// The first address of the upstream.
-fn reach(pinned: &Pinned, target: &ForwardTo) -> Option<Reach> {
+/// The rule, and the first address of its upstream.
+fn reach<'a>(pinned: &'a Pinned, target: &ForwardTo) -> Option<(&'a Forward, Reach)> {
     let routes = &pinned.release.as_ref()?.routes;
-    let (_, upstream) = routes.forward(target.rule)?;
+    let (forward, upstream) = routes.forward(target.rule)?;
     let address = upstream.addresses.first()?;
     let AddressHost::Ip(ip) = address.host else {
         return None;
     };
-    let waits = &upstream.timeouts;
-    Some(Reach {
-        addr: SocketAddr::new(ip, address.port),
-        tls: address.secure.then(|| ip.to_string()),
+    let waits = upstream.timeouts;
+    let reach = Reach {
+        addr: (ip, address.port).into(),
+        tls: address.secure.then(|| {
+            let host = upstream.host.as_ref().map(ToString::to_string);
+            host.unwrap_or_else(|| ip.to_string())
+        }),
         http2: upstream.protocol == UpstreamProtocol::Http2,
         group: 0,
         connect: waits.connect.duration(),
         response: waits.response.duration(),
         stall: waits.stall.duration(),
         idle: waits.idle.duration(),
-    })
+    };
+    Some((forward, reach))
 }

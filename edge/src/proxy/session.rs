@@ -78,6 +78,13 @@ impl Exchange for SessionExchange<'_> {
             && !headers.contains_key(http::header::CONTENT_LENGTH)
     }
 
+    async fn gone(&mut self) -> Broken {
+        match self.session.read_body_or_idle(true).await {
+            Ok(_) => Broken::Client("sent what is not a part of its request"),
+            Err(error) => broken(error),
+        }
+    }
+
     async fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
         Ok(None)
     }
@@ -86,9 +93,17 @@ impl Exchange for SessionExchange<'_> {
         self.start(head, false).await
     }
 
-    async fn start(&mut self, head: ResponseHead, _ends: bool) -> Result<(), Broken> {
+    async fn start(&mut self, head: ResponseHead, ends: bool) -> Result<(), Broken> {
         let mut header =
             ResponseHeader::build_no_case(head.status, Some(head.headers.len())).map_err(broken)?;
+        let has_no_length = !ends
+            && !head.status.is_informational()
+            && !head.headers.contains_key(http::header::CONTENT_LENGTH);
+        if has_no_length && !self.session.is_http2() {
+            header
+                .insert_header(http::header::TRANSFER_ENCODING, "chunked")
+                .map_err(broken)?;
+        }
         for (name, value) in &head.headers {
             header.append_header(name, value).map_err(broken)?;
         }
@@ -96,7 +111,7 @@ impl Exchange for SessionExchange<'_> {
             .write_response_header(Box::new(header), false)
             .await
             .map_err(broken)?;
-        if _ends {
+        if ends {
             self.session
                 .write_response_body(None, true)
                 .await
@@ -112,7 +127,14 @@ impl Exchange for SessionExchange<'_> {
             .map_err(broken)
     }
 
-    async fn end(&mut self, _trailers: Option<HeaderMap>) -> Result<(), Broken> {
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
+        if let Some(trailers) = trailers.filter(|_| self.session.is_http2()) {
+            let session = self.session.as_downstream_mut();
+            return session
+                .write_response_trailers(trailers)
+                .await
+                .map_err(broken);
+        }
         self.session
             .write_response_body(None, true)
             .await

@@ -14,10 +14,11 @@ use super::peer::Reach;
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, Protocol, Request, ResponseHead};
 
-/// Sends `request` to the server at `reach`, and the response to the client.
+/// Sends `request` to the server at `reach`, as one for `path`, and the response to the client.
 pub async fn through<E: Exchange>(
     edge: &Edge,
     request: &Request,
+    path: &str,
     reach: &Reach,
     exchange: &mut E,
 ) -> Ended {
@@ -27,7 +28,7 @@ pub async fn through<E: Exchange>(
         peer: reach.peer(tunnel),
         failure: Mutex::new(None),
     });
-    let mut head = request_header(request, &authority(request), tunnel);
+    let mut head = request_header(request, path, &authority(request), tunnel);
     head.extensions_mut().insert(Arc::clone(&call));
     let asked = Asked {
         head,

@@ -7,6 +7,7 @@
 
 mod admin;
 mod disk;
+mod forward;
 mod framing;
 mod http2;
 mod http3;
@@ -14,3 +15,4 @@ mod http3_abuse;
 mod limits;
 mod serving;
 mod support;
+mod upstream;

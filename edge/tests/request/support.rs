@@ -245,7 +245,11 @@ impl Client {
 
     /// Reads the body of `/big.bin` and checks its length.
     pub(crate) fn rest_of_big_file(&mut self) {
-        let mut left = BIG;
+        self.rest_of_body(BIG);
+    }
+
+    /// Reads a body of `left` bytes.
+    pub(crate) fn rest_of_body(&mut self, mut left: usize) {
         loop {
             let taken = self.received.len().min(left);
             self.received.drain(..taken);
@@ -255,6 +259,60 @@ impl Client {
             }
             assert!(self.fill(), "closed with {left} bytes to come");
         }
+    }
+
+    /// Reads a body in chunks.
+    pub(crate) fn chunked_body(&mut self) -> Vec<u8> {
+        let mut body = Vec::new();
+        loop {
+            let line = self.take_until_line_end();
+            let size = usize::from_str_radix(line.trim_end(), 16).unwrap();
+            body.extend(self.take(size));
+            assert_eq!(self.take(2), b"\r\n");
+            if size == 0 {
+                return body;
+            }
+        }
+    }
+
+    /// The next `length` bytes.
+    pub(crate) fn take(&mut self, length: usize) -> Vec<u8> {
+        while self.received.len() < length {
+            assert!(self.fill(), "closed before {length} bytes had come");
+        }
+        self.received.drain(..length).collect()
+    }
+
+    fn take_until_line_end(&mut self) -> String {
+        loop {
+            if let Some(at) = self.received.iter().position(|byte| *byte == b'\n') {
+                let line = self.received.drain(..=at).collect();
+                return String::from_utf8(line).unwrap();
+            }
+            assert!(self.fill(), "closed within a line");
+        }
+    }
+
+    /// The same connection, for a thread that only sends.
+    pub(crate) fn sender(&self) -> Self {
+        Self {
+            stream: self.stream.try_clone().unwrap(),
+            received: Vec::new(),
+        }
+    }
+
+    /// Sends zeros until nothing is taken for `pause`, or `most` bytes were; how many were taken.
+    pub(crate) fn send_until_stalled(&mut self, pause: Duration, most: usize) -> usize {
+        self.stream.set_write_timeout(Some(pause)).unwrap();
+        let part = vec![0; 64 * 1024];
+        let mut taken = 0;
+        while taken < most {
+            match self.stream.write(&part) {
+                Ok(written) => taken += written,
+                Err(_) => break,
+            }
+        }
+        taken
     }
 
     /// Reads until the connection ends, and says how much came.
@@ -267,6 +325,12 @@ impl Client {
                 return total;
             }
         }
+    }
+
+    /// Reads until the connection ends.
+    pub(crate) fn to_the_end(&mut self) -> String {
+        while self.fill() {}
+        String::from_utf8(std::mem::take(&mut self.received)).unwrap()
     }
 
     /// Whether the connection has ended, with nothing more to read.

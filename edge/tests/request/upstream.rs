@@ -30,7 +30,7 @@ pub(crate) fn forward_to(edge: &Edge, addr: SocketAddr, more: &Value) {
     let page = ("index.html", "text/html", Bytes::from_static(b"page"));
     let artifact = Digest::from_hex(&"0".repeat(64)).unwrap();
     let release = Release::from_memory(LIVE.parse().unwrap(), artifact, [page]);
-    let site: SiteId = "api/production".parse().unwrap();
+    let site: SiteId = "calls/production".parse().unwrap();
     edge.table.set_host(&HOST.parse().unwrap(), Some(&site));
     let serving = Serving {
         generation: Generation(1),
