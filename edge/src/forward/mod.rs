@@ -1,7 +1,8 @@
 //! Sends a request on to an upstream of the release, and its response back.
 
 use helix_routing::routes::{AddressHost, Forward, UpstreamProtocol};
-use http::StatusCode;
+use http::uri::PathAndQuery;
+use http::{StatusCode, Uri};
 
 use crate::answer::{ForwardTo, Pinned};
 use crate::edge::Edge;
@@ -17,8 +18,13 @@ pub async fn forward<E: Exchange>(
     exchange: &mut E,
 ) -> Ended {
     if let Some((forward, reach)) = pinned.and_then(|pinned| reach(pinned, target)) {
+        let mut sent = Request {
+            head: request.head.clone(),
+            ..*request
+        };
         let path = forward.path_for(request.head.uri.path());
-        return through(edge, request, &path, &reach, exchange).await;
+        sent.head.uri = target_of(&request.head.uri, &path);
+        return through(edge, &sent, &reach, exchange).await;
     }
     let head = ResponseHead {
         status: StatusCode::SERVICE_UNAVAILABLE,
@@ -30,6 +36,17 @@ pub async fn forward<E: Exchange>(
         cause: Some("no upstream can be reached".into()),
         ..Ended::default()
     }
+}
+
+/// `path` with the authority and query of `asked`.
+fn target_of(asked: &Uri, path: &str) -> Uri {
+    let whole = asked
+        .query()
+        .map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
+    let mut parts = asked.clone().into_parts();
+    // A part of a legal path that starts with a slash is one.
+    parts.path_and_query = PathAndQuery::try_from(whole).ok();
+    Uri::from_parts(parts).unwrap_or_default()
 }
 
 /// The rule, and the first address of its upstream.

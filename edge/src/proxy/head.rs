@@ -35,16 +35,15 @@ pub(super) fn drop_connection_fields(headers: &mut HeaderMap) {
     }
 }
 
-/// `request` as pingora is to send it on: for this path and the same query.
+/// `request` as pingora is to send it on.
 pub(super) fn request_header(
     request: &Request,
-    path: &str,
     authority: &HeaderValue,
     tunnel: bool,
 ) -> RequestHeader {
     let (mut parts, ()) = http::Request::new(()).into_parts();
     parts.method = request.head.method.clone();
-    parts.uri = origin_form(path, request.head.uri.query());
+    parts.uri = origin_form(&request.head.uri);
     parts.version = Version::HTTP_11;
     parts.headers = request.head.headers.clone();
     let trailers = parts.headers.get_all(TE).iter().any(|te| {
@@ -69,8 +68,8 @@ pub(super) fn request_header(
     RequestHeader::from(parts)
 }
 
-/// Path and query alone. Both are parts of a URI already, so together they are one.
-fn origin_form(path: &str, query: Option<&str>) -> Uri {
-    let target = query.map_or_else(|| path.to_owned(), |query| format!("{path}?{query}"));
-    Uri::from(PathAndQuery::try_from(target).unwrap_or(PathAndQuery::from_static("/")))
+/// Path and query alone.
+fn origin_form(uri: &Uri) -> Uri {
+    let path = uri.path_and_query().cloned();
+    Uri::from(path.unwrap_or(PathAndQuery::from_static("/")))
 }

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, TRANSFER_ENCODING};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::bridge::Asked;
@@ -12,23 +12,23 @@ use super::head::request_header;
 use super::lane::{Call, process};
 use super::peer::Reach;
 use crate::edge::Edge;
-use crate::exchange::{Broken, Ended, Exchange, Protocol, Request, ResponseHead};
+use crate::exchange::{Broken, Ended, Exchange, Request, ResponseHead};
 
-/// Sends `request` to the server at `reach`, as one for `path`, and the response to the client.
+/// Sends `request` to the server at `reach`, and the response to the client. Path and fields are sent as they are,
+/// but for what belongs to one connection only.
 pub async fn through<E: Exchange>(
     edge: &Edge,
     request: &Request,
-    path: &str,
     reach: &Reach,
     exchange: &mut E,
 ) -> Ended {
-    let has_body = has_body(request, exchange);
+    let has_body = !exchange.is_read();
     let tunnel = exchange.can_tunnel() && reach.can_tunnel() && !has_body;
     let call = Arc::new(Call {
         peer: reach.peer(tunnel),
         failure: Mutex::new(None),
     });
-    let mut head = request_header(request, path, &authority(request), tunnel);
+    let mut head = request_header(request, &authority(request), tunnel);
     head.extensions_mut().insert(Arc::clone(&call));
     let asked = Asked {
         head,
@@ -38,20 +38,6 @@ pub async fn through<E: Exchange>(
     };
     let carried = carry(exchange, asked, reach.response, &edge.shutdown, process).await;
     conclude(carried, &call, request, exchange).await
-}
-
-/// Whether a body follows: HTTP/1 says so in the head, the others where they end a stream.
-fn has_body<E: Exchange>(request: &Request, exchange: &E) -> bool {
-    let headers = &request.head.headers;
-    let announced = headers.contains_key(TRANSFER_ENCODING)
-        || headers
-            .get(CONTENT_LENGTH)
-            .is_some_and(|length| length.as_bytes().iter().any(|digit| *digit != b'0'));
-    if exchange.protocol() == Protocol::Http1 {
-        announced
-    } else {
-        !exchange.is_read()
-    }
 }
 
 fn authority(request: &Request) -> HeaderValue {

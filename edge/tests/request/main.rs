@@ -9,6 +9,7 @@ mod admin;
 mod disk;
 mod forward;
 mod framing;
+mod grpc;
 mod http2;
 mod http3;
 mod http3_abuse;

@@ -1,0 +1,168 @@
+//! gRPC, as far as HTTP/2 knows it: streams both ways, with trailers.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use h2::{client, server};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
+use serde_json::json;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::support::{Edge, PATIENCE};
+use crate::upstream::{HOST, forward_to};
+
+/// Sends each part back as it comes, then trailers. A stream that the other side resets is told of.
+async fn echo() -> (
+    SocketAddr,
+    mpsc::UnboundedReceiver<HeaderMap>,
+    mpsc::UnboundedReceiver<()>,
+) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (seen, heads) = mpsc::unbounded_channel();
+    let (cut, cuts) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            let (seen, cut) = (seen.clone(), cut.clone());
+            tokio::spawn(async move {
+                let mut connection = server::handshake(socket).await.unwrap();
+                while let Some(Ok((request, respond))) = connection.accept().await {
+                    let _ = seen.send(request.headers().clone());
+                    tokio::spawn(answer(request, respond, cut.clone()));
+                }
+            });
+        }
+    });
+    (addr, heads, cuts)
+}
+
+async fn answer(
+    request: Request<h2::RecvStream>,
+    mut respond: server::SendResponse<Bytes>,
+    cut: mpsc::UnboundedSender<()>,
+) {
+    let head = Response::builder().header("content-type", "application/grpc");
+    let mut out = respond
+        .send_response(head.body(()).unwrap(), false)
+        .unwrap();
+    let mut body = request.into_body();
+    while let Some(part) = body.data().await {
+        let Ok(part) = part else {
+            let _ = cut.send(());
+            return;
+        };
+        body.flow_control().release_capacity(part.len()).unwrap();
+        if &part[..] == b"break" {
+            out.send_reset(h2::Reason::INTERNAL_ERROR);
+            return;
+        }
+        out.send_data(part, false).unwrap();
+    }
+    let status = ("grpc-status", "0");
+    let name = http::HeaderName::from_static(status.0);
+    let trailers = HeaderMap::from_iter([(name, HeaderValue::from_static(status.1))]);
+    out.send_trailers(trailers).unwrap();
+}
+
+async fn connect(edge: &Edge) -> client::SendRequest<Bytes> {
+    let socket = TcpStream::connect(edge.addr).await.unwrap();
+    let (requests, connection) = client::handshake(socket).await.unwrap();
+    tokio::spawn(connection);
+    requests.ready().await.unwrap()
+}
+
+async fn call(
+    requests: &mut client::SendRequest<Bytes>,
+) -> (Response<h2::RecvStream>, h2::SendStream<Bytes>) {
+    let request = Request::post(format!("http://{HOST}/api/Echo"))
+        .header("te", "trailers")
+        .header("content-type", "application/grpc")
+        .body(())
+        .unwrap();
+    let (response, send) = requests.send_request(request, false).unwrap();
+    // The head comes before anything of the body is sent.
+    let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+    (response, send)
+}
+
+#[tokio::test]
+async fn a_call_streams_both_ways_and_ends_with_its_trailers() {
+    let (addr, mut heads, _cuts) = echo().await;
+    let edge = Edge::start();
+    forward_to(&edge, addr, &json!({ "protocol": "http2" }));
+    let mut requests = connect(&edge).await;
+    let (response, mut send) = call(&mut requests).await;
+    assert_eq!(response.status(), StatusCode::OK);
+    let head = heads.recv().await.unwrap();
+    assert_eq!(head["te"], "trailers");
+    let mut body = response.into_body();
+    for part in ["one", "two", "three"] {
+        send.send_data(Bytes::from(part), false).unwrap();
+        let got = timeout(PATIENCE, body.data())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert_eq!(got, part);
+    }
+    send.send_data(Bytes::new(), true).unwrap();
+    assert!(timeout(PATIENCE, body.data()).await.unwrap().is_none());
+    let trailers = timeout(PATIENCE, body.trailers()).await.unwrap().unwrap();
+    assert_eq!(trailers.unwrap()["grpc-status"], "0");
+}
+
+#[tokio::test]
+async fn a_call_that_either_side_breaks_off_ends_on_the_other() {
+    let (addr, _heads, mut cuts) = echo().await;
+    let edge = Edge::start();
+    forward_to(&edge, addr, &json!({ "protocol": "http2" }));
+    let mut requests = connect(&edge).await;
+
+    let (response, mut send) = call(&mut requests).await;
+    send.send_data(Bytes::from("break"), false).unwrap();
+    let mut body = response.into_body();
+    let error = loop {
+        match timeout(PATIENCE, body.data()).await.unwrap() {
+            Some(Ok(_)) => {}
+            Some(Err(error)) => break error,
+            None => {
+                let trailers = timeout(PATIENCE, body.trailers()).await.unwrap();
+                break trailers.expect_err("a call that broke off ended in order");
+            }
+        }
+    };
+    assert!(error.is_reset(), "{error}");
+
+    let (_response, mut send) = call(&mut requests).await;
+    send.send_reset(h2::Reason::CANCEL);
+    timeout(PATIENCE, cuts.recv()).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn many_calls_share_a_connection() {
+    let (addr, _heads, _cuts) = echo().await;
+    let edge = Edge::start();
+    forward_to(&edge, addr, &json!({ "protocol": "http2" }));
+    let requests = connect(&edge).await;
+    let calls = (0..40).map(|_| {
+        let mut requests = requests.clone();
+        async move {
+            requests = requests.ready().await.unwrap();
+            let (response, mut send) = call(&mut requests).await;
+            tokio::time::sleep(Duration::ZERO).await;
+            send.send_data(Bytes::from("x"), true).unwrap();
+            let mut body = response.into_body();
+            let got = timeout(PATIENCE, body.data())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap();
+            assert_eq!(got, "x");
+        }
+    });
+    futures_util::future::join_all(calls).await;
+}
