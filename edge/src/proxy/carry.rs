@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use helix_service::shutdown::Shutdown;
-use http::StatusCode;
+use http::header::UPGRADE;
+use http::{HeaderValue, StatusCode};
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -171,7 +172,10 @@ impl<E: Exchange> Pump<'_, E> {
                 }
             }
             Outbound::Tunnel(head) => {
-                self.exchange.tunnel(response_head(&head)).await?;
+                let mut head = response_head(&head);
+                let websocket = HeaderValue::from_static("websocket");
+                head.headers.insert(UPGRADE, websocket);
+                self.exchange.tunnel(head).await?;
                 self.carried.ended.status = Some(StatusCode::SWITCHING_PROTOCOLS);
                 self.tunnel = Some(Tunnel::default());
                 self.reading = true;

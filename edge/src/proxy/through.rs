@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST};
+use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, HOST, SEC_WEBSOCKET_KEY};
 use http::{HeaderMap, HeaderValue, Method, StatusCode};
 
 use super::bridge::Asked;
@@ -23,7 +23,9 @@ pub async fn through<E: Exchange>(
     exchange: &mut E,
 ) -> Ended {
     let has_body = !exchange.is_read();
-    let tunnel = exchange.can_tunnel() && reach.can_tunnel() && !has_body;
+    // Only a WebSocket: of other protocols nobody knows where they end, or who speaks them by mistake.
+    let asked = request.head.headers.contains_key(SEC_WEBSOCKET_KEY);
+    let tunnel = asked && exchange.can_tunnel() && reach.can_tunnel() && !has_body;
     let call = Arc::new(Call {
         peer: reach.peer(tunnel),
         failure: Mutex::new(None),
