@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::home::Home;
 use super::nats_config::{EdgeUser, NatsConfig};
 use super::ports::Ports;
-use super::secrets;
+use super::secrets::{self, CertificateFiles};
 
 /// Every project has a host below it, and every such name is this machine (RFC 6761 6.3).
 pub(super) const BASE_DOMAIN: &str = "helix.localhost";
@@ -23,6 +23,8 @@ pub(super) const BASE_DOMAIN: &str = "helix.localhost";
 const API_PORT: u16 = 7700;
 /// Where the first edge is unless somebody else is there; the others follow.
 const FIRST_EDGE_PORT: u16 = 8081;
+/// Where the first edge speaks TLS unless somebody else is there.
+const FIRST_TLS_PORT: u16 = 8443;
 /// Any free port will do: nobody types these.
 const ANY: Option<u16> = None;
 
@@ -52,6 +54,8 @@ pub(super) struct Edge {
     pub(super) region: RegionId,
     /// Port it serves on.
     pub(super) http: u16,
+    /// Port it speaks TLS on.
+    pub(super) https: u16,
     /// Port of its admin pages.
     pub(super) admin: u16,
 }
@@ -100,6 +104,13 @@ struct EdgeFile<'a> {
     origin: OriginTable,
     nats: nats::NatsConfig,
     keys: [&'a PublicKey; 1],
+    tls: TlsTable,
+}
+
+#[derive(Serialize)]
+struct TlsTable {
+    listen: String,
+    certificates: [CertificateFiles; 1],
 }
 
 #[derive(Serialize)]
@@ -120,13 +131,15 @@ impl Fleet {
         for region in regions {
             for number in 1..=count {
                 let edge: EdgeId = format!("{region}-{number}").parse()?;
-                let preferred = FIRST_EDGE_PORT + u16::try_from(edges.len())?;
-                let http = port(edge.as_str(), Some(preferred))?;
+                let number = u16::try_from(edges.len())?;
+                let http = port(edge.as_str(), Some(FIRST_EDGE_PORT + number))?;
+                let https = port(&format!("{edge}-tls"), Some(FIRST_TLS_PORT + number))?;
                 let admin = port(&format!("{edge}-admin"), ANY)?;
                 edges.push(Edge {
                     edge,
                     region: region.clone(),
                     http,
+                    https,
                     admin,
                 });
             }
@@ -234,6 +247,10 @@ impl Fleet {
                 monitor: None,
             },
             keys: [key],
+            tls: TlsTable {
+                listen: address(edge.https),
+                certificates: [secrets::certificate(home, BASE_DOMAIN)?],
+            },
         })
     }
 
@@ -312,7 +329,7 @@ mod tests {
         assert!(
             std::fs::read_to_string(home.config("iad-2.toml"))
                 .unwrap()
-                .contains("[[keys]]")
+                .contains("[[tls.certificates]]")
         );
     }
 }

@@ -70,7 +70,7 @@ fn edge(edge: &Edge) -> EdgeInfo<'_> {
     EdgeInfo {
         edge: edge.edge.as_str(),
         http: url(edge.http),
-        https: None,
+        https: Some(format!("https://127.0.0.1:{}", edge.https)),
         admin: url(edge.admin),
     }
 }
