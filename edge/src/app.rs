@@ -326,6 +326,7 @@ fn listener_config(config: &EdgeConfig, tls: Option<TlsListener>) -> ListenerCon
         edge: config.edge.clone(),
         region: config.region.clone(),
         access_log: config.access_log,
+        upstreams: config.upstreams.clone(),
         limits: Limits::default(),
         http3,
         tls,

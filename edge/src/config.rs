@@ -12,6 +12,7 @@ use helix_service::nats::NatsConfig;
 use helix_service::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
+use crate::forward::Reachable;
 use crate::tls::TlsConfig;
 
 /// Prefix of the variables that override the file.
@@ -54,6 +55,9 @@ pub struct EdgeConfig {
     /// End when standard input ends: for whoever starts this as a child.
     #[serde(default)]
     pub exit_with_parent: bool,
+    /// Which addresses sites may have requests sent on to, besides public ones.
+    #[serde(default)]
+    pub upstreams: Reachable,
     /// Where artifacts come from.
     pub origin: OriginConfig,
     /// Where records come from.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use helix_service::shutdown::Shutdown;
 use http::HeaderValue;
 
+use crate::forward::Upstreams;
 use crate::metrics::Metrics;
 use crate::table::Table;
 
@@ -14,6 +15,8 @@ use crate::table::Table;
 pub struct Edge {
     /// Hosts, sites, releases.
     pub table: Arc<Table>,
+    /// Servers that requests are sent on to.
+    pub upstreams: Upstreams,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Whether each request has a line in the log.

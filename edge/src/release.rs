@@ -14,6 +14,7 @@ use helix_routing::id::{Digest, ReleaseId};
 use helix_routing::routes::Routes;
 use http::HeaderValue;
 
+use crate::forward::Groups;
 use crate::store::{Held, Store, StoreError};
 
 /// The end of the year 9999: later dates have no form in HTTP (RFC 9110 5.6.7).
@@ -28,6 +29,8 @@ pub struct Release {
     pub artifact: Digest,
     /// What it does with requests besides looking up files.
     pub routes: Routes,
+    /// The upstreams its routes name.
+    pub groups: Groups,
     files: HashMap<Box<str>, Arc<File>>,
     contents: Contents,
 }
@@ -155,6 +158,7 @@ impl Release {
             id,
             artifact,
             routes,
+            groups: Groups::default(),
             files,
             contents: Contents::Store { store, _held: held },
         }
@@ -191,6 +195,7 @@ impl Release {
             id,
             artifact,
             routes: Routes::default(),
+            groups: Groups::default(),
             files: named,
             contents: Contents::Memory(contents),
         }
@@ -201,7 +206,11 @@ impl Release {
     /// The same files under other routes.
     #[must_use]
     pub fn with_routes(self, routes: Routes) -> Self {
-        Self { routes, ..self }
+        Self {
+            routes,
+            groups: Groups::default(),
+            ..self
+        }
     }
 }
 

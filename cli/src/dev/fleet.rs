@@ -101,6 +101,7 @@ struct EdgeFile<'a> {
     access_log: bool,
     log: &'static str,
     exit_with_parent: bool,
+    upstreams: UpstreamsTable,
     origin: OriginTable,
     nats: nats::NatsConfig,
     keys: [&'a PublicKey; 1],
@@ -111,6 +112,11 @@ struct EdgeFile<'a> {
 struct TlsTable {
     listen: String,
     certificates: [CertificateFiles; 1],
+}
+
+#[derive(Serialize)]
+struct UpstreamsTable {
+    allow: [&'static str; 2],
 }
 
 #[derive(Serialize)]
@@ -237,6 +243,10 @@ impl Fleet {
             access_log: false,
             log: "text",
             exit_with_parent: true,
+            // What is forwarded to on a developer's machine runs there too.
+            upstreams: UpstreamsTable {
+                allow: ["127.0.0.0/8", "::1/128"],
+            },
             origin: OriginTable {
                 url: url(self.api),
                 token_file: secrets::token(home, "edge")?.0,

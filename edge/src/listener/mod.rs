@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use self::caps::Caps;
 use self::core::{CoreSetup, Sockets};
 use crate::edge::Edge;
+use crate::forward::{Reachable, Upstreams};
 use crate::http3::{Http3, Http3Error};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
@@ -43,6 +44,8 @@ pub struct ListenerConfig {
     pub region: RegionId,
     /// Whether each request has a line in the log.
     pub access_log: bool,
+    /// Which addresses requests may be sent on to.
+    pub upstreams: Reachable,
     /// What clients may use up.
     pub limits: Limits,
     /// Where HTTP/3 is spoken, if anywhere.
@@ -163,6 +166,7 @@ pub fn serve(
     let edge = Arc::new(Edge {
         table,
         metrics,
+        upstreams: Upstreams::new(config.upstreams),
         access_log: config.access_log,
         shutdown: shutdown.clone(),
         write_stall: limits.write_stall,

@@ -410,6 +410,7 @@ impl World {
             access_log: false,
             log: LogFormat::Text,
             exit_with_parent: false,
+            upstreams: helix_edge::forward::Reachable::default(),
             origin: OriginConfig {
                 url: format!("http://{}", self.origin),
                 token_file: self.folder.path().join("token"),

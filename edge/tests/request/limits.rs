@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use helix_edge::forward::Reachable;
 use helix_edge::limits::Limits;
 use helix_edge::listener::{self, ListenerConfig};
 use helix_service::shutdown::Shutdown;
@@ -134,6 +135,7 @@ fn an_address_that_is_taken_is_an_error_that_names_it() {
         edge: "fra-2".parse().unwrap(),
         region: "fra".parse().unwrap(),
         access_log: false,
+        upstreams: Reachable::default(),
         limits: Limits::default(),
         http3: None,
         tls: None,

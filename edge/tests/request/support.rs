@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use helix_edge::forward::Reachable;
 use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
 use helix_edge::listener::{self, ListenerConfig, ListenerHandle, TlsListener};
@@ -59,6 +60,9 @@ impl Edge {
             edge,
             region,
             access_log: true,
+            upstreams: Reachable {
+                allow: vec!["127.0.0.0/8".parse().unwrap()],
+            },
             limits,
             http3,
             tls,

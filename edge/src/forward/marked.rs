@@ -1,0 +1,87 @@
+//! An exchange whose response came from an upstream: cleaned, and marked as what this edge sends.
+
+use bytes::Bytes;
+use http::HeaderMap;
+
+use super::headers::to_client;
+use crate::answer::Pinned;
+use crate::edge::Edge;
+use crate::exchange::{Broken, Exchange, Protocol, ResponseHead, mark};
+
+/// Borrowed for one request.
+pub(super) struct Marked<'a, E> {
+    pub(super) inner: &'a mut E,
+    pub(super) edge: &'a Edge,
+    pub(super) pinned: Option<&'a Pinned>,
+}
+
+impl<E> Marked<'_, E> {
+    fn mark(&self, mut head: ResponseHead) -> ResponseHead {
+        to_client(&mut head.headers);
+        mark(self.edge, self.pinned, &mut head.headers);
+        head
+    }
+}
+
+impl<E: Exchange> Exchange for Marked<'_, E> {
+    fn protocol(&self) -> Protocol {
+        self.inner.protocol()
+    }
+
+    fn read(&mut self) -> impl Future<Output = Result<Option<Bytes>, Broken>> + Send {
+        self.inner.read()
+    }
+
+    fn is_read(&self) -> bool {
+        self.inner.is_read()
+    }
+
+    fn trailers(&mut self) -> impl Future<Output = Result<Option<HeaderMap>, Broken>> + Send {
+        self.inner.trailers()
+    }
+
+    fn interim(
+        &mut self,
+        mut head: ResponseHead,
+    ) -> impl Future<Output = Result<(), Broken>> + Send {
+        to_client(&mut head.headers);
+        self.inner.interim(head)
+    }
+
+    fn start(
+        &mut self,
+        head: ResponseHead,
+        ends: bool,
+    ) -> impl Future<Output = Result<(), Broken>> + Send {
+        let head = self.mark(head);
+        self.inner.start(head, ends)
+    }
+
+    fn send(&mut self, part: Bytes, ends: bool) -> impl Future<Output = Result<(), Broken>> + Send {
+        self.inner.send(part, ends)
+    }
+
+    fn end(
+        &mut self,
+        trailers: Option<HeaderMap>,
+    ) -> impl Future<Output = Result<(), Broken>> + Send {
+        self.inner.end(trailers)
+    }
+
+    fn gone(&mut self) -> impl Future<Output = Broken> + Send {
+        self.inner.gone()
+    }
+
+    fn can_tunnel(&self) -> bool {
+        self.inner.can_tunnel()
+    }
+
+    fn tunnel(&mut self, head: ResponseHead) -> impl Future<Output = Result<(), Broken>> + Send {
+        let head = self.mark(head);
+        self.inner.tunnel(head)
+    }
+
+    fn abort(&mut self) {
+        self.inner.abort();
+    }
+}
