@@ -49,6 +49,9 @@ struct Explanation {
     status: u16,
     file: Option<Box<str>>,
     reason: &'static str,
+    /// The rule that decided, as file and line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rule: Option<String>,
 }
 
 /// What one site serves.
@@ -145,6 +148,7 @@ fn explain(table: &Table, host: &str, target: &str) -> Explanation {
         status: answered.answer.status().as_u16(),
         file,
         reason: answered.reason,
+        rule: answered.line.map(|line| format!("_redirects:{line}")),
     }
 }
 

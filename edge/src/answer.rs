@@ -9,19 +9,23 @@ use std::sync::Arc;
 
 use helix_routing::host::Host;
 use helix_routing::id::{Environment, SiteId};
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, ETAG, LOCATION};
+use helix_routing::routes::{BadPath, Decided, Decision, Target, decode, is_asset, is_immutable};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::http1::Lines;
 use crate::release::{File, Release};
-use crate::static_files::{Found, find, matches};
+pub use crate::static_files::StaticFile;
+use crate::static_files::serve;
 use crate::table::{HostRule, Resolved, Serving, Table};
 
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
-const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
+pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Kept by caches, but asked about each time, so that a cutover is seen at once.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
+const BY_LANGUAGE: HeaderValue = HeaderValue::from_static("accept-language");
+const BY_COOKIE: HeaderValue = HeaderValue::from_static("cookie");
 
 /// What is known of a request before its body: the same from every protocol.
 #[derive(Clone, Copy, Debug)]
@@ -104,6 +108,8 @@ pub struct Answered {
     pub answer: Answer,
     /// Why, in a few words, for people.
     pub reason: &'static str,
+    /// The line of `_redirects` that says so, if one does.
+    pub line: Option<usize>,
 }
 
 /// What a request gets.
@@ -135,17 +141,7 @@ impl Answer {
         match self {
             Self::Respond(response) => response.headers.clone(),
             Self::Forward(_) => Vec::new(),
-            Self::Static(StaticFile { file, status }) => {
-                let mut headers = vec![
-                    (CONTENT_TYPE, file.content_type.clone()),
-                    (CACHE_CONTROL, REVALIDATE),
-                ];
-                // A page that says there is nothing is no representation of what was asked for.
-                if *status == StatusCode::OK {
-                    headers.push((ETAG, file.identity().etag.clone()));
-                }
-                headers
-            }
+            Self::Static(file) => file.headers(),
         }
     }
 }
@@ -172,19 +168,10 @@ impl Response {
         }
     }
 
-    fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
+    pub(crate) fn with(mut self, name: HeaderName, value: HeaderValue) -> Self {
         self.headers.push((name, value));
         self
     }
-}
-
-/// A file to be sent whole.
-#[derive(Debug)]
-pub struct StaticFile {
-    /// The file, of the pinned release.
-    pub file: Arc<File>,
-    /// 200, or 404 for the page that says there is nothing.
-    pub status: StatusCode,
 }
 
 /// Where a request is sent on to.
@@ -197,28 +184,51 @@ pub struct ForwardTo {
 /// Decides what `head` gets.
 #[must_use]
 pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
-    let Some(pinned) = pin(table, head.authority) else {
+    let Some(mut pinned) = pin(table, head.authority) else {
         let response = Response::text(StatusCode::NOT_FOUND, "no site has this host\n");
         return Answered {
             pinned: None,
             answer: Answer::Respond(response),
             reason: "no host record, and no release has this name",
+            line: None,
         };
     };
-    let (answer, reason) = match &pinned.release {
-        None => (
-            Answer::Respond(Response::text(
-                StatusCode::NOT_FOUND,
-                "nothing is live here\n",
-            )),
-            "nothing is live here",
-        ),
-        Some(release) => by_rule(release, head),
+    let Some(release) = &pinned.release else {
+        let response = Response::text(StatusCode::NOT_FOUND, "nothing is live here\n");
+        return Answered {
+            pinned: Some(pinned),
+            answer: Answer::Respond(response),
+            reason: "nothing is live here",
+            line: None,
+        };
     };
+    let (made, from) = by_release(&pinned, release, head);
+    // A file of a release before is sent, and marked, as that release's.
+    if from.is_some() {
+        pinned.release = from;
+    }
     Answered {
         pinned: Some(pinned),
-        answer,
-        reason,
+        answer: made.answer,
+        reason: made.reason,
+        line: made.line,
+    }
+}
+
+/// An answer, and why.
+struct Made {
+    answer: Answer,
+    reason: &'static str,
+    line: Option<usize>,
+}
+
+impl Made {
+    const fn respond(response: Response, reason: &'static str) -> Self {
+        Self {
+            answer: Answer::Respond(response),
+            reason,
+            line: None,
+        }
     }
 }
 
@@ -249,105 +259,185 @@ fn pin(table: &Table, authority: &str) -> Option<Pinned> {
     })
 }
 
-/// What is forwarded may have any method but those that are about the connection or repeat the request.
-fn by_rule(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {
-    let hop_only = matches!(*head.method, Method::CONNECT | Method::TRACE);
-    match release.routes.forward_for(head.path) {
-        Some(rule) if !hop_only => (Answer::Forward(ForwardTo { rule }), "forwarded"),
-        Some(_) | None => by_method(release, head),
+/// What `release` answers; with the release before it that has the file, if only that has.
+fn by_release(
+    pinned: &Pinned,
+    release: &Arc<Release>,
+    head: &RequestHead<'_>,
+) -> (Made, Option<Arc<Release>>) {
+    let path = match decode(head.path) {
+        Ok(Some(path)) => path,
+        Ok(None) if *head.method == Method::OPTIONS => return (options(), None),
+        Ok(None) => {
+            let response = Response::text(StatusCode::NOT_FOUND, "not found\n");
+            return (Made::respond(response, "no file can have this path"), None);
+        }
+        Err(bad) => {
+            // What an upstream takes for a path is its own matter.
+            let made = sent_on(head, release.routes.forward_for(head.path));
+            return (made.unwrap_or_else(|| refused(bad)), None);
+        }
+    };
+    let target = Target {
+        raw: head.path,
+        path: &path,
+        query: head.query,
+    };
+    let decided = release
+        .rules()
+        .decide(&release.routes, &&**release, target, head);
+    if let Decision::Forward(rule) = decided.decision
+        && let Some(made) = sent_on(head, Some(rule))
+    {
+        return (made, None);
     }
+    if let Some(made) = by_method(head, &decided) {
+        return (made, None);
+    }
+    if decided.instead
+        && let Some((earlier, file)) = earlier(pinned, &path.path)
+    {
+        let fields = fields(earlier, &path.path, head);
+        let (answer, reason) = serve(file, StatusCode::OK, head, fields);
+        let made = Made {
+            answer,
+            reason: reason.unwrap_or("file of a release before, for pages that are still open"),
+            line: None,
+        };
+        return (made, Some(Arc::clone(earlier)));
+    }
+    (carried_out(release, head, &path.path, decided), None)
 }
 
-fn by_method(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {
-    match *head.method {
-        Method::GET | Method::HEAD => by_path(release, head),
-        Method::OPTIONS => {
-            let response = Response {
-                status: StatusCode::NO_CONTENT,
-                headers: vec![(ALLOW, ALLOWED)],
-                body: None,
-            };
-            (Answer::Respond(response), "methods asked for")
-        }
+/// What is forwarded may have any method but those that are about the connection or repeat the request.
+fn sent_on(head: &RequestHead<'_>, rule: Option<usize>) -> Option<Made> {
+    let hop_only = matches!(*head.method, Method::CONNECT | Method::TRACE);
+    rule.filter(|_| !hop_only).map(|rule| Made {
+        answer: Answer::Forward(ForwardTo { rule }),
+        reason: "forwarded",
+        line: None,
+    })
+}
+
+/// The file of a release that was live lately, for what pages loaded from it still ask for. Never a page.
+fn earlier<'a>(pinned: &'a Pinned, path: &str) -> Option<(&'a Arc<Release>, &'a Arc<File>)> {
+    if matches!(pinned.rule, HostRule::Release(_)) || !(is_asset(path) || is_immutable(path)) {
+        return None;
+    }
+    pinned
+        .serving
+        .kept
+        .iter()
+        .filter(|release| release.was_live_lately())
+        .find_map(|release| Some((release, release.file(path)?)))
+}
+
+fn options() -> Made {
+    let response = Response {
+        status: StatusCode::NO_CONTENT,
+        headers: vec![(ALLOW, ALLOWED)],
+        body: None,
+    };
+    Made::respond(response, "methods asked for")
+}
+
+fn refused(bad: BadPath) -> Made {
+    let response = Response::text(StatusCode::BAD_REQUEST, format!("{bad}\n"));
+    Made::respond(response, "no file can have this path")
+}
+
+/// What methods get that files do not take. Redirects are for all methods.
+fn by_method(head: &RequestHead<'_>, decided: &Decided<&Arc<File>>) -> Option<Made> {
+    let sends_away = matches!(decided.decision, Decision::Redirect { .. });
+    Some(match *head.method {
+        Method::GET | Method::HEAD => return None,
+        Method::OPTIONS => options(),
+        Method::POST | Method::PUT | Method::DELETE | Method::PATCH if sends_away => return None,
         Method::POST
         | Method::PUT
         | Method::DELETE
         | Method::CONNECT
         | Method::PATCH
-        | Method::TRACE => {
-            let response =
-                Response::text(StatusCode::METHOD_NOT_ALLOWED, "files take GET and HEAD\n")
-                    .with(ALLOW, ALLOWED);
-            (Answer::Respond(response), "method not allowed on files")
-        }
-        _ => (
-            Answer::Respond(Response::text(
-                StatusCode::NOT_IMPLEMENTED,
-                "unknown method\n",
-            )),
+        | Method::TRACE => Made::respond(
+            Response::text(StatusCode::METHOD_NOT_ALLOWED, "files take GET and HEAD\n")
+                .with(ALLOW, ALLOWED),
+            "method not allowed on files",
+        ),
+        _ => Made::respond(
+            Response::text(StatusCode::NOT_IMPLEMENTED, "unknown method\n"),
             "unknown method",
         ),
-    }
-}
-
-fn by_path(release: &Release, head: &RequestHead<'_>) -> (Answer, &'static str) {
-    match find(release, head.path) {
-        Ok(Found::File(file)) if matches(head.fields, &file.identity().etag) => {
-            (not_modified(&file), "the client has it already")
-        }
-        Ok(Found::File(file)) => (
-            Answer::Static(StaticFile {
-                file,
-                status: StatusCode::OK,
-            }),
-            "file",
-        ),
-        Ok(Found::Folder) => (Answer::Respond(to_folder(head)), "folder with an index"),
-        Ok(Found::Nothing(Some(file))) => (
-            Answer::Static(StaticFile {
-                file,
-                status: StatusCode::NOT_FOUND,
-            }),
-            "no such file; the release's own page says so",
-        ),
-        Ok(Found::Nothing(None)) => (
-            Answer::Respond(Response::text(StatusCode::NOT_FOUND, "not found\n")),
-            "no such file",
-        ),
-        Err(bad) => (
-            Answer::Respond(Response::text(StatusCode::BAD_REQUEST, format!("{bad}\n"))),
-            "no file can have this path",
-        ),
-    }
-}
-
-/// With the fields that the 200 would have carried (RFC 9110 15.4.5).
-fn not_modified(file: &File) -> Answer {
-    let headers = vec![
-        (ETAG, file.identity().etag.clone()),
-        (CACHE_CONTROL, REVALIDATE),
-    ];
-    Answer::Respond(Response {
-        status: StatusCode::NOT_MODIFIED,
-        headers,
-        body: None,
     })
 }
 
-/// The same path with a slash, and the same query. The path has one slash at its start, or it would
-/// have meant no folder, so this never leads to another host.
-fn to_folder(head: &RequestHead<'_>) -> Response {
-    let query = head
-        .query
-        .map_or_else(String::new, |query| format!("?{query}"));
-    let location = HeaderValue::try_from(format!("{}/{query}", head.path))
-        .unwrap_or(HeaderValue::from_static("/"));
+fn carried_out(
+    release: &Release,
+    head: &RequestHead<'_>,
+    path: &str,
+    decided: Decided<&Arc<File>>,
+) -> Made {
+    let mut varies = Vec::new();
+    if decided.by_language {
+        varies.push((VARY, BY_LANGUAGE));
+    }
+    if decided.by_cookie {
+        varies.push((VARY, BY_COOKIE));
+    }
+    let mut reason = decided.reason;
+    let answer = match decided.decision {
+        Decision::File { file, status } => {
+            let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
+            let mut fields = fields(release, path, head);
+            fields.append(&mut varies);
+            let (mut answer, why) = serve(file, status, head, fields);
+            if let Answer::Static(file) = &mut answer {
+                file.transient = !status.is_success() && is_immutable(path);
+            }
+            reason = why.unwrap_or(reason);
+            answer
+        }
+        Decision::Redirect { status, location } => {
+            Answer::Respond(redirect(status, &location, varies))
+        }
+        Decision::Forward(rule) => Answer::Forward(ForwardTo { rule }),
+        Decision::Nothing { status } => {
+            let (status, text) = match status {
+                410 => (StatusCode::GONE, "gone\n"),
+                _ => (StatusCode::NOT_FOUND, "not found\n"),
+            };
+            let mut response = Response::text(status, text);
+            response.headers.append(&mut varies);
+            Answer::Respond(response)
+        }
+    };
+    Made {
+        answer,
+        reason,
+        line: decided.line,
+    }
+}
+
+fn redirect(status: u16, location: &str, mut varies: Vec<(HeaderName, HeaderValue)>) -> Response {
+    let mut headers = vec![(CACHE_CONTROL, REVALIDATE)];
+    headers.append(&mut varies);
     Response {
-        status: StatusCode::PERMANENT_REDIRECT,
-        headers: vec![(CACHE_CONTROL, REVALIDATE)],
+        status: StatusCode::from_u16(status).unwrap_or(StatusCode::TEMPORARY_REDIRECT),
+        headers,
         body: Some("".into()),
     }
-    .with(LOCATION, location)
+    .with(
+        LOCATION,
+        HeaderValue::try_from(location).unwrap_or(HeaderValue::from_static("/")),
+    )
+}
+
+/// What `_headers` says for `path`. Strict transport security only means something where there is some.
+fn fields(release: &Release, path: &str, head: &RequestHead<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let mut fields = release.fields(path);
+    if !head.secure {
+        fields.retain(|(name, _)| *name != http::header::STRICT_TRANSPORT_SECURITY);
+    }
+    fields
 }
 
 #[cfg(test)]
@@ -412,7 +502,7 @@ mod tests {
         for (method, authority, target, status) in [
             ("GET", "shop.example", "/", 200),
             ("HEAD", "SHOP.example.:8080", "/a.txt", 200),
-            ("GET", "shop.example", "/dir", 308),
+            ("GET", "shop.example", "/dir", 307),
             ("GET", "shop.example", "/missing", 404),
             ("GET", "shop.example", "/%zz", 400),
             ("POST", "shop.example", "/", 405),
@@ -466,7 +556,7 @@ mod tests {
                 answered
                     .answer
                     .headers()
-                    .contains(&(ETAG, file.identity().etag.clone()))
+                    .contains(&(http::header::ETAG, file.identity().etag.clone()))
             );
         }
         assert_eq!(

@@ -6,13 +6,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, UNIX_EPOCH};
 
 use bytes::Bytes;
-use helix_routing::artifact::{ContentEncoding, Encoding, FileEntry, FileIndex};
+use helix_routing::artifact::{ContentEncoding, Encoding, FileEntry, FileIndex, Variant};
 use helix_routing::id::{Digest, ReleaseId};
-use helix_routing::routes::Routes;
-use http::HeaderValue;
+use helix_routing::routes::{Files, Routes, Rules, is_immutable, merge};
+use http::{HeaderName, HeaderValue};
 
 use crate::forward::Groups;
 use crate::store::{Held, Store, StoreError};
@@ -31,6 +32,10 @@ pub struct Release {
     pub routes: Routes,
     /// The upstreams its routes name.
     pub groups: Groups,
+    rules: Rules,
+    /// The fields of each block of `_headers`.
+    fields: Vec<Vec<(HeaderName, HeaderValue)>>,
+    lately: AtomicBool,
     files: HashMap<Box<str>, Arc<File>>,
     contents: Contents,
 }
@@ -42,6 +47,8 @@ pub struct File {
     pub path: Box<str>,
     /// Its `Content-Type`.
     pub content_type: HeaderValue,
+    /// Whether its name tells its bytes, so that it may be kept for ever.
+    pub immutable: bool,
     /// When its content was first seen, in seconds since 1970.
     pub modified: Option<u64>,
     /// The same as `Last-Modified`.
@@ -115,6 +122,37 @@ impl Release {
         self.files.get(path)
     }
 
+    /// Its rules, arranged for looking them up.
+    #[must_use]
+    pub const fn rules(&self) -> &Rules {
+        &self.rules
+    }
+
+    /// What its `_headers` says for `path`, decoded and without the slash at its start.
+    #[must_use]
+    pub fn fields(&self, path: &str) -> Vec<(HeaderName, HeaderValue)> {
+        let mut all = Vec::new();
+        if self.rules.has_no_headers() {
+            return all;
+        }
+        let blocks = self.rules.headers(&self.routes, path);
+        for (name, value) in blocks.filter_map(|at| self.fields.get(at)).flatten() {
+            merge(&mut all, name.clone(), value.clone(), joined);
+        }
+        all
+    }
+
+    /// Whether it was live so lately that pages loaded from it may still ask for its files.
+    #[must_use]
+    pub fn was_live_lately(&self) -> bool {
+        self.lately.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether it was. The one thing about a release that changes: it follows the clock, not a record.
+    pub fn set_live_lately(&self, lately: bool) {
+        self.lately.store(lately, Ordering::Relaxed);
+    }
+
     /// How many files it has.
     #[must_use]
     pub fn file_count(&self) -> usize {
@@ -154,14 +192,8 @@ impl Release {
             .filter_map(|(path, entry)| File::new(&path, entry))
             .map(by_path)
             .collect();
-        Self {
-            id,
-            artifact,
-            routes,
-            groups: Groups::default(),
-            files,
-            contents: Contents::Store { store, _held: held },
-        }
+        let contents = Contents::Store { store, _held: held };
+        Self::new(id, artifact, files, contents).with_routes(routes)
     }
 
     /// A release that is held in memory whole: path, content type and bytes of each file.
@@ -172,46 +204,129 @@ impl Release {
         artifact: Digest,
         files: impl IntoIterator<Item = (&'a str, &'a str, Bytes)>,
     ) -> Self {
+        let file = |(path, media_type, bytes)| MemoryFile {
+            path,
+            media_type,
+            bytes,
+            modified: None,
+            variants: Vec::new(),
+        };
+        Self::from_files(id, artifact, files.into_iter().map(file))
+    }
+
+    /// A release that is held in memory whole. Files whose content type is no legal header value are left out.
+    #[must_use]
+    pub fn from_files<'a>(
+        id: ReleaseId,
+        artifact: Digest,
+        files: impl IntoIterator<Item = MemoryFile<'a>>,
+    ) -> Self {
         let mut contents = HashMap::new();
         let mut named = HashMap::new();
-        for (path, media_type, bytes) in files {
-            let digest = helix_service::digest::sha256(&bytes);
-            let size = bytes.len() as u64;
+        for file in files {
+            let mut hold = |bytes: Bytes| {
+                let (digest, size) = (helix_service::digest::sha256(&bytes), bytes.len() as u64);
+                contents.insert(digest.clone(), bytes);
+                (digest, size)
+            };
+            let variants = file.variants.into_iter().map(|(encoding, bytes)| {
+                let (digest, size) = hold(bytes);
+                Variant {
+                    encoding,
+                    pack: digest.clone(),
+                    digest,
+                    size,
+                    offset: 0,
+                }
+            });
+            let variants = variants.collect();
+            let (digest, size) = hold(file.bytes);
             let entry = FileEntry {
                 digest: digest.clone(),
                 size,
-                media_type: media_type.to_owned(),
-                pack: digest.clone(),
+                media_type: file.media_type.to_owned(),
+                pack: digest,
                 offset: 0,
                 length: size,
                 encoding: Encoding::Identity,
-                modified: None,
-                variants: Vec::new(),
+                modified: file.modified,
+                variants,
             };
-            named.extend(File::new(path, entry).map(by_path));
-            contents.insert(digest, bytes);
+            named.extend(File::new(file.path, entry).map(by_path));
         }
+        Self::new(id, artifact, named, Contents::Memory(contents))
+    }
+
+    fn new(
+        id: ReleaseId,
+        artifact: Digest,
+        files: HashMap<Box<str>, Arc<File>>,
+        contents: Contents,
+    ) -> Self {
+        let routes = Routes::default();
         Self {
             id,
             artifact,
-            routes: Routes::default(),
+            rules: Rules::new(&routes),
+            routes,
             groups: Groups::default(),
-            files: named,
-            contents: Contents::Memory(contents),
+            fields: Vec::new(),
+            lately: AtomicBool::new(false),
+            files,
+            contents,
         }
     }
-}
 
-impl Release {
     /// The same files under other routes.
     #[must_use]
     pub fn with_routes(self, routes: Routes) -> Self {
+        // They were checked when they were compiled; what is no field all the same is left out.
+        let field = |(name, value): &(String, String)| {
+            Some((
+                HeaderName::try_from(name.as_str()).ok()?,
+                HeaderValue::try_from(value.as_str()).ok()?,
+            ))
+        };
+        let blocks = routes.headers.iter();
         Self {
+            rules: Rules::new(&routes),
+            fields: blocks
+                .map(|block| block.fields.iter().filter_map(field).collect())
+                .collect(),
             routes,
             groups: Groups::default(),
             ..self
         }
     }
+}
+
+/// A file to be held in memory.
+#[derive(Debug)]
+pub struct MemoryFile<'a> {
+    /// Its path within the release.
+    pub path: &'a str,
+    /// Its `Content-Type`.
+    pub media_type: &'a str,
+    /// Its content.
+    pub bytes: Bytes,
+    /// When that was first seen, in seconds since 1970.
+    pub modified: Option<u64>,
+    /// The same content in other codings.
+    pub variants: Vec<(ContentEncoding, Bytes)>,
+}
+
+impl<'a> Files for &'a Release {
+    type File = &'a Arc<File>;
+
+    fn file(&self, path: &str) -> Option<&'a Arc<File>> {
+        self.files.get(path)
+    }
+}
+
+/// Two values of a field that may have several (RFC 9110 5.3).
+fn joined(first: &HeaderValue, second: &HeaderValue) -> HeaderValue {
+    let both = [first.as_bytes(), b", ", second.as_bytes()].concat();
+    HeaderValue::from_bytes(&both).unwrap_or_else(|_| second.clone())
 }
 
 impl File {
@@ -224,6 +339,7 @@ impl File {
         Some(Self {
             path: path.into(),
             content_type: HeaderValue::try_from(entry.media_type.as_str()).ok()?,
+            immutable: is_immutable(path),
             modified: entry.modified,
             last_modified,
             representations: representations(entry)?,

@@ -10,7 +10,7 @@ pub mod reports;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Digest, SiteId};
@@ -35,6 +35,8 @@ const MAX_WAITING_RESULTS: usize = 64;
 const COLLECT_DELAY: Duration = Duration::from_secs(2);
 /// Also now and then: a request in flight may have held what the last sweep came for.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(300);
+/// How long after a cutover the files of the release before answer for pages that were loaded from it.
+const LATELY: Duration = Duration::from_secs(24 * 60 * 60);
 /// Before a failed fetch is tried again at first; doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Before a failed fetch is tried again at most.
@@ -61,6 +63,28 @@ struct Place {
     placement: Placement,
     ready: HashMap<ReleaseRef, Arc<Release>>,
     fetching: HashMap<ReleaseRef, AbortHandle>,
+    /// When each release that was live before was first seen so. A restart counts anew.
+    retired: HashMap<ReleaseRef, Instant>,
+}
+
+impl Place {
+    /// Lets the files of the releases live before answer, those of the others not. The candidate was not live.
+    fn follow_retired(&mut self, now: Instant) {
+        let Some(record) = self.placement.record() else {
+            return;
+        };
+        let was_live = |release: &ReleaseRef| {
+            record.live.as_ref() != Some(release) && record.previous.contains(release)
+        };
+        self.retired.retain(|release, _| was_live(release));
+        for (named, release) in &self.ready {
+            let lately = was_live(named) && {
+                let since = *self.retired.entry(named.clone()).or_insert(now);
+                now.saturating_duration_since(since) < LATELY
+            };
+            release.set_live_lately(lately);
+        }
+    }
 }
 
 /// Everything the agent acts on.
@@ -142,7 +166,11 @@ impl Agent {
                 },
                 Some(done) = self.results.recv() => self.finish(done),
                 () = store.damage_found() => self.prepare_again(),
-                _ = leftovers.tick() => self.collect_later(),
+                _ = leftovers.tick() => {
+                    let now = Instant::now();
+                    self.places.values_mut().for_each(|place| place.follow_retired(now));
+                    self.collect_later();
+                }
                 _ = readiness.tick() => {}
             }
             self.show_readiness(&settled);
@@ -298,10 +326,11 @@ impl Agent {
         }
     }
 
-    fn serve(&self, site: &SiteId, plan: &Plan) {
-        let Some(place) = self.places.get(site) else {
+    fn serve(&mut self, site: &SiteId, plan: &Plan) {
+        let Some(place) = self.places.get_mut(site) else {
             return;
         };
+        place.follow_retired(Instant::now());
         let release = |named: &ReleaseRef| place.ready.get(named).cloned();
         let before = self.table.site(site).map(|site| site.serving());
         let serving = Serving {

@@ -14,7 +14,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
-pub use body::Body;
+pub use body::{Body, Piece, Pieces};
 pub use date::date;
 pub(crate) use respond::mark;
 pub use respond::{Ended, at_once, carry_out, carry_rest, finish, head_of, respond, response_head};

@@ -3,25 +3,31 @@
 //! A body is opened before the head is sent, so that one that cannot be read becomes a 500 and not half a
 //! response.
 
+use std::collections::VecDeque;
+use std::io::{self, Seek, SeekFrom};
+use std::ops::Range;
 use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
-use http::header::{ALT_SVC, CONTENT_LENGTH, HOST, X_CONTENT_TYPE_OPTIONS};
+use http::header::{ALT_SVC, CONTENT_LENGTH, HOST, LINK, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Body, Broken, Exchange, Protocol, Request, ResponseHead};
+use super::{Body, Broken, Exchange, Piece, Pieces, Protocol, Request, ResponseHead};
 use crate::access_log::{Finished, record};
-use crate::answer::{Answer, Answered, Fields, Pinned, RequestHead, Response, StaticFile, answer};
+use crate::answer::{Answer, Answered, Fields, Pinned, RequestHead, Response, answer};
 use crate::edge::Edge;
 use crate::forward;
 use crate::release;
+use crate::static_files::{Multipart, Part};
 use crate::store::StoreError;
 
 const EDGE: HeaderName = HeaderName::from_static("x-helix-edge");
 const REGION: HeaderName = HeaderName::from_static("x-helix-region");
 const RELEASE: HeaderName = HeaderName::from_static("x-helix-release");
 const GENERATION: HeaderName = HeaderName::from_static("x-helix-generation");
+const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// How a response ended.
@@ -81,10 +87,13 @@ pub fn at_once(
     let body = open(pinned, &answered.answer, head_only).now_or_never()?;
     let body = body.ok()?;
     let head = response_head(edge, pinned, &answered.answer, body.length());
+    if early_hints(request, Protocol::Http2, &head).is_some() {
+        return None;
+    }
     match body {
         Body::None | Body::Length(_) => Some((head, Bytes::new())),
         Body::Bytes(bytes) => Some((head, bytes)),
-        Body::Disk(_) => None,
+        Body::Disk(_) | Body::Pieces(_) => None,
     }
 }
 
@@ -138,6 +147,12 @@ async fn carry<E: Exchange>(
     };
     let mut ended = Ended::default();
     let head = response_head(edge, pinned, &answer, body.length());
+    if let Some(hints) = early_hints(request, exchange.protocol(), &head)
+        && let Err(error) = exchange.interim(hints).await
+    {
+        ended.error = Some(error);
+        return ended;
+    }
     let status = head.status;
     if let Err(error) = exchange.start(head, body.is_sent()).await {
         ended.error = Some(error);
@@ -148,6 +163,62 @@ async fn carry<E: Exchange>(
         ended.error = Some(error);
     }
     ended
+}
+
+/// What the page will need, before the page (RFC 8297). Only to browsers that open it: old clients of
+/// HTTP/1 take an interim response for the final one.
+fn early_hints(request: &Request, protocol: Protocol, head: &ResponseHead) -> Option<ResponseHead> {
+    let opens_page = protocol != Protocol::Http1
+        && request.head.method == Method::GET
+        && head.status == StatusCode::OK
+        && request
+            .head
+            .headers
+            .get(FETCH_MODE)
+            .is_some_and(|mode| mode == "navigate");
+    if !opens_page {
+        return None;
+    }
+    let mut hints = ResponseHead {
+        status: StatusCode::EARLY_HINTS,
+        ..ResponseHead::default()
+    };
+    for links in head.headers.get_all(LINK) {
+        let wanted = split_links(links.to_str().ok()?).filter(|link| is_hint(link));
+        for link in wanted.filter_map(|link| HeaderValue::try_from(link).ok()) {
+            hints.headers.append(LINK, link);
+        }
+    }
+    (!hints.headers.is_empty()).then_some(hints)
+}
+
+/// The links of a field: they are parted by commas, but not by those in `<…>` or in quotes.
+fn split_links(links: &str) -> impl Iterator<Item = &str> {
+    let (mut quoted, mut bracketed) = (false, false);
+    links
+        .split(move |c| {
+            match c {
+                '"' if !bracketed => quoted = !quoted,
+                '<' if !quoted => bracketed = true,
+                '>' if !quoted => bracketed = false,
+                _ => {}
+            }
+            c == ',' && !quoted && !bracketed
+        })
+        .map(str::trim)
+}
+
+fn is_hint(link: &str) -> bool {
+    let mut parameters = link.rsplit('>').next().unwrap_or_default().split(';');
+    parameters.any(|parameter| {
+        let (name, value) = parameter.split_once('=').unwrap_or_default();
+        name.trim().eq_ignore_ascii_case("rel")
+            && value
+                .trim()
+                .trim_matches('"')
+                .split(' ')
+                .any(|relation| matches!(relation, "preload" | "preconnect" | "modulepreload"))
+    })
 }
 
 async fn send<E: Exchange>(
@@ -171,21 +242,67 @@ async fn open(
     let release = pinned.and_then(|pinned| pinned.release.as_ref());
     let body = match (answer, release) {
         (Answer::Respond(response), _) => whole(response),
-        (Answer::Static(StaticFile { file, .. }), _) if head_only => {
-            Body::Length(file.identity().size())
-        }
-        (Answer::Static(StaticFile { file, .. }), Some(release)) => {
-            match release.body(file.identity()).await? {
-                release::Body::Memory(bytes) => Body::Bytes(bytes),
-                release::Body::Disk { file, size } => {
-                    use tokio::io::AsyncReadExt as _;
-                    Body::Disk(tokio::fs::File::from_std(file).take(size))
-                }
-            }
+        (Answer::Static(file), _) if head_only => Body::Length(file.length()),
+        (Answer::Static(file), Some(release)) => {
+            let body = release.body(file.chosen()).await?;
+            part_of(body, &file.part).map_err(|source| StoreError::Read {
+                digest: file.chosen().entry.digest.clone(),
+                source,
+            })?
         }
         (Answer::Static(_) | Answer::Forward(_), _) => Body::None,
     };
     Ok(if head_only { body.length_only() } else { body })
+}
+
+/// `part` of what was opened. Its ranges lie within.
+fn part_of(body: release::Body, part: &Part) -> io::Result<Body> {
+    use tokio::io::AsyncReadExt as _;
+    Ok(match (body, part) {
+        (release::Body::Memory(bytes), Part::Whole) => Body::Bytes(bytes),
+        (release::Body::Memory(bytes), Part::One(range)) => {
+            Body::Bytes(bytes.slice(within(range, bytes.len())))
+        }
+        (release::Body::Disk { file, size }, Part::Whole) => {
+            Body::Disk(tokio::fs::File::from_std(file).take(size))
+        }
+        (release::Body::Disk { mut file, .. }, Part::One(range)) => {
+            file.seek(SeekFrom::Start(range.start))?;
+            Body::Disk(tokio::fs::File::from_std(file).take(range.end - range.start))
+        }
+        (release::Body::Memory(bytes), Part::Many(parts)) => {
+            let slice = |range: &Range<u64>| Piece::Bytes(bytes.slice(within(range, bytes.len())));
+            Body::Pieces(pieces(parts, slice, None))
+        }
+        (release::Body::Disk { file, .. }, Part::Many(parts)) => {
+            let file = tokio::fs::File::from_std(file);
+            Body::Pieces(pieces(
+                parts,
+                |range| Piece::Disk(range.clone()),
+                Some(file),
+            ))
+        }
+    })
+}
+
+fn within(range: &Range<u64>, length: usize) -> Range<usize> {
+    let at = |place: u64| usize::try_from(place).unwrap_or(length).min(length);
+    at(range.start)..at(range.end)
+}
+
+fn pieces(
+    parts: &Multipart,
+    piece: impl Fn(&Range<u64>) -> Piece,
+    file: Option<tokio::fs::File>,
+) -> Pieces {
+    let text = |text: &str| Piece::Bytes(Bytes::copy_from_slice(text.as_bytes()));
+    let mut left: VecDeque<_> = parts
+        .parts
+        .iter()
+        .flat_map(|(head, range)| [text(head), piece(range)])
+        .collect();
+    left.push_back(text(&parts.end));
+    Pieces { left, file }
 }
 
 fn whole(response: &Response) -> Body {
@@ -220,7 +337,9 @@ pub fn response_head(
     for (name, value) in answer.headers() {
         headers.append(name, value);
     }
-    headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    headers
+        .entry(X_CONTENT_TYPE_OPTIONS)
+        .or_insert(HeaderValue::from_static("nosniff"));
     if let Some(length) = length {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
@@ -237,6 +356,16 @@ pub fn response_head(
 /// Says where a response comes from.
 pub(crate) fn mark(edge: &Edge, pinned: Option<&Pinned>, headers: &mut http::HeaderMap) {
     let Some(pinned) = pinned else { return };
+    if pinned.is_unlisted() {
+        headers.insert(ROBOTS, HeaderValue::from_static("noindex"));
+    }
+    let routes = pinned.release.as_ref().map(|release| &release.routes);
+    if routes.is_some_and(|routes| routes.server_timing) {
+        headers.append(SERVER_TIMING, server_timing(edge));
+    }
+    if routes.is_some_and(|routes| routes.unmarked) {
+        return;
+    }
     headers.insert(EDGE, edge.edge.clone());
     headers.insert(REGION, edge.region.clone());
     headers.insert(GENERATION, HeaderValue::from(pinned.serving.generation.0));
@@ -244,9 +373,12 @@ pub(crate) fn mark(edge: &Edge, pinned: Option<&Pinned>, headers: &mut http::Hea
         let id = HeaderValue::from_str(release.id.as_str()).expect("a release id is ASCII");
         headers.insert(RELEASE, id);
     }
-    if pinned.is_unlisted() {
-        headers.insert(ROBOTS, HeaderValue::from_static("noindex"));
-    }
+}
+
+/// Which edge answered, where a browser shows it.
+fn server_timing(edge: &Edge) -> HeaderValue {
+    let text = format!("edge;desc=\"{}\"", edge.edge.to_str().unwrap_or_default());
+    HeaderValue::try_from(text).expect("the id of an edge is ASCII")
 }
 
 /// Writes a request's line in the log, and counts it.

@@ -279,6 +279,7 @@ where
             pinned: None,
             answer: Answer::Respond(response),
             reason: "the request's head is refused",
+            line: None,
         }
     }
 

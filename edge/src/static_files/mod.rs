@@ -1,12 +1,15 @@
-//! Files of a release: from a request's path to a file, and from a file to response headers.
+//! Files of a release: from the file that a request means to what is sent of it.
 //!
-//! Pure. Lookup is exact, in the release's index, after one percent-decode; no file path is ever built
-//! from a URL. Bytes are read and written elsewhere.
+//! Pure. Which representation, whether the client has it already, which part of it, and with which fields.
+//! Which file a path means is decided in [`helix_routing::routes`]; bytes are read and written elsewhere.
 
+mod client;
 mod conditional;
-mod find;
-mod path;
+mod negotiation;
+mod range;
+mod serve;
 
-pub use conditional::matches;
-pub use find::{Found, find};
-pub use path::{BadPath, decode};
+pub use conditional::{Verdict, evaluate, range_applies};
+pub use negotiation::choose;
+pub use range::{Multipart, Part, Wanted, wanted};
+pub use serve::{StaticFile, serve};

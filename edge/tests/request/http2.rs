@@ -63,7 +63,7 @@ async fn files_pages_and_redirects_are_those_of_http1() {
     for (method, target, status) in [
         (Method::GET, "/", 200),
         (Method::HEAD, "/a.txt", 200),
-        (Method::GET, "/dir", 308),
+        (Method::GET, "/dir", 307),
         (Method::GET, "/missing", 404),
         (Method::GET, "/%zz", 400),
         (Method::POST, "/", 405),

@@ -15,5 +15,6 @@ mod http3;
 mod http3_abuse;
 mod limits;
 mod serving;
+mod static_files;
 mod support;
 mod upstream;

@@ -102,7 +102,7 @@ fn folders_redirect_and_what_is_missing_shows_the_releases_own_page() {
     let folder = edge.get("/dir?a=1");
     assert_eq!(
         (folder.status, folder.header("location")),
-        (308, Some("/dir/?a=1"))
+        (307, Some("/dir/?a=1"))
     );
     assert_eq!(edge.get("/dir/").text(), format!("dir of {LIVE}\n"));
     let missing = edge.get("/no/such/file");
@@ -118,10 +118,16 @@ fn folders_redirect_and_what_is_missing_shows_the_releases_own_page() {
         "/../etc/passwd",
         "/%00",
         "/%zz",
-        "/dir%2Findex.html",
-        "//dir",
     ] {
         assert!(matches!(edge.get(target).status, 400 | 404), "{target}");
+    }
+    for target in ["/dir%2Findex.html", "//dir", "/dir/index.html"] {
+        let moved = edge.get(target);
+        assert_eq!(
+            (moved.status, moved.header("location")),
+            (307, Some("/dir/")),
+            "{target}"
+        );
     }
 }
 

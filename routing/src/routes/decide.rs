@@ -83,6 +83,8 @@ pub struct Decided<F> {
     pub by_language: bool,
     /// Whether other cookies could have.
     pub by_cookie: bool,
+    /// Whether there is no file of this name, and this is what there is instead.
+    pub instead: bool,
     /// Why, in a few words.
     pub reason: &'static str,
 }
@@ -146,6 +148,7 @@ impl Rules {
             line: None,
             by_language: false,
             by_cookie: false,
+            instead: false,
             reason: "no such file",
         };
         if !self.forced.is_empty()
@@ -163,6 +166,7 @@ impl Rules {
             decided.reason = reason;
             return decided;
         }
+        decided.instead = true;
         if !self.others.is_empty()
             && redirected(&self.others, routes, files, target, client, &mut decided)
         {
