@@ -316,9 +316,10 @@ fn tls_listener(config: &EdgeConfig) -> Result<Option<TlsListener>, TlsError> {
 }
 
 fn listener_config(config: &EdgeConfig, tls: Option<TlsListener>) -> ListenerConfig {
-    let http3 = tls.as_ref().map(|tls| Http3 {
+    let wanted = config.tls.as_ref().is_some_and(|tls| tls.http3);
+    let http3 = tls.as_ref().filter(|_| wanted).map(|tls| Http3 {
         addr: tls.addr,
-        certificates: Arc::clone(&tls.certificates) as _,
+        certificates: Arc::clone(&tls.certificates),
     });
     ListenerConfig {
         addr: config.listen,

@@ -33,6 +33,7 @@ use crate::edge::Edge;
 use crate::exchange::{Exchange, Request, respond, response_head};
 use crate::http1::Refusal;
 use crate::limits::{DRAIN_GRACE, Limits, MAX_HEAD_BYTES};
+use crate::tls::{Certificates, Secured};
 
 /// Most unidirectional streams a client may open while a connection lives. It needs three, and greases a few.
 const MAX_UNIDIRECTIONAL: u32 = 64;
@@ -53,8 +54,8 @@ pub(super) struct Session {
     pub(super) edge: Arc<Edge>,
     pub(super) limits: Limits,
     pub(super) connection: Connection,
-    /// The host of the handshake, in lower case, if it named one.
-    pub(super) server_name: Option<Box<str>>,
+    /// Which hosts it may be asked for; none when its certificate has been taken away meanwhile.
+    secured: Option<Secured>,
     /// Which unidirectional streams there are already.
     seen: AtomicU8,
     requests: AtomicU32,
@@ -62,17 +63,24 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(edge: Arc<Edge>, limits: Limits, connection: Connection) -> Self {
+    pub(super) fn new(
+        edge: Arc<Edge>,
+        limits: Limits,
+        connection: Connection,
+        certificates: &Certificates,
+    ) -> Self {
         let server_name = connection
             .handshake_data()
             .and_then(|data| data.downcast::<quinn::crypto::rustls::HandshakeData>().ok())
-            .and_then(|data| data.server_name)
-            .map(|name| name.to_ascii_lowercase().into_boxed_str());
+            .and_then(|data| data.server_name);
+        let secured = certificates
+            .find(server_name.as_deref())
+            .map(|certificate| Secured::new(certificate, server_name.as_deref(), false));
         Self {
             edge,
             limits,
             connection,
-            server_name,
+            secured,
             seen: AtomicU8::new(0),
             requests: AtomicU32::new(0),
             broken_off: AtomicU32::new(0),
@@ -88,13 +96,11 @@ impl Session {
         SocketAddr::new(peer.ip().to_canonical(), peer.port())
     }
 
-    /// Whether a request for `host` may come over this connection: one for another host than the handshake
-    /// named was checked against no certificate.
-    fn is_directed(&self, host: &str) -> bool {
-        let host = host.strip_suffix('.').unwrap_or(host);
-        self.server_name
-            .as_deref()
-            .is_none_or(|name| host.eq_ignore_ascii_case(name))
+    /// Whether a request for `authority` may come over this connection.
+    fn covers(&self, authority: &str) -> bool {
+        self.secured
+            .as_ref()
+            .is_some_and(|secured| secured.covers(authority))
     }
 }
 
@@ -271,8 +277,8 @@ async fn answer(
             return None;
         }
     };
-    let host = head.parts.uri.host().unwrap_or_default();
-    let directed = session.is_directed(host);
+    let authority = head.parts.uri.authority();
+    let directed = authority.is_some_and(|authority| session.covers(authority.as_str()));
     let mut exchange = StreamExchange::new(session.clone(), inbound, outbound);
     if !directed {
         return refuse(&session, exchange, Refusal::Misdirected).await;

@@ -26,6 +26,7 @@ use super::socket::{CoreSocket, Letter, Post};
 use crate::edge::Edge;
 use crate::limits::{DRAIN_GRACE, HEAD_DEADLINE, Limits, MAX_STREAMS};
 use crate::listener::caps::Caps;
+use crate::tls::Certificates;
 
 /// HTTP/3, as a client asks for it (RFC 9114 3.1).
 const ALPN_HTTP3: &[u8] = b"h3";
@@ -68,8 +69,8 @@ const SOCKET_BYTES: usize = 2 * 1024 * 1024;
 pub struct Http3 {
     /// The address, the same as that of TLS over TCP.
     pub addr: SocketAddr,
-    /// Which certificate a client gets.
-    pub certificates: Arc<dyn ResolvesServerCert>,
+    /// The same as over TCP.
+    pub certificates: Arc<Certificates>,
 }
 
 /// HTTP/3 cannot be spoken.
@@ -105,6 +106,7 @@ impl Http3 {
                 reader: Reader { process, core },
                 post: Arc::clone(&post),
                 letters,
+                certificates: Arc::clone(&self.certificates),
             })
         });
         let endpoints = endpoints.collect::<io::Result<_>>().map_err(bind)?;
@@ -117,7 +119,7 @@ impl Http3 {
                 .with_protocol_versions(&[&TLS13])
                 .map_err(|error| Http3Error::Tls(error.into()))?
                 .with_no_client_auth()
-                .with_cert_resolver(Arc::clone(&self.certificates));
+                .with_cert_resolver(Arc::clone(&self.certificates) as Arc<dyn ResolvesServerCert>);
         tls.alpn_protocols = vec![ALPN_HTTP3.to_vec()];
         tls.ticketer = aws_lc_rs::Ticketer::new().map_err(|error| Http3Error::Tls(error.into()))?;
         tls.session_storage = Arc::new(NoServerSessionStorage {});
@@ -179,6 +181,7 @@ pub(crate) struct CoreEndpoint {
     reader: Reader,
     post: Arc<Post>,
     letters: mpsc::Receiver<Letter>,
+    certificates: Arc<Certificates>,
 }
 
 impl CoreEndpoint {
@@ -190,6 +193,7 @@ impl CoreEndpoint {
         limits: Limits,
         draining: watch::Receiver<bool>,
     ) {
+        let certificates = Arc::clone(&self.certificates);
         let endpoint = match self.open() {
             Ok(endpoint) => endpoint,
             Err(error) => {
@@ -202,6 +206,7 @@ impl CoreEndpoint {
             caps,
             limits,
             handshakes: Arc::default(),
+            certificates,
             draining: draining.clone(),
         };
         let mut connections = JoinSet::new();
@@ -260,6 +265,7 @@ struct Admission {
     caps: Arc<Caps>,
     limits: Limits,
     handshakes: Arc<AtomicUsize>,
+    certificates: Arc<Certificates>,
     draining: watch::Receiver<bool>,
 }
 
@@ -300,6 +306,7 @@ impl Admission {
         };
         metrics.connections_accepted.inc();
         let (edge, limits) = (Arc::clone(&self.edge), self.limits);
+        let certificates = Arc::clone(&self.certificates);
         let handshaking = Counted::new(&self.handshakes);
         let draining = self.draining.clone();
         connections.spawn(async move {
@@ -309,8 +316,8 @@ impl Admission {
             drop(handshaking);
             let Ok(Ok(connection)) = shaken else { return };
             edge.metrics.connections.inc();
-            let session = Arc::new(Session::new(Arc::clone(&edge), limits, connection));
-            connection::serve(session, draining).await;
+            let session = Session::new(Arc::clone(&edge), limits, connection, &certificates);
+            connection::serve(Arc::new(session), draining).await;
             edge.metrics.connections.dec();
         });
     }

@@ -32,6 +32,13 @@ pub struct TlsConfig {
     pub listen: SocketAddr,
     /// At least one. The first is for clients that name no host.
     pub certificates: Vec<CertificateFiles>,
+    /// Whether HTTP/3 is spoken too: over UDP, on the same address.
+    #[serde(default = "yes")]
+    pub http3: bool,
+}
+
+const fn yes() -> bool {
+    true
 }
 
 /// A certificate cannot be used.

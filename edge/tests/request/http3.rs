@@ -1,6 +1,7 @@
 //! The same answers over HTTP/3, asked by an independent client.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,11 @@ use h3::client::SendRequest;
 use h3_quinn::OpenStreams;
 use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
+use helix_edge::listener::TlsListener;
+use helix_edge::tls::{CertificateFiles, Certificates};
 use http::{HeaderMap, Method, Request, StatusCode};
 use rustls::crypto::aws_lc_rs;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::ResolvesServerCertUsingSni;
-use rustls::sign::CertifiedKey;
+use rustls::pki_types::CertificateDer;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -23,7 +24,7 @@ use crate::support::{BIG, Edge, KEPT, LIVE, PATIENCE};
 pub(crate) struct Served {
     pub(crate) edge: Edge,
     pub(crate) addr: SocketAddr,
-    trusted: CertificateDer<'static>,
+    trusted: [CertificateDer<'static>; 2],
 }
 
 impl Served {
@@ -32,27 +33,27 @@ impl Served {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (files, trusted) =
+            certificate(folder.path(), "shop", &["shop.example", "empty.example"]);
         let kept = format!("{KEPT}.preview.shop.helix.localhost");
-        let names = ["shop.example", "empty.example", &kept];
-        let made = rcgen::generate_simple_self_signed(names.map(str::to_owned)).unwrap();
-        let trusted = made.cert.der().clone();
-        let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-        let provider = aws_lc_rs::default_provider();
-        let key = CertifiedKey::from_der(vec![trusted.clone()], key, &provider).unwrap();
-        let mut certificates = ResolvesServerCertUsingSni::new();
-        for name in names {
-            certificates.add(name, key.clone()).unwrap();
-        }
+        let (more, also) = certificate(folder.path(), "kept", &[&kept]);
+        let certificates = Certificates::open(vec![files, more]).unwrap();
+        let addr = "127.0.0.1:0".parse().unwrap();
         let http3 = Http3 {
-            addr: "127.0.0.1:0".parse().unwrap(),
-            certificates: Arc::new(certificates),
+            addr,
+            certificates: Arc::clone(&certificates),
         };
-        let edge = Edge::on(limits, None, Some(http3));
+        let edge = Edge::on(
+            limits,
+            Some(TlsListener { addr, certificates }),
+            Some(http3),
+        );
         let addr = edge.handle.http3_addr().unwrap();
         Self {
             edge,
             addr,
-            trusted,
+            trusted: [trusted, also],
         }
     }
 
@@ -63,7 +64,9 @@ impl Served {
         transport: quinn::TransportConfig,
     ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
         let mut roots = rustls::RootCertStore::empty();
-        roots.add(self.trusted.clone()).unwrap();
+        for trusted in &self.trusted {
+            roots.add(trusted.clone()).unwrap();
+        }
         let mut tls =
             rustls::ClientConfig::builder_with_provider(aws_lc_rs::default_provider().into())
                 .with_protocol_versions(&[&rustls::version::TLS13])
@@ -97,6 +100,23 @@ impl Served {
             driver,
         }
     }
+}
+
+/// A certificate of its own for `names`, on disk, and what trusts it.
+fn certificate(
+    folder: &Path,
+    stem: &str,
+    names: &[&str],
+) -> (CertificateFiles, CertificateDer<'static>) {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let made = rcgen::generate_simple_self_signed(names).unwrap();
+    let files = CertificateFiles {
+        cert: folder.join(format!("{stem}.pem")),
+        key: folder.join(format!("{stem}.key")),
+    };
+    std::fs::write(&files.cert, made.cert.pem()).unwrap();
+    std::fs::write(&files.key, made.signing_key.serialize_pem()).unwrap();
+    (files, made.cert.der().clone())
 }
 
 /// A client of HTTP/3.
@@ -172,7 +192,7 @@ async fn files_pages_and_redirects_are_those_of_http1() {
 }
 
 #[tokio::test]
-async fn a_connection_answers_for_the_host_of_its_handshake_only() {
+async fn a_connection_answers_for_the_hosts_of_its_certificate_only() {
     let served = Served::start();
     let kept = format!("{KEPT}.preview.shop.helix.localhost");
     let connection = served.open_for(&kept).await;
@@ -182,6 +202,11 @@ async fn a_connection_answers_for_the_host_of_its_handshake_only() {
     let (status, headers, _) = connection.get("/").await;
     assert_eq!(status, StatusCode::MISDIRECTED_REQUEST);
     assert!(!headers.contains_key("x-helix-release"));
+    // Another host of the same certificate is fine, and has nothing live.
+    let connection = served.open().await;
+    let url = "https://empty.example/";
+    let (status, _, _) = connection.ask(Method::GET, url, HeaderMap::new()).await;
+    assert_eq!(status, StatusCode::NOT_FOUND);
     // A name without a certificate is answered by an alert.
     let transport = quinn::TransportConfig::default();
     assert!(served.connect("nobody.example", transport).await.is_err());

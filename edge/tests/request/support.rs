@@ -126,6 +126,11 @@ pub(crate) fn release(id: &str) -> Arc<Release> {
         ("dir/index.html", "text/html; charset=utf-8", page("dir")),
         ("404.html", "text/html; charset=utf-8", page("missing")),
         ("a.txt", "text/plain; charset=utf-8", page("text")),
+        (
+            "1k.bin",
+            "application/octet-stream",
+            Bytes::from(vec![7u8; 1024]),
+        ),
         ("empty", "application/octet-stream", Bytes::new()),
         ("big.bin", "application/octet-stream", Bytes::from(big)),
     ];
