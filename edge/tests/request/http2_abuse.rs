@@ -1,0 +1,239 @@
+//! Clients of HTTP/2 that flood, hold or dribble: each is told GOAWAY and cut, and none makes the edge hold much.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::time::{Duration, Instant};
+
+use helix_edge::limits::{CONTROL_FRAMES, Limits, MAX_STREAMS};
+
+use crate::support::{Edge, PATIENCE};
+
+const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+/// What one connection may make the edge hold.
+const MAX_HELD_BYTES: u64 = 4 * 1024 * 1024;
+const ENHANCE_YOUR_CALM: u32 = 11;
+
+const DATA: u8 = 0;
+const HEADERS: u8 = 1;
+const RST_STREAM: u8 = 3;
+const SETTINGS: u8 = 4;
+const PING: u8 = 6;
+const GOAWAY: u8 = 7;
+const CONTINUATION: u8 = 9;
+
+const END_STREAM: u8 = 1;
+const END_HEADERS: u8 = 4;
+
+fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
+    [&head, payload].concat()
+}
+
+/// GET /big.bin of shop.example, without indexing; the path is indexed where it is short.
+fn request(path: &str) -> Vec<u8> {
+    let mut block = vec![0x82, 0x86];
+    for (index, value) in [(0x04, path), (0x01, "shop.example")] {
+        block.extend_from_slice(&[index, u8::try_from(value.len()).unwrap()]);
+        block.extend_from_slice(value.as_bytes());
+    }
+    block
+}
+
+/// A client that writes frames as it likes.
+struct Abuser(TcpStream);
+
+impl Abuser {
+    fn open(edge: &Edge, settings: &[u8]) -> Self {
+        let mut stream = TcpStream::connect(edge.addr).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        stream.write_all(PREFACE).unwrap();
+        stream.write_all(&frame(SETTINGS, 0, 0, settings)).unwrap();
+        Self(stream)
+    }
+
+    /// Sends until the edge has closed, at most so many times.
+    fn flood(&mut self, times: usize, bytes: &[u8]) {
+        for _ in 0..times {
+            if self.0.write_all(bytes).is_err() {
+                return;
+            }
+        }
+    }
+
+    /// The reason of the GOAWAY, once the connection has ended.
+    fn reason(&mut self) -> u32 {
+        let until = Instant::now() + PATIENCE;
+        let mut received = Vec::new();
+        let mut part = vec![0; 64 * 1024];
+        loop {
+            assert!(Instant::now() < until, "it is never cut");
+            match self.0.read(&mut part) {
+                Ok(0) => break,
+                Ok(read) => received.extend_from_slice(&part[..read]),
+                Err(error) if error.kind() == ErrorKind::ConnectionReset => break,
+                Err(error) => panic!("read: {error}"),
+            }
+        }
+        goaway(&received).expect("it was cut without a GOAWAY")
+    }
+}
+
+fn goaway(mut bytes: &[u8]) -> Option<u32> {
+    let mut reason = None;
+    while let [a, b, c, kind, rest @ ..] = bytes {
+        let length = u32::from_be_bytes([0, *a, *b, *c]) as usize;
+        let payload = rest.get(5..5 + length)?;
+        if *kind == GOAWAY {
+            reason = Some(u32::from_be_bytes(payload[4..8].try_into().unwrap()));
+        }
+        bytes = &rest[5 + length..];
+    }
+    reason
+}
+
+/// What this process holds, in bytes. Other tests run beside, so the figures have room.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
+    let pages: u64 = status.split(' ').nth(1).unwrap().parse().unwrap();
+    pages * 4096
+}
+
+#[test]
+fn floods_of_frames_that_carry_nothing_are_cut() {
+    let edge = Edge::start();
+    let often = usize::try_from(CONTROL_FRAMES).unwrap() * 2;
+    for (what, bytes) in [
+        ("PING", frame(PING, 0, 0, b"12345678")),
+        ("SETTINGS", frame(SETTINGS, 0, 0, b"")),
+        ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 0, 1])),
+        ("unknown", frame(0x77, 0, 0, b"?")),
+    ] {
+        let before = edge.metrics.http2_cut.with_label_values(&["flood"]).get();
+        let mut client = Abuser::open(&edge, b"");
+        client.flood(often, &bytes);
+        assert_eq!(client.reason(), ENHANCE_YOUR_CALM, "{what}");
+        let after = edge.metrics.http2_cut.with_label_values(&["flood"]).get();
+        assert_eq!(after - before, 1, "{what}");
+    }
+    edge.until_idle();
+}
+
+#[test]
+fn empty_data_and_continuations_without_end_are_cut() {
+    let edge = Edge::start();
+    let mut client = Abuser::open(&edge, b"");
+    client.flood(1, &frame(HEADERS, END_HEADERS, 1, &request("/big.bin")));
+    client.flood(3000, &frame(DATA, 0, 1, b""));
+    client.reason();
+
+    let mut client = Abuser::open(&edge, b"");
+    client.flood(1, &frame(HEADERS, 0, 1, &request("/")));
+    client.flood(3000, &frame(CONTINUATION, 0, 1, b""));
+    assert_eq!(client.reason(), ENHANCE_YOUR_CALM);
+    edge.until_idle();
+}
+
+#[test]
+fn rapid_resets_are_cut() {
+    let edge = Edge::start();
+    let mut client = Abuser::open(&edge, b"");
+    let mut bytes = Vec::new();
+    for number in 0..2000 {
+        let stream = 2 * number + 1;
+        let flags = END_HEADERS | END_STREAM;
+        bytes.extend(frame(HEADERS, flags, stream, &request("/a.txt")));
+        bytes.extend(frame(RST_STREAM, 0, stream, &[0, 0, 0, 8]));
+    }
+    client.flood(1, &bytes);
+    assert_eq!(client.reason(), ENHANCE_YOUR_CALM);
+    edge.until_idle();
+}
+
+#[test]
+fn a_head_that_is_dribbled_is_cut() {
+    let edge = Edge::with(Limits {
+        head_deadline: Duration::from_millis(300),
+        ..Limits::default()
+    });
+    let mut client = Abuser::open(&edge, b"");
+    let head = frame(HEADERS, 0, 1, &request("/"));
+    client.flood(1, &head[..head.len() - 1]);
+    assert_eq!(client.reason(), ENHANCE_YOUR_CALM);
+    let cut = &edge.metrics.http2_cut;
+    assert_eq!(cut.with_label_values(&["slow_head"]).get(), 1);
+}
+
+/// All streams there may be, each with as many header fields as fit, none of whose responses is taken.
+#[test]
+fn responses_held_by_a_zero_window_cost_little_and_are_cut() {
+    let edge = Edge::with(Limits {
+        write_stall: Duration::from_millis(500),
+        ..Limits::default()
+    });
+    // SETTINGS_INITIAL_WINDOW_SIZE of 0.
+    let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
+    let before = resident();
+    // One field that the table remembers, then named by one byte each.
+    let block = |path, first: bool| {
+        let mut block = request(path);
+        if first {
+            block.extend_from_slice(b"\x40\x01a\x01b");
+        }
+        block.extend(std::iter::repeat_n(0xbe, 90));
+        block
+    };
+    let mut bytes = Vec::new();
+    for number in 0..MAX_STREAMS {
+        let block = block("/big.bin", number == 0);
+        bytes.extend(frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            2 * number + 1,
+            &block,
+        ));
+    }
+    client.flood(1, &bytes);
+    assert_eq!(client.reason(), ENHANCE_YOUR_CALM);
+    let held = resident().saturating_sub(before);
+    assert!(held < MAX_HELD_BYTES, "{held} bytes held");
+    let cut = &edge.metrics.http2_cut;
+    assert_eq!(cut.with_label_values(&["held"]).get(), 1);
+    edge.until_idle();
+}
+
+/// As many fields in few bytes as HPACK allows: refused, and not held.
+#[test]
+fn header_bombs_are_refused_and_not_held() {
+    let edge = Edge::start();
+    let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
+    let before = resident();
+    let mut bytes = Vec::new();
+    for number in 0..MAX_STREAMS {
+        let mut block = request("/a.txt");
+        if number == 0 {
+            block.extend_from_slice(b"\x40\x01a\x01b");
+        }
+        block.extend(std::iter::repeat_n(0xbe, 900));
+        bytes.extend(frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            2 * number + 1,
+            &block,
+        ));
+    }
+    client.flood(1, &bytes);
+    let refused = edge
+        .metrics
+        .heads_refused
+        .with_label_values(&["too_many_headers"]);
+    let until = Instant::now() + PATIENCE;
+    while refused.get() < u64::from(MAX_STREAMS) {
+        assert!(Instant::now() < until, "{} refused", refused.get());
+        std::thread::yield_now();
+    }
+    let held = resident().saturating_sub(before);
+    assert!(held < MAX_HELD_BYTES, "{held} bytes held");
+}
