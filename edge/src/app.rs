@@ -331,5 +331,6 @@ fn listener_config(config: &EdgeConfig, tls: Option<TlsListener>) -> ListenerCon
         limits: Limits::default(),
         http3,
         tls,
+        lanes: listener::Lanes::default(),
     }
 }

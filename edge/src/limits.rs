@@ -48,6 +48,44 @@ pub const IDLE_DEADLINE: Duration = Duration::from_secs(60);
 /// to be cut within half a minute.
 pub const WRITE_STALL: Duration = Duration::from_secs(20);
 
+/// Of a response that waits for its client, what the client must take within each [`WRITE_STALL`]: about
+/// 500 bytes a second, less than the slowest phone, and far more than who only holds memory.
+pub const MIN_SEND_BYTES: usize = 16 * 1024;
+
+/// What the kernel may hold of a response that it has not sent yet. Beyond it a client's pace is felt here.
+pub const UNSENT_BYTES: u32 = 256 * 1024;
+
+/// How long a request's body may be waited for before its pace is judged.
+pub const BODY_WINDOW: Duration = Duration::from_secs(10);
+
+/// What must come of a request's body within each [`BODY_WINDOW`] of waiting: 200 bytes a second.
+pub const MIN_BODY_BYTES: usize = 2000;
+
+/// Largest rest of a request's body that is read and dropped to keep the connection; beyond it a new
+/// connection is cheaper.
+pub const MAX_DROPPED_BODY_BYTES: u64 = 64 * 1024;
+
+/// A part of a request's body that is handed on at once.
+pub const BODY_PART_BYTES: usize = 16 * 1024;
+
+/// Buffers that each core keeps for the next connection that needs one.
+pub const POOLED_BUFFERS: usize = 256;
+
+/// Largest buffer that is kept: enough for a large head and what is read with it.
+pub const POOLED_BUFFER_BYTES: usize = MAX_HEAD_BYTES + READ_BYTES;
+
+/// Most requests of one connection that are answered with one write.
+pub const MAX_BATCH: usize = 32;
+
+/// Responses each core remembers to send again as they are. Power of two.
+pub const MEMO_SLOTS: usize = 4096;
+
+/// Largest body of a remembered response.
+pub const MEMO_BODY_BYTES: usize = 256 * 1024;
+
+/// Bytes of remembered responses that one core holds.
+pub const MEMO_BYTES: usize = 32 * 1024 * 1024;
+
 /// After a last response, how long to read and drop what the client still sends: closing at once
 /// would reset the connection, and the client might never see the response.
 pub const LINGER: Duration = Duration::from_secs(1);
@@ -154,6 +192,8 @@ pub struct Limits {
     pub idle_deadline: Duration,
     /// See [`WRITE_STALL`].
     pub write_stall: Duration,
+    /// See [`BODY_WINDOW`].
+    pub body_window: Duration,
     /// See [`DRAIN_DEADLINE`].
     pub drain_deadline: Duration,
 }
@@ -166,6 +206,7 @@ impl Default for Limits {
             head_deadline: HEAD_DEADLINE,
             idle_deadline: IDLE_DEADLINE,
             write_stall: WRITE_STALL,
+            body_window: BODY_WINDOW,
             drain_deadline: DRAIN_DEADLINE,
         }
     }

@@ -5,6 +5,7 @@
 //! nothing: what a site serves is written by the release story, and read here.
 
 use std::fmt;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -107,6 +108,8 @@ pub struct Table {
     sites: papaya::HashMap<SiteId, Arc<Site>>,
     /// A project's sites, to find a release by its name.
     projects: papaya::HashMap<ProjectName, Arc<[Arc<Site>]>>,
+    /// Rises with every change, after it can be read.
+    version: AtomicU64,
     /// Held while `sites` and `projects` change together. Readers never wait for it.
     writing: Mutex<()>,
 }
@@ -121,8 +124,20 @@ impl Table {
             wildcard: papaya::HashMap::new(),
             sites: papaya::HashMap::new(),
             projects: papaya::HashMap::new(),
+            version: AtomicU64::new(0),
             writing: Mutex::new(()),
         }
+    }
+
+    /// Rises with every change. What was read after it was loaded is at least as new, so that something made
+    /// of that may be used as long as the version stays.
+    #[must_use]
+    pub fn version(&self) -> u64 {
+        self.version.load(Ordering::Acquire)
+    }
+
+    fn changed(&self) {
+        self.version.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Routes a host, or a wildcard, to a site; or nowhere any more.
@@ -136,6 +151,7 @@ impl Table {
             Some(site) => hosts.insert(pattern.name().clone(), site.clone()),
             None => hosts.remove(pattern.name()),
         };
+        self.changed();
     }
 
     /// Serves `serving` for `site` from the next request on.
@@ -144,7 +160,7 @@ impl Table {
         let sites = self.sites.pin();
         if let Some(site) = sites.get(site) {
             site.serving.store(Arc::new(serving));
-            return;
+            return self.changed();
         }
         let new = Arc::new(Site {
             id: site.clone(),
@@ -158,6 +174,7 @@ impl Table {
             .unwrap_or_default();
         let all = others.iter().cloned().chain([new]).collect();
         projects.insert(site.project.clone(), all);
+        self.changed();
     }
 
     /// Serves nothing for `site` any more. Its hosts stay known.
@@ -179,6 +196,7 @@ impl Table {
         } else {
             projects.insert(site.project.clone(), rest);
         }
+        self.changed();
     }
 
     /// The site, if anything was published for it.

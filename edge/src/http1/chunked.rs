@@ -35,6 +35,17 @@ enum State {
     Done,
 }
 
+/// How many bytes of which kind come next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChunkPart {
+    /// They say where chunks begin and end.
+    Framing(usize),
+    /// They are the body's.
+    Data(usize),
+    /// They are of its trailer section: whole lines with their ends, in the end.
+    Trailer(usize),
+}
+
 /// Follows one chunked body from its first byte to its last.
 #[derive(Clone, Copy, Debug)]
 pub struct Chunks {
@@ -74,6 +85,47 @@ impl Chunks {
             }
         }
         Ok(at)
+    }
+
+    /// What the first of `bytes` are, as far as they are of one kind; they count as gone over.
+    ///
+    /// # Errors
+    /// When they are malformed.
+    pub fn part(&mut self, bytes: &[u8]) -> Result<ChunkPart, ChunkError> {
+        let mut at = 0;
+        loop {
+            match self.state {
+                State::Data { left } if at == 0 && !bytes.is_empty() => {
+                    let step = left.min(bytes.len() as u64);
+                    let step = usize::try_from(step).expect("a step is no longer than the slice");
+                    return self.advance(&bytes[..step]).map(ChunkPart::Data);
+                }
+                State::Data { .. } | State::Done => return Ok(ChunkPart::Framing(at)),
+                State::Trailer | State::TrailerName | State::TrailerValue | State::TrailerEnd
+                    if at == 0 && !bytes.is_empty() =>
+                {
+                    self.state = self.next(bytes[0])?;
+                    return Ok(if self.state == State::End {
+                        ChunkPart::Framing(1)
+                    } else {
+                        ChunkPart::Trailer(1)
+                    });
+                }
+                _ if at == bytes.len() => return Ok(ChunkPart::Framing(at)),
+                State::Trailer | State::TrailerName | State::TrailerValue | State::TrailerEnd => {
+                    return Ok(ChunkPart::Framing(at));
+                }
+                State::Size { .. }
+                | State::Extension { .. }
+                | State::SizeEnd { .. }
+                | State::DataCr
+                | State::DataLf
+                | State::End => {
+                    self.state = self.next(bytes[at])?;
+                    at += 1;
+                }
+            }
+        }
     }
 
     /// Whether the body has ended.
@@ -259,6 +311,41 @@ mod tests {
             let length = bytes.len();
             bytes.extend_from_slice(&after);
             prop_assert_eq!(any_split(&bytes, &cuts), Ok((length, true)));
+        }
+
+        #[test]
+        fn parts_are_the_data_and_the_trailers_however_they_are_split(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..300), 0..6),
+            cuts in proptest::collection::vec(0usize..2000, 0..8),
+        ) {
+            let mut bytes = Vec::new();
+            for chunk in &chunks {
+                bytes.extend_from_slice(format!("{:x};e\r\n", chunk.len()).as_bytes());
+                bytes.extend_from_slice(chunk);
+                bytes.extend_from_slice(b"\r\n");
+            }
+            bytes.extend_from_slice(b"0\r\nA: b\r\nC:\r\n\r\nGET /");
+            let mut cuts: Vec<_> = cuts.into_iter().map(|cut| cut.min(bytes.len())).chain([0, bytes.len()]).collect();
+            cuts.sort_unstable();
+            let (mut machine, mut data, mut trailers) = (Chunks::new(), Vec::new(), Vec::new());
+            let mut gone_over = 0;
+            for pair in cuts.windows(2) {
+                let mut rest = &bytes[pair[0]..pair[1]];
+                while !rest.is_empty() && !machine.is_done() {
+                    let count = match machine.part(rest).unwrap() {
+                        ChunkPart::Framing(count) => count,
+                        ChunkPart::Data(count) => { data.extend_from_slice(&rest[..count]); count }
+                        ChunkPart::Trailer(count) => { trailers.extend_from_slice(&rest[..count]); count }
+                    };
+                    prop_assert!(count > 0);
+                    rest = &rest[count..];
+                    gone_over += count;
+                }
+            }
+            prop_assert!(machine.is_done());
+            prop_assert_eq!(gone_over, bytes.len() - 5);
+            prop_assert_eq!(data, chunks.concat());
+            prop_assert_eq!(trailers, b"A: b\r\nC:\r\n");
         }
     }
 }

@@ -10,13 +10,15 @@ mod fields;
 mod head;
 mod refusal;
 mod scan;
+mod write;
 
-pub use chunked::{ChunkError, Chunks};
+pub use chunked::{ChunkError, ChunkPart, Chunks};
 pub use fields::{Asked, Field, Lines, Span};
 pub(crate) use head::is_authority;
 pub use head::{Framing, Head, parse};
 pub use refusal::Refusal;
 pub use scan::{HeadScan, Preface, Scan, preface};
+pub use write::{chunk_size, content_length, field, write_head};
 
 /// Whether `byte` may stand in a method or field name (RFC 9110 5.6.2).
 const fn is_token(byte: u8) -> bool {

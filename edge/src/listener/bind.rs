@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpListener};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::limits::{BACKLOG, Limits, RESERVED_DESCRIPTORS};
+use crate::limits::{BACKLOG, Limits, RESERVED_DESCRIPTORS, UNSENT_BYTES};
 
 /// One socket per core on the same address, which the kernel spreads connections over.
 pub(super) fn sockets(
@@ -38,6 +38,8 @@ fn listening(addr: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_reuse_port(true)?;
     socket.set_nonblocking(true)?;
+    // Accepted sockets inherit it.
+    socket.set_tcp_notsent_lowat(UNSENT_BYTES)?;
     socket.bind(&addr.into())?;
     socket.listen(BACKLOG)?;
     Ok(socket.into())

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, thread};
 
 use helix_service::shutdown::Shutdown;
@@ -16,6 +17,7 @@ use tokio::time::{sleep, timeout};
 
 use super::caps::Caps;
 use super::connection::{Core, serve};
+use super::{Lanes, lane};
 use crate::edge::Edge;
 use crate::http3::CoreEndpoint;
 use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, Limits};
@@ -27,6 +29,7 @@ pub(super) struct CoreSetup {
     pub(super) edge: Arc<Edge>,
     pub(super) caps: Arc<Caps>,
     pub(super) limits: Limits,
+    pub(super) lanes: Lanes,
     pub(super) shutdown: Shutdown,
     /// For whom comes over HTTP/3.
     pub(super) http3: Option<CoreEndpoint>,
@@ -97,7 +100,10 @@ impl CoreSetup {
             edge: Arc::clone(&self.edge),
             proxy: Arc::new(self.lane()),
             limits: self.limits,
+            pingora_only: self.lanes == Lanes::Pingora,
+            lane: lane::Lane::new(self.lanes == Lanes::All),
             draining: draining.clone(),
+            ends: AtomicBool::new(false),
         });
         let http3 = self.http3.take().map(|endpoint| {
             let (edge, caps) = (Arc::clone(&self.edge), Arc::clone(&self.caps));
@@ -111,6 +117,7 @@ impl CoreSetup {
             self.shutdown.requested(),
         )
         .await;
+        core.ends.store(true, Ordering::Relaxed);
         drain.send_replace(true);
         // What the kernel has accepted already would be reset with the socket.
         self.accept(&listeners, &core, &mut connections, sleep(DRAIN_GRACE))

@@ -1,10 +1,11 @@
 //! One connection: the only reader and the only writer of its socket.
 //!
-//! What arrives is kept here until the [`Gate`] lets it through, so pingora, which reads and writes this
-//! as its stream, sees one message and never a byte of the next. Small writes are gathered into one
-//! segment. It does not know what a request means.
+//! What arrives is kept here until it is taken message by message, so whoever reads and writes this as a
+//! stream ([`Gate`]) sees one message and never a byte of the next. Small writes are gathered into one
+//! segment. While nothing is on its way it holds no buffers. It does not know what a request means.
 
 use std::fmt;
+use std::future::poll_fn;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
@@ -15,33 +16,24 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use bytes::{Buf, BytesMut};
+use bytes::BytesMut;
 use pingora_core::protocols::{
-    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
+    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
 };
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::time::timeout;
 
+use super::buffer::Buffer;
+use super::pace::Pace;
 use super::socket::Socket;
 use crate::gate::Gate;
-use crate::http1::{Framing, HeadScan, Preface, Refusal, Scan, parse, preface};
+use crate::http1::{Framing, HeadScan, Refusal, Scan, Span};
 use crate::http2::Client;
-use crate::limits::{GATHER_BYTES, LINGER, LINGER_BYTES, MAX_AHEAD_BYTES, READ_BYTES};
+use crate::limits::{
+    GATHER_BYTES, LINGER, LINGER_BYTES, MAX_AHEAD_BYTES, MIN_SEND_BYTES, READ_BYTES,
+};
 use crate::tls::Secured;
-
-/// What a connection brings next.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Next {
-    /// One HTTP/1 message, which the gate now lets through.
-    Message,
-    /// HTTP/2, from here to the end.
-    Http2,
-    /// A head that is refused.
-    Refused(Refusal),
-    /// Nothing: the client is gone.
-    Gone,
-}
 
 /// A connection, as this edge and pingora read and write it.
 pub(super) struct EdgeIo {
@@ -49,16 +41,21 @@ pub(super) struct EdgeIo {
     peer: SocketAddr,
     /// What the handshake settled, when the client came over TLS.
     secured: Option<Secured>,
-    /// Read from the socket, not let through yet.
-    inbound: BytesMut,
+    /// The last host that was found to be covered by what was settled.
+    covered: Box<str>,
+    /// Read from the socket, not taken yet.
+    pub(super) inbound: Buffer,
+    scan: HeadScan,
+    /// Whether an empty line in front of the next head has been forgiven.
+    forgiven: bool,
     gate: Gate,
     /// Written, not sent yet.
-    outbound: BytesMut,
-    /// Runs while the client takes nothing.
-    stall: Option<Pin<Box<Sleep>>>,
+    pub(super) outbound: Buffer,
+    /// Bytes sent so far.
+    sent: u64,
+    /// How the client takes what it is sent.
+    pace: Pace,
     write_stall: Duration,
-    http2: bool,
-    digest: Arc<SocketDigest>,
 }
 
 impl EdgeIo {
@@ -68,20 +65,19 @@ impl EdgeIo {
         secured: Option<Secured>,
         write_stall: Duration,
     ) -> Self {
-        let digest = SocketDigest::from_raw_fd(socket.as_raw_fd());
-        // Known already: saves pingora a system call.
-        let _ = digest.peer_addr.set(Some(peer.into()));
         Self {
             socket,
             peer,
             secured,
-            inbound: BytesMut::new(),
+            covered: Box::default(),
+            inbound: Buffer::default(),
+            scan: HeadScan::default(),
+            forgiven: false,
             gate: Gate::closed(),
-            outbound: BytesMut::new(),
-            stall: None,
+            outbound: Buffer::default(),
+            sent: 0,
+            pace: Pace::default(),
             write_stall,
-            http2: false,
-            digest: Arc::new(digest),
         }
     }
 
@@ -94,74 +90,56 @@ impl EdgeIo {
         self.peer
     }
 
+    /// Bytes sent since the start.
+    pub(super) const fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Whether the message let through last was read to its end.
     pub(super) const fn is_between_messages(&self) -> bool {
         self.gate.is_done()
     }
 
-    /// Whether nothing of a next message has arrived.
-    pub(super) fn is_idle(&self) -> bool {
-        self.inbound.is_empty()
-    }
-
-    /// Waits for the first byte of a message, holding no buffers meanwhile. False when the client is gone.
-    pub(super) async fn wait(&mut self) -> bool {
-        self.inbound = BytesMut::new();
-        self.outbound = BytesMut::new();
-        self.fill().await
-    }
-
-    /// Reads the next head. `first` when nothing has been read from this connection before.
-    pub(super) async fn next(&mut self, first: bool) -> Next {
-        if first {
-            loop {
-                match preface(&self.inbound) {
-                    Preface::Yes => return self.become_http2(),
-                    Preface::No => break,
-                    Preface::Undecided if self.fill().await => {}
-                    Preface::Undecided => return Next::Gone,
-                }
-            }
-        }
-        match self.head().await {
-            Ok(Some((length, framing))) => {
-                self.gate = Gate::message(length, framing);
-                Next::Message
-            }
-            Ok(None) => Next::Gone,
-            Err(refusal) => Next::Refused(refusal),
-        }
-    }
-
-    /// Length and framing of the next head; none when the client left before its end.
-    async fn head(&mut self) -> Result<Option<(usize, Framing)>, Refusal> {
-        let mut scan = HeadScan::default();
-        let mut blank_line_allowed = true;
+    /// Where the next head ends, as far as it is here. With `skip`, that many bytes belong to heads before it.
+    pub(super) fn head(&mut self, skip: usize) -> Result<Scan, Refusal> {
         loop {
-            match scan.look(&self.inbound)? {
+            match self.scan.look(&self.inbound[skip..])? {
                 // Old clients send one empty line too many after a body (RFC 9112 2.2).
-                Scan::Complete(length) if length == 2 && blank_line_allowed => {
-                    blank_line_allowed = false;
-                    self.inbound.advance(length);
-                    scan = HeadScan::default();
+                Scan::Complete(2) if !self.forgiven && skip == 0 => {
+                    self.forgiven = true;
+                    self.inbound.advance(2);
+                    self.scan = HeadScan::default();
                 }
                 Scan::Complete(length) => {
-                    let bytes = &self.inbound[..length];
-                    let head = parse(bytes)?;
-                    let host = head.host.text(bytes);
-                    if self
-                        .secured
-                        .as_ref()
-                        .is_some_and(|secured| !secured.covers(host))
-                    {
-                        return Err(Refusal::Misdirected);
-                    }
-                    return Ok(Some((length, head.framing)));
+                    self.forgiven = false;
+                    self.scan = HeadScan::default();
+                    return Ok(Scan::Complete(length));
                 }
-                Scan::More if self.fill().await => {}
-                Scan::More => return Ok(None),
+                Scan::More => {
+                    if skip > 0 {
+                        // Its place moves when the heads before it have been taken.
+                        self.scan = HeadScan::default();
+                    }
+                    return Ok(Scan::More);
+                }
             }
         }
+    }
+
+    /// Whether the name this connection was secured for may answer for `host`.
+    pub(super) fn covers(&mut self, host: Span, head: std::ops::Range<usize>) -> bool {
+        let Some(secured) = &self.secured else {
+            return true;
+        };
+        let host = host.text(self.inbound.get(head).unwrap_or_default());
+        if *self.covered == *host {
+            return true;
+        }
+        let covers = secured.covers(host);
+        if covers {
+            self.covered = host.into();
+        }
+        covers
     }
 
     /// What HTTP/2 goes on with: the socket, what has been read of it already, and who is on the other side.
@@ -170,13 +148,18 @@ impl EdgeIo {
             peer: self.peer,
             secured: self.secured,
         };
-        (self.socket, self.inbound, client)
+        (self.socket, BytesMut::from(&*self.inbound), client)
     }
 
-    const fn become_http2(&mut self) -> Next {
-        self.http2 = true;
-        self.gate = Gate::open();
-        Next::Http2
+    /// Lets a reader of this stream read one message: `head` bytes, and a body framed like this.
+    pub(super) fn admit(&mut self, head: usize, body: Framing) {
+        self.gate = Gate::message(head, body);
+    }
+
+    /// Gives back what is empty.
+    pub(super) fn release(&mut self) {
+        self.inbound.release();
+        self.outbound.release();
     }
 
     /// Sends a last response and closes so that the client can still read it.
@@ -187,10 +170,11 @@ impl EdgeIo {
     }
 
     /// Ends our side, then reads and drops what is still coming, for a while.
-    async fn close(&mut self) {
+    pub(super) async fn close(&mut self) {
         if AsyncWriteExt::shutdown(self).await.is_err() {
             return;
         }
+        self.outbound.release();
         let mut left = LINGER_BYTES;
         let drop_rest = async {
             loop {
@@ -205,46 +189,56 @@ impl EdgeIo {
         let _ = timeout(LINGER, drop_rest).await;
     }
 
+    /// Makes sure that the client does not take what it has for the whole: the connection ends with a reset.
+    pub(super) fn reset(&mut self) {
+        self.outbound.clear();
+        self.socket.reset();
+    }
+
     /// Reads once. False when the client is gone.
-    async fn fill(&mut self) -> bool {
-        std::future::poll_fn(|cx| self.poll_fill(cx))
+    pub(super) async fn fill(&mut self) -> bool {
+        poll_fn(|cx| self.poll_fill(cx))
             .await
             .is_ok_and(|read| read > 0)
     }
 
-    fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+    pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
         // Read beside the buffer, so that nothing is held while nothing comes.
         let mut part = [const { MaybeUninit::uninit() }; READ_BYTES];
         let mut part = ReadBuf::uninit(&mut part);
         ready!(Pin::new(&mut self.socket).poll_read(cx, &mut part))?;
-        self.inbound.extend_from_slice(part.filled());
+        if !part.filled().is_empty() {
+            self.inbound.extend(part.filled());
+        }
         Poll::Ready(Ok(part.filled().len()))
     }
 
-    /// Sends once, and gives up when the client has taken nothing for too long.
+    /// Sends once, and gives up when the client takes too little.
     fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
         let slices = [IoSlice::new(&self.outbound), IoSlice::new(more)];
-        let sent = Pin::new(&mut self.socket).poll_write_vectored(cx, &slices);
-        match ready!(self.poll_stalled(cx, sent))? {
+        let slices = if more.is_empty() {
+            &slices[..1]
+        } else {
+            &slices
+        };
+        let sent = match Pin::new(&mut self.socket).poll_write_vectored(cx, slices) {
+            Poll::Ready(sent) => sent?,
+            Poll::Pending => return self.poll_stalled(cx),
+        };
+        self.pace.moved(sent);
+        self.sent += sent as u64;
+        match sent {
             0 => Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
             sent => Poll::Ready(Ok(sent)),
         }
     }
 
-    /// What was polled, or the end of the client's time to take something.
-    fn poll_stalled<T>(
-        &mut self,
-        cx: &mut Context<'_>,
-        polled: Poll<io::Result<T>>,
-    ) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
-            self.stall = None;
-            return polled;
-        }
-        let stall = self
-            .stall
-            .get_or_insert_with(|| Box::pin(sleep(self.write_stall)));
-        ready!(stall.as_mut().poll(cx));
+    /// Ready with an error once the client has had its time.
+    fn poll_stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
+        ready!(
+            self.pace
+                .poll_too_slow(cx, self.write_stall, MIN_SEND_BYTES)
+        );
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
@@ -274,6 +268,7 @@ impl AsyncRead for EdgeIo {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
         buffer.put_slice(&inbound[..admitted]);
         inbound.advance(admitted);
+        inbound.release();
         Poll::Ready(Ok(()))
     }
 }
@@ -286,7 +281,7 @@ impl AsyncWrite for EdgeIo {
     ) -> Poll<io::Result<usize>> {
         loop {
             if self.outbound.len() + bytes.len() <= GATHER_BYTES {
-                self.outbound.extend_from_slice(bytes);
+                self.outbound.extend(bytes);
                 return Poll::Ready(Ok(bytes.len()));
             }
             let sent = ready!(self.poll_send(cx, bytes))?;
@@ -304,13 +299,21 @@ impl AsyncWrite for EdgeIo {
             self.outbound.advance(sent);
         }
         // TLS keeps records of its own.
-        let flushed = Pin::new(&mut self.socket).poll_flush(cx);
-        self.poll_stalled(cx, flushed)
+        match Pin::new(&mut self.socket).poll_flush(cx) {
+            Poll::Pending => self.poll_stalled(cx),
+            Poll::Ready(flushed) => {
+                self.pace.rest();
+                Poll::Ready(flushed)
+            }
+        }
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        match Pin::new(&mut self.socket).poll_shutdown(cx) {
+            Poll::Pending => self.poll_stalled(cx),
+            shut => shut,
+        }
     }
 }
 
@@ -322,10 +325,6 @@ impl Shutdown for EdgeIo {
 }
 
 impl Ssl for EdgeIo {
-    fn selected_alpn_proto(&self) -> Option<ALPN> {
-        self.http2.then_some(ALPN::H2)
-    }
-
     fn get_ssl_digest(&self) -> Option<Arc<SslDigest>> {
         let none = || SslDigest::new("", "", None, None, Vec::new());
         self.secure().then(|| Arc::new(none()))
@@ -352,7 +351,10 @@ impl GetProxyDigest for EdgeIo {
 
 impl GetSocketDigest for EdgeIo {
     fn get_socket_digest(&self) -> Option<Arc<SocketDigest>> {
-        Some(Arc::clone(&self.digest))
+        let digest = SocketDigest::from_raw_fd(self.socket.as_raw_fd());
+        // Known already: saves pingora a system call.
+        let _ = digest.peer_addr.set(Some(self.peer.into()));
+        Some(Arc::new(digest))
     }
 }
 

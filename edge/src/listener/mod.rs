@@ -6,10 +6,16 @@
 //! cut at a deadline.
 
 mod bind;
+mod buffer;
 pub(crate) mod caps;
+mod clock;
 mod connection;
 mod core;
+mod exchange;
 mod io;
+mod lane;
+mod memo;
+mod pace;
 mod socket;
 
 use std::net::{SocketAddr, TcpListener};
@@ -52,6 +58,8 @@ pub struct ListenerConfig {
     pub http3: Option<Http3>,
     /// Where TLS is spoken, if anywhere.
     pub tls: Option<TlsListener>,
+    /// Which ways an HTTP/1 request may take to its response. They cannot be told apart; a test does.
+    pub lanes: Lanes,
 }
 
 /// Where TLS is spoken, and with which certificates.
@@ -61,6 +69,16 @@ pub struct TlsListener {
     pub addr: SocketAddr,
     /// They may be shared with other listeners.
     pub certificates: Arc<Certificates>,
+}
+
+/// Which ways an HTTP/1 request may take to its response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Lanes {
+    /// The shortest.
+    #[default]
+    All,
+    /// pingora reads and writes every message.
+    Pingora,
 }
 
 /// Why the listener did not start.
@@ -185,6 +203,7 @@ pub fn serve(
             edge: Arc::clone(&edge),
             caps: Arc::clone(&caps),
             limits,
+            lanes: config.lanes,
             shutdown: shutdown.clone(),
             http3: endpoints.next(),
             tls: tls.clone(),

@@ -139,6 +139,7 @@ fn an_address_that_is_taken_is_an_error_that_names_it() {
         limits: Limits::default(),
         http3: None,
         tls: None,
+        lanes: listener::Lanes::default(),
     };
     let (shutdown, _asked) = Shutdown::manual();
     let error =

@@ -66,6 +66,7 @@ impl Edge {
             limits,
             http3,
             tls,
+            lanes: Default::default(),
         };
         let (shutdown, asked) = Shutdown::manual();
         let handle =
