@@ -14,6 +14,7 @@ mod http2;
 mod http2_abuse;
 mod http3;
 mod http3_abuse;
+mod lanes;
 mod limits;
 mod serving;
 mod static_files;

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use helix_edge::forward::Reachable;
 use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
-use helix_edge::listener::{self, ListenerConfig, ListenerHandle, TlsListener};
+use helix_edge::listener::{self, Lanes, ListenerConfig, ListenerHandle, TlsListener};
 use helix_edge::metrics::Metrics;
 use helix_edge::release::Release;
 use helix_edge::table::{Serving, Table};
@@ -41,8 +41,17 @@ impl Edge {
         Self::on(limits, None, None)
     }
 
+    /// The same, in which HTTP/1 requests may only take these ways.
+    pub(crate) fn over(lanes: Lanes) -> Self {
+        Self::made(Limits::default(), None, None, lanes)
+    }
+
     /// The same, which also speaks TLS and HTTP/3 if told where.
     pub(crate) fn on(limits: Limits, tls: Option<TlsListener>, http3: Option<Http3>) -> Self {
+        Self::made(limits, tls, http3, Lanes::All)
+    }
+
+    fn made(limits: Limits, tls: Option<TlsListener>, http3: Option<Http3>, lanes: Lanes) -> Self {
         let table = Arc::new(Table::new("helix.localhost".parse().unwrap()));
         let site = site();
         table.set_host(&"shop.example".parse().unwrap(), Some(&site));
@@ -66,7 +75,7 @@ impl Edge {
             limits,
             http3,
             tls,
-            lanes: Default::default(),
+            lanes,
         };
         let (shutdown, asked) = Shutdown::manual();
         let handle =
