@@ -16,6 +16,7 @@ pub mod exchange;
 pub mod feed;
 pub mod forward;
 pub mod gate;
+pub mod handover;
 pub mod http1;
 pub mod http2;
 pub mod http3;
