@@ -1,4 +1,4 @@
-//! The predecessor's side: a thread that waits for a successor.
+//! The predecessor's side: waits for a successor.
 
 use std::fs;
 use std::io;
@@ -7,15 +7,16 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
-use std::thread;
+use std::sync::Arc;
 
 use tokio::sync::{mpsc, oneshot};
 
 use super::wire::{ANSWER_LIMIT, SERVE_LIMIT, VERSION, Word, hear, say, say_with, unexpected};
 use super::{Handed, HandoverError, MAX_SOCKETS};
+use crate::limits::ACCEPT_PAUSE;
 
 /// Stages that wait for the edge to act on them.
-const MAX_WAITING_STAGES: usize = 4;
+pub const MAX_WAITING_STAGES: usize = 4;
 
 /// What the edge has to do for a successor.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ const MAX_WAITING_PACKETS: usize = 1024;
 #[derive(Debug)]
 pub struct Giver {
     path: PathBuf,
-    listener: UnixListener,
+    listener: tokio::net::UnixListener,
     sockets: Vec<Handed>,
     process: u16,
 }
@@ -57,7 +58,7 @@ impl Giver {
     /// Opens the socket at `path`, in place of what lies there: whoever starts has taken over already, or is alone.
     ///
     /// # Errors
-    /// When it cannot be opened, or there are too many sockets.
+    /// When it cannot be opened, or there are too many sockets. To be called on a runtime.
     pub fn open(path: &Path, sockets: Vec<Handed>, process: u16) -> Result<Self, HandoverError> {
         let failed = |source| HandoverError::Open {
             path: path.to_owned(),
@@ -71,6 +72,8 @@ impl Giver {
         // Whoever may connect may take the sockets.
         fs::set_permissions(&beside, fs::Permissions::from_mode(0o600)).map_err(failed)?;
         fs::rename(&beside, path).map_err(failed)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = tokio::net::UnixListener::from_std(listener).map_err(failed)?;
         Ok(Self {
             path: path.to_owned(),
             listener,
@@ -79,33 +82,50 @@ impl Giver {
         })
     }
 
-    /// Waits on a thread of its own, for as long as the process lives or until a successor serves.
-    ///
-    /// # Errors
-    /// When the thread cannot be started.
-    pub fn start(self) -> io::Result<mpsc::Receiver<Stage>> {
-        let (stages, receiver) = mpsc::channel(MAX_WAITING_STAGES);
-        thread::Builder::new()
-            .name("edge-handover".to_owned())
-            .spawn(move || self.run(&stages))?;
-        Ok(receiver)
-    }
-
-    fn run(self, stages: &mpsc::Sender<Stage>) {
-        for stream in self.listener.incoming() {
-            let Ok(mut stream) = stream else { continue };
-            match self.give(&mut stream, stages) {
-                Ok(()) => return forward(&mut stream, stages),
+    /// Waits for a successor that comes to serve. Dropping this closes our part of the sockets.
+    pub async fn run(self, stages: mpsc::Sender<Stage>) {
+        let giver = Arc::new(self);
+        loop {
+            let stream = match giver
+                .listener
+                .accept()
+                .await
+                .and_then(|(stream, _)| waiting(stream))
+            {
+                Ok(stream) => stream,
                 Err(error) => {
                     tracing::warn!(
-                        path = %self.path.display(),
                         error = &error as &dyn std::error::Error,
-                        "handover failed; serving on"
+                        "no successor could be heard"
                     );
-                    if stages.blocking_send(Stage::Resume).is_err() {
-                        return;
-                    }
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
                 }
+            };
+            let (this, to) = (Arc::clone(&giver), stages.clone());
+            let given = tokio::task::spawn_blocking(move || this.attend(stream, &to)).await;
+            if matches!(given, Ok(true)) || stages.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// One successor, from its first word to its end. True when it serves.
+    fn attend(&self, mut stream: UnixStream, stages: &mpsc::Sender<Stage>) -> bool {
+        match self.give(&mut stream, stages) {
+            Ok(()) => {
+                forward(&mut stream, stages);
+                true
+            }
+            Err(error) => {
+                tracing::warn!(
+                    path = %self.path.display(),
+                    error = &error as &dyn std::error::Error,
+                    "handover failed; serving on"
+                );
+                // An error means that nobody serves here any more.
+                let _ = stages.blocking_send(Stage::Resume);
+                false
             }
         }
     }
@@ -144,6 +164,13 @@ impl Giver {
             Err(unexpected(&word, "serving"))
         }
     }
+}
+
+/// The stream for a thread that waits.
+fn waiting(stream: tokio::net::UnixStream) -> io::Result<UnixStream> {
+    let stream = stream.into_std()?;
+    stream.set_nonblocking(false)?;
+    Ok(stream)
 }
 
 /// Tells the edge to drain, and brings it the packets that come for it, until the successor ends.
@@ -194,27 +221,27 @@ mod tests {
             purpose: Purpose::Plain,
             socket: socket.into(),
         };
-        (
-            addr,
-            Giver::open(path, vec![handed], 7).unwrap().start().unwrap(),
-        )
+        let giver = Giver::open(path, vec![handed], 7).unwrap();
+        let (stages, receiver) = mpsc::channel(MAX_WAITING_STAGES);
+        tokio::spawn(giver.run(stages));
+        (addr, receiver)
     }
 
-    fn pause(stages: &mut mpsc::Receiver<Stage>) {
-        match stages.blocking_recv() {
+    async fn pause(stages: &mut mpsc::Receiver<Stage>) {
+        match stages.recv().await {
             Some(Stage::Pause(paused)) => paused.send(()).unwrap(),
             other => unreachable!("{other:?}"),
         }
     }
 
-    #[test]
-    fn a_successor_gets_the_very_sockets_and_the_packets_go_back() {
+    #[tokio::test]
+    async fn a_successor_gets_the_very_sockets_and_the_packets_go_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("handover.sock");
         let (addr, mut stages) = give(&path);
         // Waits in the queue of the socket while it changes hands.
         let _client = TcpStream::connect(addr).unwrap();
-        let successor = thread::spawn(move || {
+        let successor = tokio::task::spawn_blocking(move || {
             let mut taken = take(&path).unwrap().unwrap();
             let socket = TcpListener::from(taken.remove(Purpose::Plain).remove(0));
             assert_eq!((socket.local_addr().unwrap(), taken.process), (addr, 7));
@@ -222,34 +249,35 @@ mod tests {
             packets.send(addr, None, 3, b"packet").unwrap();
             socket.accept().unwrap();
         });
-        pause(&mut stages);
-        let Some(Stage::Drain(mut packets)) = stages.blocking_recv() else {
+        pause(&mut stages).await;
+        let Some(Stage::Drain(mut packets)) = stages.recv().await else {
             unreachable!("a successor that serves makes us drain");
         };
-        let packet = packets.blocking_recv().unwrap();
+        let packet = packets.recv().await.unwrap();
         assert_eq!(
             (packet.core, packet.packet.as_slice()),
             (3, b"packet".as_slice())
         );
-        successor.join().unwrap();
+        successor.await.unwrap();
     }
 
-    #[test]
-    fn a_successor_that_fails_changes_nothing_and_the_next_one_gets_them() {
+    #[tokio::test]
+    async fn a_successor_that_fails_changes_nothing_and_the_next_one_gets_them() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("handover.sock");
         let (_, mut stages) = give(&path);
         for _ in 0..2 {
             let path = path.clone();
-            let successor = thread::spawn(move || drop(take(&path).unwrap().unwrap()));
-            pause(&mut stages);
-            successor.join().unwrap();
-            assert!(matches!(stages.blocking_recv(), Some(Stage::Resume)));
+            let successor =
+                tokio::task::spawn_blocking(move || drop(take(&path).unwrap().unwrap()));
+            pause(&mut stages).await;
+            successor.await.unwrap();
+            assert!(matches!(stages.recv().await, Some(Stage::Resume)));
         }
     }
 
-    #[test]
-    fn nobody_there_is_no_error_and_a_stranger_gets_nothing() {
+    #[tokio::test]
+    async fn nobody_there_is_no_error_and_a_stranger_gets_nothing() {
         use std::io::{Read, Write};
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("handover.sock");
@@ -257,7 +285,7 @@ mod tests {
         let (_, mut stages) = give(&path);
         let mut stranger = UnixStream::connect(&path).unwrap();
         stranger.write_all(b"\0\0\0\x02hi").unwrap();
-        assert!(matches!(stages.blocking_recv(), Some(Stage::Resume)));
+        assert!(matches!(stages.recv().await, Some(Stage::Resume)));
         let mut rest = Vec::new();
         // A reset is an end too.
         let _ = stranger.read_to_end(&mut rest);

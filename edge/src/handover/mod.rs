@@ -24,7 +24,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub use give::{Giver, Packet, Stage};
+pub use give::{Giver, MAX_WAITING_STAGES, Packet, Stage};
 pub use take::{Packets, Taken, take};
 
 /// Name of the socket in the edge's data folder.

@@ -92,25 +92,32 @@ pub enum Http3Error {
 
 impl Http3 {
     /// Takes the address, once for each core.
-    pub(crate) fn open(&self, cores: usize) -> Result<(SocketAddr, Vec<CoreEndpoint>), Http3Error> {
+    pub(crate) fn bind(&self, cores: usize) -> Result<Vec<UdpSocket>, Http3Error> {
         let addr = self.addr;
-        let bind = |source| Http3Error::Bind { addr, source };
+        let sockets = claim(addr).and_then(|addr| (0..cores).map(|_| listening(addr)).collect());
+        sockets.map_err(|source| Http3Error::Bind { addr, source })
+    }
+
+    /// What each core starts with, one per socket, and where packets for another core or process go.
+    pub(crate) fn endpoints(
+        &self,
+        sockets: Vec<UdpSocket>,
+    ) -> Result<(SocketAddr, Arc<Post>, Vec<CoreEndpoint>), Http3Error> {
         let server = self.server_config()?;
-        let claimed = claim(addr).map_err(bind)?;
+        let bound = sockets.first().and_then(|socket| socket.local_addr().ok());
         let process = ProcessTag::random();
-        let (post, boxes) = Post::new(process, cores);
-        let endpoints = boxes.into_iter().zip(0..).map(|(letters, core)| {
-            Ok(CoreEndpoint {
-                socket: listening(claimed)?,
-                server: server.clone(),
-                reader: Reader { process, core },
-                post: Arc::clone(&post),
-                letters,
-                certificates: Arc::clone(&self.certificates),
-            })
+        let (post, boxes) = Post::new(process, sockets.len());
+        let endpoints = sockets.into_iter().zip(boxes).zip(0..);
+        let endpoints = endpoints.map(|((socket, letters), core)| CoreEndpoint {
+            socket,
+            server: server.clone(),
+            reader: Reader { process, core },
+            post: Arc::clone(&post),
+            letters,
+            certificates: Arc::clone(&self.certificates),
         });
-        let endpoints = endpoints.collect::<io::Result<_>>().map_err(bind)?;
-        Ok((claimed, endpoints))
+        let endpoints = endpoints.collect();
+        Ok((bound.unwrap_or(self.addr), post, endpoints))
     }
 
     fn server_config(&self) -> Result<ServerConfig, Http3Error> {

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io::{self, IoSliceMut};
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::task::{Context, Poll};
 
@@ -42,6 +43,8 @@ pub struct Post {
     process: ProcessTag,
     cores: Vec<mpsc::Sender<Letter>>,
     others: RwLock<HashMap<ProcessTag, mpsc::Sender<Letter>>>,
+    /// Another process reads the socket.
+    left: AtomicBool,
 }
 
 impl Post {
@@ -55,6 +58,7 @@ impl Post {
             process,
             cores: senders,
             others: RwLock::default(),
+            left: AtomicBool::new(false),
         };
         (Arc::new(post), boxes)
     }
@@ -69,6 +73,11 @@ impl Post {
     pub fn forward(&self, process: ProcessTag, letters: mpsc::Sender<Letter>) {
         let mut others = self.others.write().unwrap_or_else(PoisonError::into_inner);
         others.insert(process, letters);
+    }
+
+    /// Leaves reading to a successor on the same socket: what it reads for this process comes by [`Post::deliver`].
+    pub fn leave_socket(&self) {
+        self.left.store(true, Ordering::Release);
     }
 
     /// Takes a packet that another process received for this one. False when there is no room or no such core.
@@ -196,6 +205,10 @@ impl AsyncUdpSocket for CoreSocket {
             && self.receive(cx, buffer, first).is_ready()
         {
             return Poll::Ready(Ok(1));
+        }
+        if self.post.left.load(Ordering::Acquire) {
+            // The letter box wakes; the socket has a reader that knows what to do with everybody's packets.
+            return Poll::Pending;
         }
         let received = match self.inner.poll_recv(cx, bufs, meta) {
             Poll::Ready(Ok(received)) => received,

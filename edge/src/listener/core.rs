@@ -39,7 +39,7 @@ pub(super) struct CoreSetup {
 
 /// What one core accepts on.
 #[derive(Debug)]
-pub(super) struct Sockets {
+pub(super) struct CoreSockets {
     pub(super) plain: TcpListener,
     pub(super) secure: Option<TcpListener>,
 }
@@ -72,7 +72,7 @@ impl CoreSetup {
     pub(super) fn start(
         self,
         number: usize,
-        sockets: Sockets,
+        sockets: CoreSockets,
         alive: mpsc::Sender<()>,
     ) -> io::Result<thread::JoinHandle<()>> {
         let runtime = runtime::Builder::new_current_thread()

@@ -17,6 +17,7 @@ mod lane;
 mod memo;
 mod pace;
 mod socket;
+mod sockets;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -28,10 +29,11 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 
 use self::caps::Caps;
-use self::core::{CoreSetup, Sockets};
+use self::core::{CoreSetup, CoreSockets};
+pub use self::sockets::Sockets;
 use crate::edge::Edge;
 use crate::forward::{Reachable, Upstreams};
-use crate::http3::{Http3, Http3Error};
+use crate::http3::{Http3, Http3Error, Post};
 use crate::limits::Limits;
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -114,6 +116,7 @@ pub struct ListenerHandle {
     local_addr: SocketAddr,
     http3_addr: Option<SocketAddr>,
     tls_addr: Option<SocketAddr>,
+    post: Option<Arc<Post>>,
     cores: Vec<thread::JoinHandle<()>>,
     /// Closed when every core has ended.
     ended: mpsc::Receiver<()>,
@@ -136,6 +139,12 @@ impl ListenerHandle {
     #[must_use]
     pub const fn tls_addr(&self) -> Option<SocketAddr> {
         self.tls_addr
+    }
+
+    /// Where QUIC packets from and for other processes are handed in, if HTTP/3 is spoken.
+    #[must_use]
+    pub const fn post(&self) -> Option<&Arc<Post>> {
+        self.post.as_ref()
     }
 
     /// Waits until a shutdown has been asked for and every connection has ended or was cut.
@@ -162,21 +171,45 @@ pub fn serve(
     metrics: Arc<Metrics>,
     shutdown: Shutdown,
 ) -> Result<ListenerHandle, ListenError> {
-    let threads = if config.threads == 0 {
+    let sockets = Sockets::open(&config, cores(&config), None)?;
+    serve_on(sockets, config, table, metrics, shutdown)
+}
+
+/// How many cores `config` asks for.
+#[must_use]
+pub fn cores(config: &ListenerConfig) -> usize {
+    if config.threads == 0 {
         thread::available_parallelism().map_or(1, usize::from)
     } else {
         config.threads
-    };
-    let (http3_addr, endpoints) = match &config.http3 {
-        Some(http3) => http3.open(threads).map(|(addr, all)| (Some(addr), all))?,
-        None => (None, Vec::new()),
+    }
+}
+
+/// Starts listening on sockets that are open already, one core for each.
+///
+/// # Errors
+/// When threads cannot be started.
+pub fn serve_on(
+    sockets: Sockets,
+    config: ListenerConfig,
+    table: Arc<Table>,
+    metrics: Arc<Metrics>,
+    shutdown: Shutdown,
+) -> Result<ListenerHandle, ListenError> {
+    let threads = sockets.plain.len();
+    let local_addr = first(&sockets.plain, config.addr);
+    let tls_addr = config
+        .tls
+        .as_ref()
+        .map(|tls| first(&sockets.secure, tls.addr));
+    let (http3_addr, post, endpoints) = match &config.http3 {
+        Some(http3) => http3
+            .endpoints(sockets.quic)
+            .map(|(addr, post, all)| (Some(addr), Some(post), all))?,
+        None => (None, None, Vec::new()),
     };
     let mut endpoints = endpoints.into_iter();
-    let (local_addr, sockets) = bind(config.addr, threads)?;
-    let (tls_addr, secure) = match &config.tls {
-        Some(tls) => bind(tls.addr, threads).map(|(addr, sockets)| (Some(addr), sockets))?,
-        None => (None, Vec::new()),
-    };
+    let (sockets, secure) = (sockets.plain, sockets.secure);
     let tls = config.tls.map(|tls| tls.certificates);
     let mut secure = secure.into_iter();
     let limits = bind::within_descriptors(config.limits);
@@ -195,7 +228,7 @@ pub fn serve(
     let (alive, ended) = mpsc::channel(1);
     let mut cores = Vec::with_capacity(threads);
     for (number, plain) in sockets.into_iter().enumerate() {
-        let sockets = Sockets {
+        let sockets = CoreSockets {
             plain,
             secure: secure.next(),
         };
@@ -219,6 +252,7 @@ pub fn serve(
         local_addr,
         http3_addr,
         tls_addr,
+        post,
         cores,
         ended,
     })
@@ -229,6 +263,10 @@ fn alt_svc(addr: SocketAddr) -> HeaderValue {
     HeaderValue::try_from(format!("h3=\":{}\"; ma=86400", addr.port())).expect("a port is digits")
 }
 
-fn bind(addr: SocketAddr, threads: usize) -> Result<(SocketAddr, Vec<TcpListener>), ListenError> {
-    bind::sockets(addr, threads).map_err(|source| ListenError::Bind { addr, source })
+/// The address with the port that it took.
+fn first(sockets: &[TcpListener], addr: SocketAddr) -> SocketAddr {
+    sockets
+        .first()
+        .and_then(|socket| socket.local_addr().ok())
+        .unwrap_or(addr)
 }

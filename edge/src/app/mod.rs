@@ -1,0 +1,360 @@
+//! Puts an edge together, from its disk outwards: what it knew is served before anything is asked of anyone.
+//!
+//! Order matters: state and store are read, the releases on disk are made ready, then the listener opens, and
+//! only then do the feeds go on. NATS and origin may be away all the while.
+
+mod story;
+mod succession;
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use helix_routing::seal::KeyRole;
+use helix_service::keys::KeyRing;
+use helix_service::nats::{self, NatsError};
+use helix_service::random;
+use helix_service::shutdown::{Shutdown, ShutdownHandle};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+
+use self::story::Story;
+use crate::admin::{self, Admin};
+use crate::agent::reports::{Reporter, Reports};
+use crate::config::EdgeConfig;
+use crate::handover::{self, Giver, Handed, HandoverError, Purpose, Taken};
+use crate::http3::Http3;
+use crate::limits::Limits;
+use crate::listener::{self, ListenError, ListenerConfig, ListenerHandle, Sockets, TlsListener};
+use crate::metrics::Metrics;
+use crate::state::StateError;
+use crate::table::Table;
+use crate::tls::{Certificates, TlsError, follow_files};
+
+/// The edge did not start, or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// Nothing could ever be verified.
+    #[error("the config has no key of role record, so no record could be trusted")]
+    NoRecordKey,
+    /// The data folder cannot be used.
+    #[error("open the store in {}", folder.display())]
+    Store {
+        /// The folder.
+        folder: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// What was known cannot be read.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// The client for origin cannot be made.
+    #[error("make an HTTP client for {url}")]
+    Fetcher {
+        /// Origin.
+        url: String,
+        /// Why not.
+        #[source]
+        source: reqwest::Error,
+    },
+    /// The settings for NATS cannot be used.
+    #[error(transparent)]
+    Nats(#[from] NatsError),
+    /// The listener does not start.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// A certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// There is a process before us, and it does not give its sockets.
+    #[error("take over from the process before")]
+    Handover(#[from] HandoverError),
+    /// A part of the listener ended before its time.
+    #[error(transparent)]
+    Listener(#[from] listener::CoreDied),
+    /// The admin address cannot be listened on.
+    #[error("listen on the admin address {addr}")]
+    Admin {
+        /// The address.
+        addr: SocketAddr,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// A running edge.
+#[derive(Debug)]
+pub struct Running {
+    listener: ListenerHandle,
+    admin: SocketAddr,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Running {
+    /// Where visitors reach it.
+    #[must_use]
+    pub const fn listen_addr(&self) -> SocketAddr {
+        self.listener.local_addr()
+    }
+
+    /// Where visitors reach it over TLS.
+    #[must_use]
+    pub const fn tls_addr(&self) -> Option<SocketAddr> {
+        self.listener.tls_addr()
+    }
+
+    /// Where its operator reaches it.
+    #[must_use]
+    pub const fn admin_addr(&self) -> SocketAddr {
+        self.admin
+    }
+
+    /// Waits for the shutdown and for what is in flight; then everything else ends.
+    ///
+    /// # Errors
+    /// When a part of the listener died.
+    pub async fn join(self) -> Result<(), AppError> {
+        let ended = self.listener.join().await;
+        for task in self.tasks {
+            task.abort();
+        }
+        Ok(ended?)
+    }
+}
+
+/// What is shared by the parts of one edge.
+struct Parts {
+    table: Arc<Table>,
+    metrics: Arc<Metrics>,
+    ready: Arc<AtomicBool>,
+    reports: Arc<Reports>,
+}
+
+impl Parts {
+    fn new(config: &EdgeConfig) -> Self {
+        let ready = Arc::new(AtomicBool::new(false));
+        let who = Reporter {
+            edge: config.edge.clone(),
+            region: config.region.clone(),
+            boot: random::boot_id(),
+        };
+        Self {
+            table: Arc::new(Table::new(config.base_domain.clone())),
+            metrics: Arc::new(Metrics::new(&config.edge, &config.region)),
+            reports: Reports::new(who, Arc::clone(&ready)),
+            ready,
+        }
+    }
+}
+
+/// Starts an edge. If another process of the same edge serves, this one takes over from it.
+///
+/// # Errors
+/// As [`AppError`] says. That NATS or origin is away is no error.
+pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, AppError> {
+    let ring = Arc::new(KeyRing::new(config.keys.iter().cloned()));
+    if ring.lacks(KeyRole::Record) {
+        return Err(AppError::NoRecordKey);
+    }
+    let tls = tls_listener(&config)?;
+    let mut taken = take_over(&config).await?;
+    let drain = drained_by(shutdown);
+    let parts = Arc::new(Parts::new(&config));
+    let admin = AdminSocket::open(&config, taken.as_mut())?;
+    let admin_addr = admin.addr;
+    let admin_handed = admin.handed()?;
+    let admin_task = admin.serve(&parts, drain.shutdown.clone())?;
+    let client = nats::connect(&config.nats, config.edge.as_str()).await?;
+    let story = Arc::new(Story {
+        config: config.clone(),
+        ring,
+        client,
+        parts: Arc::clone(&parts),
+    });
+    let mut restored = story.restore()?;
+    restored.wait().await;
+    let mut tasks = vec![admin_task];
+    if let Some(tls) = &tls {
+        tasks.push(tokio::spawn(follow_files(Arc::clone(&tls.certificates))));
+    }
+    let listening = listener_config(&config, tls);
+    let sockets = Sockets::open(&listening, listener::cores(&listening), taken.as_mut())?;
+    let handed = sockets.handed().map_err(HandoverError::from)?;
+    let listener = listener::serve_on(
+        sockets,
+        listening,
+        Arc::clone(&parts.table),
+        Arc::clone(&parts.metrics),
+        drain.shutdown.clone(),
+    )?;
+    if let Some(taken) = taken {
+        succession::succeed(taken, listener.post()).await;
+    }
+    let handed = handed.into_iter().chain([admin_handed]).collect();
+    let following = restored.follow(&story);
+    tasks.push(wait_for_successors(
+        handed, &story, following, &listener, drain,
+    )?);
+    tracing::info!(edge = %config.edge, region = %config.region, listen = %listener.local_addr(), admin = %admin_addr, "edge started");
+    Ok(Running {
+        listener,
+        admin: admin_addr,
+        tasks,
+    })
+}
+
+/// The end of this edge: asked for from outside, or by a successor that serves.
+struct Drain {
+    shutdown: Shutdown,
+    asked_from_outside: Shutdown,
+    handle: ShutdownHandle,
+}
+
+fn drained_by(asked_from_outside: Shutdown) -> Drain {
+    let (shutdown, handle) = Shutdown::manual();
+    Drain {
+        shutdown,
+        asked_from_outside,
+        handle,
+    }
+}
+
+/// Asks the process before, if there is one, for its sockets.
+async fn take_over(config: &EdgeConfig) -> Result<Option<Taken>, HandoverError> {
+    let path = handover::path(&config.data_dir);
+    match tokio::task::spawn_blocking(move || handover::take(&path)).await {
+        Ok(taken) => taken,
+        Err(error) => Err(io::Error::other(error).into()),
+    }
+}
+
+/// Gives the sockets to whoever comes, and drains when somebody has, or when the end is asked for from outside.
+fn wait_for_successors(
+    handed: Vec<Handed>,
+    story: &Arc<Story>,
+    following: Vec<JoinHandle<()>>,
+    listener: &ListenerHandle,
+    drain: Drain,
+) -> Result<JoinHandle<()>, AppError> {
+    let post = listener.post().cloned();
+    let process = post.as_ref().map_or(0, |post| post.process().0);
+    let giver = Giver::open(&handover::path(&story.config.data_dir), handed, process)?;
+    let (stages, receiver) = mpsc::channel(handover::MAX_WAITING_STAGES);
+    let giving = tokio::spawn(giver.run(stages));
+    let Drain {
+        shutdown,
+        asked_from_outside,
+        handle,
+    } = drain;
+    let handle = Arc::new(handle);
+    let asked = Arc::clone(&handle);
+    tokio::spawn(async move {
+        tokio::select! {
+            () = asked_from_outside.requested() => asked.request(),
+            () = shutdown.requested() => {}
+        }
+        // Sockets that somebody holds would go on taking connections that nobody serves.
+        giving.abort();
+    });
+    let story = Arc::clone(story);
+    Ok(tokio::spawn(succession::attend(
+        receiver, story, following, post, handle,
+    )))
+}
+
+/// The admin address, bound or handed over.
+struct AdminSocket {
+    socket: std::net::TcpListener,
+    addr: SocketAddr,
+}
+
+impl AdminSocket {
+    fn open(config: &EdgeConfig, taken: Option<&mut Taken>) -> Result<Self, AppError> {
+        let addr = config.admin;
+        let failed = |source| AppError::Admin { addr, source };
+        let handed = taken
+            .map(|taken| taken.remove(Purpose::Admin))
+            .unwrap_or_default();
+        let handed = handed
+            .into_iter()
+            .map(std::net::TcpListener::from)
+            .find(|socket| {
+                socket
+                    .local_addr()
+                    .is_ok_and(|local| addr.port() == 0 || local == addr)
+            });
+        let socket = match handed {
+            Some(socket) => socket,
+            None => std::net::TcpListener::bind(addr).map_err(failed)?,
+        };
+        socket.set_nonblocking(true).map_err(failed)?;
+        let addr = socket.local_addr().map_err(failed)?;
+        Ok(Self { socket, addr })
+    }
+
+    fn handed(&self) -> Result<Handed, AppError> {
+        let clone = self.socket.try_clone();
+        let addr = self.addr;
+        let socket = clone
+            .map_err(|source| AppError::Admin { addr, source })?
+            .into();
+        Ok(Handed {
+            purpose: Purpose::Admin,
+            socket,
+        })
+    }
+
+    fn serve(self, parts: &Parts, shutdown: Shutdown) -> Result<JoinHandle<()>, AppError> {
+        let addr = self.addr;
+        let socket = TcpListener::from_std(self.socket)
+            .map_err(|source| AppError::Admin { addr, source })?;
+        let admin = Admin {
+            table: Arc::clone(&parts.table),
+            metrics: Arc::clone(&parts.metrics),
+            ready: Arc::clone(&parts.ready),
+        };
+        Ok(tokio::spawn(async move {
+            if let Err(error) = admin::serve(socket, admin, shutdown).await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the admin address is no longer served"
+                );
+            }
+        }))
+    }
+}
+
+fn tls_listener(config: &EdgeConfig) -> Result<Option<TlsListener>, TlsError> {
+    let Some(tls) = &config.tls else {
+        return Ok(None);
+    };
+    Ok(Some(TlsListener {
+        addr: tls.listen,
+        certificates: Certificates::open(tls.certificates.clone())?,
+    }))
+}
+
+fn listener_config(config: &EdgeConfig, tls: Option<TlsListener>) -> ListenerConfig {
+    let wanted = config.tls.as_ref().is_some_and(|tls| tls.http3);
+    let http3 = tls.as_ref().filter(|_| wanted).map(|tls| Http3 {
+        addr: tls.addr,
+        certificates: Arc::clone(&tls.certificates),
+    });
+    ListenerConfig {
+        addr: config.listen,
+        threads: config.threads,
+        edge: config.edge.clone(),
+        region: config.region.clone(),
+        access_log: config.access_log,
+        upstreams: config.upstreams.clone(),
+        limits: Limits::default(),
+        http3,
+        tls,
+        lanes: listener::Lanes::default(),
+    }
+}

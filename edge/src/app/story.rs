@@ -1,0 +1,151 @@
+//! The release story of one edge: what its disk knows, made ready, and the records that follow.
+//!
+//! It can be told again from the disk on, when a handover did not come about.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_nats::Client;
+use helix_routing::key::Scope;
+use helix_service::keys::KeyRing;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::{AppError, Parts};
+use crate::agent::{self, Agent};
+use crate::config::EdgeConfig;
+use crate::feed::record::{self, Opened};
+use crate::feed::{Feed, FeedStatus};
+use crate::state::Ledger;
+use crate::store::{Fetcher, Store};
+
+/// How long the listener waits for the releases on disk. They are there within milliseconds; one that has to be
+/// fetched first must not keep the others waiting.
+const RESTORE_WAIT: Duration = Duration::from_secs(3);
+
+/// Everything it is told with.
+pub(super) struct Story {
+    pub(super) config: EdgeConfig,
+    pub(super) ring: Arc<KeyRing>,
+    pub(super) client: Client,
+    pub(super) parts: Arc<Parts>,
+}
+
+/// Told up to where the disk ends.
+pub(super) struct Restored {
+    agent: JoinHandle<()>,
+    feeds: Vec<(Feed, watch::Receiver<FeedStatus>)>,
+    /// None when the disk did not know everything, so that there is nothing to wait for.
+    settled: Option<watch::Receiver<bool>>,
+}
+
+impl Story {
+    /// Reads the disk and starts to make ready what it names.
+    pub(super) fn restore(&self) -> Result<Restored, AppError> {
+        let mut agent = self.open_agent()?;
+        let (changes, inbox) = mpsc::channel(agent::MAX_WAITING_CHANGES);
+        let mut feeds = Vec::new();
+        let mut whole = true;
+        for scope in [Scope::Global, Scope::Region(self.config.region.clone())] {
+            let (ledger, opened) = self.open_ledger(&scope)?;
+            whole &= ledger.position().incarnation.is_some();
+            agent.restore(opened.into_iter().map(|opened| opened.record));
+            let (ring, client) = (Arc::clone(&self.ring), self.client.clone());
+            feeds.push(Feed::new(scope, ring, client, ledger, changes.clone()));
+        }
+        drop(changes);
+        let shown = feeds.iter().map(|(_, status)| status.clone()).collect();
+        let (settling, settled) = watch::channel(false);
+        let agent = tokio::spawn(agent.run(inbox, shown, whole, settling));
+        Ok(Restored {
+            agent,
+            feeds,
+            settled: whole.then_some(settled),
+        })
+    }
+
+    /// Tells it again, from the disk on.
+    pub(super) fn go_on(&self) -> Result<Vec<JoinHandle<()>>, AppError> {
+        Ok(self.restore()?.follow(self))
+    }
+
+    fn open_agent(&self) -> Result<Agent, AppError> {
+        let config = &self.config;
+        let folder = config.data_dir.join("store");
+        let store = Store::open(&folder, config.cache_bytes)
+            .map_err(|source| AppError::Store { folder, source })?;
+        let fetcher =
+            Fetcher::new(&config.origin.url, &config.origin.token_file).map_err(|source| {
+                AppError::Fetcher {
+                    url: config.origin.url.clone(),
+                    source,
+                }
+            })?;
+        Ok(Agent::new(
+            Arc::clone(&self.parts.table),
+            store,
+            fetcher,
+            Arc::clone(&self.parts.reports),
+            Arc::clone(&self.parts.ready),
+        ))
+    }
+
+    /// Reads one stream's state; what no longer verifies is left out, and comes again from the stream.
+    fn open_ledger(&self, scope: &Scope) -> Result<(Ledger, Vec<Opened>), AppError> {
+        let stream = scope.stream();
+        let folder = self.config.data_dir.join("state").join(&stream);
+        let opened = Ledger::open(folder, stream.clone(), |stored| {
+            match record::open(
+                &self.ring,
+                scope,
+                None,
+                &stored.key,
+                stored.sealed.clone().into(),
+            ) {
+                Ok(opened) => Some(opened),
+                Err(error) => {
+                    tracing::error!(
+                        stream,
+                        key = stored.key,
+                        error = &error as &dyn std::error::Error,
+                        "stored record is refused"
+                    );
+                    None
+                }
+            }
+        })?;
+        Ok(opened)
+    }
+}
+
+impl Restored {
+    /// Waits until what the disk names is ready, but not for long.
+    pub(super) async fn wait(&mut self) {
+        if let Some(settled) = &mut self.settled {
+            // Late or never: the listener opens all the same, and what is ready is served.
+            let _ = tokio::time::timeout(RESTORE_WAIT, settled.wait_for(|settled| *settled)).await;
+        }
+    }
+
+    /// Follows the records.
+    pub(super) fn follow(self, story: &Story) -> Vec<JoinHandle<()>> {
+        let feeds = &self.feeds;
+        let statuses = feeds
+            .iter()
+            .map(|(feed, status)| (feed.stream(), status.clone()))
+            .collect();
+        let reports = Arc::clone(&story.parts.reports);
+        let reporting = reports.run(
+            story.client.clone(),
+            statuses,
+            Arc::clone(&story.parts.metrics),
+        );
+        let mut tasks = vec![self.agent, tokio::spawn(reporting)];
+        tasks.extend(
+            self.feeds
+                .into_iter()
+                .map(|(feed, _)| tokio::spawn(feed.run())),
+        );
+        tasks
+    }
+}
