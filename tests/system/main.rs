@@ -16,6 +16,7 @@ mod records;
 mod registry;
 mod rollback;
 mod rollouts;
+mod succession;
 mod uploads;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
