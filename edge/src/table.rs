@@ -107,6 +107,8 @@ pub struct Table {
     sites: papaya::HashMap<SiteId, Arc<Site>>,
     /// A project's sites, to find a release by its name.
     projects: papaya::HashMap<ProjectName, Arc<[Arc<Site>]>>,
+    /// Upstreams' responses, kept by site and release.
+    cache: crate::cache::Cache,
     /// Held while `sites` and `projects` change together. Readers never wait for it.
     writing: Mutex<()>,
 }
@@ -121,8 +123,15 @@ impl Table {
             wildcard: papaya::HashMap::new(),
             sites: papaya::HashMap::new(),
             projects: papaya::HashMap::new(),
+            cache: crate::cache::Cache::default(),
             writing: Mutex::new(()),
         }
+    }
+
+    /// Upstreams' responses that are kept.
+    #[must_use]
+    pub const fn cache(&self) -> &crate::cache::Cache {
+        &self.cache
     }
 
     /// Routes a host, or a wildcard, to a site; or nowhere any more.

@@ -10,8 +10,7 @@ use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 /// The one for this cache alone.
-pub const HELIX_CDN_CACHE_CONTROL: HeaderName =
-    HeaderName::from_static("helix-cdn-cache-control");
+pub const HELIX_CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("helix-cdn-cache-control");
 /// The one for every cache that an origin's operator hired (RFC 9213 3.1).
 pub const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 /// What came before it (W3C Edge Architecture Specification), for origins that still send it.
@@ -338,7 +337,10 @@ mod tests {
     fn the_most_specific_well_formed_targeted_field_is_the_only_one_that_counts() {
         for (lines, max_age, no_store) in [
             (
-                &[("cache-control", "no-store"), ("cdn-cache-control", "max-age=5")][..],
+                &[
+                    ("cache-control", "no-store"),
+                    ("cdn-cache-control", "max-age=5"),
+                ][..],
                 Some(5),
                 false,
             ),
@@ -351,12 +353,18 @@ mod tests {
                 false,
             ),
             (
-                &[("cache-control", "max-age=9"), ("cdn-cache-control", "max-age=5,")],
+                &[
+                    ("cache-control", "max-age=9"),
+                    ("cdn-cache-control", "max-age=5,"),
+                ],
                 Some(9),
                 false,
             ),
             (
-                &[("cache-control", "max-age=9"), ("cdn-cache-control", "MAX-AGE=5")],
+                &[
+                    ("cache-control", "max-age=9"),
+                    ("cdn-cache-control", "MAX-AGE=5"),
+                ],
                 Some(9),
                 false,
             ),
@@ -366,34 +374,53 @@ mod tests {
                 false,
             ),
             (
-                &[("cache-control", "max-age=9"), ("cdn-cache-control", "no-store")],
+                &[
+                    ("cache-control", "max-age=9"),
+                    ("cdn-cache-control", "no-store"),
+                ],
                 None,
                 true,
             ),
             (
-                &[("cache-control", "max-age=9"), ("cdn-cache-control", "no-store=?0")],
+                &[
+                    ("cache-control", "max-age=9"),
+                    ("cdn-cache-control", "no-store=?0"),
+                ],
                 None,
                 false,
             ),
             (
-                &[("cache-control", "no-store"), ("surrogate-control", "max-age=4;helix")],
+                &[
+                    ("cache-control", "no-store"),
+                    ("surrogate-control", "max-age=4;helix"),
+                ],
                 Some(4),
                 false,
             ),
             (
-                &[("cache-control", "no-store"), ("surrogate-control", "max-age=4;other")],
+                &[
+                    ("cache-control", "no-store"),
+                    ("surrogate-control", "max-age=4;other"),
+                ],
                 None,
                 true,
             ),
         ] {
             let said = of_response(&headers(lines));
-            assert_eq!((said.max_age, said.no_store), (max_age, no_store), "{lines:?}");
+            assert_eq!(
+                (said.max_age, said.no_store),
+                (max_age, no_store),
+                "{lines:?}"
+            );
         }
     }
 
     #[test]
     fn requests_say_what_they_accept() {
-        let said = of_request(&headers(&[("cache-control", "max-stale, min-fresh=3, max-age=0")]));
+        let said = of_request(&headers(&[(
+            "cache-control",
+            "max-stale, min-fresh=3, max-age=0",
+        )]));
         assert_eq!(
             (said.max_stale, said.min_fresh, said.max_age),
             (Some(u64::MAX), Some(3), Some(0))

@@ -128,8 +128,7 @@ fn forbidden(
     response: &HeaderMap,
     said: &ResponseDirectives,
 ) -> Result<(), Unstorable> {
-    let understood =
-        HEURISTIC.contains(&status.as_u16()) || UNDERSTOOD.contains(&status.as_u16());
+    let understood = HEURISTIC.contains(&status.as_u16()) || UNDERSTOOD.contains(&status.as_u16());
     let part = matches!(status.as_u16(), 206 | 304);
     let for_shared = said.public || said.s_maxage.is_some() || said.targeted;
     let no_store = said.no_store && !(said.must_understand && understood);
@@ -264,7 +263,9 @@ impl Freshness {
             return Use::Validate;
         }
         let Some(staleness) = self.staleness(now) else {
-            let soon_stale = request.min_fresh.is_some_and(|least| self.left(now) < least);
+            let soon_stale = request
+                .min_fresh
+                .is_some_and(|least| self.left(now) < least);
             return if too_old || soon_stale {
                 Use::Validate
             } else {

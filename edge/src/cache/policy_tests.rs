@@ -36,16 +36,59 @@ fn what_a_shared_cache_may_store_is_stored() {
         (&[], 200, &[("cache-control", "max-age=60, s-maxage=5")], 5),
         (&[], 599, &[("cache-control", "max-age=60")], 60),
         (&[], 200, &[("last-modified", &*old)], 100),
-        (&[], 599, &[("last-modified", &*old), ("cache-control", "public")], 100),
+        (
+            &[],
+            599,
+            &[("last-modified", &*old), ("cache-control", "public")],
+            100,
+        ),
         (&[], 200, &[("etag", "\"a\"")], 0),
         (&[("cookie", "a=b")], 200, &[("last-modified", &*old)], 0),
-        (&[("cookie", "a=b")], 200, &[("cache-control", "max-age=60")], 60),
-        (&[("authorization", "x")], 200, &[("cache-control", "max-age=60, public")], 60),
-        (&[("authorization", "x")], 200, &[("cache-control", "s-maxage=60")], 60),
-        (&[], 200, &[("cache-control", "s-maxage=60"), ("set-cookie", "a=b")], 60),
-        (&[], 200, &[("cache-control", "no-store, must-understand, max-age=9")], 9),
-        (&[], 200, &[("cache-control", "private=\"x\", max-age=9")], 9),
-        (&[], 404, &[("cache-control", "no-store"), ("cdn-cache-control", "max-age=8")], 8),
+        (
+            &[("cookie", "a=b")],
+            200,
+            &[("cache-control", "max-age=60")],
+            60,
+        ),
+        (
+            &[("authorization", "x")],
+            200,
+            &[("cache-control", "max-age=60, public")],
+            60,
+        ),
+        (
+            &[("authorization", "x")],
+            200,
+            &[("cache-control", "s-maxage=60")],
+            60,
+        ),
+        (
+            &[],
+            200,
+            &[("cache-control", "s-maxage=60"), ("set-cookie", "a=b")],
+            60,
+        ),
+        (
+            &[],
+            200,
+            &[("cache-control", "no-store, must-understand, max-age=9")],
+            9,
+        ),
+        (
+            &[],
+            200,
+            &[("cache-control", "private=\"x\", max-age=9")],
+            9,
+        ),
+        (
+            &[],
+            404,
+            &[
+                ("cache-control", "no-store"),
+                ("cdn-cache-control", "max-age=8"),
+            ],
+            8,
+        ),
     ] {
         let stored = store(request, status, response);
         assert_eq!(
@@ -61,19 +104,49 @@ fn what_a_shared_cache_may_not_store_is_not_stored() {
     let old = at(-1000);
     for (request, status, response, why) in [
         (&[][..], 200, &[][..], Unstorable::Useless),
-        (&[], 200, &[("cache-control", "max-age=0")], Unstorable::Useless),
+        (
+            &[],
+            200,
+            &[("cache-control", "max-age=0")],
+            Unstorable::Useless,
+        ),
         (&[], 201, &[("last-modified", &*old)], Unstorable::Useless),
-        (&[], 206, &[("cache-control", "max-age=60")], Unstorable::Status),
-        (&[], 304, &[("cache-control", "max-age=60")], Unstorable::Status),
-        (&[], 599, &[("cache-control", "must-understand, max-age=60")], Unstorable::Status),
-        (&[], 200, &[("cache-control", "No-Store, max-age=60")], Unstorable::NoStore),
+        (
+            &[],
+            206,
+            &[("cache-control", "max-age=60")],
+            Unstorable::Status,
+        ),
+        (
+            &[],
+            304,
+            &[("cache-control", "max-age=60")],
+            Unstorable::Status,
+        ),
+        (
+            &[],
+            599,
+            &[("cache-control", "must-understand, max-age=60")],
+            Unstorable::Status,
+        ),
+        (
+            &[],
+            200,
+            &[("cache-control", "No-Store, max-age=60")],
+            Unstorable::NoStore,
+        ),
         (
             &[("cache-control", "no-store")],
             200,
             &[("cache-control", "max-age=60")],
             Unstorable::NoStore,
         ),
-        (&[], 200, &[("cache-control", "private, max-age=60")], Unstorable::Private),
+        (
+            &[],
+            200,
+            &[("cache-control", "private, max-age=60")],
+            Unstorable::Private,
+        ),
         (
             &[("authorization", "x")],
             200,
@@ -108,18 +181,44 @@ fn what_a_shared_cache_may_not_store_is_not_stored() {
 fn age_and_expiry_are_counted_from_what_the_origin_says() {
     let (past, future, now) = (at(-7200), at(3600), at(0));
     for (response, fresh) in [
-        (&[("cache-control", "max-age=3600"), ("age", "3599")][..], true),
+        (
+            &[("cache-control", "max-age=3600"), ("age", "3599")][..],
+            true,
+        ),
         (&[("cache-control", "max-age=3600"), ("age", "3600")], false),
         (&[("cache-control", "max-age=3600"), ("age", "0, 0")], false),
-        (&[("cache-control", "max-age=3600"), ("age", "0"), ("age", "0")], false),
+        (
+            &[
+                ("cache-control", "max-age=3600"),
+                ("age", "0"),
+                ("age", "0"),
+            ],
+            false,
+        ),
         (&[("cache-control", "max-age=3600"), ("age", "old")], false),
         (&[("cache-control", "max-age=3600"), ("age", "-1")], false),
-        (&[("cache-control", "max-age=3600"), ("date", &*past)], false),
-        (&[("expires", &*future), ("date", &*now), ("etag", "\"a\"")], true),
-        (&[("expires", &*past), ("date", &*now), ("etag", "\"a\"")], false),
+        (
+            &[("cache-control", "max-age=3600"), ("date", &*past)],
+            false,
+        ),
+        (
+            &[("expires", &*future), ("date", &*now), ("etag", "\"a\"")],
+            true,
+        ),
+        (
+            &[("expires", &*past), ("date", &*now), ("etag", "\"a\"")],
+            false,
+        ),
         (&[("expires", "0"), ("etag", "\"a\"")], false),
         (&[("expires", &*past), ("cache-control", "max-age=1")], true),
-        (&[("expires", &*future), ("cache-control", "max-age=0"), ("etag", "\"a\"")], false),
+        (
+            &[
+                ("expires", &*future),
+                ("cache-control", "max-age=0"),
+                ("etag", "\"a\""),
+            ],
+            false,
+        ),
     ] {
         let freshness = store(&[], 200, response).unwrap();
         assert_eq!(freshness.staleness(NOW).is_none(), fresh, "{response:?}");
@@ -141,12 +240,37 @@ fn a_stored_response_is_used_as_both_sides_allow() {
         (ten, 16, "max-stale=5", Use::Validate),
         (ten, 99, "max-stale", Use::Stale),
         ("max-age=10, no-cache", 1, "", Use::Validate),
-        ("max-age=10, must-revalidate", 15, "max-stale", Use::Validate),
+        (
+            "max-age=10, must-revalidate",
+            15,
+            "max-stale",
+            Use::Validate,
+        ),
         ("s-maxage=10", 15, "max-stale", Use::Validate),
-        ("s-maxage=10, stale-while-revalidate=10", 15, "", Use::WhileRevalidating),
-        ("max-age=10, stale-while-revalidate=10", 20, "", Use::Validate),
-        ("max-age=10, stale-while-revalidate=10, must-revalidate", 15, "", Use::Validate),
-        ("max-age=10, stale-while-revalidate=10", 15, "max-age=99", Use::Validate),
+        (
+            "s-maxage=10, stale-while-revalidate=10",
+            15,
+            "",
+            Use::WhileRevalidating,
+        ),
+        (
+            "max-age=10, stale-while-revalidate=10",
+            20,
+            "",
+            Use::Validate,
+        ),
+        (
+            "max-age=10, stale-while-revalidate=10, must-revalidate",
+            15,
+            "",
+            Use::Validate,
+        ),
+        (
+            "max-age=10, stale-while-revalidate=10",
+            15,
+            "max-age=99",
+            Use::Validate,
+        ),
     ] {
         let freshness = store(&[], 200, &[("cache-control", response), ("etag", "\"a\"")]).unwrap();
         let request = directives::of_request(&headers(&[("cache-control", request)]));
@@ -160,7 +284,13 @@ fn a_failure_is_covered_by_a_stale_response_only_where_that_is_allowed() {
     for (response, after, request, answered, covered) in [
         ("max-age=10, stale-if-error=60", 69, "", true, true),
         ("max-age=10, stale-if-error=60", 70, "", true, false),
-        ("max-age=10, stale-if-error=60, must-revalidate", 20, "", false, false),
+        (
+            "max-age=10, stale-if-error=60, must-revalidate",
+            20,
+            "",
+            false,
+            false,
+        ),
         ("s-maxage=10, stale-if-error=60", 20, "", true, true),
         ("max-age=10", 20, "", true, false),
         ("max-age=10", 20, "", false, true),

@@ -16,6 +16,7 @@ use http::{HeaderMap, StatusCode};
 
 pub use body::Body;
 pub use date::date;
+pub(crate) use respond::mark;
 pub use respond::{Ended, at_once, carry_out, carry_rest, finish, head_of, respond, response_head};
 
 /// What carries an exchange.

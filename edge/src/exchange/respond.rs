@@ -235,7 +235,7 @@ pub fn response_head(
 }
 
 /// Says where a response comes from.
-fn mark(edge: &Edge, pinned: Option<&Pinned>, headers: &mut http::HeaderMap) {
+pub(crate) fn mark(edge: &Edge, pinned: Option<&Pinned>, headers: &mut http::HeaderMap) {
     let Some(pinned) = pinned else { return };
     headers.insert(EDGE, edge.edge.clone());
     headers.insert(REGION, edge.region.clone());

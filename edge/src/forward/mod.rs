@@ -5,12 +5,35 @@ use http::uri::PathAndQuery;
 use http::{StatusCode, Uri};
 
 use crate::answer::{ForwardTo, Pinned};
+use crate::cache;
 use crate::edge::Edge;
 use crate::exchange::{Ended, Exchange, Request, ResponseHead};
 use crate::proxy::{Reach, through};
 
-/// Forwards `request` as `target` says.
+/// Forwards `request` as `target` says, or answers it from what is kept.
 pub async fn forward<E: Exchange>(
+    edge: &Edge,
+    request: &Request,
+    pinned: Option<&Pinned>,
+    target: &ForwardTo,
+    exchange: &mut E,
+) -> Ended {
+    match pinned {
+        Some(pinned) if caches(pinned, target) => {
+            cache::serve(edge, request, pinned, target, exchange).await
+        }
+        pinned => uncached(edge, request, pinned, target, exchange).await,
+    }
+}
+
+fn caches(pinned: &Pinned, target: &ForwardTo) -> bool {
+    let release = pinned.release.as_ref();
+    let rule = release.and_then(|release| release.routes.forward(target.rule));
+    rule.is_some_and(|(rule, _)| rule.cache)
+}
+
+/// Forwards `request` as `target` says.
+pub(crate) async fn uncached<E: Exchange>(
     edge: &Edge,
     request: &Request,
     pinned: Option<&Pinned>,
