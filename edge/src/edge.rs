@@ -11,7 +11,7 @@ use crate::metrics::Metrics;
 use crate::table::Table;
 
 /// One edge, as requests see it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Edge {
     /// Hosts, sites, releases.
     pub table: Arc<Table>,

@@ -10,6 +10,7 @@ pub mod admin;
 pub mod agent;
 pub mod answer;
 pub mod app;
+pub mod cache;
 pub mod config;
 pub mod edge;
 pub mod exchange;

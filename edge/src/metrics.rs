@@ -41,6 +41,8 @@ pub struct Metrics {
     pub handshakes: IntCounterVec,
     /// HTTP/2 connections ended by the edge, by `reason` (flood, `slow_head`, held).
     pub http2_cut: IntCounterVec,
+    /// Requests under rules that cache, by `outcome` (hit, stale, miss, collapsed, bypass).
+    pub cache: IntCounterVec,
     /// How it follows its records.
     pub following: Following,
 }
@@ -156,6 +158,12 @@ impl Metrics {
                 "helix_edge_http2_cut_total",
                 "HTTP/2 connections ended for abuse.",
                 &["reason"],
+            ),
+            cache: counters(
+                &registry,
+                "helix_edge_cache_requests_total",
+                "Requests under rules that cache.",
+                &["outcome"],
             ),
             following: Following::new(&registry),
             registry,

@@ -110,6 +110,8 @@ pub struct Table {
     projects: papaya::HashMap<ProjectName, Arc<[Arc<Site>]>>,
     /// Rises with every change, after it can be read.
     version: AtomicU64,
+    /// Upstreams' responses, kept by site and release.
+    cache: crate::cache::Cache,
     /// Held while `sites` and `projects` change together. Readers never wait for it.
     writing: Mutex<()>,
 }
@@ -125,6 +127,7 @@ impl Table {
             sites: papaya::HashMap::new(),
             projects: papaya::HashMap::new(),
             version: AtomicU64::new(0),
+            cache: crate::cache::Cache::default(),
             writing: Mutex::new(()),
         }
     }
@@ -138,6 +141,12 @@ impl Table {
 
     fn changed(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Upstreams' responses that are kept.
+    #[must_use]
+    pub const fn cache(&self) -> &crate::cache::Cache {
+        &self.cache
     }
 
     /// Routes a host, or a wildcard, to a site; or nowhere any more.

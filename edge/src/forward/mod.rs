@@ -25,11 +25,12 @@ pub use self::reachable::{InvalidNetwork, Network, Reachable};
 pub use self::resolve::ResolveError;
 pub use self::upstreams::{Groups, Upstreams};
 use crate::answer::{ForwardTo, Pinned};
+use crate::cache;
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, Request, ResponseHead, head_of};
 use crate::proxy::{Reach, through};
 
-/// Forwards `request` as `target` says.
+/// Forwards `request` as `target` says, or answers it from what is kept.
 pub async fn forward<E: Exchange>(
     edge: &Edge,
     request: &Request,
@@ -37,12 +38,33 @@ pub async fn forward<E: Exchange>(
     target: &ForwardTo,
     exchange: &mut E,
 ) -> Ended {
-    let mut exchange = Marked {
+    let exchange = &mut Marked {
         inner: exchange,
         edge,
         pinned,
     };
-    let exchange = &mut exchange;
+    match pinned {
+        Some(pinned) if caches(pinned, target) => {
+            cache::serve(edge, request, pinned, target, exchange).await
+        }
+        pinned => uncached(edge, request, pinned, target, exchange).await,
+    }
+}
+
+fn caches(pinned: &Pinned, target: &ForwardTo) -> bool {
+    let release = pinned.release.as_ref();
+    let rule = release.and_then(|release| release.routes.forward(target.rule));
+    rule.is_some_and(|(rule, _)| rule.cache)
+}
+
+/// Forwards `request` as `target` says.
+pub(crate) async fn uncached<E: Exchange>(
+    edge: &Edge,
+    request: &Request,
+    pinned: Option<&Pinned>,
+    target: &ForwardTo,
+    exchange: &mut E,
+) -> Ended {
     let (sent, picked) = match prepare(edge, request, pinned, target, exchange).await {
         Ok(prepared) => prepared,
         Err(refusal) => return refuse(refusal, request, exchange).await,

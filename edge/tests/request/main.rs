@@ -6,6 +6,8 @@
 )]
 
 mod admin;
+mod cache;
+mod cache_judge;
 mod disk;
 mod forward;
 mod framing;

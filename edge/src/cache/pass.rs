@@ -1,0 +1,129 @@
+//! A request that is not answered from what is kept: what comes back is marked, and what it changed forgotten.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LOCATION, LOCATION};
+use http::{HeaderMap, HeaderName, Uri};
+
+use super::directives::tokens;
+use super::reply;
+use super::store::{Key, Purge, Store};
+use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
+
+/// Groups that a response to an unsafe request says are no longer true (RFC 9875 3).
+const GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+/// Most groups that one response may invalidate.
+const MAX_GROUPS: usize = 16;
+
+/// The client's exchange, with an eye on the head.
+pub(super) struct Passing<'a, E> {
+    pub(super) exchange: &'a mut E,
+    pub(super) store: &'a Store,
+    pub(super) key: &'a Arc<Key>,
+    pub(super) unsafe_method: bool,
+    pub(super) status: String,
+}
+
+impl<E: Exchange> Passing<'_, E> {
+    /// RFC 9111 4.4: the target, and what the response names on the same host.
+    fn invalidate(&self, head: &ResponseHead) {
+        if !(head.status.is_success() || head.status.is_redirection()) {
+            return;
+        }
+        self.store.invalidate(self.key);
+        for name in [LOCATION, CONTENT_LOCATION] {
+            let named = head.headers.get(name).and_then(|value| value.to_str().ok());
+            if let Some(target) = named.and_then(|named| self.resolve(named)) {
+                let mut key = Key::clone(self.key);
+                key.target = target;
+                self.store.invalidate(&Arc::new(key));
+            }
+        }
+        for group in tokens(&head.headers, &GROUP_INVALIDATION).take(MAX_GROUPS) {
+            self.store.purge(&Purge {
+                site: Some(self.key.site.clone()),
+                host: Some(self.key.authority.clone()),
+                tag: Some(group.trim_matches('"').to_owned()),
+                ..Purge::default()
+            });
+        }
+    }
+
+    /// Path and query of a reference on the same host; none if it is elsewhere.
+    fn resolve(&self, reference: &str) -> Option<String> {
+        if reference.starts_with('/') && !reference.starts_with("//") {
+            return Some(reference.split('#').next()?.to_owned());
+        }
+        if let Ok(uri) = reference.parse::<Uri>()
+            && uri.scheme().is_some()
+        {
+            let same = uri
+                .authority()?
+                .as_str()
+                .eq_ignore_ascii_case(&self.key.authority);
+            return same.then(|| {
+                uri.path_and_query()
+                    .map_or("/", |path| path.as_str())
+                    .to_owned()
+            });
+        }
+        let path = self.key.target.split('?').next()?;
+        let folder = &path[..=path.rfind('/')?];
+        Some(format!("{folder}{reference}"))
+    }
+}
+
+impl<E: Exchange> Exchange for Passing<'_, E> {
+    fn protocol(&self) -> Protocol {
+        self.exchange.protocol()
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>, Broken> {
+        self.exchange.read().await
+    }
+
+    fn is_read(&self) -> bool {
+        self.exchange.is_read()
+    }
+
+    async fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
+        self.exchange.trailers().await
+    }
+
+    async fn interim(&mut self, head: ResponseHead) -> Result<(), Broken> {
+        self.exchange.interim(head).await
+    }
+
+    async fn start(&mut self, mut head: ResponseHead, ends: bool) -> Result<(), Broken> {
+        if self.unsafe_method {
+            self.invalidate(&head);
+        }
+        reply::say(&mut head.headers, &self.status);
+        self.exchange.start(head, ends).await
+    }
+
+    async fn send(&mut self, part: Bytes, ends: bool) -> Result<(), Broken> {
+        self.exchange.send(part, ends).await
+    }
+
+    async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
+        self.exchange.end(trailers).await
+    }
+
+    async fn gone(&mut self) -> Broken {
+        self.exchange.gone().await
+    }
+
+    fn can_tunnel(&self) -> bool {
+        self.exchange.can_tunnel()
+    }
+
+    async fn tunnel(&mut self, head: ResponseHead) -> Result<(), Broken> {
+        self.exchange.tunnel(head).await
+    }
+
+    fn abort(&mut self) {
+        self.exchange.abort();
+    }
+}

@@ -1,0 +1,208 @@
+//! Responses that are kept: one fetch for all, stale while asked about, purged, never of another release.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
+use std::sync::{Barrier, Mutex};
+
+use bytes::Bytes;
+use helix_edge::cache::store::Purge;
+use helix_edge::release::Release;
+use helix_edge::table::Serving;
+use helix_routing::id::{Digest, Generation};
+use serde_json::json;
+
+use crate::support::{Edge, KEPT, LIVE, PATIENCE, Response};
+use crate::upstream::{HOST, Upstream};
+
+/// Lets every path of [`HOST`] be forwarded to `addr` and kept, as `release`.
+pub(crate) fn cached(edge: &Edge, host: &str, addr: std::net::SocketAddr, release: &str) {
+    let routes = json!({
+        "upstreams": { "api": { "addresses": [format!("http://{addr}")] } },
+        "forwards": [{ "path": "/*", "upstream": "api", "cache": true }],
+    });
+    let artifact = Digest::from_hex(&"0".repeat(64)).unwrap();
+    let page = ("unused.html", "text/html", Bytes::from_static(b"page"));
+    let made = Release::from_memory(release.parse().unwrap(), artifact, [page]);
+    let site = "calls/production".parse().unwrap();
+    edge.table.set_host(&host.parse().unwrap(), Some(&site));
+    let serving = Serving {
+        generation: Generation(if release == LIVE { 1 } else { 2 }),
+        live: Some(Arc::new(
+            made.with_routes(serde_json::from_value(routes).unwrap()),
+        )),
+        kept: Vec::new(),
+    };
+    edge.table.publish(&site, serving);
+}
+
+fn response(control: &str, more: &str, body: &str) -> Vec<u8> {
+    let length = body.len();
+    format!("HTTP/1.1 200 OK\r\nCache-Control: {control}\r\n{more}Content-Length: {length}\r\n\r\n{body}")
+        .into_bytes()
+}
+
+fn ask(edge: &Edge, method: &str, path: &str, more: &str) -> Response {
+    let mut client = edge.client();
+    client.send(format!(
+        "{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n{more}\r\n"
+    ));
+    if method == "HEAD" {
+        client.head()
+    } else {
+        client.response()
+    }
+}
+
+/// An upstream that says how often it was asked.
+fn counting(control: &'static str, more: &'static str) -> (Edge, Upstream) {
+    let asked = AtomicUsize::new(0);
+    let upstream = Upstream::answering(move |_| {
+        let number = asked.fetch_add(1, Ordering::SeqCst) + 1;
+        response(control, more, &format!("answer {number}"))
+    });
+    let edge = Edge::start();
+    cached(&edge, HOST, upstream.addr, LIVE);
+    (edge, upstream)
+}
+
+#[test]
+fn a_fresh_response_is_used_again_with_its_age_and_where_it_came_from() {
+    let (edge, upstream) = counting("max-age=60", "");
+    let first = ask(&edge, "GET", "/a", "");
+    assert_eq!((first.status, first.text()), (200, "answer 1"));
+    assert_eq!(
+        first.header("cache-status"),
+        Some("helix; fwd=uri-miss; stored")
+    );
+    let again = ask(&edge, "GET", "/a", "");
+    assert_eq!(
+        (again.text(), again.header("x-helix-release")),
+        ("answer 1", Some(LIVE))
+    );
+    assert!(
+        again
+            .header("cache-status")
+            .unwrap()
+            .starts_with("helix; hit; ttl=")
+    );
+    assert!(again.header("age").is_some());
+    assert_eq!(
+        ask(&edge, "HEAD", "/a", "").header("content-length"),
+        Some("8")
+    );
+    assert_eq!(ask(&edge, "GET", "/b", "").text(), "answer 2");
+    let part = ask(&edge, "GET", "/a", "Range: bytes=0-1\r\n");
+    assert_eq!((part.status, part.text()), (206, "an"));
+    assert_eq!(part.header("content-range"), Some("bytes 0-1/8"));
+    assert_eq!(upstream.seen().len(), 2);
+}
+
+#[test]
+fn a_hundred_misses_at_once_are_one_request() {
+    let gate = Arc::new(Barrier::new(2));
+    let (held, asked) = (Arc::clone(&gate), AtomicUsize::new(0));
+    let upstream = Upstream::answering(move |_| {
+        if asked.fetch_add(1, Ordering::SeqCst) == 0 {
+            held.wait();
+        }
+        response("max-age=60", "", "once")
+    });
+    let edge = Edge::start();
+    cached(&edge, HOST, upstream.addr, LIVE);
+    std::thread::scope(|scope| {
+        let clients: Vec<_> = (0..100)
+            .map(|_| scope.spawn(|| ask(&edge, "GET", "/a", "")))
+            .collect();
+        // All are connected before the one fetch is answered.
+        let until = std::time::Instant::now() + PATIENCE;
+        while edge.metrics.connections.get() < 100 && std::time::Instant::now() < until {
+            std::thread::yield_now();
+        }
+        gate.wait();
+        for client in clients {
+            assert_eq!(client.join().unwrap().text(), "once");
+        }
+    });
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[test]
+fn what_may_not_be_shared_is_not() {
+    let (edge, upstream) = counting("private, max-age=60", "");
+    for number in 1..=3 {
+        assert_eq!(
+            ask(&edge, "GET", "/a", "").text(),
+            format!("answer {number}")
+        );
+    }
+    assert_eq!(upstream.seen().len(), 3);
+}
+
+#[test]
+fn a_cutover_never_serves_what_the_old_release_kept() {
+    let (edge, upstream) = counting("max-age=60", "");
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 1");
+    cached(&edge, HOST, upstream.addr, KEPT);
+    let after = ask(&edge, "GET", "/a", "");
+    assert_eq!(
+        (after.text(), after.header("x-helix-release")),
+        ("answer 2", Some(KEPT))
+    );
+    cached(&edge, HOST, upstream.addr, LIVE);
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 1");
+}
+
+#[test]
+fn a_purge_by_tag_forgets_and_an_unsafe_request_does_too() {
+    let (edge, _upstream) = counting("max-age=60", "Cache-Tag: news, page\r\n");
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 1");
+    let tagged = |tag: &str| Purge {
+        tag: Some(tag.to_owned()),
+        ..Purge::default()
+    };
+    let store = &edge.table.cache().store;
+    assert_eq!(store.purge(&tagged("other")), 0);
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 1");
+    assert_eq!(store.purge(&tagged("news")), 1);
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 2");
+    assert_eq!(
+        ask(&edge, "POST", "/a", "Content-Length: 0\r\n").text(),
+        "answer 3"
+    );
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 4");
+}
+
+#[test]
+fn a_stale_response_is_used_while_it_is_asked_about() {
+    let (edge, upstream) = counting("max-age=0, stale-while-revalidate=60", "");
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 1");
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 1");
+    let until = std::time::Instant::now() + PATIENCE;
+    while upstream.seen().len() < 2 {
+        assert!(
+            std::time::Instant::now() < until,
+            "it was never asked about"
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_stale_response_covers_an_error_where_it_says_so() {
+    let (fails, told) = channel();
+    let told = Mutex::new(told);
+    let upstream = Upstream::answering(move |_| {
+        if told.lock().unwrap().try_recv().is_ok() {
+            return b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n".to_vec();
+        }
+        response("max-age=0, stale-if-error=60", "ETag: \"a\"\r\n", "good")
+    });
+    let edge = Edge::start();
+    cached(&edge, HOST, upstream.addr, LIVE);
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "good");
+    fails.send(()).unwrap();
+    let covered = ask(&edge, "GET", "/a", "");
+    assert_eq!((covered.status, covered.text()), (200, "good"));
+    assert_eq!(upstream.seen()[1].fields("if-none-match"), ["\"a\""]);
+}
