@@ -19,6 +19,7 @@ mod http3_abuse;
 mod lanes;
 mod limits;
 mod serving;
+mod smuggling;
 mod static_files;
 mod support;
 mod tls;
