@@ -16,7 +16,7 @@ pub struct Edge {
     /// Hosts, sites, releases.
     pub table: Arc<Table>,
     /// Servers that requests are sent on to.
-    pub upstreams: Upstreams,
+    pub upstreams: Arc<Upstreams>,
     /// Counters.
     pub metrics: Arc<Metrics>,
     /// Whether each request has a line in the log.

@@ -217,7 +217,7 @@ pub fn serve_on(
     let edge = Arc::new(Edge {
         table,
         metrics,
-        upstreams: Upstreams::new(config.upstreams),
+        upstreams: Arc::new(Upstreams::new(config.upstreams)),
         access_log: config.access_log,
         shutdown: shutdown.clone(),
         write_stall: limits.write_stall,
