@@ -36,6 +36,8 @@ pub struct Release {
     /// The fields of each block of `_headers`.
     fields: Vec<Vec<(HeaderName, HeaderValue)>>,
     lately: AtomicBool,
+    /// Whether it has the variants that were made after it went out.
+    pub(crate) improved: bool,
     files: HashMap<Box<str>, Arc<File>>,
     contents: Contents,
 }
@@ -274,6 +276,7 @@ impl Release {
             lately: AtomicBool::new(false),
             files,
             contents,
+            improved: false,
         }
     }
 

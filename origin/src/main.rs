@@ -12,7 +12,7 @@ use futures_util::FutureExt;
 use helix_origin::address::Addresses;
 use helix_origin::admin::{self, Admin};
 use helix_origin::app::App;
-use helix_origin::artifact::Artifacts;
+use helix_origin::artifact::{Artifacts, improve};
 use helix_origin::collect::{self, Keep};
 use helix_origin::config::Config;
 use helix_origin::feed::Feed;
@@ -163,6 +163,7 @@ async fn serve(
             app.artifacts.export_on_demand(shutdown).map(Ok),
             upkeep::run(&app, shutdown).map(Ok),
             collected(config, &app, shutdown).map(Ok),
+            improve::run(&app.artifacts, shutdown).map(Ok),
         )
     };
     let ended = tokio::select! {

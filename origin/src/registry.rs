@@ -17,7 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use helix_routing::artifact::MANIFEST_TYPE;
+use helix_routing::artifact::{IMPROVEMENT_TYPE, MANIFEST_TYPE, OCI_INDEX_TYPE};
 use helix_routing::id::{Digest, ProjectName};
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
@@ -33,6 +33,8 @@ const MAX_TAGS: usize = 1000;
 /// How much of a blob is read at a time.
 const CHUNK_BYTES: usize = 64 * 1024;
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
+/// Says that the answer holds only what was asked for (OCI distribution-spec, referrers).
+const FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 
 /// The registry's routes.
@@ -129,7 +131,10 @@ async fn pull(
         Asked::Manifest(reference) => manifest(&app, &project, reference, &method).await,
         Asked::Blob(digest) => blob(&app, &project, digest, &method, &headers).await,
         Asked::Tags => tags(&app.store, &project, uri.query().unwrap_or_default()).await,
-        Asked::Referrers(digest) => referrers(digest),
+        Asked::Referrers(digest) => {
+            let query = uri.query().unwrap_or_default();
+            referrers(&app.store, &project, digest, query).await
+        }
     }
 }
 
@@ -304,18 +309,57 @@ async fn tags(store: &Store, project: &ProjectName, query: &str) -> Result<Respo
     Ok(response)
 }
 
-/// Nothing refers to a manifest until releases carry provenance; the answer has its place here.
-fn referrers(digest: &str) -> Result<Response, Refused> {
-    let _: Digest = digest.parse().map_err(|error| {
+/// What says more about a manifest: the improvement of a release, once it is made.
+async fn referrers(
+    store: &Store,
+    project: &ProjectName,
+    digest: &str,
+    query: &str,
+) -> Result<Response, Refused> {
+    let digest: Digest = digest.parse().map_err(|error| {
         Refused::new(
             StatusCode::BAD_REQUEST,
             "DIGEST_INVALID",
             format!("{error}"),
         )
     })?;
-    let kind = "application/vnd.oci.image.index.v1+json";
-    let body = json!({ "schemaVersion": 2, "mediaType": kind, "manifests": [] });
-    Ok(([(CONTENT_TYPE, kind)], body.to_string()).into_response())
+    let wanted = url::form_urlencoded::parse(query.as_bytes())
+        .find(|(key, _)| key == "artifactType")
+        .map(|(_, value)| value.into_owned());
+    // A project's name has no character that LIKE reads as a pattern.
+    let rows: Vec<(String, i64)> = sqlx::query_as(
+        "SELECT DISTINCT packs.digest, packs.size FROM releases
+         JOIN packs ON packs.digest = releases.improvement AND packs.project = $1
+         WHERE releases.artifact = $2 AND releases.collected IS NULL AND releases.site LIKE $1 || '/%'",
+    )
+    .bind(project.as_str())
+    .bind(digest.as_str())
+    .fetch_all(store.reader())
+    .await
+    .map_err(StoreError::from)?;
+    let manifests: Vec<_> = rows
+        .into_iter()
+        .filter(|_| {
+            wanted
+                .as_deref()
+                .is_none_or(|wanted| wanted == IMPROVEMENT_TYPE)
+        })
+        .map(|(digest, size)| {
+            json!({
+                "mediaType": MANIFEST_TYPE,
+                "digest": digest,
+                "size": size,
+                "artifactType": IMPROVEMENT_TYPE,
+            })
+        })
+        .collect();
+    let body = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX_TYPE, "manifests": manifests });
+    let mut response = ([(CONTENT_TYPE, OCI_INDEX_TYPE)], body.to_string()).into_response();
+    if wanted.is_some() {
+        let filter = HeaderValue::from_static("artifactType");
+        response.headers_mut().insert(FILTERS_APPLIED, filter);
+    }
+    Ok(response)
 }
 
 /// Which bytes of a blob are sent.

@@ -17,6 +17,16 @@ use crate::routes::Routes;
 pub const MANIFEST_TYPE: &str = "application/vnd.oci.image.manifest.v1+json";
 /// `artifactType` of a release.
 pub const RELEASE_TYPE: &str = "application/vnd.helixstack.release.v1";
+/// `artifactType` of an improvement: a referrer of a release (OCI image-spec, `subject`) that has smaller variants of its files.
+pub const IMPROVEMENT_TYPE: &str = "application/vnd.helixstack.improvement.v1";
+/// Media type of [`Improvement`], zstd-compressed JSON.
+pub const VARIANTS_TYPE: &str = "application/vnd.helixstack.variants.v1+json+zstd";
+/// Media type of an OCI image index: the answer of the referrers API.
+pub const OCI_INDEX_TYPE: &str = "application/vnd.oci.image.index.v1+json";
+/// Media type of a config that says nothing (OCI image-spec, manifest.md): [`EMPTY_CONFIG`].
+pub const EMPTY_TYPE: &str = "application/vnd.oci.empty.v1+json";
+/// Bytes of a config that says nothing.
+pub const EMPTY_CONFIG: &[u8] = b"{}";
 /// Media type of [`ReleaseConfig`]: an image config with our fields in it, so that tools made for images can show it.
 pub const CONFIG_TYPE: &str = "application/vnd.oci.image.config.v1+json";
 /// Media type of [`FileIndex`], zstd-compressed JSON.
@@ -60,6 +70,9 @@ pub struct Manifest {
     pub config: Descriptor,
     /// First the [`FileIndex`], then packs and blobs, in order of digest.
     pub layers: Vec<Descriptor>,
+    /// The manifest that this one says more about: a release's, when this is of [`IMPROVEMENT_TYPE`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<Descriptor>,
     /// Project and environment, for people; the config is what is checked.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, String>,
@@ -145,6 +158,16 @@ pub struct Variant {
     pub pack: Digest,
     /// Where it starts in that layer, in bytes.
     pub offset: u64,
+}
+
+/// Variants that were made after a release went out.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Improvement {
+    /// Always 1.
+    pub version: u32,
+    /// By digest of the content: variants to take instead of those of the same coding. Their layers are those of the
+    /// improvement's own manifest.
+    pub variants: BTreeMap<Digest, Vec<Variant>>,
 }
 
 /// A content coding that variants are made in.

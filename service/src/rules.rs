@@ -86,13 +86,18 @@ const fn refused(file: &'static str, line: usize, problem: String) -> RouteError
 }
 
 fn read_config(text: &str) -> Result<SiteConfig, RouteError> {
-    toml::from_str(text).map_err(|error| {
+    let config: SiteConfig = toml::from_str(text).map_err(|error| {
         let at = error.span().map_or(0, |span| span.start);
         let before = text.as_bytes().get(..at).unwrap_or_default();
         // Several lines of message would not be one problem per line.
         let problem = error.message().replace('\n', " ");
         refused(CONFIG, line(before), problem)
-    })
+    })?;
+    config.check().map_err(|wrong| {
+        let problem = wrong.to_string().replace('\n', " ");
+        refused(CONFIG, line_of(text, &wrong.key), problem)
+    })?;
+    Ok(config)
 }
 
 /// The line after these bytes, from 1.
@@ -102,8 +107,7 @@ fn line(before: &[u8]) -> usize {
 
 /// The line where `key` stands, as in `upstreams.api.timeouts.connect` or `forward[0].path`: that of its innermost part
 /// that is written down.
-#[must_use]
-pub fn line_of(text: &str, key: &str) -> usize {
+fn line_of(text: &str, key: &str) -> usize {
     let Ok(table) = DeTable::parse(text) else {
         return 1;
     };
@@ -164,6 +168,18 @@ mod tests {
         let text = errors[0].to_string();
         assert!(text.starts_with("helix.toml:3: "), "{text}");
         assert!(text.contains("html_handlin"), "{text}");
+    }
+
+    #[test]
+    fn a_rule_that_names_no_upstream_is_refused_at_its_line() {
+        let errors = of("[[forward]]\npath = \"/api/*\"\nupstream = \"api\"\n")
+            .compile()
+            .unwrap_err();
+        let text = errors[0].to_string();
+        assert!(
+            text.starts_with("helix.toml:3: ") && text.contains("api"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod records;
 mod registry;
 mod rollback;
 mod rollouts;
+mod rules;
 mod succession;
 mod uploads;
 

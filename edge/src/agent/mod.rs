@@ -42,6 +42,13 @@ const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Before a failed fetch is tried again at most.
 const MAX_RETRY: Duration = Duration::from_secs(30);
 
+/// After a release went live, before origin is first asked for smaller variants of its files; doubles.
+const FIRST_LOOK: Duration = Duration::from_secs(5);
+/// Between two such questions at most.
+const MAX_LOOK: Duration = Duration::from_secs(600);
+/// Then origin has none to give, and the edge goes on without: about two hours later.
+const MAX_LOOKS: u32 = 18;
+
 /// Work that ended.
 #[derive(Debug)]
 enum Done {
@@ -52,6 +59,19 @@ enum Done {
     },
     RetryDue {
         site: SiteId,
+    },
+    /// It is time to ask whether a release that is live can be had with smaller variants.
+    ImprovementDue {
+        site: SiteId,
+        release: ReleaseRef,
+        looks: u32,
+    },
+    /// The same release with them; none when there are none yet.
+    Improved {
+        site: SiteId,
+        release: ReleaseRef,
+        looks: u32,
+        better: Option<Box<Release>>,
     },
     CollectDue,
     Swept,
@@ -230,6 +250,17 @@ impl Agent {
                 result,
             } => self.prepared(&site, release, result),
             Done::RetryDue { site } => self.step(&site, Event::Retry),
+            Done::ImprovementDue {
+                site,
+                release,
+                looks,
+            } => self.look_for_improvement(&site, release, looks),
+            Done::Improved {
+                site,
+                release,
+                looks,
+                better,
+            } => self.improved(&site, release, looks, better),
             Done::CollectDue => self.collect(),
             Done::Swept => self.sweeping = false,
         }
@@ -340,11 +371,88 @@ impl Agent {
         };
         let from = before.and_then(|serving| serving.live.as_ref().map(|live| live.id.clone()));
         let to = plan.live.as_ref().map(|live| live.release.clone());
+        if from != to
+            && let Some(live) = &plan.live
+        {
+            self.improve_later(site, live, 0);
+        }
         if from != to {
             tracing::info!(site = %site, generation = plan.generation.0, from = ?from, to = ?to, "live release");
         }
         self.table.publish(site, serving);
         failpoint::hit("edge.published");
+    }
+
+    /// Asks again after a while: rarer and rarer, and not for ever.
+    fn improve_later(&self, site: &SiteId, release: &ReleaseRef, looks: u32) {
+        if looks < MAX_LOOKS {
+            let wait = (FIRST_LOOK * 2_u32.saturating_pow(looks)).min(MAX_LOOK);
+            // Edges became live in the same moment; they do not ask in the same moment.
+            let wait = wait.mul_f64(rand::random_range(1.0..2.0));
+            let due = Done::ImprovementDue {
+                site: site.clone(),
+                release: release.clone(),
+                looks,
+            };
+            self.later(wait, due);
+        }
+    }
+
+    fn look_for_improvement(&self, site: &SiteId, release: ReleaseRef, looks: u32) {
+        let Some(place) = self.places.get(site) else {
+            return;
+        };
+        let is_live = place
+            .placement
+            .served()
+            .is_some_and(|plan| plan.live.as_ref() == Some(&release));
+        let is_wanted = place.ready.get(&release).is_some_and(|held| !held.improved);
+        if !is_live || !is_wanted {
+            return;
+        }
+        let (store, fetcher, done) = (
+            Arc::clone(&self.store),
+            self.fetcher.clone(),
+            self.done.clone(),
+        );
+        let site = site.clone();
+        tokio::spawn(async move {
+            let better = Box::pin(improve(store, &site, &release, fetcher)).await;
+            // The agent ends only with the process.
+            let _ = done
+                .send(Done::Improved {
+                    site,
+                    release,
+                    looks,
+                    better,
+                })
+                .await;
+        });
+    }
+
+    /// The same release under the same generation: what a request gets differs in its encoding alone.
+    fn improved(
+        &mut self,
+        site: &SiteId,
+        release: ReleaseRef,
+        looks: u32,
+        better: Option<Box<Release>>,
+    ) {
+        let Some(better) = better else {
+            return self.improve_later(site, &release, looks + 1);
+        };
+        let Some(place) = self.places.get_mut(site) else {
+            return;
+        };
+        let Some(held) = place.ready.get_mut(&release) else {
+            // Dropped meanwhile.
+            return;
+        };
+        *held = Arc::new(*better);
+        tracing::info!(site = %site, release.id = %release.release, "release improved");
+        if let Some(plan) = place.placement.served().cloned() {
+            self.serve(site, &plan);
+        }
     }
 
     /// Something on disk is harmed: every release is prepared again, which fetches only what is.
@@ -421,6 +529,29 @@ impl Agent {
             settled.send_replace(ready);
         }
     }
+}
+
+/// The release with its improvement, once origin has one. What goes wrong is no harm: the release is served as it is.
+async fn improve(
+    store: Arc<Store>,
+    site: &SiteId,
+    release: &ReleaseRef,
+    fetcher: Fetcher,
+) -> Option<Box<Release>> {
+    let improved = Arc::clone(&store).improve(site.clone(), release.clone(), fetcher.clone());
+    match improved.await {
+        Ok(true) => {}
+        Ok(false) => return None,
+        Err(error) => {
+            tracing::debug!(site = %site, reason = error.reason(), "no improvement");
+            return None;
+        }
+    }
+    let prepared = store.prepare(site.clone(), release.clone(), fetcher).await;
+    prepared
+        .ok()
+        .filter(|release| release.improved)
+        .map(Box::new)
 }
 
 /// The host that a key of the global stream names.

@@ -122,6 +122,12 @@ impl Placement {
         })
     }
 
+    /// What requests see.
+    #[must_use]
+    pub const fn served(&self) -> Option<&Plan> {
+        self.served.as_ref()
+    }
+
     /// The releases that the record names and that are not ready.
     pub fn unready(&self) -> impl Iterator<Item = &ReleaseRef> {
         self.releases

@@ -52,6 +52,7 @@ impl Store {
                 }
             }
         }
+        self.sweep_notes()?;
         Ok(swept)
     }
 

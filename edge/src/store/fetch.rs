@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use helix_routing::artifact::IMPROVEMENT_TYPE;
 use helix_routing::id::{Digest, ProjectName};
 use helix_service::digest::Sha256;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, RANGE};
@@ -16,6 +17,8 @@ use reqwest::{Response, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
+
+use super::index;
 
 /// Blobs fetched side by side: enough to hide latency, few enough that one release does not starve another.
 const CONCURRENT: usize = 8;
@@ -29,6 +32,8 @@ const GIVE_UP: Duration = Duration::from_secs(20);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// Between attempts at most.
 const MAX_RETRY: Duration = Duration::from_secs(2);
+/// A list of what refers to one artifact has a line or two.
+const MAX_REFERRERS_BYTES: usize = 64 * 1024;
 /// A token is a line.
 const MAX_TOKEN_BYTES: usize = 4096;
 
@@ -181,6 +186,41 @@ impl Fetcher {
             });
         }
         download.file.sync_all().await.map_err(disk)
+    }
+
+    /// The manifest of an artifact's improvement, if origin has made one (OCI distribution-spec 1.1, referrers).
+    pub(super) async fn improvement(
+        &self,
+        project: &ProjectName,
+        artifact: &Digest,
+    ) -> Result<Option<Digest>, FetchError> {
+        let url = format!("{}/v2/{project}/referrers/{artifact}", self.base);
+        let transport = |source| FetchError::Transport {
+            url: url.clone(),
+            source,
+        };
+        let request = self
+            .client
+            .get(&url)
+            .query(&[("artifactType", IMPROVEMENT_TYPE)])
+            .bearer_auth(self.token().await?);
+        let response = request.send().await.map_err(transport)?;
+        let status = response.status();
+        if status != StatusCode::OK {
+            return Err(FetchError::Status { url, status });
+        }
+        let mut answer = Vec::new();
+        let mut body = response.bytes_stream();
+        while let Some(part) = body.next().await {
+            answer.extend_from_slice(&part.map_err(transport)?);
+            if answer.len() > MAX_REFERRERS_BYTES {
+                return Err(FetchError::TooLarge {
+                    digest: artifact.clone(),
+                    limit: MAX_REFERRERS_BYTES as u64,
+                });
+            }
+        }
+        Ok(index::referrer(&answer))
     }
 
     /// One request, from where the download stands to its end.

@@ -3,13 +3,13 @@
 //! Their digests say only that they arrived unharmed. Everything in them is checked here, once, so that
 //! nobody who reads a [`FileIndex`] later has to ask whether an offset lies within its pack.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::io::Read;
 
 use helix_routing::artifact::{
-    CONFIG_TYPE, Descriptor, Encoding, FileEntry, FileIndex, INDEX_TYPE, InvalidPath,
-    MANIFEST_TYPE, MAX_CONFIG_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_INDEX_BYTES, Manifest,
-    ReleaseConfig, Variant, check_path,
+    CONFIG_TYPE, Descriptor, Encoding, FileEntry, FileIndex, IMPROVEMENT_TYPE, INDEX_TYPE,
+    Improvement, InvalidPath, MANIFEST_TYPE, MAX_CONFIG_BYTES, MAX_FILE_BYTES, MAX_FILES,
+    MAX_INDEX_BYTES, Manifest, ReleaseConfig, VARIANTS_TYPE, Variant, check_path,
 };
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::routes::Routes;
@@ -104,15 +104,103 @@ pub(super) fn config(bytes: &[u8], site: &SiteId) -> Result<Routes, Invalid> {
     }
 }
 
-/// Reads an index against the manifest that names it.
-pub(super) fn index(compressed: &[u8], manifest: &Manifest) -> Result<FileIndex, Invalid> {
-    let what = "index";
+/// The digest of an improvement's manifest in a list of referrers; none when there is none, or the list is no such list.
+pub(super) fn referrer(answer: &[u8]) -> Option<Digest> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Referrer {
+        digest: Digest,
+        artifact_type: Option<String>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Referrers {
+        manifests: Vec<Referrer>,
+    }
+    let referrers: Referrers = serde_json::from_slice(answer).ok()?;
+    referrers
+        .manifests
+        .into_iter()
+        .find(|one| one.artifact_type.as_deref() == Some(IMPROVEMENT_TYPE))
+        .map(|one| one.digest)
+}
+
+/// Reads the manifest of an improvement, which must be one of `artifact`.
+pub(super) fn improvement(bytes: &[u8], artifact: &Digest) -> Result<Manifest, Invalid> {
+    let what = "improvement";
+    let manifest: Manifest =
+        serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })?;
+    if manifest.schema_version != 2
+        || manifest.media_type != MANIFEST_TYPE
+        || manifest.artifact_type.as_deref() != Some(IMPROVEMENT_TYPE)
+    {
+        return Err(rule(what, "is not one"));
+    }
+    if manifest.subject.as_ref().map(|subject| &subject.digest) != Some(artifact) {
+        return Err(rule(what, "is of another artifact"));
+    }
+    match manifest.layers.first() {
+        Some(list) if list.media_type == VARIANTS_TYPE && list.size <= MAX_INDEX_BYTES => {
+            Ok(manifest)
+        }
+        Some(_) | None => Err(rule(what, "does not begin with a list of variants")),
+    }
+}
+
+/// Reads an improvement's variants against its manifest and the index of its release. Contents that the release does not
+/// have are left out.
+pub(super) fn better(
+    compressed: &[u8],
+    manifest: &Manifest,
+    index: &FileIndex,
+) -> Result<BTreeMap<Digest, Vec<Variant>>, Invalid> {
+    let what = "improvement";
+    let bytes = unfold(compressed, what)?;
+    let mut improvement: Improvement =
+        serde_json::from_slice(&bytes).map_err(|source| Invalid::Json { what, source })?;
+    if improvement.version != 1 {
+        return Err(rule(what, "has a version that this build does not know"));
+    }
+    let layers = layers_of(manifest);
+    let mut better = BTreeMap::new();
+    for (path, entry) in &index.files {
+        let Some(variants) = improvement.variants.remove(&entry.digest) else {
+            continue;
+        };
+        let entry = FileEntry {
+            variants,
+            ..entry.clone()
+        };
+        check_variants(&entry, |pack| layers.get(pack).copied()).map_err(|problem| {
+            Invalid::File {
+                path: path.chars().take(200).collect(),
+                problem,
+            }
+        })?;
+        better.insert(entry.digest, entry.variants);
+    }
+    Ok(better)
+}
+
+/// Decompresses JSON of at most [`MAX_INDEX_BYTES`].
+fn unfold(compressed: &[u8], what: &'static str) -> Result<Vec<u8>, Invalid> {
     let mut bytes = Vec::new();
     let read = zstd::Decoder::new(compressed)
         .and_then(|decoder| decoder.take(MAX_INDEX_BYTES + 1).read_to_end(&mut bytes));
     if read.is_err() || bytes.len() as u64 > MAX_INDEX_BYTES {
         return Err(rule(what, "is no zstd frame, or larger than allowed"));
     }
+    Ok(bytes)
+}
+
+fn layers_of(manifest: &Manifest) -> HashMap<&Digest, &Descriptor> {
+    let layers = manifest.layers.iter().skip(1);
+    layers.map(|layer| (&layer.digest, layer)).collect()
+}
+
+/// Reads an index against the manifest that names it.
+pub(super) fn index(compressed: &[u8], manifest: &Manifest) -> Result<FileIndex, Invalid> {
+    let what = "index";
+    let bytes = unfold(compressed, what)?;
     let index: FileIndex =
         serde_json::from_slice(&bytes).map_err(|source| Invalid::Json { what, source })?;
     if index.version != 1 {
@@ -121,12 +209,7 @@ pub(super) fn index(compressed: &[u8], manifest: &Manifest) -> Result<FileIndex,
     if index.files.len() > MAX_FILES {
         return Err(rule(what, "has more files than allowed"));
     }
-    let layers: HashMap<&Digest, &Descriptor> = manifest
-        .layers
-        .iter()
-        .skip(1)
-        .map(|layer| (&layer.digest, layer))
-        .collect();
+    let layers = layers_of(manifest);
     for (path, entry) in &index.files {
         check_path(path)?;
         let layer = |pack: &Digest| layers.get(pack).copied();
@@ -205,7 +288,6 @@ fn check_entry(entry: &FileEntry, layer: Option<&Descriptor>) -> Result<(), &'st
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::collections::BTreeMap;
 
     fn digest(n: u8) -> Digest {
         helix_service::digest::sha256(&[n])
@@ -227,6 +309,7 @@ mod tests {
             artifact_type: None,
             config: descriptor(CONFIG_TYPE, 1, 10),
             layers: vec![descriptor(INDEX_TYPE, 2, 10), descriptor("pack", 3, 100)],
+            subject: None,
             annotations: BTreeMap::new(),
         }
     }

@@ -4,6 +4,7 @@
 //! meta/<hex>   manifests, configs, indexes
 //! packs/<hex>  packs, as published
 //! files/<hex>  large files, decoded
+//! improved/<hex of an artifact>  digest of its improvement's manifest
 //! tmp/         what is not whole yet; emptied at start
 //! ```
 //!
@@ -11,9 +12,11 @@
 //! place only when it is whole, verified and synced. Invariant: what is [`Held`] is not removed. Which
 //! releases to fetch is the agent's question; how to fetch a blob is [`fetch`]'s.
 
+mod coding;
 mod collect;
 pub mod fetch;
 mod held;
+mod improve;
 mod index;
 mod prepare;
 mod read;
@@ -87,6 +90,7 @@ impl Store {
         for kind in Kind::ALL {
             fs::create_dir_all(root.join(kind.folder()))?;
         }
+        fs::create_dir_all(root.join("improved"))?;
         let memory = moka::future::Cache::builder()
             .max_capacity(cache_bytes)
             .weigher(|_: &Digest, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))

@@ -99,12 +99,34 @@ impl Drop for Temporary {
 }
 
 /// One layer and what this edge needs of it.
-struct Layer {
+pub(super) struct Layer {
     descriptor: Descriptor,
     /// Files that are read from the pack.
     small: Vec<FileEntry>,
     /// Files that are kept decoded.
     large: Vec<FileEntry>,
+}
+
+impl Layer {
+    pub(super) fn empty(descriptor: &Descriptor) -> Self {
+        Self {
+            descriptor: descriptor.clone(),
+            small: Vec::new(),
+            large: Vec::new(),
+        }
+    }
+
+    pub(super) fn add(&mut self, entry: FileEntry) {
+        if entry.size >= STANDALONE_BYTES {
+            self.large.push(entry);
+        } else {
+            self.small.push(entry);
+        }
+    }
+
+    pub(super) fn is_needed(&self) -> bool {
+        !self.small.is_empty() || !self.large.is_empty()
+    }
 }
 
 impl Store {
@@ -119,46 +141,63 @@ impl Store {
         fetcher: Fetcher,
     ) -> Result<Release, PrepareError> {
         let ReleaseRef { release, artifact } = release;
-        let project = &site.project;
         let mut held = self.hold(vec![artifact.clone()]);
-        let bytes = self
-            .meta(
-                project,
-                &artifact,
-                MAX_MANIFEST_BYTES as u64,
-                true,
-                &fetcher,
-            )
+        let manifest = self.manifest_of(&site, &artifact, &fetcher).await?;
+        held.add(named(&manifest));
+        let config = &manifest.config;
+        let config = self
+            .meta(&site.project, &config.digest, config.size, false, &fetcher)
             .await?;
-        let invalid = |source| PrepareError::Invalid {
+        let routes = index::config(&config, &site).map_err(|source| PrepareError::Invalid {
             artifact: artifact.clone(),
             source,
-        };
-        let manifest = index::manifest(&bytes).map_err(invalid)?;
-        held.add(named(&manifest));
-        let config = self
-            .meta(
-                project,
-                &manifest.config.digest,
-                manifest.config.size,
-                false,
-                &fetcher,
-            )
-            .await?;
-        let routes = index::config(&config, &site).map_err(invalid)?;
-        let index = &manifest.layers[0];
-        let bytes = self
-            .meta(project, &index.digest, index.size, false, &fetcher)
-            .await?;
-        let index = index::index(&bytes, &manifest).map_err(invalid)?;
+        })?;
+        let mut index = self.index_of(&site, &artifact, &fetcher).await?;
         held.add(large_files(&index));
         let layers = stream::iter(layers(&manifest, &index))
-            .map(|layer| Arc::clone(&self).layer(project, &artifact, layer, &fetcher))
+            .map(|layer| Arc::clone(&self).layer(&site.project, &artifact, layer, &fetcher))
             .buffer_unordered(CONCURRENT_LAYERS);
         layers.try_collect::<()>().await?;
-        Ok(Release::from_store(
-            release, artifact, routes, index, self, held,
-        ))
+        let improved = self
+            .take_up(&site, &artifact, &mut index, &fetcher, &mut held)
+            .await;
+        let mut release = Release::from_store(release, artifact, routes, index, self, held);
+        release.improved = improved;
+        Ok(release)
+    }
+
+    async fn manifest_of(
+        &self,
+        site: &SiteId,
+        artifact: &Digest,
+        fetcher: &Fetcher,
+    ) -> Result<Manifest, PrepareError> {
+        let limit = MAX_MANIFEST_BYTES as u64;
+        let bytes = self
+            .meta(&site.project, artifact, limit, true, fetcher)
+            .await?;
+        index::manifest(&bytes).map_err(|source| PrepareError::Invalid {
+            artifact: artifact.clone(),
+            source,
+        })
+    }
+
+    /// The checked index of an artifact.
+    pub(super) async fn index_of(
+        &self,
+        site: &SiteId,
+        artifact: &Digest,
+        fetcher: &Fetcher,
+    ) -> Result<FileIndex, PrepareError> {
+        let manifest = self.manifest_of(site, artifact, fetcher).await?;
+        let index = &manifest.layers[0];
+        let bytes = self
+            .meta(&site.project, &index.digest, index.size, false, fetcher)
+            .await?;
+        index::index(&bytes, &manifest).map_err(|source| PrepareError::Invalid {
+            artifact: artifact.clone(),
+            source,
+        })
     }
 
     pub(super) fn hold(&self, digests: Vec<Digest>) -> Held {
@@ -166,7 +205,7 @@ impl Store {
     }
 
     /// A small blob, from disk if it is there and unharmed.
-    async fn meta(
+    pub(super) async fn meta(
         &self,
         project: &ProjectName,
         digest: &Digest,
@@ -205,7 +244,7 @@ impl Store {
     }
 
     /// Brings everything needed of one layer into place.
-    async fn layer(
+    pub(super) async fn layer(
         self: Arc<Self>,
         project: &ProjectName,
         artifact: &Digest,
@@ -358,12 +397,7 @@ pub(super) fn large_files(index: &FileIndex) -> Vec<Digest> {
 fn layers(manifest: &Manifest, index: &FileIndex) -> Vec<Layer> {
     let mut layers: HashMap<&Digest, Layer> = HashMap::new();
     for descriptor in manifest.layers.iter().skip(1) {
-        let layer = Layer {
-            descriptor: descriptor.clone(),
-            small: Vec::new(),
-            large: Vec::new(),
-        };
-        layers.insert(&descriptor.digest, layer);
+        layers.insert(&descriptor.digest, Layer::empty(descriptor));
     }
     for entry in index.files.values() {
         let variants = entry.variants.iter().map(index::stored);
@@ -372,15 +406,9 @@ fn layers(manifest: &Manifest, index: &FileIndex) -> Vec<Layer> {
             ..entry.clone()
         };
         for stored in std::iter::once(plain).chain(variants) {
-            let Some(layer) = layers.get_mut(&stored.pack) else {
-                continue;
-            };
-            let files = if stored.size >= STANDALONE_BYTES {
-                &mut layer.large
-            } else {
-                &mut layer.small
-            };
-            files.push(stored);
+            if let Some(layer) = layers.get_mut(&stored.pack) {
+                layer.add(stored);
+            }
         }
     }
     for files in layers
@@ -391,8 +419,5 @@ fn layers(manifest: &Manifest, index: &FileIndex) -> Vec<Layer> {
         files.sort_by(|a, b| (&a.digest, a.offset).cmp(&(&b.digest, b.offset)));
         files.dedup_by(|a, b| (&a.digest, a.offset, a.size) == (&b.digest, b.offset, b.size));
     }
-    layers
-        .into_values()
-        .filter(|layer| !layer.small.is_empty() || !layer.large.is_empty())
-        .collect()
+    layers.into_values().filter(Layer::is_needed).collect()
 }

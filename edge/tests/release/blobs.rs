@@ -8,7 +8,7 @@ use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap as HttpHeaders, StatusCode};
 use axum::routing::get;
 use futures_util::StreamExt;
-use helix_routing::artifact::{Descriptor, Encoding, FileEntry};
+use helix_routing::artifact::{Descriptor, Encoding, FileEntry, IMPROVEMENT_TYPE};
 use helix_routing::id::Digest;
 use helix_service::digest::sha256;
 
@@ -17,6 +17,8 @@ use crate::world::TOKEN;
 #[derive(Default)]
 pub(crate) struct Blobs {
     blobs: HashMap<String, Vec<u8>>,
+    /// What refers to an artifact, by its digest.
+    pub(crate) referrers: HashMap<String, Descriptor>,
     /// Requests by path.
     pub(crate) asked: Vec<String>,
     /// Answers are cut after this many bytes.
@@ -88,6 +90,21 @@ async fn blob(
             .status(StatusCode::UNAUTHORIZED)
             .body(Vec::new().into())
             .unwrap();
+    }
+    if kind == "referrers" {
+        let listed: Vec<_> = blobs
+            .referrers
+            .get(&digest)
+            .map(|one| {
+                serde_json::json!({
+                    "digest": one.digest, "size": one.size, "mediaType": one.media_type,
+                    "artifactType": IMPROVEMENT_TYPE,
+                })
+            })
+            .into_iter()
+            .collect();
+        let index = serde_json::json!({ "schemaVersion": 2, "manifests": listed });
+        return response.body(index.to_string().into()).unwrap();
     }
     let Some(bytes) = blobs.blobs.get(&digest) else {
         return response

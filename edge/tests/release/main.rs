@@ -7,6 +7,7 @@
 #![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 
 mod blobs;
+mod improve;
 mod world;
 
 use std::time::Duration;

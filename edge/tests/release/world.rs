@@ -385,6 +385,7 @@ impl World {
             artifact_type: Some(RELEASE_TYPE.to_owned()),
             config: blobs.put(CONFIG_TYPE, serde_json::to_vec(&config).unwrap()),
             layers,
+            subject: None,
             annotations: BTreeMap::new(),
         };
         let artifact = blobs

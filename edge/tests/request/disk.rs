@@ -81,6 +81,7 @@ fn lay_out(root: &Path, large: &Digest) -> Digest {
             descriptor(INDEX_TYPE, keep(root, "meta", &index), index.len()),
             layer,
         ],
+        subject: None,
         annotations: BTreeMap::new(),
     };
     keep(root, "meta", &serde_json::to_vec(&manifest).unwrap())

@@ -14,8 +14,10 @@ pub(super) const MAX_BYTES: u64 = 32 * 1024 * 1024;
 const SAVES_ONE_IN: u64 = 20;
 /// A slow encoding has to save one part in so many of what there was.
 const GAINS_ONE_IN: u64 = 50;
-/// Brotli's window as a power of two: 4 MiB, more than any file that is encoded often.
-const BROTLI_WINDOW_LOG: i32 = 22;
+/// Brotli's largest window as a power of two: 4 MiB, more than any file that is encoded often.
+const MAX_BROTLI_WINDOW_LOG: u32 = 22;
+/// Its smallest here: 64 KiB. The encoder's tables grow with the window.
+const MIN_BROTLI_WINDOW_LOG: u32 = 16;
 
 /// How hard an encoder tries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -91,10 +93,11 @@ pub(super) const fn is_gain(quick: u64, slow: u64) -> bool {
     slow < quick - quick / GAINS_ONE_IN
 }
 
-/// Encodes everything `content` has.
+/// Encodes everything `content` has, which is `size` bytes.
 pub(super) fn encode(
     coding: ContentEncoding,
     effort: Effort,
+    size: u64,
     content: &mut impl Read,
     out: &mut impl Write,
 ) -> io::Result<()> {
@@ -102,7 +105,8 @@ pub(super) fn encode(
         ContentEncoding::Br => {
             let params = brotli::enc::BrotliEncoderParams {
                 quality: if effort == Effort::Quick { 5 } else { 11 },
-                lgwin: BROTLI_WINDOW_LOG,
+                lgwin: brotli_window_log(size),
+                size_hint: usize::try_from(size).unwrap_or(0),
                 ..Default::default()
             };
             brotli::BrotliCompress(content, out, &params).map(|_| ())
@@ -121,6 +125,15 @@ pub(super) fn encode(
             encoder.finish().map(|_| ())
         }
     }
+}
+
+/// The smallest window that holds the whole content.
+fn brotli_window_log(size: u64) -> i32 {
+    let log = size
+        .next_power_of_two()
+        .trailing_zeros()
+        .clamp(MIN_BROTLI_WINDOW_LOG, MAX_BROTLI_WINDOW_LOG);
+    i32::try_from(log).expect("it is a small number")
 }
 
 #[cfg(test)]
@@ -159,7 +172,14 @@ mod tests {
             for effort in [Effort::Quick, Effort::Slow] {
                 let run = || {
                     let mut out = Vec::new();
-                    encode(coding, effort, &mut text.as_slice(), &mut out).unwrap();
+                    encode(
+                        coding,
+                        effort,
+                        text.len() as u64,
+                        &mut text.as_slice(),
+                        &mut out,
+                    )
+                    .unwrap();
                     out
                 };
                 let encoded = run();

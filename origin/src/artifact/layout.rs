@@ -159,6 +159,20 @@ impl Layout {
         })
     }
 
+    /// The size of a blob, in bytes.
+    ///
+    /// # Errors
+    /// When it is not there.
+    pub fn size(&self, digest: &Digest) -> Result<u64, LayoutError> {
+        match fs::metadata(self.path(digest)) {
+            Ok(metadata) => Ok(metadata.len()),
+            Err(source) => Err(LayoutError::Read {
+                digest: digest.clone(),
+                source,
+            }),
+        }
+    }
+
     /// Removes a blob that nothing names. One that is not there is removed already.
     ///
     /// # Errors

@@ -5,8 +5,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use helix_routing::artifact::{
-    BLOB_TYPE, CONFIG_TYPE, Descriptor, INDEX_TYPE, MANIFEST_TYPE, Manifest, PACK_TYPE,
-    RELEASE_TYPE, ReleaseConfig,
+    BLOB_TYPE, CONFIG_TYPE, Descriptor, EMPTY_CONFIG, EMPTY_TYPE, IMPROVEMENT_TYPE, INDEX_TYPE,
+    MANIFEST_TYPE, Manifest, PACK_TYPE, RELEASE_TYPE, ReleaseConfig, VARIANTS_TYPE,
 };
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::routes::Routes;
@@ -59,10 +59,45 @@ pub(super) fn manifest(
             annotations: BTreeMap::new(),
         },
         layers,
+        subject: None,
         annotations: BTreeMap::from([
             (PROJECT.to_owned(), site.project.to_string()),
             (ENVIRONMENT.to_owned(), site.environment.to_string()),
         ]),
+    }
+}
+
+/// The manifest of an improvement of the release whose manifest is `subject`.
+pub(super) fn improvement(
+    subject: Descriptor,
+    variants: &[u8],
+    packs: &BTreeMap<Digest, (&'static str, u64)>,
+) -> Manifest {
+    let digest = sha256(variants);
+    let size = variants.len() as u64;
+    let mut layers = vec![described(
+        VARIANTS_TYPE,
+        digest,
+        size,
+        "variants.json.zst".to_owned(),
+    )];
+    layers.extend(packs.iter().map(|(pack, (media_type, size))| {
+        let title = format!("variants-{}", &pack.hex()[..12]);
+        described(media_type, pack.clone(), *size, title)
+    }));
+    Manifest {
+        schema_version: 2,
+        media_type: MANIFEST_TYPE.to_owned(),
+        artifact_type: Some(IMPROVEMENT_TYPE.to_owned()),
+        config: Descriptor {
+            media_type: EMPTY_TYPE.to_owned(),
+            digest: sha256(EMPTY_CONFIG),
+            size: EMPTY_CONFIG.len() as u64,
+            annotations: BTreeMap::new(),
+        },
+        layers,
+        subject: Some(subject),
+        annotations: BTreeMap::new(),
     }
 }
 

@@ -16,6 +16,7 @@ pub mod content;
 pub mod export;
 mod files;
 mod frame;
+pub mod improve;
 pub mod layering;
 pub mod layout;
 mod manifest;

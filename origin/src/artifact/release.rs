@@ -302,7 +302,7 @@ impl Artifacts {
         sqlx::query(
             "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes, routes)
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-             ON CONFLICT (site, release_id) DO UPDATE SET artifact = excluded.artifact, collected = NULL",
+             ON CONFLICT (site, release_id) DO UPDATE SET artifact = excluded.artifact, collected = NULL, improvement = NULL",
         )
         .bind(site.to_string())
         .bind(made.release.as_str())

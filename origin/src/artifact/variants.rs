@@ -5,7 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
+use std::future::ready;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
+use std::time::{Duration, Instant};
 
 use futures_util::{StreamExt, stream};
 use helix_routing::artifact::{
@@ -23,6 +25,9 @@ use super::pack::{Pack, Packed};
 use super::{Artifacts, Layout, LayoutError};
 use crate::store::{StoreError, Tx, id};
 
+/// How long a release waits for its variants. What is not made by then is made after it went out, by [`super::improve`];
+/// meanwhile there is the stored frame, which is the zstd variant.
+const QUICK: Duration = Duration::from_secs(1);
 /// Contents encoded by one piece of work, in bytes: large enough that handing it over costs nothing.
 const BATCH_BYTES: u64 = 512 * 1024;
 /// Values of one row of variants.
@@ -114,16 +119,18 @@ impl Artifacts {
         places: &mut Places,
     ) -> Result<Known, UploadError> {
         let before = self.tried(project, contents).await?;
-        let jobs: Vec<Job> = contents
+        let mut jobs: Vec<Job> = contents
             .iter()
             .filter_map(|content| quick_job(content, places.get(content)?, before.get(content)))
             .collect();
+        // Pages, styles and scripts are small, and asked for first; maps and dumps are large.
+        jobs.sort_by_key(|job| job.place.size);
         if jobs.is_empty() {
             self.locate(project, &before, places).await?;
             return Ok(before);
         }
-        let (count, started) = (jobs.len(), std::time::Instant::now());
-        match self.encode(project, jobs).await {
+        let (count, started) = (jobs.len(), Instant::now());
+        match self.encode(project, jobs, Some(started + QUICK)).await {
             Ok(()) => {
                 let took_ms = started.elapsed().as_millis();
                 tracing::info!(%project, contents = count, took_ms, "variants made");
@@ -139,7 +146,7 @@ impl Artifacts {
     }
 
     /// Adds where the variants lie.
-    async fn locate(
+    pub(super) async fn locate(
         &self,
         project: &ProjectName,
         known: &Known,
@@ -154,21 +161,25 @@ impl Artifacts {
         Ok(())
     }
 
-    /// Encodes contents side by side, and keeps what is of use.
+    /// Encodes contents side by side, and keeps what is of use. What was not begun when `until` comes is left.
     pub(super) async fn encode(
         &self,
         project: &ProjectName,
         jobs: Vec<Job>,
+        until: Option<Instant>,
     ) -> Result<(), UploadError> {
-        let work = stream::iter(batches(jobs)).map(|batch| async move {
-            let _permit = self
-                .encoding
-                .acquire()
-                .await
-                .expect("the semaphore is never closed");
-            let layout = self.layout.clone();
-            blocking(move || run(&layout, &batch)).await
-        });
+        let in_time = move |_: &Vec<Job>| ready(until.is_none_or(|until| Instant::now() < until));
+        let work = stream::iter(batches(jobs))
+            .take_while(in_time)
+            .map(|batch| async move {
+                let _permit = self
+                    .encoding
+                    .acquire()
+                    .await
+                    .expect("the semaphore is never closed");
+                let layout = self.layout.clone();
+                blocking(move || run(&layout, &batch)).await
+            });
         let mut work = std::pin::pin!(work.buffered(self.encoders));
         let mut ready = Vec::new();
         let mut bytes = 0;
@@ -338,7 +349,13 @@ const fn is_useful(size: u64, limit: u64, encoded: u64) -> bool {
 
 fn small(coding: ContentEncoding, effort: Effort, content: &[u8]) -> io::Result<Encoded> {
     let mut encoded = Vec::with_capacity(content.len() / 2);
-    coding::encode(coding, effort, &mut &*content, &mut encoded)?;
+    coding::encode(
+        coding,
+        effort,
+        content.len() as u64,
+        &mut &*content,
+        &mut encoded,
+    )?;
     Ok(Encoded::Small(encoded))
 }
 
@@ -369,7 +386,8 @@ fn write_large(
     path: &std::path::Path,
 ) -> io::Result<()> {
     let mut out = BufWriter::new(File::create_new(path)?);
-    coding::encode(coding, job.effort, &mut open(layout, &job.place)?, &mut out)?;
+    let mut content = open(layout, &job.place)?;
+    coding::encode(coding, job.effort, job.place.size, &mut content, &mut out)?;
     out.flush()
 }
 

@@ -3,10 +3,13 @@
 use std::io::Read;
 
 use helix_routing::api::DeploymentView;
-use helix_routing::artifact::{ContentEncoding, FileEntry, Variant};
+use helix_routing::artifact::{
+    ContentEncoding, FileEntry, IMPROVEMENT_TYPE, Improvement, Manifest, Variant,
+};
 use helix_routing::id::Digest;
 use helix_service::digest::sha256;
 use reqwest::{Method, StatusCode};
+use serde_json::Value;
 
 use super::world::{World, deployment, encoded_frame, files, noise};
 
@@ -148,4 +151,86 @@ async fn variants_are_made_once_and_files_keep_the_date_they_were_first_seen() {
     }
     assert_eq!(seen[0], seen[1]);
     assert!(!seen[0].1.is_empty());
+}
+
+#[tokio::test]
+async fn a_settled_release_is_improved_once_and_the_improvement_refers_to_it() {
+    let world = World::start().await;
+    let page = text(5, 30_000);
+    let site = vec![("index.html".to_owned(), page.clone())];
+    let view: DeploymentView = world
+        .deploy("production", &site)
+        .await
+        .json()
+        .await
+        .unwrap();
+    let artifacts = &world.app.artifacts;
+    assert!(!artifacts.improve_next().await.unwrap(), "nothing settled");
+    settle(&world, &view).await;
+    assert!(artifacts.improve_next().await.unwrap());
+    assert!(!artifacts.improve_next().await.unwrap(), "it is improved");
+
+    let referrers = format!(
+        "/v2/shop/referrers/{}?artifactType={IMPROVEMENT_TYPE}",
+        view.artifact
+    );
+    let answer = world.get(&referrers).await;
+    assert_eq!(answer.headers()["oci-filters-applied"], "artifactType");
+    let listed: Value = answer.json().await.unwrap();
+    let digest = listed["manifests"][0]["digest"].as_str().unwrap();
+    let manifest: Manifest = world
+        .get(&format!("/v2/shop/manifests/{digest}"))
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(manifest.subject.unwrap().digest, view.artifact);
+    let list = world
+        .get(&format!("/v2/shop/blobs/{}", manifest.layers[0].digest))
+        .await
+        .bytes()
+        .await
+        .unwrap();
+    let list: Improvement = serde_json::from_slice(&zstd::decode_all(&*list).unwrap()).unwrap();
+    let index = artifacts.index(&view.artifact).await.unwrap();
+    let quick = &index.files["index.html"].variants;
+    let slow = &list.variants[&sha256(&page)];
+    assert!(!slow.is_empty());
+    for variant in slow {
+        assert_eq!(decoded(&world, variant).await, page);
+        let before = quick.iter().find(|one| one.encoding == variant.encoding);
+        assert!(before.is_none_or(|before| variant.size < before.size));
+        assert!(
+            manifest
+                .layers
+                .iter()
+                .any(|layer| layer.digest == variant.pack)
+        );
+    }
+
+    let other: Value = world
+        .get(&format!(
+            "/v2/shop/referrers/{}?artifactType=other",
+            view.artifact
+        ))
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(other["manifests"], serde_json::json!([]));
+}
+
+/// As the rollout's machine would note it.
+async fn settle(world: &World, view: &DeploymentView) {
+    let mut tx = world.app.store.write().await.unwrap();
+    for statement in [
+        "UPDATE rollouts SET outcome = 'settled'",
+        "INSERT INTO region_sites (site, region, settled, settled_artifact)
+         SELECT site, 'fra', release_id, artifact FROM releases WHERE true
+         ON CONFLICT (site, region) DO UPDATE SET settled = excluded.settled",
+    ] {
+        sqlx::query(statement).execute(&mut *tx).await.unwrap();
+    }
+    tx.commit().await.unwrap();
+    assert_eq!(view.site.to_string(), "shop/production");
 }
