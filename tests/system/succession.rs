@@ -32,7 +32,10 @@ fn a_successor_takes_the_sockets_and_no_request_fails() {
     // `helix dev` starts an edge in place of the one that ended, which takes over in its turn.
     fleet.wait_for_successor("fra-1", before);
     wait::until_true("the first successor drains and ends", REVIVE_LIMIT, || {
-        successor.try_wait().unwrap().is_some_and(|status| status.success())
+        successor
+            .try_wait()
+            .unwrap()
+            .is_some_and(|status| status.success())
     });
     fleet.wait_until_whole();
 
