@@ -3,6 +3,7 @@
 //! What an edge answers is what it says, not what origin thinks it should; only the file within
 //! the release is looked up here, by the rule edges use. Reads only.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -10,6 +11,7 @@ use helix_routing::api::{EdgeAnswer, EdgeStatus, Explanation};
 use helix_routing::artifact::FileIndex;
 use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
 use helix_routing::id::{Digest, Generation, InvalidId, ProjectName, ReleaseId, SiteId};
+use helix_routing::routes::{Client, Decision, Files, Routes, Rules, Target, decode};
 use sqlx::SqliteConnection;
 
 use crate::app::App;
@@ -190,7 +192,7 @@ async fn ask(
     answer.generation = header("x-helix-generation")
         .and_then(|text| text.parse().ok())
         .map(Generation);
-    (answer.file, answer.reason) = why(app, site, answer.release.as_ref(), url.path()).await;
+    (answer.file, answer.reason) = why(app, site, answer.release.as_ref(), url).await;
     answer
 }
 
@@ -198,7 +200,7 @@ async fn why(
     app: &App,
     site: Option<&SiteId>,
     release: Option<&ReleaseId>,
-    path: &str,
+    url: &url::Url,
 ) -> (Option<String>, String) {
     let Some(site) = site else {
         return (None, "the host is nobody's".to_owned());
@@ -221,8 +223,8 @@ async fn why(
             );
         }
     };
-    match app.artifacts.index(&artifact).await {
-        Ok(index) => look_up(&index, path),
+    match app.artifacts.contents(&artifact).await {
+        Ok((routes, index)) => look_up(&routes, &index, url),
         Err(error) => (None, format!("release {release} cannot be read: {error}")),
     }
 }
@@ -242,67 +244,80 @@ async fn artifact(
     artifact.map(|artifact| id(&artifact)).transpose()
 }
 
-/// The file for a path, and why. The rule edges use: exact after one percent-decode, a folder's
-/// `index.html`, a redirect to the folder, `404.html`.
-fn look_up(index: &FileIndex, path: &str) -> (Option<String>, String) {
-    let Some(path) = decode(path.trim_start_matches('/')) else {
-        return (None, "the path is not legal".to_owned());
-    };
-    let has = |path: &str| index.files.contains_key(path);
-    if path.is_empty() || path.ends_with('/') {
-        let file = format!("{path}index.html");
-        if has(&file) {
-            return (Some(file), "index of the folder".to_owned());
-        }
-    } else if has(&path) {
-        return (Some(path), "exact path".to_owned());
-    } else if has(&format!("{path}/index.html")) {
-        return (
-            None,
-            format!("{path} is a folder with an index: redirect to /{path}/"),
-        );
+/// The files of an index, for the rules.
+struct Indexed<'a>(&'a FileIndex);
+
+impl<'a> Files for Indexed<'a> {
+    type File = &'a str;
+
+    fn file(&self, path: &str) -> Option<&'a str> {
+        self.0
+            .files
+            .get_key_value(path)
+            .map(|(path, _)| path.as_str())
     }
-    if has("404.html") {
-        return (
-            Some("404.html".to_owned()),
-            format!("the release has no file {path:?}; this is its not-found page"),
-        );
-    }
-    (
-        None,
-        format!("the release has no file {path:?}, and no 404.html"),
-    )
 }
 
-fn decode(path: &str) -> Option<String> {
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.as_bytes();
-    while let Some((&byte, after)) = rest.split_first() {
-        rest = after;
-        if byte == b'%' {
-            let (escape, after) = rest.split_at_checked(2)?;
-            // The parser below would also take a sign.
-            if !escape.iter().all(u8::is_ascii_hexdigit) {
-                return None;
-            }
-            let escaped = u8::from_str_radix(std::str::from_utf8(escape).ok()?, 16).ok()?;
-            // An encoded slash is no separator, so no file can have it.
-            if escaped == b'/' || escaped == 0 {
-                return None;
-            }
-            bytes.push(escaped);
-            rest = after;
-        } else {
-            bytes.push(byte);
-        }
+/// Someone who asks for a page of this host and says no more.
+struct Anyone<'a>(&'a url::Url);
+
+impl Client for Anyone<'_> {
+    fn host(&self) -> Cow<'_, str> {
+        Cow::Borrowed(self.0.host_str().unwrap_or_default())
     }
-    String::from_utf8(bytes).ok()
+
+    fn is_secure(&self) -> bool {
+        self.0.scheme() == "https"
+    }
+
+    fn accept_language(&self) -> Option<&str> {
+        None
+    }
+
+    fn has_cookie(&self, _name: &str) -> bool {
+        false
+    }
+
+    fn accepts_html(&self) -> bool {
+        true
+    }
+}
+
+/// The file for a URL, and why: by the very rules that edges use.
+fn look_up(routes: &Routes, index: &FileIndex, url: &url::Url) -> (Option<String>, String) {
+    let path = match decode(url.path()) {
+        Ok(Some(path)) => path,
+        Ok(None) => return (None, "no file can have this path".to_owned()),
+        Err(bad) => return (None, bad.to_string()),
+    };
+    let target = Target {
+        raw: url.path(),
+        path: &path,
+        query: url.query(),
+    };
+    let decided = Rules::new(routes).decide(routes, &Indexed(index), target, &Anyone(url));
+    let reason = match decided.line {
+        Some(line) => format!("_redirects:{line}: {}", decided.reason),
+        None => decided.reason.to_owned(),
+    };
+    match decided.decision {
+        Decision::File { file, .. } => (Some(file.to_owned()), reason),
+        Decision::Redirect { location, .. } => (None, format!("{reason}, to {location}")),
+        Decision::Forward(rule) => {
+            let upstream = routes
+                .forward(rule)
+                .map_or("", |(rule, _)| rule.upstream.as_str());
+            (None, format!("{reason}: {upstream}"))
+        }
+        Decision::Nothing { .. } => (None, reason),
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use helix_routing::artifact::{Encoding, FileEntry};
+    use helix_routing::routes::SiteConfig;
     use helix_service::digest::sha256;
 
     fn index(paths: &[&str]) -> FileIndex {
@@ -328,20 +343,25 @@ mod tests {
     }
 
     #[test]
-    fn files_are_looked_up_as_edges_do() {
+    fn files_and_rules_are_looked_up_as_edges_do() {
         let with = index(&["index.html", "about/index.html", "a b.txt", "404.html"]);
-        for (path, file) in [
-            ("/", Some("index.html")),
-            ("/index.html", Some("index.html")),
-            ("/about/", Some("about/index.html")),
-            ("/about", None),
-            ("/a%20b.txt", Some("a b.txt")),
-            ("/none", Some("404.html")),
-            ("/about%2Findex.html", None),
-            ("/%zz", None),
+        let rules = "/old /about/ 301\n/app/* /index.html 200\n";
+        let routes = Routes::compile(SiteConfig::default(), Some(rules), None).unwrap();
+        for (path, file, reason) in [
+            ("/", Some("index.html"), ""),
+            ("/index.html", None, "to /"),
+            ("/about/", Some("about/index.html"), ""),
+            ("/about", None, "to /about/"),
+            ("/a%20b.txt", Some("a b.txt"), ""),
+            ("/none", Some("404.html"), ""),
+            ("/old", None, "_redirects:1: "),
+            ("/app/x", Some("index.html"), "_redirects:2: "),
+            ("/%zz", None, "escape"),
         ] {
-            assert_eq!(look_up(&with, path).0.as_deref(), file, "{path}");
+            let url = format!("http://shop.example{path}").parse().unwrap();
+            let (found, why) = look_up(&routes, &with, &url);
+            assert_eq!(found.as_deref(), file, "{path}: {why}");
+            assert!(why.contains(reason), "{path}: {why}");
         }
-        assert_eq!(look_up(&index(&["x"]), "/y").0, None);
     }
 }

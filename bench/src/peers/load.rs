@@ -197,6 +197,7 @@ fn h3(addr: SocketAddr, path: &str, time: Duration) -> anyhow::Result<Load> {
         "--url",
         &format!("https://{HOST}:{}{path}", addr.port()),
     ]);
+    command.args(["--connect", &addr.to_string()]);
     command.args(["--connections", "16", "--streams", "8"]);
     command.args(["--seconds", &time.as_secs().to_string()]);
     let text = said_of(&mut command)?;

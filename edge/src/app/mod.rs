@@ -22,6 +22,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
 use self::story::Story;
+use self::succession::Ours;
 use crate::admin::{self, Admin};
 use crate::agent::reports::{Reporter, Reports};
 use crate::config::EdgeConfig;
@@ -261,10 +262,13 @@ fn wait_for_successors(
         // Sockets that somebody holds would go on taking connections that nobody serves.
         giving.abort();
     });
-    let story = Arc::clone(story);
-    Ok(tokio::spawn(succession::attend(
-        receiver, story, following, post, handle,
-    )))
+    let ours = Ours {
+        story: Arc::clone(story),
+        following,
+        post,
+        drain: handle,
+    };
+    Ok(tokio::spawn(succession::attend(receiver, ours)))
 }
 
 /// The admin address, bound or handed over.

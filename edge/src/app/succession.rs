@@ -13,49 +13,62 @@ use crate::http3::{Letter, Post, ProcessTag};
 /// Packets on their way to the predecessor. More are lost, as on the network.
 const MAX_WAITING_LETTERS: usize = 1024;
 
+/// What a successor takes over.
+pub(super) struct Ours {
+    pub(super) story: Arc<Story>,
+    pub(super) following: Vec<JoinHandle<()>>,
+    pub(super) post: Option<Arc<Post>>,
+    pub(super) drain: Arc<ShutdownHandle>,
+}
+
 /// Follows the stages of handovers until one has come about, or nobody serves any more.
-pub(super) async fn attend(
-    mut stages: mpsc::Receiver<Stage>,
-    story: Arc<Story>,
-    mut following: Vec<JoinHandle<()>>,
-    post: Option<Arc<Post>>,
-    drain: Arc<ShutdownHandle>,
-) {
+pub(super) async fn attend(mut stages: mpsc::Receiver<Stage>, mut ours: Ours) {
     while let Some(stage) = stages.recv().await {
         match stage {
             Stage::Pause(paused) => {
-                tracing::info!(from = "following", to = "paused", "a successor takes over");
-                for task in following.drain(..) {
-                    task.abort();
-                    // The end is what is waited for, whatever it was.
-                    let _ = task.await;
-                }
+                ours.pause().await;
                 // An error means that the successor is gone; that is told as a stage of its own.
                 let _ = paused.send(());
             }
-            Stage::Resume if following.is_empty() => match story.go_on() {
-                Ok(tasks) => {
-                    tracing::info!(from = "paused", to = "following", "no successor");
-                    following = tasks;
-                }
-                Err(error) => {
-                    let error = &error as &dyn std::error::Error;
-                    tracing::error!(
-                        error,
-                        "records are not followed any more; this edge has to be started again"
-                    );
-                }
-            },
-            Stage::Resume => {}
-            Stage::Drain(packets) => {
-                tracing::info!(from = "paused", to = "draining", "the successor serves");
-                if let Some(post) = &post {
-                    post.leave_socket();
-                }
-                drain.request();
-                return deliver(packets, post).await;
-            }
+            Stage::Resume => ours.resume(),
+            Stage::Drain(packets) => return ours.drain(packets).await,
         }
+    }
+}
+
+impl Ours {
+    async fn pause(&mut self) {
+        tracing::info!(from = "following", to = "paused", "a successor takes over");
+        for task in self.following.drain(..) {
+            task.abort();
+            // The end is what is waited for, whatever it was.
+            let _ = task.await;
+        }
+    }
+
+    fn resume(&mut self) {
+        if !self.following.is_empty() {
+            return;
+        }
+        match self.story.go_on() {
+            Ok(tasks) => {
+                tracing::info!(from = "paused", to = "following", "no successor");
+                self.following = tasks;
+            }
+            Err(error) => tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "records are not followed any more; this edge has to be started again"
+            ),
+        }
+    }
+
+    async fn drain(self, packets: mpsc::Receiver<crate::handover::Packet>) {
+        tracing::info!(from = "paused", to = "draining", "the successor serves");
+        if let Some(post) = &self.post {
+            post.leave_socket();
+        }
+        self.drain.request();
+        deliver(packets, self.post).await;
     }
 }
 

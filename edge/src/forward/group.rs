@@ -113,7 +113,7 @@ impl Picked {
         let mut health = self.server.health();
         match outcome {
             Outcome::Answered => health.answered(),
-            Outcome::Failed if health.failed(Instant::now()) => {
+            Outcome::Failed if health.failed(Instant::now().into_std()) => {
                 tracing::warn!(site.id = %self.group.site, upstream.addr = %self.addr, from = "in", to = "out", "upstream gets no requests for a while");
             }
             Outcome::Failed | Outcome::Unknown => {}
@@ -376,7 +376,7 @@ fn choose(servers: &[Arc<Server>], now: Instant, random: u64) -> Option<&Arc<Ser
     }
     let well: Vec<_> = servers
         .iter()
-        .filter(|server| server.health().is_well(now))
+        .filter(|server| server.health().is_well(now.into_std()))
         .collect();
     let among = if well.len() * 2 < servers.len() {
         servers.iter().collect()

@@ -7,10 +7,9 @@
 //! requests:  in ──n failures in a row──▶ out, for longer each time ──the time is over──▶ in
 //! ```
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use helix_routing::routes::HealthCheck;
-use tokio::time::Instant;
 
 /// Failures in a row after which a server gets no requests for a while: one may be chance, five are not.
 pub(super) const FAILURES_IN_A_ROW: u32 = 5;

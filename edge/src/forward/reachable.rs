@@ -4,7 +4,7 @@
 //! admin address, a cloud's metadata, its neighbours. What is asked about is the very address that is then
 //! connected to, after any lookup, so a name cannot mean one thing here and another there.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};

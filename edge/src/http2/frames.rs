@@ -4,9 +4,7 @@
 //! limit how many PING, SETTINGS, PRIORITY or unknown ones come. Requests and bodies are not counted here;
 //! they have limits of their own.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::limits::{BYTES_PER_CONTROL_FRAME, CONTROL_FRAMES, CONTROL_FRAMES_PER_SECOND};
 

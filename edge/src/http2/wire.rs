@@ -70,7 +70,7 @@ where
             ahead,
             outbound: BytesMut::new(),
             frames: Frames::new(),
-            budget: Budget::new(Instant::now()),
+            budget: Budget::new(Instant::now().into_std()),
             uncounted: 0,
             flooded: false,
             paused: false,
@@ -158,7 +158,7 @@ where
     fn count(&mut self, bytes: &[u8]) {
         let seen = self.frames.look(bytes);
         self.paused = seen.heads > 0;
-        if seen.control > 0 && !self.budget.spend(seen.control, Instant::now()) {
+        if seen.control > 0 && !self.budget.spend(seen.control, Instant::now().into_std()) {
             self.flooded = true;
         }
         self.head = self.frames.unfinished_head().map(|number| match self.head {

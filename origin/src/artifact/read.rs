@@ -3,10 +3,12 @@
 use std::sync::Arc;
 
 use helix_routing::artifact::{
-    FileIndex, INDEX_TYPE, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest,
+    FileIndex, INDEX_TYPE, MAX_CONFIG_BYTES, MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest,
+    ReleaseConfig,
 };
 use helix_routing::id::Digest;
 use helix_routing::record::ReleaseRef;
+use helix_routing::routes::Routes;
 
 use super::content::blocking;
 use super::{Artifacts, Layout, LayoutError};
@@ -20,7 +22,7 @@ pub enum ReadError {
     /// A blob is not what it should be.
     #[error("read {what} of artifact {artifact}")]
     Malformed {
-        /// Manifest or index.
+        /// Manifest, config or index.
         what: &'static str,
         /// The artifact.
         artifact: Digest,
@@ -37,6 +39,25 @@ impl Artifacts {
         blocking(move || read_index(&layout, &artifact))
             .await
             .map(Arc::new)
+    }
+
+    /// The files of an artifact, and what it does with requests besides looking them up.
+    ///
+    /// # Errors
+    /// When its manifest, config or index cannot be read.
+    pub async fn contents(&self, artifact: &Digest) -> Result<(Routes, FileIndex), ReadError> {
+        let (layout, artifact) = (self.layout.clone(), artifact.clone());
+        blocking(move || {
+            let manifest = read_manifest(&layout, &artifact)?;
+            let config = layout.read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
+            let config: ReleaseConfig =
+                serde_json::from_slice(&config).map_err(|_| ReadError::Malformed {
+                    what: "config",
+                    artifact: artifact.clone(),
+                })?;
+            Ok((config.routes, read_index(&layout, &artifact)?))
+        })
+        .await
     }
 
     /// How many files differ between two releases; 0 when that cannot be told.
@@ -72,14 +93,20 @@ fn differing(from: &FileIndex, to: &FileIndex) -> u64 {
     (changed.count() + gone.count()) as u64
 }
 
+fn read_manifest(layout: &Layout, artifact: &Digest) -> Result<Manifest, ReadError> {
+    let manifest = layout.read(artifact, MAX_MANIFEST_BYTES as u64)?;
+    serde_json::from_slice(&manifest).map_err(|_| ReadError::Malformed {
+        what: "manifest",
+        artifact: artifact.clone(),
+    })
+}
+
 fn read_index(layout: &Layout, artifact: &Digest) -> Result<FileIndex, ReadError> {
     let malformed = |what| ReadError::Malformed {
         what,
         artifact: artifact.clone(),
     };
-    let manifest = layout.read(artifact, MAX_MANIFEST_BYTES as u64)?;
-    let manifest: Manifest =
-        serde_json::from_slice(&manifest).map_err(|_| malformed("manifest"))?;
+    let manifest = read_manifest(layout, artifact)?;
     let index = manifest
         .layers
         .iter()

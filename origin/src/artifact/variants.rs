@@ -95,9 +95,9 @@ impl Artifacts {
                 query.build_query_as().fetch_all(&mut *connection).await?;
             for (content, coding, effort, variant) in rows {
                 let corrupt = |what| StoreError::Corrupt { what };
-                let coding = coding::coding(&coding).ok_or(corrupt("variants.coding"))?;
+                let coding = coding::coding(&coding).ok_or_else(|| corrupt("variants.coding"))?;
                 let tried = Tried {
-                    effort: Effort::from_name(&effort).ok_or(corrupt("variants.effort"))?,
+                    effort: Effort::from_name(&effort).ok_or_else(|| corrupt("variants.effort"))?,
                     variant: variant.as_deref().map(id).transpose()?,
                 };
                 known

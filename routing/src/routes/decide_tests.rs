@@ -189,7 +189,7 @@ fn fields_of_all_blocks_are_merged() {
     {
         merge(&mut all, name, value, |a, b| format!("{a}, {b}"));
     }
-    let field = |name: &str, value: &str| (name.to_string(), value.to_string());
+    let field = |name: &str, value: &str| (name.to_owned(), value.to_owned());
     assert_eq!(
         all,
         [field("x-a", "1, 2"), field("cache-control", "public")]

@@ -15,9 +15,9 @@ impl<'a> Files for Named<'a> {
 
 fn meaning(files: &[&str], mode: HtmlHandling, path: &str) -> String {
     match find(&Named(files), mode, path) {
-        Some(Found::File(file)) => file.to_string(),
+        Some(Found::File(file)) => file.to_owned(),
         Some(Found::Redirect { path, .. }) => format!("> /{path}"),
-        None => "-".to_string(),
+        None => "-".to_owned(),
     }
 }
 

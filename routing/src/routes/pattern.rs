@@ -84,7 +84,7 @@ impl Pattern {
                     ));
                 }
                 flush(&mut literal, &mut tokens);
-                tokens.push(Token::Part(name.to_string()));
+                tokens.push(Token::Part(name.to_owned()));
                 continue;
             }
             for (at, text) in part.split('*').enumerate() {
@@ -103,7 +103,7 @@ impl Pattern {
             return Err(InvalidPattern("has more than 8 wildcards"));
         }
         Ok(Self {
-            source: source.to_string(),
+            source: source.to_owned(),
             tokens,
         })
     }
@@ -317,7 +317,7 @@ impl Index {
 
 fn index_key(path: &str, case: Case) -> String {
     match case {
-        Case::Sensitive => path.to_string(),
+        Case::Sensitive => path.to_owned(),
         Case::Insensitive => path.to_ascii_lowercase(),
     }
 }
