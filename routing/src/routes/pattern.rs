@@ -4,7 +4,8 @@
 //! nothing follows, not even the slash before it. A slash at the end makes no difference. Matching takes time
 //! in proportion to path times pattern: a later `*` never makes an earlier one be tried again.
 
-use alloc::string::{String, ToString};
+use alloc::borrow::ToOwned;
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use hashbrown::HashMap;
