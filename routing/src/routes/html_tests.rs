@@ -1,6 +1,5 @@
 use super::*;
 use alloc::format;
-use alloc::string::ToString;
 use alloc::vec::Vec;
 
 struct Named<'a>(&'a [&'a str]);
