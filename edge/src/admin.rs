@@ -1,25 +1,30 @@
 //! The admin address: health, readiness, metrics, and what this edge would answer and why.
 //!
-//! For operators and probes on a private address. It reads; it changes nothing.
+//! For operators and probes on a private address. It reads, but for `POST /purge`, which makes this edge forget
+//! stored responses of upstreams; it changes nothing else.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use axum::extract::{Query, State};
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use helix_routing::id::{Generation, ReleaseId, SiteId};
 use helix_service::shutdown::Shutdown;
-use http::Method;
+use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::answer::{Answer, Fields, RequestHead, answer};
+use crate::cache::store::Purge;
 use crate::http1::Lines;
 use crate::metrics::Metrics;
 use crate::table::Table;
+
+/// Largest order to purge, in bytes: a few names and one URL.
+const MAX_ORDER_BYTES: usize = 16 * 1024;
 
 /// What the admin address shows.
 #[derive(Clone, Debug)]
@@ -62,6 +67,37 @@ struct SiteView {
     live: Option<ReleaseId>,
 }
 
+/// What to forget: everything stored for `site` that fits all of what is given.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Order {
+    site: SiteId,
+    /// Scheme, host, port where it is not the usual one, path and query; both schemes are meant.
+    url: Option<String>,
+    /// A tag or group of the response.
+    tag: Option<String>,
+    release: Option<ReleaseId>,
+    #[serde(default)]
+    mode: Mode,
+}
+
+/// What becomes of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Mode {
+    /// It is removed.
+    #[default]
+    Delete,
+    /// It is kept, and asked about before its next use.
+    Stale,
+}
+
+/// How many responses that were.
+#[derive(Debug, Serialize)]
+struct Purged {
+    purged: usize,
+}
+
 /// Serves the admin address until the shutdown.
 ///
 /// # Errors
@@ -79,6 +115,9 @@ fn router(admin: Admin) -> Router {
         .route("/metrics", get(metrics))
         .route("/explain", get(explanation))
         .route("/sites", get(sites))
+        // Only JSON is taken, which no page of another origin can send without being allowed to.
+        .route("/purge", post(purge))
+        .layer(DefaultBodyLimit::max(MAX_ORDER_BYTES))
         .with_state(admin)
 }
 
@@ -116,6 +155,42 @@ async fn sites(State(admin): State<Admin>) -> Json<Vec<SiteView>> {
         }
     };
     Json(admin.table.sites().into_iter().map(view).collect())
+}
+
+async fn purge(
+    State(admin): State<Admin>,
+    Json(order): Json<Order>,
+) -> Result<Json<Purged>, (StatusCode, String)> {
+    let purge = order.purge()?;
+    // It looks at everything that is kept.
+    let purged = tokio::task::spawn_blocking(move || admin.table.cache().store.purge(&purge)).await;
+    purged
+        .map(|purged| Json(Purged { purged }))
+        .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))
+}
+
+impl Order {
+    fn purge(self) -> Result<Purge, (StatusCode, String)> {
+        let mut purge = Purge {
+            site: Some(self.site),
+            release: self.release,
+            tag: self.tag,
+            mark_stale: self.mode == Mode::Stale,
+            ..Purge::default()
+        };
+        if let Some(url) = self.url {
+            let refused = || {
+                let why = format!("url: {url:?} is no URL with scheme and host\n");
+                (StatusCode::UNPROCESSABLE_ENTITY, why)
+            };
+            let uri: Uri = url.parse().map_err(|_| refused())?;
+            let authority = uri.authority().filter(|_| uri.scheme().is_some());
+            purge.host = Some(authority.ok_or_else(refused)?.as_str().to_owned());
+            let target = uri.path_and_query().map_or("/", |target| target.as_str());
+            purge.target = Some(target.to_owned());
+        }
+        Ok(purge)
+    }
 }
 
 /// Asks the same code that answers requests.

@@ -33,6 +33,7 @@ struct State {
     start: u64,
     end: u64,
     ended: Option<Result<(), Cut>>,
+    whole: bool,
     dropped: bool,
     readers: Vec<(u64, u64)>,
     next_reader: u64,
@@ -53,7 +54,7 @@ impl Content {
     #[must_use]
     pub fn length(&self) -> Option<u64> {
         let state = self.state();
-        (state.ended == Some(Ok(())) && !state.dropped).then_some(state.end)
+        (state.whole && !state.dropped).then_some(state.end)
     }
 
     /// Adds a part.
@@ -77,19 +78,25 @@ impl Content {
         }
     }
 
-    /// Says that it is whole, or that it is not.
-    pub fn finish(&self, outcome: Result<(), Cut>) {
+    /// Says that all parts have come, which makes one of them. Readers see no end yet: see [`Self::finish`].
+    pub fn join(&self) {
         let mut state = self.state();
-        if state.ended.is_some() {
-            return;
-        }
-        if outcome.is_ok() && !state.dropped && state.parts.len() > 1 {
+        if !state.dropped && state.parts.len() > 1 {
             let length = usize::try_from(state.end).unwrap_or(0);
             let mut whole = BytesMut::with_capacity(length);
             for part in state.parts.drain(..) {
                 whole.extend_from_slice(&part);
             }
             state.parts.push_back(whole.freeze());
+        }
+        state.whole = true;
+    }
+
+    /// Tells readers that this was the end, or that it broke off.
+    pub fn finish(&self, outcome: Result<(), Cut>) {
+        let mut state = self.state();
+        if state.ended.is_some() {
+            return;
         }
         state.ended = Some(outcome);
         drop(state);

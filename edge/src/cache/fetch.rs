@@ -35,8 +35,8 @@ const KEPT_BY_304: [&str; 5] = [
 /// What became of a fetch, for those who wait.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
-    /// This is the response, or what is used in its place.
-    Shared(Arc<Stored>),
+    /// This is the response, or what is used in its place, and when the fetch began (see [`Store::moment`]).
+    Shared(Arc<Stored>, u64),
     /// It may not be shared.
     Alone,
 }
@@ -99,22 +99,30 @@ impl Landing {
             }
             first
         });
-        self.leave();
     }
 
+    /// Lets the next one who asks fetch again.
     fn leave(&self) {
+        let own = self.outcome.subscribe();
         let mut by_key = self
             .flights
             .by_key
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        by_key.remove(&self.key);
+        // Somebody else may be on the way for the same key since this one left.
+        if by_key
+            .get(&self.key)
+            .is_some_and(|flight| flight.same_channel(&own))
+        {
+            by_key.remove(&self.key);
+        }
     }
 }
 
 impl Drop for Landing {
     fn drop(&mut self) {
         self.tell(Outcome::Alone);
+        self.leave();
     }
 }
 
@@ -148,9 +156,14 @@ pub(super) enum State {
 }
 
 impl Fetching {
+    /// Who asks while the body still comes joins as well; a response that is there already is found in the store.
     fn share(&mut self, stored: &Arc<Stored>) {
         let reader = stored.content.reader(0, None);
-        self.landing.tell(Outcome::Shared(Arc::clone(stored)));
+        let outcome = Outcome::Shared(Arc::clone(stored), self.began);
+        self.landing.tell(outcome);
+        if stored.content.length().is_some() {
+            self.landing.leave();
+        }
         if let Some(leader) = self.leader.take() {
             // Who is gone needs nothing.
             drop(leader.send(Led::Shared(Arc::clone(stored), reader)));
@@ -159,6 +172,7 @@ impl Fetching {
 
     fn pass(&mut self, head: ResponseHead) -> Result<(), Broken> {
         self.landing.tell(Outcome::Alone);
+        self.landing.leave();
         let (parts, read) = mpsc::channel(PARTS_AHEAD);
         let gone = Broken::Client("is gone");
         let leader = self.leader.take().ok_or(gone)?;
@@ -291,10 +305,13 @@ impl Fetching {
     fn complete(&mut self) {
         match std::mem::replace(&mut self.state, State::Settled) {
             State::Filling(stored) => {
-                stored.content.finish(Ok(()));
+                // It is kept before its end is seen: who asks next finds it.
+                stored.content.join();
                 if stored.content.length().is_some() {
                     self.store.insert(&self.key, &stored, self.began);
                 }
+                stored.content.finish(Ok(()));
+                self.landing.leave();
             }
             // Only now the lane says whose error it was.
             held @ State::Held(..) => self.state = held,

@@ -202,11 +202,17 @@ impl Asking<'_> {
         forward: &str,
         exchange: &mut E,
     ) -> Ended {
+        // Who came after the response began gets it only if it is fresh, and nothing changed since it was asked for.
+        let late = outcome.borrow().is_some();
         let told = tokio::time::timeout(COLLAPSE_WAIT, told(&mut outcome)).await;
         let told = told.ok().flatten();
-        let Some(Outcome::Shared(stored)) = told else {
+        let Some(Outcome::Shared(stored, began)) = told else {
             return self.alone(forward, exchange).await;
         };
+        let old = late && self.usable(&stored, said) != Use::Fresh;
+        if old || self.cache().store.purged_since(&self.key, &stored, began) {
+            return self.alone(forward, exchange).await;
+        }
         let headers = &self.request.head.headers;
         let open = stored.freshness.authorized || !headers.contains_key(AUTHORIZATION);
         let readable = stored.content.reader(0, None);

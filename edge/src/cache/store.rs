@@ -268,7 +268,9 @@ impl Store {
         self.purges.fetch_add(1, Ordering::AcqRel);
     }
 
-    fn purged_since(&self, key: &Key, stored: &Stored, began: u64) -> bool {
+    /// Whether `stored` is among what was purged since `began`.
+    #[must_use]
+    pub fn purged_since(&self, key: &Key, stored: &Stored, began: u64) -> bool {
         let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
         let since = usize::try_from(self.moment() - began).unwrap_or(usize::MAX);
         since > recent.len()

@@ -6,13 +6,15 @@ use std::sync::mpsc::channel;
 use std::sync::{Barrier, Mutex};
 
 use bytes::Bytes;
+use helix_edge::admin::{self, Admin};
 use helix_edge::cache::store::Purge;
 use helix_edge::release::Release;
 use helix_edge::table::Serving;
 use helix_routing::id::{Digest, Generation};
+use helix_service::shutdown::{Shutdown, ShutdownHandle};
 use serde_json::json;
 
-use crate::support::{Edge, KEPT, LIVE, PATIENCE, Response};
+use crate::support::{Client, Edge, KEPT, LIVE, PATIENCE, Response};
 use crate::upstream::{HOST, Upstream};
 
 /// Lets every path of [`HOST`] be forwarded to `addr` and kept, as `release`.
@@ -205,4 +207,102 @@ fn a_stale_response_covers_an_error_where_it_says_so() {
     let covered = ask(&edge, "GET", "/a", "");
     assert_eq!((covered.status, covered.text()), (200, "good"));
     assert_eq!(upstream.seen()[1].fields("if-none-match"), ["\"a\""]);
+}
+
+#[tokio::test]
+async fn an_operator_purges_by_url_tag_and_release_through_the_admin_address() {
+    let (edge, upstream) = tokio::task::spawn_blocking(|| {
+        counting("max-age=60", "ETag: \"a\"\r\nCache-Tag: news\r\n")
+    })
+    .await
+    .unwrap();
+    let (addr, shutdown, serving) = administered(&edge).await;
+    tokio::task::spawn_blocking(move || {
+        let url = format!("http://{HOST}/a?b");
+        let orders = [
+            (json!({ "site": "calls/production", "url": url }), 1),
+            (
+                json!({ "site": "calls/production", "url": url, "mode": "stale" }),
+                1,
+            ),
+            (json!({ "site": "calls/production", "tag": "news" }), 1),
+            (
+                json!({ "site": "calls/production", "release": LIVE, "mode": "delete" }),
+                1,
+            ),
+            (json!({ "site": "calls/production" }), 1),
+        ];
+        for (number, (order, purged)) in orders.into_iter().enumerate() {
+            for _ in 0..2 {
+                let answer = format!("answer {}", number + 1);
+                assert_eq!(
+                    ask(&edge, "GET", "/a?b", "").text(),
+                    answer,
+                    "before {order}"
+                );
+            }
+            let told = order_purge(addr, &order.to_string());
+            assert_eq!(
+                (told.status, told.text()),
+                (200, &*format!(r#"{{"purged":{purged}}}"#))
+            );
+        }
+        ask(&edge, "GET", "/a?b", "");
+        for other in [
+            json!({ "site": "shop/production" }),
+            json!({ "site": "calls/production", "release": KEPT }),
+            json!({ "site": "calls/production", "tag": "other" }),
+            json!({ "site": "calls/production", "url": format!("http://{HOST}/a") }),
+        ] {
+            assert_eq!(
+                order_purge(addr, &other.to_string()).text(),
+                r#"{"purged":0}"#
+            );
+        }
+        for refused in [
+            r#"{"url":"http://shop.example/a"}"#,
+            r#"{"site":"calls/production","url":"/a"}"#,
+            r#"{"site":"calls/production","path":"/a"}"#,
+            r#"{"site":"calls/production","mode":"burn"}"#,
+        ] {
+            assert_eq!(order_purge(addr, refused).status, 422, "{refused}");
+        }
+        assert_eq!(ask(&edge, "GET", "/a?b", "").text(), "answer 6");
+        assert_eq!(upstream.seen().len(), 6);
+    })
+    .await
+    .unwrap();
+    shutdown.request();
+    serving.await.unwrap().unwrap();
+}
+
+async fn administered(
+    edge: &Edge,
+) -> (
+    std::net::SocketAddr,
+    ShutdownHandle,
+    tokio::task::JoinHandle<std::io::Result<()>>,
+) {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let shown = Admin {
+        table: Arc::clone(&edge.table),
+        metrics: Arc::clone(&edge.metrics),
+        ready: Arc::default(),
+    };
+    let (shutdown, asked) = Shutdown::manual();
+    (
+        addr,
+        asked,
+        tokio::spawn(admin::serve(listener, shown, shutdown)),
+    )
+}
+
+fn order_purge(addr: std::net::SocketAddr, order: &str) -> Response {
+    let mut client = Client::connect(addr);
+    let length = order.len();
+    client.send(format!(
+        "POST /purge HTTP/1.1\r\nHost: admin\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n\r\n{order}"
+    ));
+    client.response()
 }
