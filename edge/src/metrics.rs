@@ -93,6 +93,10 @@ impl Following {
 impl Metrics {
     /// All of them at zero.
     #[must_use]
+    #[expect(
+        clippy::too_many_lines,
+        reason = "one entry per metric, and nothing else"
+    )]
     pub fn new(edge: &EdgeId, region: &RegionId) -> Self {
         let labels = HashMap::from([
             ("edge".to_owned(), edge.to_string()),

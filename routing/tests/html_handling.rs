@@ -1,5 +1,10 @@
 //! The table of Cloudflare's static assets, case by case. It is not part of this project: the folder that
 //! `HELIX_CONFORMANCE` names may have it as `cf_html_handling.json`.
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "a skipped test says so"
+)]
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
 use helix_routing::routes::{Files, Found, HtmlHandling, decode, encode, find};

@@ -168,7 +168,7 @@ fn first(slot: &mut Option<u64>, value: Option<&str>) {
 #[must_use]
 pub fn delta_seconds(text: &str) -> Option<u64> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    digits.then(|| text.parse().unwrap_or(u64::from(u32::MAX)))
+    digits.then(|| text.parse().unwrap_or_else(|_| u64::from(u32::MAX)))
 }
 
 /// Calls `hear` for each directive of every line: `name`, `name=token` or `name="quoted"`.
@@ -334,6 +334,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "one table")]
     fn the_most_specific_well_formed_targeted_field_is_the_only_one_that_counts() {
         for (lines, max_age, no_store) in [
             (

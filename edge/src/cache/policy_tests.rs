@@ -100,6 +100,7 @@ fn what_a_shared_cache_may_store_is_stored() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "one table")]
 fn what_a_shared_cache_may_not_store_is_not_stored() {
     let old = at(-1000);
     for (request, status, response, why) in [

@@ -313,14 +313,20 @@ impl Said {
         }
         match number {
             HOST => {
-                if self.host.replace(place).is_some() || !is_authority(value) {
-                    return Err(Refusal::Host);
-                }
+                let second = self.host.replace(place).is_some();
+                return if second || !is_authority(value) {
+                    Err(Refusal::Host)
+                } else {
+                    Ok(())
+                };
             }
             CONTENT_LENGTH => {
-                if self.length.replace(content_length(value)?).is_some() {
-                    return Err(Refusal::ContentLength);
-                }
+                let second = self.length.replace(content_length(value)?).is_some();
+                return if second {
+                    Err(Refusal::ContentLength)
+                } else {
+                    Ok(())
+                };
             }
             TRANSFER_ENCODING => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {

@@ -88,7 +88,8 @@ impl Frames {
 
     /// The frame whose head, or whose header block, has begun and not ended.
     pub(super) fn unfinished_head(&self) -> Option<u64> {
-        self.block.or((self.have > 0).then_some(self.number))
+        self.block
+            .or_else(|| (self.have > 0).then_some(self.number))
     }
 
     fn begin(&mut self, seen: &mut Seen) {

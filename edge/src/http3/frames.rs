@@ -311,7 +311,7 @@ mod tests {
             frame(DATA, b"x"),
             [head.clone(), head.clone(), head.clone()].concat(),
             [head.clone(), head.clone(), frame(DATA, b"x")].concat(),
-            [head.clone(), frame(SETTINGS, b"")].concat(),
+            [head, frame(SETTINGS, b"")].concat(),
             frame(GOAWAY, &[0]),
             frame(MAX_PUSH_ID, &[0]),
             frame(CANCEL_PUSH, &[0]),

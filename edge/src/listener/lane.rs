@@ -119,6 +119,10 @@ impl Lane {
     }
 
     /// Keeps what was sent for a message that asked for `asked`.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of the question or of its answer"
+    )]
     pub(super) fn keep(
         &self,
         message: &Message,

@@ -56,9 +56,11 @@ fn new() -> HttpProxy<Forwarding> {
     // pingora would choose another provider, without key exchange that outlasts quantum computers. An error
     // means that there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let mut conf = ServerConf::default();
-    conf.max_retries = UPSTREAM_TRIES;
-    conf.upstream_keepalive_pool_size = UPSTREAM_IDLE_CONNECTIONS;
+    let conf = ServerConf {
+        max_retries: UPSTREAM_TRIES,
+        upstream_keepalive_pool_size: UPSTREAM_IDLE_CONNECTIONS,
+        ..ServerConf::default()
+    };
     http_proxy(&Arc::new(conf), Forwarding)
 }
 

@@ -177,6 +177,10 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    #[expect(
+        clippy::single_range_in_vec_init,
+        reason = "lists of one range are meant"
+    )]
     fn ranges_are_read_as_the_rfc_has_them() {
         let ranges = |ranges: &[Range<u64>]| Wanted::Ranges(ranges.to_vec());
         for (value, expected) in [

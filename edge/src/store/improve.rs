@@ -96,6 +96,10 @@ impl Store {
     }
 
     /// Brings an improvement's blobs into place and checks all of it but what it decodes to.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "each is a part of where an improvement belongs"
+    )]
     async fn place(
         self: Arc<Self>,
         site: &SiteId,
@@ -210,6 +214,7 @@ fn merge(index: &mut FileIndex, better: &Better) {
 }
 
 /// Two files may have one content and different types; a picture is not sent encoded because a page is.
+#[expect(clippy::nonminimal_bool, reason = "said as it is meant, type by type")]
 fn is_offered(media_type: &str) -> bool {
     !(media_type.starts_with("image/") && !media_type.starts_with("image/svg"))
         && !media_type.starts_with("video/")

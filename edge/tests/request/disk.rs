@@ -164,7 +164,7 @@ async fn a_file_cut_short_while_it_is_sent_ends_the_connection_and_not_the_body(
         .set_len(100_000)
         .unwrap();
     for client in &mut clients {
-        assert!(client.bytes_to_the_end() < SIZE * 8);
+        assert!(client.bytes_until_the_end() < SIZE * 8);
     }
     edge.until_idle();
 }

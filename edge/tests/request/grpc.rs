@@ -15,6 +15,10 @@ use crate::support::{Edge, PATIENCE};
 use crate::upstream::{HOST, forward_to};
 
 /// Sends each part back as it comes, then trailers. A stream that the other side resets is told of.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test counts what came, however much"
+)]
 async fn echo() -> (
     SocketAddr,
     mpsc::UnboundedReceiver<HeaderMap>,

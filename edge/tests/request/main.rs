@@ -2,7 +2,8 @@
 #![expect(
     clippy::unwrap_used,
     clippy::panic,
-    reason = "a test that cannot go on ends here"
+    clippy::print_stderr,
+    reason = "a test that cannot go on ends here, and one that measures or is skipped says so"
 )]
 
 mod admin;

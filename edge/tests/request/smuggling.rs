@@ -78,7 +78,7 @@ fn a_malformed_chunk_ends_the_request_at_the_upstream() {
             "POST /api/ HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n{chunk}{HIDDEN}"
         ));
         // A refusal or nothing, and then the end.
-        let came = client.to_the_end();
+        let came = client.until_the_end();
         assert!(!came.contains(" 200 "), "{chunk:?}: {came}");
     }
     assert_eq!(upstream.seen().len(), 0);

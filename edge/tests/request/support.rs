@@ -335,7 +335,7 @@ impl Client {
     }
 
     /// Reads until the connection ends, and says how much came.
-    pub(crate) fn bytes_to_the_end(&mut self) -> usize {
+    pub(crate) fn bytes_until_the_end(&mut self) -> usize {
         let mut total = 0;
         loop {
             total += self.received.len();
@@ -347,7 +347,7 @@ impl Client {
     }
 
     /// Reads until the connection ends.
-    pub(crate) fn to_the_end(&mut self) -> String {
+    pub(crate) fn until_the_end(&mut self) -> String {
         while self.fill() {}
         String::from_utf8(std::mem::take(&mut self.received)).unwrap()
     }

@@ -142,7 +142,7 @@ mod tests {
                 (CODES.first[length] >> (32 - length)) + (rank - CODES.offset[length]) as u64;
             bits += &format!("{code:0length$b}");
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         bits.as_bytes()
