@@ -95,6 +95,9 @@ fn goaway(mut bytes: &[u8]) -> Option<u32> {
 }
 
 /// What this process holds, in bytes. Other tests run beside, so the figures have room.
+/// Connections with header bombs, one after the other and all kept open.
+const BOMBS: u64 = 9;
+
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/statm").unwrap();
     let pages: u64 = status.split(' ').nth(1).unwrap().parse().unwrap();
@@ -208,8 +211,6 @@ fn responses_held_by_a_zero_window_cost_little_and_are_cut() {
 #[test]
 fn header_bombs_are_refused_and_not_held() {
     let edge = Edge::start();
-    let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
-    let before = resident();
     let mut bytes = Vec::new();
     for number in 0..MAX_STREAMS {
         let mut block = request("/a.txt");
@@ -224,16 +225,25 @@ fn header_bombs_are_refused_and_not_held() {
             &block,
         ));
     }
-    client.flood(1, &bytes);
     let refused = edge
         .metrics
         .heads_refused
         .with_label_values(&["too_many_headers"]);
-    let until = Instant::now() + PATIENCE;
-    while refused.get() < u64::from(MAX_STREAMS) {
-        assert!(Instant::now() < until, "{} refused", refused.get());
-        std::thread::yield_now();
+    // The process is shared with other tests, whose memory comes and goes: the middle one of several tells.
+    let mut clients = Vec::new();
+    let mut held = Vec::new();
+    for number in 1..=BOMBS {
+        let before = resident();
+        let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
+        client.flood(1, &bytes);
+        let until = Instant::now() + PATIENCE;
+        while refused.get() < number * u64::from(MAX_STREAMS) {
+            assert!(Instant::now() < until, "{} refused", refused.get());
+            std::thread::yield_now();
+        }
+        held.push(resident().saturating_sub(before));
+        clients.push(client);
     }
-    let held = resident().saturating_sub(before);
-    assert!(held < MAX_HELD_BYTES, "{held} bytes held");
+    held.sort_unstable();
+    assert!(held[held.len() / 2] < MAX_HELD_BYTES, "{held:?} bytes held");
 }
