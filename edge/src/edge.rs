@@ -7,6 +7,7 @@ use helix_service::shutdown::Shutdown;
 use http::HeaderValue;
 
 use crate::forward::Upstreams;
+use crate::listener::Lanes;
 use crate::metrics::Metrics;
 use crate::table::Table;
 
@@ -21,6 +22,8 @@ pub struct Edge {
     pub metrics: Arc<Metrics>,
     /// Whether each request has a line in the log.
     pub access_log: bool,
+    /// Which ways a request may take.
+    pub lanes: Lanes,
     /// Once asked for, what is in flight may end and what lasts is told to.
     pub shutdown: Shutdown,
     /// How long a client may take no bytes.

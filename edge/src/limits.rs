@@ -131,9 +131,15 @@ pub const MAX_ERROR_STREAMS: usize = 64;
 /// Most bytes of a request's body that are kept so that it can be sent a second time.
 pub const RETRY_BYTES: usize = 64 * 1024;
 
-/// How often one request is tried at an upstream: once more on a connection that turned out to be closed, and once
-/// more at another server.
+/// At how many servers of its upstream one request is tried. At each it may be sent a second time, when a connection
+/// that was kept turned out to be closed.
 pub const UPSTREAM_TRIES: usize = 3;
+
+/// What is read from an upstream at once. One buffer for each core: large enough that a large body costs few calls.
+pub const UPSTREAM_READ_BYTES: usize = 64 * 1024;
+
+/// Interim responses of an upstream to one request. One of each kind that is registered is four.
+pub const MAX_INTERIM_RESPONSES: usize = 16;
 
 /// Unused connections to upstreams that a core keeps, to all of them together. Each costs a descriptor here and one
 /// there.

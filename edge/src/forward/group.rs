@@ -7,7 +7,7 @@
 //! load of all, and what is ill by mistake must not take a site down.
 
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -22,6 +22,7 @@ use tokio::time::{Instant, timeout};
 
 use super::check;
 use super::health::Health;
+use super::lean::Trust;
 use super::reachable::Reachable;
 use super::resolve::{ResolveError, resolve};
 
@@ -32,6 +33,9 @@ const LOOKUP_PAUSE: Duration = Duration::from_secs(1);
 /// Most requests that wait for a connection to one upstream. Beyond it a server is not slow but down.
 const MAX_WAITING: usize = 1024;
 
+/// Servers known so far.
+static SERVERS: AtomicU64 = AtomicU64::new(0);
+
 /// One upstream of one site.
 #[derive(Debug)]
 pub struct Group {
@@ -40,6 +44,7 @@ pub struct Group {
     site: SiteId,
     upstream: Upstream,
     host: Option<HeaderValue>,
+    trust: Trust,
     reachable: Arc<Reachable>,
     known: ArcSwap<Known>,
     resolving: tokio::sync::Mutex<()>,
@@ -61,6 +66,8 @@ struct Known {
 /// One server at one address.
 #[derive(Debug)]
 pub(super) struct Server {
+    /// Unlike that of any other: what is known of one is never taken for another's.
+    id: u64,
     pub(super) addr: SocketAddr,
     pub(super) address: Address,
     free: Arc<Semaphore>,
@@ -108,6 +115,11 @@ impl Picked {
         &self.group
     }
 
+    /// Names the server: connections to it may be kept under this.
+    pub(super) fn server(&self) -> u64 {
+        self.server.id
+    }
+
     /// Tells what came of it.
     pub fn report(self, outcome: Outcome) {
         let mut health = self.server.health();
@@ -142,6 +154,7 @@ impl Group {
             site,
             upstream,
             host,
+            trust: Trust::default(),
             reachable,
             known: ArcSwap::from_pointee(known),
             resolving: tokio::sync::Mutex::default(),
@@ -179,14 +192,19 @@ impl Group {
         self.upstream.health.as_ref()
     }
 
-    /// Picks a server for one request, and waits for a connection to it to be free if need be.
+    pub(super) const fn trust(&self) -> &Trust {
+        &self.trust
+    }
+
+    /// Picks a server for one request, none of those `tried` already, and waits for a connection to it to be free if
+    /// need be.
     ///
     /// # Errors
     /// When there is none that may be connected to, or it has too much to do.
-    pub async fn pick(self: &Arc<Self>) -> Result<Picked, PickError> {
+    pub async fn pick(self: &Arc<Self>, tried: &[SocketAddr]) -> Result<Picked, PickError> {
         self.keep_checked();
         let known = self.known().await;
-        let server = choose(&known.servers, Instant::now(), rand::random())
+        let server = choose(&known.servers, tried, Instant::now(), rand::random())
             .ok_or_else(|| PickError::NoAddress(known.problem.clone().unwrap_or_default()))?;
         let connection = self.connection(server).await?;
         Ok(Picked {
@@ -290,6 +308,7 @@ impl Group {
             .find(|server| server.addr == addr && server.address == *address);
         known.cloned().unwrap_or_else(|| {
             Arc::new(Server {
+                id: SERVERS.fetch_add(1, Ordering::Relaxed),
                 addr,
                 address: address.clone(),
                 free: Arc::new(Semaphore::new(self.upstream.max_connections as usize)),
@@ -370,29 +389,31 @@ fn described(error: &ResolveError) -> String {
 }
 
 /// Of two at random, the one with more connections free; among those that are well, unless they are fewer than half.
-fn choose(servers: &[Arc<Server>], now: Instant, random: u64) -> Option<&Arc<Server>> {
+/// None of those `tried`.
+fn choose<'a>(
+    servers: &'a [Arc<Server>],
+    tried: &[SocketAddr],
+    now: Instant,
+    random: u64,
+) -> Option<&'a Arc<Server>> {
     if let [only] = servers {
-        return Some(only);
+        return Some(only).filter(|only| !tried.contains(&only.addr));
     }
     let well: Vec<_> = servers
         .iter()
         .filter(|server| server.health().is_well(now.into_std()))
         .collect();
-    let among = if well.len() * 2 < servers.len() {
+    let mut among = if well.len() * 2 < servers.len() {
         servers.iter().collect()
     } else {
         well
     };
+    among.retain(|server| !tried.contains(&server.addr));
     let count = u64::try_from(among.len()).ok().filter(|count| *count > 0)?;
     let at = |random: u64| among[usize::try_from(random % count).unwrap_or_default()];
     let (one, other) = (at(random >> 32), at(random & u64::from(u32::MAX)));
-    Some(
-        if one.free.available_permits() >= other.free.available_permits() {
-            one
-        } else {
-            other
-        },
-    )
+    let freer = one.free.available_permits() >= other.free.available_permits();
+    Some(if freer { one } else { other })
 }
 
 #[cfg(test)]

@@ -18,7 +18,6 @@ use crate::exchange::Protocol;
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -74,51 +73,84 @@ pub struct Client<'a> {
 #[error("the request came back to this edge (CDN-Loop)")]
 pub struct Loops;
 
+/// The fields that an upstream is sent: those of the client that pass, and ours.
+#[derive(Debug)]
+pub struct ToUpstream<'a> {
+    client: &'a HeaderMap,
+    /// Named in `Connection`.
+    named: Vec<HeaderName>,
+    /// Whether the client's trace goes on.
+    traced: bool,
+    host: Option<HeaderValue>,
+    own: Vec<(HeaderName, HeaderValue)>,
+}
+
 /// Makes of a client's fields those that an upstream is sent. `fresh` is random, for a trace that has no name.
 ///
 /// # Errors
 /// When the request came from an edge already (RFC 8586).
-pub fn to_upstream(
-    headers: &mut HeaderMap,
+pub fn to_upstream<'a>(
+    headers: &'a HeaderMap,
     client: &Client<'_>,
     host: Option<&HeaderValue>,
     fresh: (u128, u64),
-) -> Result<(), Loops> {
+) -> Result<ToUpstream<'a>, Loops> {
     if has_token(headers, &CDN_LOOP, SELF) {
         return Err(Loops);
     }
-    let trailers = has_token(headers, &TE, "trailers");
-    drop_hop_by_hop(headers);
-    drop_claims(headers);
-    headers.remove(EXPECT);
-    headers.remove(TE);
-    if trailers {
-        headers.insert(TE, TRAILERS);
+    let mut own = Vec::with_capacity(8);
+    if has_token(headers, &TE, "trailers") {
+        own.push((TE, TRAILERS));
     }
-    introduce(headers, client);
-    headers.append(CDN_LOOP, HeaderValue::from_static(SELF));
-    headers.append(VIA, via(client.protocol));
-    trace(headers, fresh);
+    introduce(&mut own, client);
+    own.push((CDN_LOOP, HeaderValue::from_static(SELF)));
+    own.push((VIA, via(client.protocol)));
+    let traced = is_traced(headers);
+    if !traced {
+        own.push((TRACEPARENT, new_trace(fresh)));
+    }
     let asked = || HeaderValue::from_str(client.authority).ok();
-    if let Some(host) = host.cloned().or_else(asked) {
-        headers.insert(HOST, host);
-    }
-    Ok(())
+    let host = host.cloned().or_else(asked);
+    Ok(ToUpstream {
+        client: headers,
+        named: named(headers),
+        traced,
+        host: host.or_else(|| headers.get(HOST).cloned()),
+        own,
+    })
 }
 
-/// Makes of an upstream's fields those that a client may see.
-pub fn to_client(headers: &mut HeaderMap) {
-    drop_hop_by_hop(headers);
-    // Another server's address is not this edge's.
-    headers.remove(ALT_SVC);
-    let ours: Vec<HeaderName> = headers
-        .keys()
-        .filter(|name| name.as_str().starts_with("x-helix-"))
-        .cloned()
-        .collect();
-    for name in ours {
-        headers.remove(name);
+impl ToUpstream<'_> {
+    /// All of them, `Host` first. What the client says about the framing of its body is among them.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
+        let host = self.host.as_ref().map(|host| (&HOST, host));
+        let passed = self.client.iter().filter(|(name, _)| self.passes(name));
+        let own = self.own.iter().map(|(name, value)| (name, value));
+        host.into_iter().chain(passed).chain(own)
     }
+
+    fn passes(&self, name: &HeaderName) -> bool {
+        let replaced = matches!(*name, HOST | TE | EXPECT)
+            || !self.traced && matches!(name.as_str(), "traceparent" | "tracestate");
+        !replaced && !is_of_a_connection(name) && !self.named.contains(name) && !is_claim(name)
+    }
+}
+
+/// Makes of a client's trailers those that an upstream may see: they claim nothing either.
+pub(super) fn trailers_to_upstream(trailers: &mut HeaderMap) {
+    remove_all(trailers, |name| is_of_a_connection(name) || is_claim(name));
+}
+
+/// Makes of an upstream's fields, or trailers, those that a client may see.
+pub fn to_client(headers: &mut HeaderMap) {
+    let named = named(headers);
+    // Another server's address is not this edge's.
+    remove_all(headers, |name| {
+        *name == ALT_SVC
+            || is_of_a_connection(name)
+            || name.as_str().starts_with("x-helix-")
+            || named.contains(name)
+    });
 }
 
 /// The name of the request's trace, under which an operator finds it: 32 hexadecimal digits.
@@ -127,33 +159,35 @@ pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
     headers.get(TRACEPARENT)?.to_str().ok()?.get(3..35)
 }
 
-fn drop_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
+fn is_of_a_connection(name: &HeaderName) -> bool {
+    *name == CONNECTION || OF_A_CONNECTION.contains(name)
+}
+
+/// What `Connection` names (RFC 9110 7.6.1).
+fn named(headers: &HeaderMap) -> Vec<HeaderName> {
+    headers
         .get_all(CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
         .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
         // These say where a message ends and whom it is for, and nobody may take them away.
         .filter(|name| !matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST))
-        .collect();
-    for name in named.iter().chain(&OF_A_CONNECTION) {
-        headers.remove(name);
-    }
-    headers.remove(CONNECTION);
+        .collect()
 }
 
-fn drop_claims(headers: &mut HeaderMap) {
-    let claims: Vec<HeaderName> = headers
+fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
+    let found: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| is_claim(name.as_str()))
+        .filter(|name| unwanted(name))
         .cloned()
         .collect();
-    for name in claims {
+    for name in found {
         headers.remove(name);
     }
 }
 
-fn is_claim(name: &str) -> bool {
+fn is_claim(name: &HeaderName) -> bool {
+    let name = name.as_str();
     CLAIMED.contains(&name)
         || CLAIMED_PREFIXES
             .iter()
@@ -171,7 +205,7 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 }
 
 /// Says who the client is, to servers that read either form.
-fn introduce(headers: &mut HeaderMap, client: &Client<'_>) {
+fn introduce(own: &mut Vec<(HeaderName, HeaderValue)>, client: &Client<'_>) {
     let address = client.peer.ip().to_canonical();
     let scheme = if client.secure { "https" } else { "http" };
     let mut forwarded = match address {
@@ -181,19 +215,16 @@ fn introduce(headers: &mut HeaderMap, client: &Client<'_>) {
     if is_quotable(client.authority) {
         // Writing to a string cannot fail.
         let _ = write!(forwarded, ";host=\"{}\"", client.authority);
-        headers.extend(
-            HeaderValue::from_str(client.authority)
-                .ok()
-                .map(|host| (FORWARDED_HOST, host)),
-        );
+        let host = HeaderValue::from_str(client.authority).ok();
+        own.extend(host.map(|host| (FORWARDED_HOST, host)));
     }
     let _ = write!(forwarded, ";proto={scheme}");
-    headers.insert(FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    own.push((FORWARDED_PROTO, HeaderValue::from_static(scheme)));
     let text = |text: String| {
         HeaderValue::try_from(text).expect("an address and a checked authority are ASCII")
     };
-    headers.insert(FORWARDED_FOR, text(address.to_string()));
-    headers.insert(FORWARDED, text(forwarded));
+    own.push((FORWARDED_FOR, text(address.to_string())));
+    own.push((FORWARDED, text(forwarded)));
 }
 
 /// Whether an authority can stand between quotes as it is.
@@ -212,20 +243,16 @@ const fn via(protocol: Protocol) -> HeaderValue {
     }
 }
 
-/// Passes a trace on (W3C Trace Context), or begins one.
-fn trace(headers: &mut HeaderMap, (trace, span): (u128, u64)) {
+/// Whether there is a trace to be passed on (W3C Trace Context).
+fn is_traced(headers: &HeaderMap) -> bool {
     let mut given = headers.get_all(TRACEPARENT).iter();
-    let known = matches!((given.next(), given.next()), (Some(parent), None) if is_traceparent(parent.as_bytes()));
-    if known {
-        return;
-    }
-    headers.remove(TRACESTATE);
+    matches!((given.next(), given.next()), (Some(parent), None) if is_traceparent(parent.as_bytes()))
+}
+
+fn new_trace((trace, span): (u128, u64)) -> HeaderValue {
     // Zero means none.
     let fresh = format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1));
-    headers.insert(
-        TRACEPARENT,
-        HeaderValue::try_from(fresh).expect("hexadecimal digits are ASCII"),
-    );
+    HeaderValue::try_from(fresh).expect("hexadecimal digits are ASCII")
 }
 
 /// `00-` trace `-` span `-` flags, in lower case, neither of the two zero.
@@ -258,15 +285,23 @@ mod tests {
     const TRACE: &str = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
     fn sent(fields: &[(&str, &str)]) -> Result<HeaderMap, Loops> {
-        let mut headers = map(fields);
+        let headers = map(fields);
         let client = Client {
             peer: "192.0.2.7:1234".parse().unwrap(),
             secure: true,
             protocol: Protocol::Http2,
             authority: "shop.example:8443",
         };
-        to_upstream(&mut headers, &client, None, (7, 9))?;
-        Ok(headers)
+        let sent = to_upstream(&headers, &client, None, (7, 9))?;
+        assert!(sent.iter().next().is_some_and(|(name, _)| name == HOST));
+        Ok(collected(&sent))
+    }
+
+    fn collected(sent: &ToUpstream<'_>) -> HeaderMap {
+        let fields = sent.iter();
+        fields
+            .map(|(name, value)| (name.clone(), value.clone()))
+            .collect()
     }
 
     fn map(fields: &[(&str, &str)]) -> HeaderMap {
@@ -392,7 +427,7 @@ mod tests {
 
     #[test]
     fn a_client_of_ipv6_is_written_in_quotes() {
-        let mut headers = HeaderMap::new();
+        let empty = HeaderMap::new();
         let client = Client {
             peer: "[2001:db8::1]:1".parse().unwrap(),
             secure: false,
@@ -400,10 +435,22 @@ mod tests {
             authority: "a\"b",
         };
         let host = HeaderValue::from_static("api.internal");
-        to_upstream(&mut headers, &client, Some(&host), (0, 0)).unwrap();
+        let headers = collected(&to_upstream(&empty, &client, Some(&host), (0, 0)).unwrap());
         assert_eq!(headers["forwarded"], "for=\"[2001:db8::1]\";proto=http");
         assert_eq!(headers["host"], "api.internal");
         assert!(!headers.contains_key("x-forwarded-host"));
+    }
+
+    #[test]
+    fn trailers_claim_nothing_either() {
+        let mut trailers = map(&[
+            ("grpc-timeout", "1"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-helix-edge", "x"),
+            ("keep-alive", "5"),
+        ]);
+        trailers_to_upstream(&mut trailers);
+        assert_eq!(trailers, map(&[("grpc-timeout", "1")]));
     }
 
     #[test]

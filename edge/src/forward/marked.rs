@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::headers::to_client;
+use super::headers::{to_client, trailers_to_upstream};
 use crate::answer::Pinned;
 use crate::edge::Edge;
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead, mark};
@@ -36,8 +36,12 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
         self.inner.is_read()
     }
 
-    fn trailers(&mut self) -> impl Future<Output = Result<Option<HeaderMap>, Broken>> + Send {
-        self.inner.trailers()
+    async fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
+        let mut trailers = self.inner.trailers().await?;
+        if let Some(trailers) = &mut trailers {
+            trailers_to_upstream(trailers);
+        }
+        Ok(trailers)
     }
 
     fn interim(
@@ -63,8 +67,11 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
 
     fn end(
         &mut self,
-        trailers: Option<HeaderMap>,
+        mut trailers: Option<HeaderMap>,
     ) -> impl Future<Output = Result<(), Broken>> + Send {
+        if let Some(trailers) = &mut trailers {
+            to_client(trailers);
+        }
         self.inner.end(trailers)
     }
 

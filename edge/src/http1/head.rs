@@ -353,7 +353,7 @@ impl Said {
 }
 
 /// The members of a list.
-fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
@@ -367,7 +367,7 @@ pub(crate) fn is_authority(value: &[u8]) -> bool {
 }
 
 /// Digits only: no sign, no list, nothing that overflows.
-fn content_length(value: &[u8]) -> Result<u64, Refusal> {
+pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     // Nineteen digits always fit.
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {
         return Err(Refusal::ContentLength);

@@ -9,7 +9,9 @@ mod class;
 mod fields;
 mod head;
 mod refusal;
+mod reply;
 mod scan;
+mod trailers;
 mod write;
 
 pub use chunked::{ChunkError, ChunkPart, Chunks};
@@ -17,7 +19,9 @@ pub use fields::{Asked, Field, Lines, Span};
 pub(crate) use head::is_authority;
 pub use head::{Framing, Head, parse};
 pub use refusal::Refusal;
+pub use reply::{BadReply, Reply, ReplyBody, parse_reply};
 pub use scan::{HeadScan, Preface, Scan, preface};
+pub use trailers::trailers;
 pub use write::{chunk_size, content_length, field, write_head};
 
 /// Whether `byte` may stand in a method or field name (RFC 9110 5.6.2).

@@ -26,7 +26,6 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::exchange::Http1Exchange;
 use super::io::EdgeIo;
 use super::lane::{Batch, Lane, Message, Next};
-use super::socket::Socket;
 use crate::access_log::record_refused;
 use crate::answer::{Answer, Fields, RequestHead, answer};
 use crate::edge::Edge;
@@ -35,6 +34,7 @@ use crate::http1::{Asked, Head, Preface, Refusal, preface};
 use crate::http2;
 use crate::limits::{DRAIN_GRACE, HANDSHAKE_DEADLINE, Limits};
 use crate::proxy;
+use crate::socket::Socket;
 use crate::tls::{Certificates, Secured, handshake};
 
 /// What all connections of one core share. One [`HttpProxy`] each, so that its tasks and pools stay on the core.
@@ -73,7 +73,7 @@ pub(super) async fn serve(
     let settled = shaking.await;
     drop(certificates);
     if let Some((stream, secured)) = settled {
-        let socket = Socket::Tls(Box::new(stream));
+        let socket = Socket::Tls(Box::new(stream.into()));
         Box::pin(serve_clear(core, socket, peer, Some(secured), accepted)).await;
     }
 }

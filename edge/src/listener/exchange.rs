@@ -7,8 +7,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, TRAILER};
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use http::header::CONTENT_LENGTH;
+use http::{HeaderMap, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
@@ -17,7 +17,7 @@ use super::memo::Sent;
 use super::pace::Pace;
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
 use crate::http1::{
-    ChunkPart, Chunks, Framing, Head, chunk_size, content_length, field, write_head,
+    ChunkPart, Chunks, Framing, Head, chunk_size, content_length, field, trailers, write_head,
 };
 use crate::limits::{
     BODY_PART_BYTES, GATHER_BYTES, LINGER, MAX_AHEAD_BYTES, MAX_DROPPED_BODY_BYTES, MIN_BODY_BYTES,
@@ -396,19 +396,7 @@ impl Exchange for Http1Exchange<'_> {
     }
 
     async fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
-        let mut trailers = HeaderMap::new();
-        for line in std::mem::take(&mut self.trailers).split(|byte| *byte == b'\n') {
-            let Some(colon) = memchr::memchr(b':', line) else {
-                continue;
-            };
-            let name = HeaderName::from_bytes(&line[..colon]);
-            let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
-            if let (Ok(name), Ok(value)) = (name, value) {
-                trailers.append(name, value);
-            }
-        }
-        trailers.remove(TRAILER);
-        Ok((!trailers.is_empty()).then_some(trailers))
+        Ok(trailers(&std::mem::take(&mut self.trailers)))
     }
 
     async fn interim(&mut self, head: ResponseHead) -> Result<(), Broken> {

@@ -24,15 +24,15 @@ use pingora_core::protocols::{
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::time::timeout;
 
-use super::buffer::Buffer;
 use super::pace::Pace;
-use super::socket::Socket;
+use crate::buffer::Buffer;
 use crate::gate::Gate;
 use crate::http1::{Framing, HeadScan, Refusal, Scan, Span};
 use crate::http2::Client;
 use crate::limits::{
     GATHER_BYTES, LINGER, LINGER_BYTES, MAX_AHEAD_BYTES, MIN_SEND_BYTES, READ_BYTES,
 };
+use crate::socket::Socket;
 use crate::tls::Secured;
 
 /// A connection, as this edge and pingora read and write it.

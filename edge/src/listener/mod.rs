@@ -6,7 +6,6 @@
 //! cut at a deadline.
 
 mod bind;
-mod buffer;
 pub(crate) mod caps;
 mod clock;
 mod connection;
@@ -16,7 +15,6 @@ mod io;
 mod lane;
 mod memo;
 mod pace;
-mod socket;
 mod sockets;
 
 use std::net::{SocketAddr, TcpListener};
@@ -60,7 +58,7 @@ pub struct ListenerConfig {
     pub http3: Option<Http3>,
     /// Where TLS is spoken, if anywhere.
     pub tls: Option<TlsListener>,
-    /// Which ways an HTTP/1 request may take to its response. They cannot be told apart; a test does.
+    /// Which ways a request may take to its response. They cannot be told apart; a test does.
     pub lanes: Lanes,
 }
 
@@ -73,7 +71,7 @@ pub struct TlsListener {
     pub certificates: Arc<Certificates>,
 }
 
-/// Which ways an HTTP/1 request may take to its response.
+/// Which ways a request over HTTP/1 to its response, and one of any protocol to an upstream, may take.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Lanes {
     /// The shortest.
@@ -219,6 +217,7 @@ pub fn serve_on(
         metrics,
         upstreams: Arc::new(Upstreams::new(config.upstreams)),
         access_log: config.access_log,
+        lanes: config.lanes,
         shutdown: shutdown.clone(),
         write_stall: limits.write_stall,
         alt_svc: http3_addr.map(alt_svc),

@@ -17,8 +17,12 @@ use pingora_proxy::{FailToProxy, HttpProxy, ProxyHttp, ProxyWarnLogContext, Sess
 use tokio::sync::watch;
 
 use super::bridge::Bridge;
-use super::failure::Failure;
-use crate::limits::{UPSTREAM_IDLE_CONNECTIONS, UPSTREAM_TRIES};
+use super::failure::failure_of;
+use crate::forward::Failure;
+use crate::limits::UPSTREAM_IDLE_CONNECTIONS;
+
+/// The second is for a connection that was kept and turned out to be closed. Other servers are tried from outside.
+const TRIES: usize = 2;
 
 /// One request on its way, as the phases see it.
 pub(super) struct Call {
@@ -36,7 +40,7 @@ impl Call {
     }
 
     fn failed(&self, error: &Error) {
-        let failure = Failure::of(error);
+        let failure = failure_of(error);
         *self
             .failure
             .lock()
@@ -57,7 +61,7 @@ fn new() -> HttpProxy<Forwarding> {
     // means that there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let conf = ServerConf {
-        max_retries: UPSTREAM_TRIES,
+        max_retries: TRIES,
         upstream_keepalive_pool_size: UPSTREAM_IDLE_CONNECTIONS,
         ..ServerConf::default()
     };
@@ -94,18 +98,6 @@ impl ProxyHttp for Forwarding {
 
     async fn upstream_peer(&self, session: &mut Session, _: &mut ()) -> Result<Box<HttpPeer>> {
         Ok(Box::new(call(session)?.peer.clone()))
-    }
-
-    fn fail_to_connect(
-        &self,
-        _: &mut Session,
-        _: &HttpPeer,
-        _: &mut (),
-        mut error: Box<Error>,
-    ) -> Box<Error> {
-        // Nothing of the request has left.
-        error.set_retry(true);
-        error
     }
 
     fn error_while_proxy(

@@ -25,7 +25,7 @@ use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 pub use self::peer::Reach;
 use self::session::SessionExchange;
-pub use self::through::through;
+pub(crate) use self::through::through;
 use crate::edge::Edge;
 use crate::exchange::respond;
 

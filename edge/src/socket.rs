@@ -1,4 +1,4 @@
-//! The bytes of one connection, in the clear, whether it came over TLS or not.
+//! The bytes of one connection, in the clear, whether TLS lies below or not; with a client or with an upstream.
 //!
 //! It reads and writes, and says which of the two it is. It does not shake hands (that is done before
 //! one of these exists), and keeps nothing of what it carries.
@@ -12,9 +12,9 @@ use std::time::Duration;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
+use tokio_rustls::TlsStream;
 
-/// An accepted connection.
+/// A connection.
 #[derive(Debug)]
 pub(crate) enum Socket {
     /// As it came.
@@ -24,7 +24,7 @@ pub(crate) enum Socket {
 }
 
 impl Socket {
-    /// Whether the client came over TLS.
+    /// Whether TLS lies below.
     pub(crate) const fn secure(&self) -> bool {
         matches!(self, Self::Tls(_))
     }

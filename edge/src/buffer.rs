@@ -16,32 +16,32 @@ thread_local! {
 
 /// Bytes that are added at the end and taken from the start.
 #[derive(Debug, Default)]
-pub(super) struct Buffer {
+pub(crate) struct Buffer {
     bytes: Vec<u8>,
     start: usize,
 }
 
 impl Buffer {
-    pub(super) fn extend(&mut self, more: &[u8]) {
+    pub(crate) fn extend(&mut self, more: &[u8]) {
         self.make_room(more.len());
         self.bytes.extend_from_slice(more);
     }
 
     /// Drops the first `taken` bytes.
-    pub(super) fn advance(&mut self, taken: usize) {
+    pub(crate) fn advance(&mut self, taken: usize) {
         self.start = (self.start + taken).min(self.bytes.len());
         if self.start == self.bytes.len() {
             self.clear();
         }
     }
 
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.bytes.clear();
         self.start = 0;
     }
 
     /// Gives the memory back if nothing is in it.
-    pub(super) fn release(&mut self) {
+    pub(crate) fn release(&mut self) {
         if !self.is_empty() || self.bytes.capacity() == 0 {
             return;
         }

@@ -1,0 +1,369 @@
+//! What the head of a response says and frames.
+//!
+//! Pure, and as strict as the parser of requests: what two parsers could read in two ways is refused, so that no
+//! server behind this edge can answer one client with what is meant for another (RFC 9112 4 to 6, 11.1).
+
+use bytes::Bytes;
+use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
+use http::{HeaderName, HeaderValue, StatusCode};
+
+use super::head::{content_length, tokens};
+use crate::limits::MAX_HEADERS;
+
+/// How a response's body is delimited.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReplyBody {
+    /// There is none.
+    None,
+    /// It has this many bytes.
+    Length(u64),
+    /// It is chunked.
+    Chunked,
+    /// It ends with the connection.
+    UntilClose,
+}
+
+/// One response head.
+#[derive(Debug)]
+pub struct Reply {
+    /// Its status, 100 to 599.
+    pub status: StatusCode,
+    /// Its fields without `Transfer-Encoding`, which is about the bytes that were read here.
+    pub headers: HeaderMap,
+    /// How the body is delimited.
+    pub body: ReplyBody,
+    /// Whether the connection can be used again when the body has ended.
+    pub persists: bool,
+}
+
+/// A response head that nobody should have to guess the meaning of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum BadReply {
+    /// The first line is not `HTTP/1.x`, three digits and a reason.
+    #[error("malformed status line")]
+    StatusLine,
+    /// A line does not end with CR LF, or not at all.
+    #[error("malformed line ending")]
+    LineEnding,
+    /// A field's name is no token, or is followed by a space.
+    #[error("malformed field name")]
+    FieldName,
+    /// A field's value holds a control byte, or goes on in the next line.
+    #[error("malformed field value")]
+    FieldValue,
+    /// There are too many fields.
+    #[error("more than {MAX_HEADERS} fields")]
+    TooManyHeaders,
+    /// `Content-Length` is no number, or there are two.
+    #[error("malformed content-length")]
+    ContentLength,
+    /// `Transfer-Encoding` is not just `chunked`.
+    #[error("transfer-encoding that is not just chunked")]
+    TransferEncoding,
+    /// There are both.
+    #[error("both content-length and transfer-encoding")]
+    TwoLengths,
+}
+
+/// Reads one whole head, its empty line included. `bodiless` says that it answers HEAD.
+///
+/// # Errors
+/// When anything in it is malformed, ambiguous or over a limit.
+pub fn parse_reply(head: &Bytes, bodiless: bool) -> Result<Reply, BadReply> {
+    let end = line_end(head, 0)?;
+    let (status, version_1_0) = status_line(&head[..end])?;
+    let mut said = Said::default();
+    let mut headers = HeaderMap::with_capacity(16);
+    let mut start = end + 2;
+    let mut count = 0;
+    loop {
+        let end = line_end(head, start)?;
+        if end == start {
+            break;
+        }
+        count += 1;
+        if count > MAX_HEADERS {
+            return Err(BadReply::TooManyHeaders);
+        }
+        let (name, value) = field(head, start, end)?;
+        if said.take(&name, &value)? {
+            headers.append(name, value);
+        }
+        start = end + 2;
+    }
+    let body = said.body(status, version_1_0, bodiless)?;
+    Ok(Reply {
+        status,
+        headers,
+        body,
+        persists: !said.close && !version_1_0 && body != ReplyBody::UntilClose,
+    })
+}
+
+/// Where the line that starts at `start` ends: before its CR LF.
+fn line_end(head: &[u8], start: usize) -> Result<usize, BadReply> {
+    let line = head.get(start..).unwrap_or_default();
+    let newline = memchr::memchr(b'\n', line).ok_or(BadReply::LineEnding)?;
+    if newline == 0 || line[newline - 1] != b'\r' {
+        return Err(BadReply::LineEnding);
+    }
+    Ok(start + newline - 1)
+}
+
+/// The status, and whether the version is 1.0. The space in front of an empty reason is often left out.
+fn status_line(line: &[u8]) -> Result<(StatusCode, bool), BadReply> {
+    let rest = line.strip_prefix(b"HTTP/1.").ok_or(BadReply::StatusLine)?;
+    let [minor, b' ', digits @ ..] = rest else {
+        return Err(BadReply::StatusLine);
+    };
+    let (code, reason) = digits.split_at_checked(3).ok_or(BadReply::StatusLine)?;
+    let legal = match reason {
+        [] => true,
+        [b' ', reason @ ..] => reason.iter().copied().all(super::is_field_value),
+        _ => false,
+    };
+    let version_1_0 = match minor {
+        b'0' => true,
+        b'1' => false,
+        _ => return Err(BadReply::StatusLine),
+    };
+    let status = StatusCode::from_bytes(code).map_err(|_| BadReply::StatusLine)?;
+    if !legal || status.as_u16() > 599 {
+        return Err(BadReply::StatusLine);
+    }
+    Ok((status, version_1_0))
+}
+
+/// The field of one line. Its value shares the head's memory.
+fn field(head: &Bytes, start: usize, end: usize) -> Result<(HeaderName, HeaderValue), BadReply> {
+    let line = &head[start..end];
+    if matches!(line.first(), Some(b' ' | b'\t')) {
+        return Err(BadReply::FieldValue);
+    }
+    let colon = memchr::memchr(b':', line).ok_or(BadReply::FieldName)?;
+    let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| BadReply::FieldName)?;
+    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let raw = &line[colon + 1..];
+    let leading = raw.iter().take_while(|byte| is_space(byte)).count();
+    let trailing = raw[leading..]
+        .iter()
+        .rev()
+        .take_while(|byte| is_space(byte))
+        .count();
+    let value = head.slice(start + colon + 1 + leading..end - trailing);
+    let value = HeaderValue::from_maybe_shared(value).map_err(|_| BadReply::FieldValue)?;
+    Ok((name, value))
+}
+
+/// What the fields said about the message and the connection.
+#[derive(Default)]
+struct Said {
+    length: Option<u64>,
+    chunked: bool,
+    close: bool,
+}
+
+impl Said {
+    /// False for a field that is not passed on.
+    fn take(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool, BadReply> {
+        let value = value.as_bytes();
+        match *name {
+            CONTENT_LENGTH => {
+                let length = content_length(value).map_err(|_| BadReply::ContentLength)?;
+                if self.length.replace(length).is_some() {
+                    return Err(BadReply::ContentLength);
+                }
+            }
+            TRANSFER_ENCODING => {
+                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+                    return Err(BadReply::TransferEncoding);
+                }
+                self.chunked = true;
+                return Ok(false);
+            }
+            CONNECTION => {
+                self.close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
+            }
+            _ => {}
+        }
+        Ok(true)
+    }
+
+    /// RFC 9112 6.3.
+    fn body(
+        &self,
+        status: StatusCode,
+        version_1_0: bool,
+        bodiless: bool,
+    ) -> Result<ReplyBody, BadReply> {
+        if self.chunked && version_1_0 {
+            return Err(BadReply::TransferEncoding);
+        }
+        if self.chunked && self.length.is_some() {
+            return Err(BadReply::TwoLengths);
+        }
+        let never = status.is_informational()
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        Ok(match self.length {
+            _ if never || bodiless => ReplyBody::None,
+            None if self.chunked => ReplyBody::Chunked,
+            None => ReplyBody::UntilClose,
+            Some(0) => ReplyBody::None,
+            Some(length) => ReplyBody::Length(length),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Reply, BadReply> {
+        parse_reply(&Bytes::copy_from_slice(text.as_bytes()), false)
+    }
+
+    fn with(fields: &str) -> Result<(ReplyBody, bool), BadReply> {
+        parse(&format!("HTTP/1.1 200 OK\r\n{fields}\r\n")).map(|reply| (reply.body, reply.persists))
+    }
+
+    #[test]
+    fn bodies_are_framed_by_one_length_by_chunks_or_by_the_end() {
+        for (fields, expected) in [
+            ("Content-Length: 0\r\n", (ReplyBody::None, true)),
+            ("content-length:\t12 \r\n", (ReplyBody::Length(12), true)),
+            ("Transfer-Encoding: Chunked\r\n", (ReplyBody::Chunked, true)),
+            (
+                "Transfer-Encoding: chunked\r\nConnection: foo, Close\r\n",
+                (ReplyBody::Chunked, false),
+            ),
+            ("X_Own:\r\nY: caf\u{e9}\r\n", (ReplyBody::UntilClose, false)),
+        ] {
+            assert_eq!(with(fields), Ok(expected), "{fields:?}");
+        }
+        for status in [
+            "100 Continue",
+            "103 Early Hints",
+            "204 No Content",
+            "304 Not Modified",
+        ] {
+            let reply = parse(&format!("HTTP/1.1 {status}\r\nContent-Length: 5\r\n\r\n")).unwrap();
+            assert_eq!(
+                (reply.body, reply.persists),
+                (ReplyBody::None, true),
+                "{status}"
+            );
+        }
+        let head = Bytes::from_static(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n");
+        assert_eq!(parse_reply(&head, true).unwrap().body, ReplyBody::None);
+        let old = parse("HTTP/1.0 200 OK\r\nContent-Length: 5\r\nConnection: keep-alive\r\n\r\n");
+        assert!(!old.unwrap().persists);
+    }
+
+    #[test]
+    fn what_could_be_read_in_two_ways_is_refused() {
+        for (fields, expected) in [
+            (
+                "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n",
+                BadReply::TwoLengths,
+            ),
+            (
+                "Content-Length: 5\r\nContent-Length: 5\r\n",
+                BadReply::ContentLength,
+            ),
+            ("Content-Length: 5, 5\r\n", BadReply::ContentLength),
+            ("Content-Length: +5\r\n", BadReply::ContentLength),
+            ("Content-Length:\r\n", BadReply::ContentLength),
+            (
+                "Transfer-Encoding: gzip, chunked\r\n",
+                BadReply::TransferEncoding,
+            ),
+            (
+                "Transfer-Encoding: identity\r\n",
+                BadReply::TransferEncoding,
+            ),
+            (
+                "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n",
+                BadReply::TransferEncoding,
+            ),
+            ("Content-Length : 5\r\n", BadReply::FieldName),
+            ("NoColon\r\n", BadReply::FieldName),
+            (": a\r\n", BadReply::FieldName),
+            (" folded: a\r\n", BadReply::FieldValue),
+            ("A: b\r\n folded\r\n", BadReply::FieldValue),
+            ("A: b\0c\r\n", BadReply::FieldValue),
+            ("A: \u{c}b\r\n", BadReply::FieldValue),
+            ("A: b\rc\r\n", BadReply::FieldValue),
+            ("A: b\nC: d\r\n", BadReply::LineEnding),
+        ] {
+            assert_eq!(with(fields), Err(expected), "{fields:?}");
+        }
+        let old = parse("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+        assert_eq!(old.unwrap_err(), BadReply::TransferEncoding);
+        assert!(with(&"A: b\r\n".repeat(MAX_HEADERS)).is_ok());
+        assert_eq!(
+            with(&"A: b\r\n".repeat(MAX_HEADERS + 1)),
+            Err(BadReply::TooManyHeaders)
+        );
+    }
+
+    #[test]
+    fn a_status_line_has_a_version_three_digits_and_perhaps_a_reason() {
+        for line in ["HTTP/1.1 200", "HTTP/1.1 200 ", "HTTP/1.0 599 \u{e4} b\tc"] {
+            assert!(parse(&format!("{line}\r\n\r\n")).is_ok(), "{line:?}");
+        }
+        for line in [
+            "",
+            "HTTP/1.1",
+            "HTTP/1.1 20",
+            "HTTP/1.1 2000",
+            "HTTP/1.1 200OK",
+            "HTTP/1.1  200 OK",
+            "HTTP/1.2 200 OK",
+            "HTTP/2 200 OK",
+            "http/1.1 200 OK",
+            "ICY 200 OK",
+            "HTTP/1.1 099 a",
+            "HTTP/1.1 600 a",
+            "HTTP/1.1 2x0 a",
+            "HTTP/1.1 200 a\0",
+        ] {
+            let refused = parse(&format!("{line}\r\n\r\n")).unwrap_err();
+            assert_eq!(refused, BadReply::StatusLine, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn fields_are_kept_in_order_but_for_those_of_the_framing() {
+        let reply = parse(
+            "HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nTransfer-Encoding: chunked\r\nset-cookie:  b \r\n\r\n",
+        );
+        let headers = reply.unwrap().headers;
+        let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
+        assert_eq!(cookies, ["a", "b"]);
+        assert_eq!(headers.len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic_and_none_that_pass_hold_a_bare_line_end(
+            at in 0usize..60,
+            byte in any::<u8>(),
+            rest in proptest::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let _ = parse_reply(&Bytes::from(rest), false);
+            let mut head = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nServer: x\r\n\r\n".to_vec();
+            let at = at.min(head.len() - 1);
+            head[at] = byte;
+            if parse_reply(&Bytes::from(head.clone()), false).is_ok() {
+                for (index, byte) in head.iter().enumerate() {
+                    match byte {
+                        b'\n' => prop_assert_eq!(head[index - 1], b'\r'),
+                        b'\r' => prop_assert_eq!(head[index + 1], b'\n'),
+                        _ => prop_assert!(super::super::is_field_value(*byte)),
+                    }
+                }
+            }
+        }
+    }
+}
