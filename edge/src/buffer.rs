@@ -27,6 +27,12 @@ impl Buffer {
         self.bytes.extend_from_slice(more);
     }
 
+    /// Where `more` bytes can be written at the end; for a few more it grows as any vector does.
+    pub(crate) fn room(&mut self, more: usize) -> &mut Vec<u8> {
+        self.make_room(more);
+        &mut self.bytes
+    }
+
     /// Drops the first `taken` bytes.
     pub(crate) fn advance(&mut self, taken: usize) {
         self.start = (self.start + taken).min(self.bytes.len());

@@ -32,6 +32,8 @@ pub struct Release {
     pub routes: Routes,
     /// The upstreams its routes name.
     pub groups: Groups,
+    /// Value of `x-helix-release`.
+    pub(crate) mark: HeaderValue,
     rules: Rules,
     /// The fields of each block of `_headers`.
     fields: Vec<Vec<(HeaderName, HeaderValue)>>,
@@ -267,6 +269,7 @@ impl Release {
     ) -> Self {
         let routes = Routes::default();
         Self {
+            mark: HeaderValue::from_str(id.as_str()).expect("a release id is ASCII"),
             id,
             artifact,
             rules: Rules::new(&routes),

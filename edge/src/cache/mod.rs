@@ -33,7 +33,7 @@ use self::reply::{Reply, reply};
 use self::store::{Key, Store, Stored};
 use crate::answer::{ForwardTo, Pinned};
 use crate::edge::Edge;
-use crate::exchange::{Broken, Ended, Exchange, Protocol, Request, ResponseHead, head_of, mark};
+use crate::exchange::{Broken, Ended, Exchange, Protocol, Request, ResponseHead, head_of};
 use crate::forward::uncached;
 
 /// How long one waits for the head that somebody else fetches. Longer than most take; who waited in vain asks alone.
@@ -282,11 +282,10 @@ impl Asking<'_> {
 
     async fn carry<E: Exchange>(
         &self,
-        mut head: ResponseHead,
+        head: ResponseHead,
         mut reader: Option<Reader>,
         exchange: &mut E,
     ) -> Ended {
-        mark(self.edge, Some(self.pinned), &mut head.headers);
         let mut ended = Ended::default();
         let status = head.status;
         if let Err(broken) = exchange.start(head, reader.is_none()).await {

@@ -61,7 +61,9 @@ pub async fn carry_out<E: Exchange>(
     let Answered { pinned, answer, .. } = answered;
     let ended = match answer {
         Answer::Forward(target) => {
-            forward::forward(edge, request, pinned.as_ref(), &target, exchange).await
+            // Boxed: what is answered here should not hold the room of what is sent on.
+            let forwarding = forward::forward(edge, request, pinned.as_ref(), &target, exchange);
+            Box::pin(forwarding).await
         }
         answer => carry(edge, request, pinned.as_ref(), answer, exchange).await,
     };
@@ -86,7 +88,13 @@ pub fn at_once(
     let head_only = request.head.method == Method::HEAD;
     let body = open(pinned, &answered.answer, head_only).now_or_never()?;
     let body = body.ok()?;
-    let head = response_head(edge, pinned, &answered.answer, body.length());
+    let head = response_head(
+        edge,
+        pinned,
+        request.secure,
+        &answered.answer,
+        body.length(),
+    );
     if early_hints(request, Protocol::Http2, &head).is_some() {
         return None;
     }
@@ -146,7 +154,7 @@ async fn carry<E: Exchange>(
         Err(error) => rescue(edge, &error, head_only),
     };
     let mut ended = Ended::default();
-    let head = response_head(edge, pinned, &answer, body.length());
+    let head = response_head(edge, pinned, request.secure, &answer, body.length());
     if let Some(hints) = early_hints(request, exchange.protocol(), &head)
         && let Err(error) = exchange.interim(hints).await
     {
@@ -330,6 +338,7 @@ fn rescue(edge: &Edge, error: &StoreError, head_only: bool) -> (Answer, Body) {
 pub fn response_head(
     edge: &Edge,
     pinned: Option<&Pinned>,
+    secure: bool,
     answer: &Answer,
     length: Option<u64>,
 ) -> ResponseHead {
@@ -343,18 +352,23 @@ pub fn response_head(
     if let Some(length) = length {
         headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
     }
-    mark(edge, pinned, &mut headers);
-    if let Some(alt_svc) = &edge.alt_svc {
-        headers.insert(ALT_SVC, alt_svc.clone());
-    }
+    mark(edge, pinned, secure, &mut headers);
     ResponseHead {
         status: answer.status(),
         headers,
     }
 }
 
-/// Says where a response comes from.
-pub(crate) fn mark(edge: &Edge, pinned: Option<&Pinned>, headers: &mut http::HeaderMap) {
+/// Says where a response comes from, and, to who came over TLS, where the same is to be had over HTTP/3.
+pub(crate) fn mark(
+    edge: &Edge,
+    pinned: Option<&Pinned>,
+    secure: bool,
+    headers: &mut http::HeaderMap,
+) {
+    if let Some(alt_svc) = edge.alt_svc.as_ref().filter(|_| secure) {
+        headers.insert(ALT_SVC, alt_svc.clone());
+    }
     let Some(pinned) = pinned else { return };
     if pinned.is_unlisted() {
         headers.insert(ROBOTS, HeaderValue::from_static("noindex"));
@@ -370,8 +384,7 @@ pub(crate) fn mark(edge: &Edge, pinned: Option<&Pinned>, headers: &mut http::Hea
     headers.insert(REGION, edge.region.clone());
     headers.insert(GENERATION, HeaderValue::from(pinned.serving.generation.0));
     if let Some(release) = &pinned.release {
-        let id = HeaderValue::from_str(release.id.as_str()).expect("a release id is ASCII");
-        headers.insert(RELEASE, id);
+        headers.insert(RELEASE, release.mark.clone());
     }
 }
 

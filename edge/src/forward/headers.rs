@@ -5,7 +5,6 @@
 //! everything a client named in `Connection` is gone, so that it cannot take them away. How a body is framed
 //! is left to the lane that sends it.
 
-use std::fmt::Write as _;
 use std::net::{IpAddr, SocketAddr};
 
 use http::header::{
@@ -206,24 +205,26 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
 
 /// Says who the client is, to servers that read either form.
 fn introduce(own: &mut Vec<(HeaderName, HeaderValue)>, client: &Client<'_>) {
-    let address = client.peer.ip().to_canonical();
+    let ip = client.peer.ip().to_canonical();
+    let address = ip.to_string();
     let scheme = if client.secure { "https" } else { "http" };
-    let mut forwarded = match address {
-        IpAddr::V4(address) => format!("for={address}"),
-        IpAddr::V6(address) => format!("for=\"[{address}]\""),
-    };
+    let mut forwarded = String::with_capacity(64 + client.authority.len());
+    forwarded.push_str("for=");
+    match ip {
+        IpAddr::V4(_) => forwarded.push_str(&address),
+        IpAddr::V6(_) => forwarded.extend(["\"[", &address, "]\""]),
+    }
     if is_quotable(client.authority) {
-        // Writing to a string cannot fail.
-        let _ = write!(forwarded, ";host=\"{}\"", client.authority);
+        forwarded.extend([";host=\"", client.authority, "\""]);
         let host = HeaderValue::from_str(client.authority).ok();
         own.extend(host.map(|host| (FORWARDED_HOST, host)));
     }
-    let _ = write!(forwarded, ";proto={scheme}");
+    forwarded.extend([";proto=", scheme]);
     own.push((FORWARDED_PROTO, HeaderValue::from_static(scheme)));
     let text = |text: String| {
         HeaderValue::try_from(text).expect("an address and a checked authority are ASCII")
     };
-    own.push((FORWARDED_FOR, text(address.to_string())));
+    own.push((FORWARDED_FOR, text(address)));
     own.push((FORWARDED, text(forwarded)));
 }
 
@@ -250,9 +251,12 @@ fn is_traced(headers: &HeaderMap) -> bool {
 }
 
 fn new_trace((trace, span): (u128, u64)) -> HeaderValue {
+    let mut fresh = *b"00-................................-................-00";
     // Zero means none.
-    let fresh = format!("00-{:032x}-{:016x}-00", trace.max(1), span.max(1));
-    HeaderValue::try_from(fresh).expect("hexadecimal digits are ASCII")
+    let (trace, span) = (trace.max(1).to_be_bytes(), span.max(1).to_be_bytes());
+    hex::encode_to_slice(trace, &mut fresh[3..35]).expect("sixteen bytes are 32 digits");
+    hex::encode_to_slice(span, &mut fresh[36..52]).expect("eight bytes are 16 digits");
+    HeaderValue::from_bytes(&fresh).expect("hexadecimal digits are ASCII")
 }
 
 /// `00-` trace `-` span `-` flags, in lower case, neither of the two zero.

@@ -13,12 +13,14 @@ pub(super) struct Marked<'a, E> {
     pub(super) inner: &'a mut E,
     pub(super) edge: &'a Edge,
     pub(super) pinned: Option<&'a Pinned>,
+    /// Whether the client came over TLS.
+    pub(super) secure: bool,
 }
 
 impl<E> Marked<'_, E> {
     fn mark(&self, mut head: ResponseHead) -> ResponseHead {
         to_client(&mut head.headers);
-        mark(self.edge, self.pinned, &mut head.headers);
+        mark(self.edge, self.pinned, self.secure, &mut head.headers);
         head
     }
 }

@@ -49,6 +49,7 @@ pub async fn forward<E: Exchange>(
         inner: exchange,
         edge,
         pinned,
+        secure: request.secure,
     };
     match pinned {
         Some(pinned) if caches(pinned, target) => {
@@ -157,6 +158,7 @@ fn reach(picked: &Picked) -> Reach {
     Reach {
         addr: picked.addr,
         tls: picked.tls.clone(),
+        authorities: group.trust().of_pingora(group.authorities()),
         http2: group.is_http2(),
         group: group.id,
         connect: waits.connect.duration(),

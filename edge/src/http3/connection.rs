@@ -313,7 +313,7 @@ async fn refuse(
     let edge = &session.edge;
     let line = format!("{refusal}\n");
     let answer = Answer::Respond(Response::text(refusal.status(), line.clone()));
-    let mut head = response_head(edge, None, &answer, Some(line.len() as u64));
+    let mut head = response_head(edge, None, true, &answer, Some(line.len() as u64));
     if refusal == Refusal::Connect {
         let methods = HeaderValue::from_static("GET, HEAD, OPTIONS");
         head.headers.insert(ALLOW, methods);

@@ -23,6 +23,8 @@ use crate::limits::{
     BODY_PART_BYTES, GATHER_BYTES, LINGER, MAX_AHEAD_BYTES, MAX_DROPPED_BODY_BYTES, MIN_BODY_BYTES,
 };
 
+/// Room for a head that most fit in.
+const HEAD_BYTES: usize = 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) const KEEP_ALIVE: &[u8] = b"connection: keep-alive\r\n\r\n";
 pub(super) const CLOSE: &[u8] = b"connection: close\r\n\r\n";
@@ -267,27 +269,25 @@ impl<'a> Http1Exchange<'a> {
         }
         self.keeps =
             self.wishes.persists && outgoing != Outgoing::UntilClose && self.rest_is_small();
-        let mut bytes = Vec::with_capacity(512);
-        write_head(&mut bytes, head.status, &head.headers, &self.date);
+        let bytes = self.io.outbound.room(HEAD_BYTES);
+        let start = bytes.len();
+        write_head(bytes, head.status, &head.headers, &self.date);
         match outgoing {
-            Outgoing::Chunked => field(&mut bytes, b"transfer-encoding", b"chunked"),
+            Outgoing::Chunked => field(bytes, b"transfer-encoding", b"chunked"),
             Outgoing::Done
                 if !no_body
                     && head.status != StatusCode::NOT_MODIFIED
                     && !self.wishes.head_only
                     && !head.headers.contains_key(CONTENT_LENGTH) =>
             {
-                content_length(&mut bytes, 0);
+                content_length(bytes, 0);
             }
             _ => {}
         }
-        self.io.outbound.extend(&bytes);
-        self.io
-            .outbound
-            .extend(if self.keeps { KEEP_ALIVE } else { CLOSE });
         if let Some(copy) = &mut self.copy {
-            copy.head = Some((head.status, bytes));
+            copy.head = Some((head.status, bytes[start..].to_vec()));
         }
+        bytes.extend_from_slice(if self.keeps { KEEP_ALIVE } else { CLOSE });
         self.outgoing = outgoing;
     }
 

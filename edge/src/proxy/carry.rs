@@ -171,6 +171,8 @@ impl<E: Exchange> Pump<'_, E> {
                     return Ok(self.over());
                 }
             }
+            // Nobody asked for another protocol.
+            Outbound::Tunnel(_) if !self.exchange.can_tunnel() => return Ok(Step::Over),
             Outbound::Tunnel(head) => {
                 let mut head = response_head(&head);
                 let websocket = HeaderValue::from_static("websocket");

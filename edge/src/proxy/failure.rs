@@ -18,7 +18,6 @@ pub(super) fn failure_of(error: &Error) -> Failure {
         | ErrorType::TLSHandshakeFailure
         | ErrorType::InvalidCert
         | ErrorType::HandshakeError => Failure::gateway(cause).repeating(true),
-        ErrorType::InternalError => Failure::own(cause),
         _ if *error.esource() == ErrorSource::Downstream => Failure::body("broke off"),
         _ => Failure::gateway(cause),
     }

@@ -23,7 +23,7 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_core::{Error, ErrorType, Result};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
-pub use self::peer::Reach;
+pub use self::peer::{Authorities, Reach};
 use self::session::SessionExchange;
 pub(crate) use self::through::through;
 use crate::edge::Edge;

@@ -1,12 +1,36 @@
 //! Where a request is sent to, as pingora wants to know it. Every wait is limited: pingora's own defaults are none.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pingora_core::protocols::ALPN;
 use pingora_core::upstreams::peer::{HttpPeer, HttpUpstreamRequestPolicy};
+use pingora_core::utils::tls::WrappedX509;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use x509_parser::prelude::{FromDer as _, X509Certificate, X509Error};
 
 use crate::limits::{TUNNEL_IDLE, UPSTREAM_STREAMS};
+
+/// Certificates of authorities, as pingora wants them.
+#[derive(Debug)]
+pub struct Authorities(Arc<[WrappedX509]>);
+
+impl Authorities {
+    /// Reads PEM. What is no certificate is left out, and nobody is trusted for it.
+    #[must_use]
+    pub fn from_pem(pem: &str) -> Self {
+        let read = CertificateDer::pem_slice_iter(pem.as_bytes()).flatten();
+        let parsed =
+            read.filter_map(|der| WrappedX509::try_new(der.to_vec(), |der| parse(der)).ok());
+        Self(parsed.collect())
+    }
+}
+
+fn parse(der: &[u8]) -> Result<X509Certificate<'_>, x509_parser::nom::Err<X509Error>> {
+    X509Certificate::from_der(der).map(|(_, certificate)| certificate)
+}
 
 /// A server, at the very address that may be connected to.
 #[derive(Clone, Debug)]
@@ -15,6 +39,8 @@ pub struct Reach {
     pub addr: SocketAddr,
     /// The name its certificate must have, when TLS is spoken.
     pub tls: Option<String>,
+    /// The authorities it is trusted by, when these are not the public ones.
+    pub authorities: Option<Arc<Authorities>>,
     /// Whether it speaks HTTP/2: by ALPN over TLS, with prior knowledge without.
     pub http2: bool,
     /// Requests of different groups never share a connection.
@@ -51,6 +77,10 @@ impl Reach {
         } else {
             ALPN::H1
         };
+        options.ca = self
+            .authorities
+            .as_ref()
+            .map(|trusted| Arc::clone(&trusted.0));
         options.max_h2_streams = UPSTREAM_STREAMS;
         // The head is made here, whole; nothing is to be taken from it or added to it.
         options.http_upstream_request_policy = HttpUpstreamRequestPolicy::preserve();

@@ -22,6 +22,7 @@ pub(crate) fn cached(edge: &Edge, host: &str, addr: std::net::SocketAddr, releas
     let routes = json!({
         "upstreams": { "api": { "addresses": [format!("http://{addr}")] } },
         "forwards": [{ "path": "/*", "upstream": "api", "cache": true }],
+        "server_timing": true,
     });
     let artifact = Digest::from_hex(&"0".repeat(64)).unwrap();
     let page = ("unused.html", "text/html", Bytes::from_static(b"page"));
@@ -66,6 +67,18 @@ fn counting(control: &'static str, more: &'static str) -> (Edge, Upstream) {
     let edge = Edge::start();
     cached(&edge, HOST, upstream.addr, LIVE);
     (edge, upstream)
+}
+
+#[test]
+fn a_response_is_marked_once_wherever_it_comes_from() {
+    let (edge, _upstream) = counting("max-age=60", "");
+    for _ in 0..2 {
+        let marked = ask(&edge, "GET", "/a", "");
+        for name in ["server-timing", "x-helix-release", "x-helix-edge"] {
+            let fields = marked.headers.iter().filter(|(other, _)| other == name);
+            assert_eq!(fields.count(), 1, "{name}");
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use helix_edge::limits::{CONTROL_FRAMES, Limits, MAX_STREAMS};
 
-use crate::support::{Edge, PATIENCE};
+use crate::support::{Edge, PATIENCE, ran_alone};
 
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What one connection may make the edge hold.
@@ -94,14 +94,21 @@ fn goaway(mut bytes: &[u8]) -> Option<u32> {
     reason
 }
 
-/// What this process holds, in bytes. Other tests run beside, so the figures have room.
-/// Connections with header bombs, one after the other and all kept open.
-const BOMBS: u64 = 9;
+/// Connections that abuse the same, one after the other.
+const ABUSERS: u64 = 9;
 
+/// What this process holds of its own, in bytes: code that is read from its file for the first time is none of it.
 fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/statm").unwrap();
-    let pages: u64 = status.split(' ').nth(1).unwrap().parse().unwrap();
-    pages * 4096
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("RssAnon:"));
+    let kib = line.unwrap().split_whitespace().nth(1).unwrap();
+    kib.parse::<u64>().unwrap() * 1024
+}
+
+/// What one of several connections held: the first also pays for what is made once.
+fn usual(mut held: Vec<u64>) -> u64 {
+    held.sort_unstable();
+    held[held.len() / 2]
 }
 
 #[test]
@@ -172,13 +179,13 @@ fn a_head_that_is_dribbled_is_cut() {
 /// All streams there may be, each with as many header fields as fit, none of whose responses is taken.
 #[test]
 fn responses_held_by_a_zero_window_cost_little_and_are_cut() {
+    if ran_alone("http2_abuse::responses_held_by_a_zero_window_cost_little_and_are_cut") {
+        return;
+    }
     let edge = Edge::with(Limits {
         write_stall: Duration::from_millis(500),
         ..Limits::default()
     });
-    // SETTINGS_INITIAL_WINDOW_SIZE of 0.
-    let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
-    let before = resident();
     // One field that the table remembers, then named by one byte each.
     let block = |path, first: bool| {
         let mut block = request(path);
@@ -198,18 +205,28 @@ fn responses_held_by_a_zero_window_cost_little_and_are_cut() {
             &block,
         ));
     }
-    client.flood(1, &bytes);
-    assert_eq!(client.reason(), ENHANCE_YOUR_CALM);
-    let held = resident().saturating_sub(before);
+    let mut held = Vec::new();
+    for number in 1..=ABUSERS {
+        // SETTINGS_INITIAL_WINDOW_SIZE of 0.
+        let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
+        let before = resident();
+        client.flood(1, &bytes);
+        assert_eq!(client.reason(), ENHANCE_YOUR_CALM);
+        held.push(resident().saturating_sub(before));
+        let cut = &edge.metrics.http2_cut;
+        assert_eq!(cut.with_label_values(&["held"]).get(), number);
+    }
+    let held = usual(held);
     assert!(held < MAX_HELD_BYTES, "{held} bytes held");
-    let cut = &edge.metrics.http2_cut;
-    assert_eq!(cut.with_label_values(&["held"]).get(), 1);
     edge.until_idle();
 }
 
 /// As many fields in few bytes as HPACK allows: refused, and not held.
 #[test]
 fn header_bombs_are_refused_and_not_held() {
+    if ran_alone("http2_abuse::header_bombs_are_refused_and_not_held") {
+        return;
+    }
     let edge = Edge::start();
     let mut bytes = Vec::new();
     for number in 0..MAX_STREAMS {
@@ -229,10 +246,9 @@ fn header_bombs_are_refused_and_not_held() {
         .metrics
         .heads_refused
         .with_label_values(&["too_many_headers"]);
-    // The process is shared with other tests, whose memory comes and goes: the middle one of several tells.
     let mut clients = Vec::new();
     let mut held = Vec::new();
-    for number in 1..=BOMBS {
+    for number in 1..=ABUSERS {
         let before = resident();
         let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
         client.flood(1, &bytes);
@@ -244,6 +260,6 @@ fn header_bombs_are_refused_and_not_held() {
         held.push(resident().saturating_sub(before));
         clients.push(client);
     }
-    held.sort_unstable();
-    assert!(held[held.len() / 2] < MAX_HELD_BYTES, "{held:?} bytes held");
+    let held = usual(held);
+    assert!(held < MAX_HELD_BYTES, "{held} bytes held");
 }

@@ -10,6 +10,7 @@ use tokio::time::timeout;
 
 use crate::http3::Served;
 use crate::support::PATIENCE;
+use crate::support::ran_alone;
 
 /// The code that the edge closes a connection with after `send` did its work.
 async fn closed_with(served: &Served, unidirectional: bool, bytes: &[u8]) -> u64 {
@@ -172,6 +173,9 @@ fn memory_kib() -> usize {
 
 #[tokio::test]
 async fn malformed_first_packets_cost_little_and_leave_others_alone() {
+    if ran_alone("http3_abuse::malformed_first_packets_cost_little_and_leave_others_alone") {
+        return;
+    }
     const PACKETS: u64 = 20_000;
     let served = Served::start();
     let connection = served.open().await;

@@ -19,6 +19,7 @@ mod http3;
 mod http3_abuse;
 mod lanes;
 mod limits;
+mod odd_upstreams;
 mod serving;
 mod smuggling;
 mod static_files;

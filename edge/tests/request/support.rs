@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown as Side, SocketAddr, TcpStream};
+use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -112,6 +113,23 @@ impl Edge {
         client.send(get(target));
         client.response()
     }
+}
+
+/// Lets a test that measures this process have one of its own. True where it has been run already, in a child.
+pub(crate) fn ran_alone(name: &str) -> bool {
+    const ALONE: &str = "HELIX_TEST_ALONE";
+    if std::env::var_os(ALONE).is_some() {
+        return false;
+    }
+    let ended = Command::new(std::env::current_exe().unwrap())
+        .args([name, "--exact", "--nocapture"])
+        .env(ALONE, "1")
+        .status();
+    assert!(
+        ended.unwrap().success(),
+        "{name} failed in a process of its own"
+    );
+    true
 }
 
 pub(crate) fn site() -> SiteId {

@@ -19,7 +19,13 @@ pub(crate) const HOST: &str = "api.example";
 
 /// Lets `edge` forward what is below `/api/` to the upstream at `addr`, described further by `more`.
 pub(crate) fn forward_to(edge: &Edge, addr: SocketAddr, more: &Value) {
-    let mut upstream = json!({ "addresses": [format!("http://{addr}")] });
+    forward_to_all(edge, &[addr], more);
+}
+
+/// The same with several servers.
+pub(crate) fn forward_to_all(edge: &Edge, addrs: &[SocketAddr], more: &Value) {
+    let addresses: Vec<_> = addrs.iter().map(|addr| format!("http://{addr}")).collect();
+    let mut upstream = json!({ "addresses": addresses });
     let described = upstream.as_object_mut().unwrap();
     described.extend(more.as_object().unwrap().clone());
     let routes = json!({

@@ -1,7 +1,7 @@
 //! TLS to upstreams: whom an edge trusts there.
 
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -11,18 +11,30 @@ use tokio::sync::OnceCell;
 use tokio_rustls::TlsConnector;
 
 use super::super::group::Group;
+use crate::proxy::Authorities;
 use crate::socket::Socket;
 use crate::tls::ALPN_HTTP1;
 
 /// What a group trusts, read when it is first needed. Tickets of its servers are kept in it.
 #[derive(Debug, Default)]
-pub(crate) struct Trust(OnceCell<Arc<ClientConfig>>);
+pub(crate) struct Trust {
+    config: OnceCell<Arc<ClientConfig>>,
+    authorities: OnceLock<Option<Arc<Authorities>>>,
+}
+
+impl Trust {
+    /// The same, as pingora wants it.
+    pub(crate) fn of_pingora(&self, pem: Option<&str>) -> Option<Arc<Authorities>> {
+        let made = || pem.map(|pem| Arc::new(Authorities::from_pem(pem)));
+        self.authorities.get_or_init(made).clone()
+    }
+}
 
 /// Shakes hands with a server that must be `name`.
 pub(super) async fn shake(group: &Group, name: &str, stream: TcpStream) -> io::Result<Socket> {
     let made = group
         .trust()
-        .0
+        .config
         .get_or_try_init(|| made(group.authorities()));
     let connector = TlsConnector::from(Arc::clone(made.await?));
     let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;

@@ -94,7 +94,8 @@ impl<'a, 'c, E: Exchange> Trip<'a, 'c, E> {
     /// When nothing of a response has reached the client.
     pub(super) async fn run(mut self) -> Result<Ended, Failure> {
         let out = &mut self.connection.outbound;
-        request::write_head(out, self.call, self.upload.framed());
+        let room = out.room(request::USUAL_BYTES);
+        request::write_head(room, self.call, self.upload.framed());
         self.upload.again(out);
         let reply = match self.reply().await {
             Ok(reply) => reply,

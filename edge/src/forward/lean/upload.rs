@@ -4,10 +4,13 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 
-use super::request::field;
 use crate::buffer::Buffer;
 use crate::exchange::{Broken, Exchange, Request};
+use crate::http1::{chunk_size, field};
 use crate::limits::RETRY_BYTES;
+
+/// Its size in sixteen digits, and two line ends.
+const MOST_AROUND_A_CHUNK: usize = 20;
 
 /// How it is framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -119,9 +122,10 @@ impl Upload {
 
     fn write(&self, out: &mut Buffer, part: &[u8]) {
         if self.framed == Framed::Chunked && !part.is_empty() {
-            out.extend(format!("{:x}\r\n", part.len()).as_bytes());
-            out.extend(part);
-            out.extend(b"\r\n");
+            let room = out.room(part.len() + MOST_AROUND_A_CHUNK);
+            chunk_size(room, part.len());
+            room.extend_from_slice(part);
+            room.extend_from_slice(b"\r\n");
         } else {
             out.extend(part);
         }
@@ -129,11 +133,12 @@ impl Upload {
 
     fn finish(&self, out: &mut Buffer) {
         if self.framed == Framed::Chunked {
-            out.extend(b"0\r\n");
+            let mut last = b"0\r\n".to_vec();
             for (name, value) in self.trailers.iter().flatten() {
-                field(out, name.as_str(), value.as_bytes());
+                field(&mut last, name.as_str().as_bytes(), value.as_bytes());
             }
-            out.extend(b"\r\n");
+            last.extend_from_slice(b"\r\n");
+            out.extend(&last);
         }
     }
 }
