@@ -1,7 +1,7 @@
 //! Servers that are wrong, slow or gone, and what comes of it: the same by every lane.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -15,6 +15,11 @@ use serde_json::json;
 use crate::support::{Client, Edge, PATIENCE};
 use crate::upstream::{HOST, Link, Upstream, forward_to, forward_to_all, ok};
 
+/// More than sockets hold between them, in steps of less than TLS does.
+const MOST_UPLOADED: usize = 8 * 1024 * 1024;
+const UPLOAD_STEP: usize = 48 * 1024;
+/// The last byte of a body.
+const LAST: u8 = 0;
 const LANES: [Lanes; 2] = [Lanes::All, Lanes::Pingora];
 
 fn get(path: &str) -> String {
@@ -392,8 +397,10 @@ fn a_connection_that_was_closed_meanwhile_is_not_used_again() {
     assert_eq!(upstream.seen().len(), 20);
 }
 
+type SecureStream = StreamOwned<ServerConnection, TcpStream>;
+
 /// A server behind TLS, whose certificate is for `name`. Its address, and what to trust.
-fn secure(name: &str) -> (SocketAddr, String) {
+fn secure(name: &str, serve: fn(SecureStream)) -> (SocketAddr, String) {
     let made = rcgen::generate_simple_self_signed([name.to_owned()]).unwrap();
     let key = PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let chain = vec![CertificateDer::from(made.cert.der().to_vec())];
@@ -410,29 +417,76 @@ fn secure(name: &str) -> (SocketAddr, String) {
         for socket in listener.incoming().map_while(Result::ok) {
             socket.set_read_timeout(Some(PATIENCE)).unwrap();
             let session = ServerConnection::new(Arc::clone(&config)).unwrap();
-            let mut stream = StreamOwned::new(session, socket);
-            thread::spawn(move || {
-                let mut seen = Vec::new();
-                let mut byte = [0; 1024];
-                while let Ok(read @ 1..) = stream.read(&mut byte) {
-                    seen.extend_from_slice(&byte[..read]);
-                    if seen.ends_with(b"\r\n\r\n") {
-                        seen.clear();
-                        if stream.write_all(&ok("secret")).is_err() {
-                            return;
-                        }
-                    }
-                }
-            });
+            let stream = StreamOwned::new(session, socket);
+            thread::spawn(move || serve(stream));
         }
     });
     (addr, made.cert.pem())
 }
 
+fn tell_a_secret(mut stream: SecureStream) {
+    let mut seen = Vec::new();
+    let mut part = [0; 1024];
+    while let Ok(read @ 1..) = stream.read(&mut part) {
+        seen.extend_from_slice(&part[..read]);
+        if seen.ends_with(b"\r\n\r\n") {
+            seen.clear();
+            if stream.write_all(&ok("secret")).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Takes its time before it reads, so that every buffer on the way is full.
+fn take_late(mut stream: SecureStream) {
+    let mut part = vec![0; 64 * 1024];
+    loop {
+        thread::park_timeout(Duration::from_millis(100));
+        loop {
+            match stream.read(&mut part) {
+                Ok(read @ 1..) if part[read - 1] == LAST => break,
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+        if stream.write_all(&ok("all of it")).is_err() {
+            return;
+        }
+    }
+}
+
+#[test]
+fn a_large_body_reaches_a_server_behind_tls_to_its_last_byte() {
+    let (addr, trusted) = secure("api.internal", take_late);
+    let edge = Edge::start();
+    let more = json!({
+        "addresses": [format!("https://{addr}")], "host": "api.internal", "tls": { "ca": trusted },
+    });
+    forward_to(&edge, addr, &more);
+    let upload = |length: usize| {
+        let mut client = edge.client();
+        client.send(format!(
+            "POST /api/ HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: {length}\r\n\r\n"
+        ));
+        let mut body = vec![b'a'; length - 1];
+        body.push(LAST);
+        client.send(body);
+        assert_eq!(client.response().text(), "all of it", "{length} bytes");
+    };
+    // Among these are some whose end TLS holds while the socket is full.
+    let lengths: Vec<_> = (1..=MOST_UPLOADED / UPLOAD_STEP).collect();
+    thread::scope(|scope| {
+        for part in lengths.chunks(lengths.len() / 16) {
+            scope.spawn(|| part.iter().for_each(|steps| upload(steps * UPLOAD_STEP)));
+        }
+    });
+}
+
 #[test]
 fn only_a_server_with_a_certificate_that_is_trusted_is_sent_anything() {
-    let (addr, trusted) = secure("api.internal");
-    let (_, other) = secure("api.internal");
+    let (addr, trusted) = secure("api.internal", tell_a_secret);
+    let (_, other) = secure("api.internal", tell_a_secret);
     for lanes in LANES {
         for (host, ca, status) in [
             ("api.internal", Some(&trusted), 200),

@@ -41,6 +41,8 @@ pub(super) struct Connection {
     socket: Socket,
     /// To be sent.
     pub(super) outbound: Buffer,
+    /// Whether TLS may hold some of what was sent.
+    flushes: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -56,6 +58,7 @@ pub(super) async fn connect(picked: &Picked) -> Result<Connection, Failure> {
     Ok(Connection {
         socket,
         outbound: Buffer::default(),
+        flushes: false,
         timer: None,
     })
 }
@@ -80,6 +83,11 @@ impl Connection {
         read.is_pending()
     }
 
+    /// Whether all that was to be sent has left.
+    pub(super) fn is_sent(&self) -> bool {
+        self.outbound.is_empty() && !self.flushes
+    }
+
     /// Gives back what is empty.
     pub(super) fn release(&mut self) {
         self.outbound.release();
@@ -92,6 +100,9 @@ impl Connection {
             && let Poll::Ready(sent) = self.poll_send(cx)
         {
             return Poll::Ready(Event::Sent(sent));
+        }
+        if let Poll::Ready(Err(error)) = self.poll_flush(cx) {
+            return Poll::Ready(Event::Sent(Err(error)));
         }
         if let Poll::Ready(read) = self.poll_read(cx) {
             return Poll::Ready(Event::Arrived(read));
@@ -113,11 +124,17 @@ impl Connection {
             return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
         }
         self.outbound.advance(sent);
-        if self.outbound.is_empty() {
-            // TLS keeps records of its own; what does not leave now leaves with what is written or read next.
-            let _ = Pin::new(&mut self.socket).poll_flush(cx)?;
-        }
+        self.flushes = true;
         Poll::Ready(Ok(sent))
+    }
+
+    /// TLS keeps records that the socket has no room for, and says nothing of them while it is read.
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        if self.flushes && self.outbound.is_empty() {
+            ready!(Pin::new(&mut self.socket).poll_flush(cx))?;
+            self.flushes = false;
+        }
+        Poll::Ready(Ok(()))
     }
 
     /// One timer for all requests: a deadline that moves away costs nothing until it would have fired.

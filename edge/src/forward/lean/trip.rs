@@ -300,7 +300,7 @@ impl<'a, 'c, E: Exchange> Trip<'a, 'c, E> {
 
     /// Keeps the connection, if both messages are whole and nothing follows.
     fn conclude(self, persists: bool) -> &'a mut E {
-        let clean = self.arrived.is_empty() && self.connection.outbound.is_empty();
+        let clean = self.arrived.is_empty() && self.connection.is_sent();
         if persists && clean && self.upload.is_read() && self.deaf.is_none() {
             let patience = self.picked.group().timeouts().idle.duration();
             pool::put(self.picked.server(), self.connection, patience);
