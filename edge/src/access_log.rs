@@ -6,9 +6,9 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use helix_framing::Refusal;
 use http::StatusCode;
 
-use crate::http1::Refusal;
 use crate::metrics::Metrics;
 
 /// A finished request.

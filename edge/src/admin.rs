@@ -11,6 +11,7 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use helix_framing::Lines;
 use helix_routing::id::{Generation, ReleaseId, SiteId};
 use helix_service::shutdown::Shutdown;
 use http::{Method, Uri};
@@ -19,7 +20,6 @@ use tokio::net::TcpListener;
 
 use crate::answer::{Answer, Fields, RequestHead, answer};
 use crate::cache::store::Purge;
-use crate::http1::Lines;
 use crate::metrics::Metrics;
 use crate::table::Table;
 

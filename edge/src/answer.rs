@@ -7,13 +7,13 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use helix_framing::Lines;
 use helix_routing::host::Host;
 use helix_routing::id::{Environment, SiteId};
 use helix_routing::routes::{BadPath, Decided, Decision, Target, decode, is_asset, is_immutable};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
-use crate::http1::Lines;
 use crate::release::{File, Release};
 pub use crate::static_files::StaticFile;
 use crate::static_files::serve;

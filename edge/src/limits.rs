@@ -1,28 +1,11 @@
 //! Every limit a client can run into, with its reason.
 //!
-//! Nothing a client sends or holds open is without one. The metric beside each refusal is in
-//! [`crate::metrics`].
+//! Nothing a client sends or holds open is without one; those of heads, chunks and trailers are in
+//! [`helix_framing::limits`]. The metric beside each refusal is in [`crate::metrics`].
 
 use std::time::Duration;
 
-/// Largest head of an HTTP/1 request, and largest decoded header list of an HTTP/2 one. Cookies of
-/// real sites reach 16 KiB; twice that leaves room, and ten thousand unfinished heads still fit in memory.
-pub const MAX_HEAD_BYTES: usize = 32 * 1024;
-
-/// Longest request target. RFC 9112 3 asks for at least 8,000.
-pub const MAX_TARGET_BYTES: usize = 8 * 1024;
-
-/// Longest method. The longest registered one has 17.
-pub const MAX_METHOD_BYTES: usize = 32;
-
-/// Most header fields of one request. Browsers send about 20.
-pub const MAX_HEADERS: usize = 100;
-
-/// Longest chunk-size line with its extensions: nobody sends extensions, so there is no use for room.
-pub const MAX_CHUNK_LINE_BYTES: usize = 256;
-
-/// Longest trailer section of a chunked request.
-pub const MAX_TRAILER_BYTES: usize = 8 * 1024;
+use helix_framing::limits::MAX_HEAD_BYTES;
 
 /// What is read from a socket at once.
 pub const READ_BYTES: usize = 8 * 1024;

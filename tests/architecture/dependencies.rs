@@ -9,8 +9,12 @@ use crate::{none_of, root};
 /// Our crates, and those of ours that each may use.
 const ARROWS: &[(&str, &[&str])] = &[
     ("helix-routing", &[]),
+    ("helix-framing", &[]),
     ("helix-service", &["helix-routing"]),
-    ("helix-edge", &["helix-routing", "helix-service"]),
+    (
+        "helix-edge",
+        &["helix-framing", "helix-routing", "helix-service"],
+    ),
     ("helix-origin", &["helix-routing", "helix-service"]),
     ("helix-cli", &["helix-routing", "helix-service"]),
     ("helix-tests", &["helix-routing", "helix-service"]),
@@ -29,6 +33,9 @@ const ROUTING_MAY_USE: &[&str] = &[
     "thiserror",
     "utoipa",
 ];
+
+/// Everything that `framing` may use: types and searches that wait for nothing.
+const FRAMING_MAY_USE: &[&str] = &["bytes", "http", "httpdate", "memchr", "thiserror"];
 
 /// Crates that stay behind one door: the name's start, and who may use it.
 const DOORS: &[(&str, &[&str])] = &[
@@ -138,20 +145,28 @@ fn arrows_between_our_crates_point_one_way() {
 
 #[test]
 fn routing_depends_only_on_data_types_and_parsers() {
+    let violations = not_on_the_list("helix-routing", ROUTING_MAY_USE);
+    none_of(&violations, "routing uses a crate that is not on its list");
+}
+
+#[test]
+fn framing_depends_on_nothing_that_could_wait_or_grow() {
+    let violations = not_on_the_list("helix-framing", FRAMING_MAY_USE);
+    none_of(&violations, "framing uses a crate that is not on its list");
+}
+
+/// What ships with `package` and is not in `list`.
+fn not_on_the_list(package: &str, list: &[&str]) -> Vec<String> {
     let metadata = metadata(&["--no-deps"]);
-    let routing = metadata
-        .ours()
-        .find(|package| package.name == "helix-routing")
-        .unwrap();
-    let shipped = routing
+    let found = metadata.ours().find(|ours| ours.name == package).unwrap();
+    let shipped = found
         .dependencies
         .iter()
         .filter(|dependency| dependency.kind.as_deref() != Some("dev"));
-    let violations: Vec<String> = shipped
+    shipped
         .map(|dependency| dependency.name.clone())
-        .filter(|name| !ROUTING_MAY_USE.contains(&name.as_str()))
-        .collect();
-    none_of(&violations, "routing uses a crate that is not on its list");
+        .filter(|name| !list.contains(&name.as_str()))
+        .collect()
 }
 
 #[test]

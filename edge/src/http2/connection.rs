@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
+use helix_framing::Refusal;
 use http::header::{ALLOW, EXPECT};
 use http::{HeaderMap, HeaderValue};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -23,7 +24,6 @@ use super::wire::Wire;
 use crate::answer::{Answer, Answered, Response, answer};
 use crate::edge::Edge;
 use crate::exchange::{Ended, Protocol, Request, at_once, carry_out, carry_rest, finish, head_of};
-use crate::http1::Refusal;
 use crate::limits::{BODY_STALL, LINGER, LINGER_BYTES, Limits};
 use crate::tls::Secured;
 

@@ -1,16 +1,15 @@
 //! Whether a request's head may pass.
 //!
-//! Pure, and as strict as the parser of HTTP/1 ([`crate::http1`]), so that a request that is sent on over
+//! Pure, and as strict as the parser of HTTP/1 ([`helix_framing`]), so that a request that is sent on over
 //! HTTP/1 cannot become another one there. h2 has refused before this: upper case, connection fields, `te`
 //! other than `trailers`, pseudo fields that are missing, unknown, repeated or late.
 
+use helix_framing::limits::{MAX_HEADERS, MAX_METHOD_BYTES, MAX_TARGET_BYTES};
+use helix_framing::{Refusal, is_authority};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
 use http::request::Parts;
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method};
-
-use crate::http1::{Refusal, is_authority};
-use crate::limits::{MAX_HEADERS, MAX_METHOD_BYTES, MAX_TARGET_BYTES};
 
 /// Checks one head, and brings it into the form that everything behind expects: one `cookie` field.
 ///

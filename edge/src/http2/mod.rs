@@ -14,12 +14,13 @@ mod stream;
 mod wire;
 
 use h2::server::Builder;
+use helix_framing::limits::MAX_HEAD_BYTES;
 
 pub use connection::{Client, serve};
 
 use crate::limits::{
-    CONNECTION_WINDOW_BYTES, MAX_ERROR_STREAMS, MAX_HEAD_BYTES, MAX_RESET_STREAMS, MAX_STREAMS,
-    STREAM_SEND_BYTES, STREAM_WINDOW_BYTES,
+    CONNECTION_WINDOW_BYTES, MAX_ERROR_STREAMS, MAX_RESET_STREAMS, MAX_STREAMS, STREAM_SEND_BYTES,
+    STREAM_WINDOW_BYTES,
 };
 
 /// The limits that h2 itself keeps.

@@ -17,6 +17,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
+use helix_framing::Refusal;
+use helix_framing::limits::MAX_HEAD_BYTES;
 use http::HeaderValue;
 use http::header::ALLOW;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
@@ -31,8 +33,7 @@ use crate::access_log::{Finished, record};
 use crate::answer::{Answer, Response};
 use crate::edge::Edge;
 use crate::exchange::{Exchange, Request, respond, response_head};
-use crate::http1::Refusal;
-use crate::limits::{DRAIN_GRACE, Limits, MAX_HEAD_BYTES};
+use crate::limits::{DRAIN_GRACE, Limits};
 use crate::tls::{Certificates, Secured};
 
 /// Most unidirectional streams a client may open while a connection lives. It needs three, and greases a few.

@@ -4,9 +4,9 @@
 //! as it comes. Anything a peer may send for ever without meaning is counted against a limit.
 
 use bytes::{Buf, Bytes, BytesMut};
+use helix_framing::limits::MAX_HEAD_BYTES;
 
 use crate::http3::code::Code;
-use crate::limits::MAX_HEAD_BYTES;
 
 /// Most frames of one message that carry nothing: unknown ones, and those without a byte. Extensions
 /// and greasing send a few.

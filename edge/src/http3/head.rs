@@ -1,17 +1,16 @@
 //! From a field section to a request, or to the reason why it is none (RFC 9114 4.2, 4.3).
 //!
-//! Pure, and as strict as [`crate::http1`]: what passes here could be sent on over HTTP/1.1 without
+//! Pure, and as strict as [`helix_framing`]: what passes here could be sent on over HTTP/1.1 without
 //! meaning anything else there. Pseudo-fields are taken once each and before all others; what
 //! belongs to one connection may not be in a message at all.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use helix_framing::limits::{MAX_HEADERS, MAX_METHOD_BYTES, MAX_TARGET_BYTES};
+use helix_framing::{Refusal, is_authority, is_field_name, is_field_value};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
-
-use crate::http1::{Refusal, is_authority, is_field_name, is_field_value};
-use crate::limits::{MAX_HEADERS, MAX_METHOD_BYTES, MAX_TARGET_BYTES};
 
 /// A request up to its body.
 #[derive(Debug)]

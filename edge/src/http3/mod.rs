@@ -2,7 +2,7 @@
 //!
 //! `endpoint` admits connections, `connection` takes their requests, `stream` reads one and `exchange`
 //! writes its response through [`crate::exchange::respond`]. `frames`, `control`, `qpack` and `head` are
-//! pure and read every byte a client sends; they are as strict as [`crate::http1`], which is why they
+//! pure and read every byte a client sends; they are as strict as [`helix_framing`], which is why they
 //! are the edge's own. `socket` and `connection_id` bring packets to the core and process they are for.
 //!
 //! Not offered: server push, datagrams, early data, a dynamic table, extended CONNECT.

@@ -6,6 +6,8 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use helix_framing::Refusal;
+use helix_framing::limits::{MAX_HEAD_BYTES, MAX_TRAILER_BYTES};
 use http::HeaderMap;
 use quinn::{ReadError, RecvStream};
 use tokio::time::timeout;
@@ -15,8 +17,6 @@ use super::frames::{FrameError, Frames, Part};
 use super::head::{Head, HeadBuilder, trailer};
 use super::qpack::{self, QpackError};
 use crate::exchange::Broken;
-use crate::http1::Refusal;
-use crate::limits::{MAX_HEAD_BYTES, MAX_TRAILER_BYTES};
 
 /// How long the edge waits for a body beyond what its bytes have earned: a phone may lose its network.
 const BODY_GRACE: Duration = Duration::from_secs(15);

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
+use helix_framing::{Asked, Head, Preface, Refusal, preface};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
@@ -30,7 +31,6 @@ use crate::access_log::record_refused;
 use crate::answer::{Answer, Fields, RequestHead, answer};
 use crate::edge::Edge;
 use crate::exchange::{Request, carry_out};
-use crate::http1::{Asked, Head, Preface, Refusal, preface};
 use crate::http2;
 use crate::limits::{DRAIN_GRACE, HANDSHAKE_DEADLINE, Limits};
 use crate::proxy;

@@ -1,12 +1,15 @@
 //! One HTTP/1 request and its response, as an [`Exchange`].
 //!
-//! Reads the body as [`crate::http1`] has framed it and never a byte more; frames the response itself
+//! Reads the body as [`helix_framing`] has framed it and never a byte more; frames the response itself
 //! (RFC 9112 6): by its length, in chunks, or, for HTTP/1.0, by the end of the connection. Decides
 //! whether the connection can be used again.
 
 use std::time::Duration;
 
 use bytes::Bytes;
+use helix_framing::{
+    ChunkPart, Chunks, Framing, Head, chunk_size, content_length, field, trailers, write_head,
+};
 use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, StatusCode};
 use tokio::io::AsyncWriteExt;
@@ -16,9 +19,6 @@ use super::io::EdgeIo;
 use super::memo::Sent;
 use super::pace::Pace;
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
-use crate::http1::{
-    ChunkPart, Chunks, Framing, Head, chunk_size, content_length, field, trailers, write_head,
-};
 use crate::limits::{
     BODY_PART_BYTES, GATHER_BYTES, LINGER, MAX_AHEAD_BYTES, MAX_DROPPED_BODY_BYTES, MIN_BODY_BYTES,
 };

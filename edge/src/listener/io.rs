@@ -17,6 +17,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::BytesMut;
+use helix_framing::{Framing, Gate, HeadScan, Refusal, Scan, Span};
 use pingora_core::protocols::{
     GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl,
     TimingDigest, UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
@@ -26,8 +27,6 @@ use tokio::time::timeout;
 
 use super::pace::Pace;
 use crate::buffer::Buffer;
-use crate::gate::Gate;
-use crate::http1::{Framing, HeadScan, Refusal, Scan, Span};
 use crate::http2::Client;
 use crate::limits::{
     GATHER_BYTES, LINGER, LINGER_BYTES, MAX_AHEAD_BYTES, MIN_SEND_BYTES, READ_BYTES,

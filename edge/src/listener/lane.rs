@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use helix_framing::{Asked, Head, Refusal, Scan};
 
 use super::clock::Clock;
 use super::exchange::{CLOSE, KEEP_ALIVE};
@@ -14,7 +15,6 @@ use super::io::EdgeIo;
 use super::memo::{Kept, Known, Memo, Question, Sent};
 use crate::access_log::{Finished, record};
 use crate::edge::Edge;
-use crate::http1::{Asked, Head, Refusal, Scan};
 use crate::limits::{GATHER_BYTES, MAX_BATCH};
 
 /// What one core remembers.

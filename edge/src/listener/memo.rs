@@ -10,9 +10,9 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use helix_framing::{Asked, Framing, Head};
 use http::{Method, StatusCode};
 
-use crate::http1::{Asked, Framing, Head};
 use crate::limits::{MEMO_BODY_BYTES, MEMO_BYTES, MEMO_SLOTS};
 
 /// A response in bytes.
@@ -227,7 +227,7 @@ impl Depends {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::parse;
+    use helix_framing::parse;
     use http::header::ACCEPT_ENCODING;
 
     const PLAIN: &str = "GET /a HTTP/1.1\r\nHost: a.example\r\n\r\n";

@@ -1,9 +1,8 @@
 //! A response's body as it arrives: which bytes are its, and where it ends.
 
 use bytes::{Buf as _, Bytes};
+use helix_framing::{ChunkError, ChunkPart, Chunks, ReplyBody, trailers};
 use http::HeaderMap;
-
-use crate::http1::{ChunkError, ChunkPart, Chunks, ReplyBody, trailers};
 
 /// What is left of it.
 #[derive(Debug)]

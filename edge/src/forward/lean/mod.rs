@@ -2,7 +2,7 @@
 //!
 //! One task carries both directions. Connections are kept for each core ([`pool`]) and looked at before they are used
 //! again; a request that may be repeated is sent once more when one turns out to be closed all the same. The response
-//! is parsed as strictly as requests are ([`crate::http1`]), so that a server that is wrong about where it ends can
+//! is parsed as strictly as requests are ([`helix_framing`]), so that a server that is wrong about where it ends can
 //! only spoil its own answer: a connection on which anything follows a response is never used again.
 //! Tunnels and HTTP/2 are not carried here.
 

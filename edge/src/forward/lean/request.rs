@@ -1,11 +1,11 @@
 //! The head that is sent on (RFC 9112 3): made of what was parsed, never of bytes that a client sent.
 
+use helix_framing::{content_length, field};
 use http::Method;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 
 use super::super::call::Call;
 use super::upload::Framed;
-use crate::http1::{content_length, field};
 
 /// Bytes that most heads fit in.
 pub(super) const USUAL_BYTES: usize = 1024;

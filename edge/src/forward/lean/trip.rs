@@ -13,6 +13,7 @@ use std::future::{pending, poll_fn};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use helix_framing::{HeadScan, Reply, Scan, parse_reply};
 use http::{Method, StatusCode};
 use tokio::time::Instant;
 
@@ -24,7 +25,6 @@ use super::incoming::Incoming;
 use super::upload::Upload;
 use super::{pool, request};
 use crate::exchange::{Broken, Ended, Exchange, ResponseHead};
-use crate::http1::{HeadScan, Reply, Scan, parse_reply};
 use crate::limits::MAX_INTERIM_RESPONSES;
 
 /// Borrowed for one try.

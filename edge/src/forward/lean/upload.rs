@@ -1,12 +1,12 @@
 //! A request's body on its way to an upstream, and what of it can be sent a second time.
 
 use bytes::Bytes;
+use helix_framing::{chunk_size, field};
 use http::HeaderMap;
 use http::header::CONTENT_LENGTH;
 
 use crate::buffer::Buffer;
 use crate::exchange::{Broken, Exchange, Request};
-use crate::http1::{chunk_size, field};
 use crate::limits::RETRY_BYTES;
 
 /// Its size in sixteen digits, and two line ends.

@@ -1,10 +1,10 @@
 //! The gate: lets whatever reads a connection read exactly one message.
 //!
-//! Pure. [`crate::http1`] has said where the head ends and how the body is framed; the gate counts
+//! Pure. [`parse`](crate::parse) has said where the head ends and how the body is framed; the gate counts
 //! that out, however the bytes arrive and however much the reader asks for, so that the reader can
 //! never run into the next request. It keeps no bytes: what it does not let through stays where it is.
 
-use crate::http1::{ChunkError, Chunks, Framing};
+use crate::{ChunkError, Chunks, Framing};
 
 /// What may still be read.
 #[derive(Clone, Copy, Debug)]
@@ -29,24 +29,28 @@ enum State {
 impl Gate {
     /// Lets nothing through.
     #[must_use]
+    #[inline]
     pub const fn closed() -> Self {
         Self(State::Done)
     }
 
     /// Lets everything through.
     #[must_use]
+    #[inline]
     pub const fn open() -> Self {
         Self(State::Open)
     }
 
     /// Lets through one message: `head` bytes, and a body framed like this.
     #[must_use]
+    #[inline]
     pub const fn message(head: usize, body: Framing) -> Self {
         Self(State::Head { left: head, body })
     }
 
     /// Whether the whole message has been let through.
     #[must_use]
+    #[inline]
     pub const fn is_done(&self) -> bool {
         matches!(self.0, State::Done)
     }
@@ -55,6 +59,7 @@ impl Gate {
     ///
     /// # Errors
     /// When a chunked body is malformed.
+    #[inline]
     pub fn admit(&mut self, bytes: &[u8]) -> Result<usize, ChunkError> {
         let mut at = 0;
         while at < bytes.len() {
@@ -72,6 +77,7 @@ impl Gate {
     }
 
     /// Moves on when a part has been let through whole.
+    #[inline]
     const fn settle(&mut self) {
         match self.0 {
             State::Head {
@@ -97,12 +103,14 @@ impl Gate {
     }
 }
 
+#[inline]
 const fn take(left: &mut usize, available: usize) -> usize {
     let step = if *left < available { *left } else { available };
     *left -= step;
     step
 }
 
+#[inline]
 fn take_long(left: &mut u64, available: usize) -> usize {
     // More than the address space holds is never available at once.
     let mut fits = usize::try_from(*left).unwrap_or(usize::MAX);

@@ -22,6 +22,7 @@ pub enum Preface {
 
 /// Whether `bytes`, the first of a connection, are those of HTTP/2.
 #[must_use]
+#[inline]
 pub fn preface(bytes: &[u8]) -> Preface {
     if bytes.starts_with(PREFACE) {
         Preface::Yes

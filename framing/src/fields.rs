@@ -1,7 +1,7 @@
 //! The header fields of one head, where they stand in its bytes.
 //!
 //! Pure. Nothing is copied: a field is two places in the head. Names that matter to framing, or that an
-//! [`answer`](crate::answer) may depend on, are known by a number, so that asking for one is no search
+//! answer may depend on, are known by a number, so that asking for one is no search
 //! through text.
 
 use std::fmt;
@@ -29,6 +29,7 @@ impl Span {
 
     /// What stands there.
     #[must_use]
+    #[inline]
     pub fn of(self, head: &[u8]) -> &[u8] {
         head.get(usize::from(self.start)..usize::from(self.end))
             .unwrap_or_default()
@@ -36,6 +37,7 @@ impl Span {
 
     /// The same as text. Only for what was found to be ASCII.
     #[must_use]
+    #[inline]
     pub fn text(self, head: &[u8]) -> &str {
         std::str::from_utf8(self.of(head)).unwrap_or_default()
     }
@@ -126,10 +128,12 @@ pub struct Asked {
 impl Asked {
     /// The known ones, a bit each; none when others were asked for too.
     #[must_use]
+    #[inline]
     pub fn known_only(&self) -> Option<u32> {
         (self.other.load(Ordering::Relaxed) == 0).then(|| self.known.load(Ordering::Relaxed))
     }
 
+    #[inline]
     fn note(&self, number: u8) {
         if number == UNKNOWN {
             self.other.store(1, Ordering::Relaxed);
@@ -150,6 +154,7 @@ pub struct Lines<'a> {
 impl<'a> Lines<'a> {
     /// No fields.
     #[must_use]
+    #[inline]
     pub const fn none() -> Self {
         Self {
             head: &[],
@@ -160,6 +165,7 @@ impl<'a> Lines<'a> {
 
     /// The same, and `asked` notes which are asked for.
     #[must_use]
+    #[inline]
     pub const fn noted(self, asked: &'a Asked) -> Self {
         Self {
             asked: Some(asked),
@@ -168,6 +174,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Name and value of each. The name is in any case.
+    #[inline]
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
         if let Some(asked) = self.asked {
             asked.note(UNKNOWN);
@@ -178,6 +185,7 @@ impl<'a> Lines<'a> {
     }
 
     /// The values of every field with this name, in order.
+    #[inline]
     pub fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
         let wanted = self.wanted(name);
         self.fields
@@ -188,6 +196,7 @@ impl<'a> Lines<'a> {
 
     /// The value of the first field with this name.
     #[must_use]
+    #[inline]
     pub fn first(self, name: &HeaderName) -> Option<&'a [u8]> {
         let wanted = self.wanted(name);
         self.fields
@@ -197,6 +206,7 @@ impl<'a> Lines<'a> {
     }
 
     /// Which of the known names in `of` (a bit each) have a field, and their values one behind the other.
+    #[inline]
     pub fn values(self, of: u32) -> impl Iterator<Item = (u8, &'a [u8])> {
         self.fields
             .iter()
@@ -204,6 +214,7 @@ impl<'a> Lines<'a> {
             .map(move |field| (field.known, field.value.of(self.head)))
     }
 
+    #[inline]
     fn wanted(self, name: &HeaderName) -> Wanted {
         let number = known(name.as_str().as_bytes());
         if let Some(asked) = self.asked {
@@ -216,6 +227,7 @@ impl<'a> Lines<'a> {
         }
     }
 
+    #[inline]
     fn is(self, field: &Field, wanted: &Wanted) -> bool {
         match wanted {
             Wanted::Known(number) => field.known == *number,

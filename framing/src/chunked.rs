@@ -57,6 +57,7 @@ pub struct Chunks {
 impl Chunks {
     /// At the first byte of a body.
     #[must_use]
+    #[inline]
     pub const fn new() -> Self {
         Self {
             state: State::Size { size: 0, digits: 0 },
@@ -130,6 +131,7 @@ impl Chunks {
 
     /// Whether the body has ended.
     #[must_use]
+    #[inline]
     pub const fn is_done(&self) -> bool {
         matches!(self.state, State::Done)
     }

@@ -18,7 +18,7 @@ pub enum Refusal {
     /// Longer than [`crate::limits::MAX_TARGET_BYTES`].
     #[error("the request target is too long")]
     TargetTooLong,
-    /// Took longer than [`crate::limits::HEAD_DEADLINE`].
+    /// Took longer than whoever reads it waits.
     #[error("the request head took too long")]
     HeadTooSlow,
     /// CR without LF, or LF without CR.

@@ -93,6 +93,7 @@ impl Head {
 
     /// Its fields. `head` must be the bytes it was read from.
     #[must_use]
+    #[inline]
     pub fn fields<'a>(&'a self, head: &'a [u8]) -> Lines<'a> {
         Lines {
             head,
@@ -358,7 +359,8 @@ pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// Host and port, with no byte that could end an authority or hide a user in it.
-pub(crate) fn is_authority(value: &[u8]) -> bool {
+#[must_use]
+pub fn is_authority(value: &[u8]) -> bool {
     !value.is_empty()
         && value.iter().all(|byte| {
             byte.is_ascii_alphanumeric()
@@ -380,7 +382,7 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http1::is_field_value;
+    use crate::is_field_value;
     use proptest::prelude::*;
 
     fn framing(text: &str) -> Result<Framing, Refusal> {

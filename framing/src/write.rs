@@ -20,6 +20,7 @@ pub fn write_head(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, da
 }
 
 /// Writes one field.
+#[inline]
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");

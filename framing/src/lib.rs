@@ -1,13 +1,15 @@
-//! HTTP/1 as this edge understands it: where a head ends, what it frames, where a message ends.
+//! HTTP/1 as an edge understands it: where a head ends, what it frames, where a message ends (RFC 9112).
 //!
 //! Pure. This is the only framing authority: whatever reads a message later is handed exactly the
-//! bytes found here ([`crate::gate`]). What two parsers could read in two ways is refused, also where
+//! bytes found here ([`Gate`]). What two parsers could read in two ways is refused, also where
 //! RFC 9112 would allow to repair it. It does not route.
 
 mod chunked;
 mod class;
 mod fields;
+mod gate;
 mod head;
+pub mod limits;
 mod refusal;
 mod reply;
 mod scan;
@@ -16,8 +18,8 @@ mod write;
 
 pub use chunked::{ChunkError, ChunkPart, Chunks};
 pub use fields::{Asked, Field, Lines, Span};
-pub(crate) use head::is_authority;
-pub use head::{Framing, Head, parse};
+pub use gate::Gate;
+pub use head::{Framing, Head, is_authority, parse};
 pub use refusal::Refusal;
 pub use reply::{BadReply, Reply, ReplyBody, parse_reply};
 pub use scan::{HeadScan, Preface, Scan, preface};
@@ -47,11 +49,15 @@ const fn is_token(byte: u8) -> bool {
 
 /// Whether `byte` may stand in a field name here. Without the underscore: CGI-like upstreams read
 /// `content_length` as `content-length`.
-pub(crate) const fn is_field_name(byte: u8) -> bool {
+#[must_use]
+#[inline]
+pub const fn is_field_name(byte: u8) -> bool {
     is_token(byte) && byte != b'_'
 }
 
 /// Whether `byte` may stand in a field value (RFC 9110 5.5): no control but the tab.
-pub(crate) const fn is_field_value(byte: u8) -> bool {
+#[must_use]
+#[inline]
+pub const fn is_field_value(byte: u8) -> bool {
     byte == b'\t' || (byte >= b' ' && byte != 0x7f)
 }
