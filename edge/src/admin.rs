@@ -11,14 +11,14 @@ use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use helix_framing::Lines;
+use helix_framing::{Fields, Lines};
 use helix_routing::id::{Generation, ReleaseId, SiteId};
 use helix_service::shutdown::Shutdown;
 use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
-use crate::answer::{Answer, Fields, RequestHead, answer};
+use crate::answer::{Answer, RequestHead, answer};
 use crate::cache::store::Purge;
 use crate::metrics::Metrics;
 use crate::table::Table;

@@ -7,12 +7,12 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use helix_framing::Lines;
+use helix_framing::Fields;
 use helix_routing::host::Host;
 use helix_routing::id::{Environment, SiteId};
 use helix_routing::routes::{BadPath, Decided, Decision, Target, decode, is_asset, is_immutable};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::release::{File, Release};
 pub use crate::static_files::StaticFile;
@@ -42,39 +42,6 @@ pub struct RequestHead<'a> {
     pub fields: Fields<'a>,
     /// Whether the client came over TLS.
     pub secure: bool,
-}
-
-/// The header fields of a request, as whatever parsed them keeps them.
-#[derive(Clone, Copy, Debug)]
-pub enum Fields<'a> {
-    /// In a map.
-    Map(&'a HeaderMap),
-    /// In the bytes they came in.
-    Lines(Lines<'a>),
-}
-
-impl<'a> Fields<'a> {
-    /// The values of every field with this name, in order.
-    pub fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-        let (map, lines) = match self {
-            Self::Map(map) => (Some(map), None),
-            Self::Lines(lines) => (None, Some(lines)),
-        };
-        let mapped = map
-            .into_iter()
-            .flat_map(move |map| map.get_all(name).iter().map(HeaderValue::as_bytes));
-        let listed = lines.into_iter().flat_map(move |lines| lines.all(name));
-        mapped.chain(listed)
-    }
-
-    /// The value of the first field with this name.
-    #[must_use]
-    pub fn first(self, name: &HeaderName) -> Option<&'a [u8]> {
-        match self {
-            Self::Map(map) => map.get(name).map(HeaderValue::as_bytes),
-            Self::Lines(lines) => lines.first(name),
-        }
-    }
 }
 
 /// What is served, held from the first byte of a request to its last.
@@ -445,6 +412,7 @@ mod tests {
     use super::*;
     use bytes::Bytes;
     use helix_routing::id::{Digest, Generation};
+    use http::HeaderMap;
 
     fn table() -> Table {
         let digest = Digest::from_hex(&"0".repeat(64)).unwrap();

@@ -7,8 +7,8 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use http::HeaderName;
 use http::header;
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Where something stands in a head. A head is far shorter than 64 KiB.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -238,6 +238,41 @@ impl<'a> Lines<'a> {
                         .of(self.head)
                         .eq_ignore_ascii_case(name.as_str().as_bytes())
             }
+        }
+    }
+}
+
+/// The header fields of a request, as whatever parsed them keeps them.
+#[derive(Clone, Copy, Debug)]
+pub enum Fields<'a> {
+    /// In a map.
+    Map(&'a HeaderMap),
+    /// In the bytes they came in.
+    Lines(Lines<'a>),
+}
+
+impl<'a> Fields<'a> {
+    /// The values of every field with this name, in order.
+    #[inline]
+    pub fn all(self, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+        let (map, lines) = match self {
+            Self::Map(map) => (Some(map), None),
+            Self::Lines(lines) => (None, Some(lines)),
+        };
+        let mapped = map
+            .into_iter()
+            .flat_map(move |map| map.get_all(name).iter().map(HeaderValue::as_bytes));
+        let listed = lines.into_iter().flat_map(move |lines| lines.all(name));
+        mapped.chain(listed)
+    }
+
+    /// The value of the first field with this name.
+    #[must_use]
+    #[inline]
+    pub fn first(self, name: &HeaderName) -> Option<&'a [u8]> {
+        match self {
+            Self::Map(map) => map.get(name).map(HeaderValue::as_bytes),
+            Self::Lines(lines) => lines.first(name),
         }
     }
 }

@@ -2,14 +2,17 @@
 //!
 //! Pure. This is the only framing authority: whatever reads a message later is handed exactly the
 //! bytes found here ([`Gate`]). What two parsers could read in two ways is refused, also where
-//! RFC 9112 would allow to repair it. It does not route.
+//! RFC 9112 would allow to repair it. Beside the messages it reads what files are asked for with:
+//! [`conditions`] and [`ranges`] (RFC 9110 13 and 14). It does not route.
 
 mod chunked;
 mod class;
+pub mod conditions;
 mod fields;
 mod gate;
 mod head;
 pub mod limits;
+pub mod ranges;
 mod refusal;
 mod reply;
 mod scan;
@@ -17,7 +20,7 @@ mod trailers;
 mod write;
 
 pub use chunked::{ChunkError, ChunkPart, Chunks};
-pub use fields::{Asked, Field, Lines, Span};
+pub use fields::{Asked, Field, Fields, Lines, Span};
 pub use gate::Gate;
 pub use head::{Framing, Head, is_authority, parse};
 pub use refusal::Refusal;

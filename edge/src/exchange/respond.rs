@@ -10,16 +10,17 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use futures_util::FutureExt as _;
+use helix_framing::Fields;
+use helix_framing::ranges::{Multipart, Part};
 use http::header::{ALT_SVC, CONTENT_LENGTH, HOST, LINK, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use super::{Body, Broken, Exchange, Piece, Pieces, Protocol, Request, ResponseHead};
 use crate::access_log::{Finished, record};
-use crate::answer::{Answer, Answered, Fields, Pinned, RequestHead, Response, answer};
+use crate::answer::{Answer, Answered, Pinned, RequestHead, Response, answer};
 use crate::edge::Edge;
 use crate::forward;
 use crate::release;
-use crate::static_files::{Multipart, Part};
 use crate::store::StoreError;
 
 const EDGE: HeaderName = HeaderName::from_static("x-helix-edge");

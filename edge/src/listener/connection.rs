@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
-use helix_framing::{Asked, Head, Preface, Refusal, preface};
+use helix_framing::{Asked, Fields, Head, Preface, Refusal, preface};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
 use pingora_core::protocols::http::ServerSession;
@@ -28,7 +28,7 @@ use super::exchange::Http1Exchange;
 use super::io::EdgeIo;
 use super::lane::{Batch, Lane, Message, Next};
 use crate::access_log::record_refused;
-use crate::answer::{Answer, Fields, RequestHead, answer};
+use crate::answer::{Answer, RequestHead, answer};
 use crate::edge::Edge;
 use crate::exchange::{Request, carry_out};
 use crate::http2;

@@ -53,7 +53,7 @@ fn lists_html(value: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::answer::Fields;
+    use helix_framing::Fields;
     use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
     fn with<T>(

@@ -4,12 +4,8 @@
 //! Which file a path means is decided in [`helix_routing::routes`]; bytes are read and written elsewhere.
 
 mod client;
-mod conditional;
 mod negotiation;
-mod range;
 mod serve;
 
-pub use conditional::{Verdict, evaluate, range_applies};
 pub use negotiation::choose;
-pub use range::{Multipart, Part, Wanted, wanted};
 pub use serve::{StaticFile, serve};

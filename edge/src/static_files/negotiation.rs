@@ -3,10 +3,10 @@
 //! Pure. The client's weights decide; among those it likes alike, the smallest. A client that says nothing
 //! gets the file as it is, and so does one that refuses everything there is: a body is better than none.
 
+use helix_framing::Fields;
 use helix_routing::artifact::ContentEncoding;
 use http::header::ACCEPT_ENCODING;
 
-use crate::answer::Fields;
 use crate::release::Representation;
 
 /// Weights are counted in thousandths.

@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
+use helix_framing::Fields;
+use helix_framing::conditions::{Verdict, evaluate, range_applies};
+use helix_framing::ranges::{Multipart, Part, Wanted, content_range, wanted};
 use http::header::{
     ACCEPT_RANGES, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_RANGE, CONTENT_TYPE, ETAG, IF_MATCH,
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_UNMODIFIED_SINCE, LAST_MODIFIED, RANGE, VARY,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::range::content_range;
-use super::{Multipart, Part, Verdict, Wanted, choose, evaluate, range_applies, wanted};
-use crate::answer::{Answer, Fields, NO_STORE, RequestHead, Response};
+use super::choose;
+use crate::answer::{Answer, NO_STORE, RequestHead, Response};
 use crate::release::{File, Representation};
 
 /// Kept by caches, but asked about each time, so that a cutover is seen at once.

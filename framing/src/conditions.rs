@@ -9,7 +9,7 @@ use std::time::UNIX_EPOCH;
 use http::header::{IF_MATCH, IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, IF_UNMODIFIED_SINCE};
 use http::{HeaderName, HeaderValue};
 
-use crate::answer::Fields;
+use crate::Fields;
 
 /// What a request's conditions say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -117,7 +117,7 @@ fn joined(mut ranges: Vec<Range<u64>>) -> Vec<Range<u64>> {
 
 /// `Content-Range` of `range` of `size` bytes.
 #[must_use]
-pub(super) fn content_range(range: &Range<u64>, size: u64) -> HeaderValue {
+pub fn content_range(range: &Range<u64>, size: u64) -> HeaderValue {
     let text = format!("bytes {}-{}/{size}", range.start, range.end - 1);
     HeaderValue::try_from(text).expect("numbers are ASCII")
 }
