@@ -36,10 +36,12 @@ check: setup lint pure ## format, lints, purity, unit tests and architecture: th
 
 lint: setup ## format and clippy, warnings are errors
 	$(CARGO) fmt --all --check
+	cd fuzz && $(CARGO) fmt --check
 	$(CARGO) clippy $(RELEASE) --workspace --all-targets -- --deny warnings
 
 fmt: ## format
 	$(CARGO) fmt --all
+	cd fuzz && $(CARGO) fmt
 
 pure: setup ## build routing alone, as no_std: the compiler refuses a clock, a file or a socket
 	$(CARGO) check $(RELEASE) --package helix-routing --no-default-features
@@ -50,14 +52,15 @@ COVERAGE := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllv
 HOST = $(shell rustc -vV | sed -n 's/^host: //p')
 FUZZ_TARGETS := $(patsubst fuzz/targets/%.rs,%,$(wildcard fuzz/targets/*.rs))
 FUZZ_SECONDS ?= 60
+# How many targets run at once.
+FUZZ_JOBS ?= 2
 
 fuzz: setup ## fuzz every target for FUZZ_SECONDS each, from the saved corpus on
 	cd fuzz && RUSTFLAGS="$(COVERAGE)" $(CARGO) build $(RELEASE) --target $(HOST) --target-dir ../target/fuzz
-	set -e; for target in $(FUZZ_TARGETS); do \
-		mkdir -p target/fuzz/found/$$target target/fuzz/crashes; \
-		target/fuzz/$(HOST)/release/$$target -max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -verbosity=0 \
-			-artifact_prefix=target/fuzz/crashes/$$target- target/fuzz/found/$$target fuzz/corpus/$$target; \
-	done
+	@mkdir -p target/fuzz/crashes $(FUZZ_TARGETS:%=target/fuzz/found/%)
+	printf '%s\n' $(FUZZ_TARGETS) | xargs -P $(FUZZ_JOBS) -I{} env target/fuzz/$(HOST)/release/{} \
+		-max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -verbosity=0 \
+		-artifact_prefix=target/fuzz/crashes/{}- target/fuzz/found/{} fuzz/corpus/{}
 
 bench: bench-peers bench-fleet ## measure the edge beside other servers, then a fleet
 

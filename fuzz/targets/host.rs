@@ -9,11 +9,18 @@ fuzz_target!(|text: &str| {
     if let Ok(host) = Host::from_authority(text) {
         let written = host.to_string();
         assert_eq!(written.parse::<Host>().as_ref(), Ok(&host), "{text:?}");
-        assert!(!written.bytes().any(|byte| byte.is_ascii_uppercase()), "{written:?}");
+        assert!(
+            !written.bytes().any(|byte| byte.is_ascii_uppercase()),
+            "{written:?}"
+        );
         let _ = under_base(&host, &base);
     }
     if let Ok(pattern) = text.parse::<HostPattern>() {
         let written = pattern.to_string();
-        assert_eq!(written.parse::<HostPattern>().as_ref(), Ok(&pattern), "{text:?}");
+        assert_eq!(
+            written.parse::<HostPattern>().as_ref(),
+            Ok(&pattern),
+            "{text:?}"
+        );
     }
 });

@@ -17,7 +17,9 @@ impl Files for TwoPages {
     type File = &'static str;
 
     fn file(&self, path: &str) -> Option<Self::File> {
-        ["index.html", "a.html", "a/index.html", "404.html"].into_iter().find(|file| *file == path)
+        ["index.html", "a.html", "a/index.html", "404.html"]
+            .into_iter()
+            .find(|file| *file == path)
     }
 }
 
@@ -58,23 +60,40 @@ fuzz_target!(|input: &str| {
 fn decide(routes: &Routes, raw: &str) {
     let rules = Rules::new(routes);
     let Ok(Some(path)) = decode(raw) else { return };
-    let target = Target { raw, path: &path, query: Some("a=b&c") };
+    let target = Target {
+        raw,
+        path: &path,
+        query: Some("a=b&c"),
+    };
     let decided = rules.decide(routes, &TwoPages, target, &Browser);
     for at in rules.headers(routes, raw) {
         assert!(at < routes.headers.len());
     }
     if let Decision::Redirect { status, location } = decided.decision {
         assert!(matches!(status, 301 | 302 | 303 | 307 | 308), "{status}");
-        assert!(!location.bytes().any(|byte| byte.is_ascii_control()), "{location:?}");
+        assert!(
+            !location.bytes().any(|byte| byte.is_ascii_control()),
+            "{location:?}"
+        );
         let by_rule = decided.line.is_some();
-        assert!(by_rule || !location.starts_with("//"), "{location:?} leads to another host");
+        assert!(
+            by_rule || !location.starts_with("//"),
+            "{location:?} leads to another host"
+        );
     }
 }
 
 fn complaints(errors: &[RouteError], redirects: &str, headers: &str) {
     assert!(!errors.is_empty());
     for error in errors {
-        let text = if error.file == "_redirects" { redirects } else { headers };
-        assert!(error.line >= 1 && error.line <= text.lines().count().max(1), "{error}");
+        let text = if error.file == "_redirects" {
+            redirects
+        } else {
+            headers
+        };
+        assert!(
+            error.line >= 1 && error.line <= text.lines().count().max(1),
+            "{error}"
+        );
     }
 }
