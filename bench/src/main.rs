@@ -56,6 +56,9 @@ enum What {
         /// Only cases whose name contains this.
         #[arg(long)]
         only: Option<String>,
+        /// Only servers whose name contains one of these.
+        #[arg(long)]
+        servers: Vec<String>,
         /// Folder for `latest.json`, `latest.md` and `latest.svg`.
         #[arg(long, default_value = "bench/results")]
         into: PathBuf,
@@ -76,6 +79,7 @@ fn main() -> anyhow::Result<()> {
         runs,
         seconds,
         only,
+        servers,
         into,
     } = arguments.what
     {
@@ -83,6 +87,7 @@ fn main() -> anyhow::Result<()> {
             runs,
             seconds,
             only,
+            servers,
         };
         return peers::run(&options, &into);
     }

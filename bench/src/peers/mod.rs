@@ -16,6 +16,7 @@ mod process;
 mod report;
 mod traefik;
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::time::Duration;
 
@@ -26,6 +27,18 @@ use self::files::Files;
 use self::process::{Sample, Server};
 use self::report::{Report, Row};
 
+/// Starts a server that serves the files and forwards to an upstream.
+type Start = fn(&Files, SocketAddr) -> anyhow::Result<Server>;
+
+/// In the order of the report.
+const SERVERS: [(&str, Start); 5] = [
+    ("helix-edge", helix::start),
+    ("nginx", nginx::start),
+    ("haproxy", haproxy::start),
+    ("caddy", caddy::start),
+    ("traefik", traefik::start),
+];
+
 /// How the comparison is made.
 #[derive(Clone, Debug)]
 pub(crate) struct Options {
@@ -35,6 +48,15 @@ pub(crate) struct Options {
     pub(crate) seconds: u64,
     /// Only cases whose name contains this.
     pub(crate) only: Option<String>,
+    /// Only servers whose name contains one of these; all, if there are none.
+    pub(crate) servers: Vec<String>,
+}
+
+impl Options {
+    fn wants(&self, name: &str) -> bool {
+        let named = |wanted: &String| name.contains(wanted.as_str());
+        self.servers.is_empty() || self.servers.iter().any(named)
+    }
 }
 
 /// Runs every case against every server and writes the results into `into`.
@@ -42,13 +64,12 @@ pub(crate) fn run(options: &Options, into: &Path) -> anyhow::Result<()> {
     let files = Files::make().context("make the files to serve")?;
     let upstream = nginx::upstream(&files).context("start the upstream")?;
     let proxied = upstream.http.context("the upstream listens")?;
-    let servers = vec![
-        helix::start(&files, proxied)?,
-        nginx::start(&files, proxied)?,
-        haproxy::start(&files, proxied)?,
-        caddy::start(&files, proxied)?,
-        traefik::start(&files, proxied)?,
-    ];
+    let mut servers = Vec::new();
+    for (name, start) in SERVERS {
+        if options.wants(name) {
+            servers.push(start(&files, proxied).with_context(|| format!("start {name}"))?);
+        }
+    }
     let mut rows = Vec::new();
     for case in Case::ALL {
         if options
