@@ -1,9 +1,11 @@
 //! Which bytes may stand where in a head, as a table: each is looked at once.
 
-use super::{is_field_name, is_field_value};
+use super::{is_field_name, is_field_value, is_token};
 
 /// In a field name.
 pub(super) const NAME: u8 = 1;
+/// In a token (RFC 9110 5.6.2).
+pub(super) const TOKEN: u8 = 8;
 /// In a path.
 pub(super) const PATH: u8 = 2;
 /// In a query.
@@ -17,6 +19,9 @@ const fn classes() -> [u8; 256] {
     loop {
         if is_field_name(byte) {
             classes[byte as usize] |= NAME;
+        }
+        if is_token(byte) {
+            classes[byte as usize] |= TOKEN;
         }
         if is_path(byte) {
             classes[byte as usize] |= PATH;
@@ -39,6 +44,12 @@ const fn is_path(byte: u8) -> bool {
 /// A fragment is never sent; quotes and angle brackets are escaped by everyone who means well.
 const fn is_query(byte: u8) -> bool {
     byte.is_ascii_graphic() && !matches!(byte, b'#' | b'"' | b'<' | b'>' | b'\\')
+}
+
+/// How many of the first of `bytes` may stand there. For what is short: names.
+pub(super) fn run(bytes: &[u8], class: u8) -> usize {
+    let other = |byte: &u8| CLASSES[usize::from(*byte)] & class == 0;
+    bytes.iter().position(other).unwrap_or(bytes.len())
 }
 
 /// Whether all of `bytes` may stand there.

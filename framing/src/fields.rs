@@ -7,6 +7,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use bytes::Bytes;
 use http::header;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -35,6 +36,17 @@ impl Span {
             .unwrap_or_default()
     }
 
+    /// The same, sharing the head's memory.
+    #[must_use]
+    pub fn within(self, head: &Bytes) -> Bytes {
+        let part = usize::from(self.start)..usize::from(self.end);
+        if part.end <= head.len() {
+            head.slice(part)
+        } else {
+            Bytes::new()
+        }
+    }
+
     /// The same as text. Only for what was found to be ASCII.
     #[must_use]
     #[inline]
@@ -50,6 +62,16 @@ pub struct Field {
     pub(super) value: Span,
     /// Number of a name in [`KNOWN`], or [`UNKNOWN`].
     pub(super) known: u8,
+}
+
+impl Field {
+    /// Its name. What is known does not have to be read again.
+    pub(super) fn header_name(&self, head: &[u8]) -> Option<HeaderName> {
+        match KNOWN.get(usize::from(self.known)) {
+            Some(name) => Some(name.clone()),
+            None => HeaderName::from_bytes(self.name.of(head)).ok(),
+        }
+    }
 }
 
 pub(super) const UNKNOWN: u8 = u8::MAX;

@@ -4,7 +4,8 @@
 //! same way. RFC 9112 sections 2 to 6 say what is legal; what has led to smuggling is refused even
 //! where it is. What passed is kept as places in the head's bytes.
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, Method, Uri, Version};
 
 use super::fields::{
     CONNECTION, CONTENT_LENGTH, EXPECT, Field, HOST, Lines, Span, TE, TRANSFER_ENCODING, UPGRADE,
@@ -104,10 +105,10 @@ impl Head {
 
     /// The same head as the types of the `http` crate. `head` must be the bytes it was read from.
     #[must_use]
-    pub fn to_parts(&self, head: &[u8]) -> http::request::Parts {
+    pub fn to_parts(&self, head: &Bytes) -> http::request::Parts {
         let (mut parts, ()) = http::Request::new(()).into_parts();
         parts.method = self.method.clone();
-        parts.uri = Uri::try_from(self.target.of(head)).unwrap_or_default();
+        parts.uri = Uri::from_maybe_shared(self.target.within(head)).unwrap_or_default();
         parts.version = if self.version_1_0 {
             Version::HTTP_10
         } else {
@@ -115,10 +116,10 @@ impl Head {
         };
         parts.headers = HeaderMap::with_capacity(self.fields.len());
         for field in &self.fields {
-            let name = HeaderName::from_bytes(field.name.of(head));
-            let value = HeaderValue::from_bytes(field.value.of(head));
+            let name = field.header_name(head);
+            let value = HeaderValue::from_maybe_shared(field.value.within(head));
             // What passed is legal in both, so neither fails.
-            if let (Ok(name), Ok(value)) = (name, value) {
+            if let (Some(name), Ok(value)) = (name, value) {
                 parts.headers.append(name, value);
             }
         }
@@ -201,11 +202,11 @@ impl Head {
         if matches!(line.first(), Some(b' ' | b'\t')) {
             return Err(Refusal::FieldValue);
         }
-        let colon = memchr::memchr(b':', line).ok_or(Refusal::FieldName)?;
-        let (name, raw) = (&line[..colon], &line[colon + 1..]);
-        if name.is_empty() || !class::all(name, class::NAME) {
+        let colon = class::run(line, class::NAME);
+        if colon == 0 || line.get(colon) != Some(&b':') {
             return Err(Refusal::FieldName);
         }
+        let (name, raw) = (&line[..colon], &line[colon + 1..]);
         if !class::is_value(raw) {
             return Err(Refusal::FieldValue);
         }
@@ -383,6 +384,7 @@ pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
 mod tests {
     use super::*;
     use crate::is_field_value;
+    use http::HeaderName;
     use proptest::prelude::*;
 
     fn framing(text: &str) -> Result<Framing, Refusal> {
@@ -662,7 +664,7 @@ mod tests {
             fields.first(&http::header::TE),
             Some(b"trailers, deflate".as_slice())
         );
-        let parts = head.to_parts(bytes);
+        let parts = head.to_parts(&Bytes::copy_from_slice(bytes));
         assert_eq!(parts.uri, "http://a.example/x/y?q=1");
         assert_eq!(parts.headers.len(), 8);
         assert_eq!(parts.headers["x-own"], "some value");

@@ -27,7 +27,7 @@ pub use refusal::Refusal;
 pub use reply::{BadReply, Reply, ReplyBody, parse_reply};
 pub use scan::{HeadScan, Preface, Scan, preface};
 pub use trailers::trailers;
-pub use write::{chunk_size, content_length, field, write_head};
+pub use write::{chunk_size, content_length, field, field_in_any_case, status_line, write_head};
 
 /// Whether `byte` may stand in a method or field name (RFC 9110 5.6.2).
 const fn is_token(byte: u8) -> bool {

@@ -4,9 +4,10 @@
 //! server behind this edge can answer one client with what is meant for another (RFC 9112 4 to 6, 11.1).
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, HeaderMap, TRANSFER_ENCODING};
-use http::{HeaderName, HeaderValue, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
+use super::class;
+use super::fields::{Field, Span, UNKNOWN};
 use super::head::{content_length, tokens};
 use crate::limits::MAX_HEADERS;
 
@@ -23,17 +24,47 @@ pub enum ReplyBody {
     UntilClose,
 }
 
-/// One response head.
+/// One response head. Its fields are places in its bytes, for whoever writes them again has no need for a map.
 #[derive(Debug)]
 pub struct Reply {
     /// Its status, 100 to 599.
     pub status: StatusCode,
-    /// Its fields without `Transfer-Encoding`, which is about the bytes that were read here.
-    pub headers: HeaderMap,
+    /// What its `Content-Length` says.
+    pub length: Option<u64>,
     /// How the body is delimited.
     pub body: ReplyBody,
     /// Whether the connection can be used again when the body has ended.
     pub persists: bool,
+    head: Bytes,
+    /// Without `Transfer-Encoding`, which is about the bytes that were read here.
+    fields: Vec<Field>,
+}
+
+/// Fields that most heads have no more of.
+const USUAL_FIELDS: usize = 16;
+
+impl Reply {
+    /// Its fields in their order, names in the case they were sent in; without `Transfer-Encoding`, which is about the
+    /// bytes that were read here.
+    pub fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let line = |field: &Field| (field.name.of(&self.head), field.value.of(&self.head));
+        self.fields.iter().map(line)
+    }
+
+    /// The same as a map, whose values share the head's memory.
+    #[must_use]
+    pub fn headers(&self) -> HeaderMap {
+        let mut headers = HeaderMap::with_capacity(USUAL_FIELDS.max(self.fields.len()));
+        for field in &self.fields {
+            let name = HeaderName::from_bytes(field.name.of(&self.head));
+            let value = HeaderValue::from_maybe_shared(field.value.within(&self.head));
+            // What passed is legal in both, so neither fails.
+            if let (Ok(name), Ok(value)) = (name, value) {
+                headers.append(name, value);
+            }
+        }
+        headers
+    }
 }
 
 /// A response head that nobody should have to guess the meaning of.
@@ -73,7 +104,7 @@ pub fn parse_reply(head: &Bytes, bodiless: bool) -> Result<Reply, BadReply> {
     let end = line_end(head, 0)?;
     let (status, version_1_0) = status_line(&head[..end])?;
     let mut said = Said::default();
-    let mut headers = HeaderMap::with_capacity(16);
+    let mut fields = Vec::with_capacity(USUAL_FIELDS);
     let mut start = end + 2;
     let mut count = 0;
     loop {
@@ -85,18 +116,20 @@ pub fn parse_reply(head: &Bytes, bodiless: bool) -> Result<Reply, BadReply> {
         if count > MAX_HEADERS {
             return Err(BadReply::TooManyHeaders);
         }
-        let (name, value) = field(head, start, end)?;
-        if said.take(&name, &value)? {
-            headers.append(name, value);
+        let field = field(head, start, end)?;
+        if said.take(field.name.of(head), field.value.of(head))? {
+            fields.push(field);
         }
         start = end + 2;
     }
     let body = said.body(status, version_1_0, bodiless)?;
     Ok(Reply {
         status,
-        headers,
+        length: said.length,
         body,
         persists: !said.close && !version_1_0 && body != ReplyBody::UntilClose,
+        head: head.clone(),
+        fields,
     })
 }
 
@@ -134,25 +167,26 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, bool), BadReply> {
     Ok((status, version_1_0))
 }
 
-/// The field of one line. Its value shares the head's memory.
-fn field(head: &Bytes, start: usize, end: usize) -> Result<(HeaderName, HeaderValue), BadReply> {
+/// The field of one line.
+fn field(head: &[u8], start: usize, end: usize) -> Result<Field, BadReply> {
     let line = &head[start..end];
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(BadReply::FieldValue);
     }
-    let colon = memchr::memchr(b':', line).ok_or(BadReply::FieldName)?;
-    let name = HeaderName::from_bytes(&line[..colon]).map_err(|_| BadReply::FieldName)?;
-    let is_space = |byte: &u8| matches!(byte, b' ' | b'\t');
+    let colon = class::run(line, class::TOKEN);
+    if colon == 0 || line.get(colon) != Some(&b':') {
+        return Err(BadReply::FieldName);
+    }
     let raw = &line[colon + 1..];
-    let leading = raw.iter().take_while(|byte| is_space(byte)).count();
-    let trailing = raw[leading..]
-        .iter()
-        .rev()
-        .take_while(|byte| is_space(byte))
-        .count();
-    let value = head.slice(start + colon + 1 + leading..end - trailing);
-    let value = HeaderValue::from_maybe_shared(value).map_err(|_| BadReply::FieldValue)?;
-    Ok((name, value))
+    if !class::is_value(raw) {
+        return Err(BadReply::FieldValue);
+    }
+    let value_start = start + colon + 1 + (raw.len() - raw.trim_ascii_start().len());
+    Ok(Field {
+        name: Span::new(start, start + colon),
+        value: Span::new(value_start, value_start + raw.trim_ascii().len()),
+        known: UNKNOWN,
+    })
 }
 
 /// What the fields said about the message and the connection.
@@ -165,23 +199,23 @@ struct Said {
 
 impl Said {
     /// False for a field that is not passed on.
-    fn take(&mut self, name: &HeaderName, value: &HeaderValue) -> Result<bool, BadReply> {
-        let value = value.as_bytes();
-        match *name {
-            CONTENT_LENGTH => {
+    fn take(&mut self, name: &[u8], value: &[u8]) -> Result<bool, BadReply> {
+        let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
+        match name.len() {
+            14 if is(b"content-length") => {
                 let length = content_length(value).map_err(|_| BadReply::ContentLength)?;
                 if self.length.replace(length).is_some() {
                     return Err(BadReply::ContentLength);
                 }
             }
-            TRANSFER_ENCODING => {
+            17 if is(b"transfer-encoding") => {
                 if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
                     return Err(BadReply::TransferEncoding);
                 }
                 self.chunked = true;
                 return Ok(false);
             }
-            CONNECTION => {
+            10 if is(b"connection") => {
                 self.close |= tokens(value).any(|token| token.eq_ignore_ascii_case(b"close"));
             }
             _ => {}
@@ -338,7 +372,7 @@ mod tests {
         let reply = parse(
             "HTTP/1.1 200 OK\r\nSet-Cookie: a\r\nTransfer-Encoding: chunked\r\nset-cookie:  b \r\n\r\n",
         );
-        let headers = reply.unwrap().headers;
+        let headers = reply.unwrap().headers();
         let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["a", "b"]);
         assert_eq!(headers.len(), 2);

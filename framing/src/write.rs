@@ -42,7 +42,18 @@ pub fn chunk_size(out: &mut Vec<u8>, size: usize) {
     out.extend_from_slice(format!("{size:x}\r\n").as_bytes());
 }
 
-fn status_line(out: &mut Vec<u8>, status: StatusCode) {
+/// Writes one field whose name is in any case, in lower case as all that are written here.
+#[inline]
+pub fn field_in_any_case(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    let start = out.len();
+    field(out, name, value);
+    if let Some(name) = out.get_mut(start..start + name.len()) {
+        name.make_ascii_lowercase();
+    }
+}
+
+/// Writes the first line.
+pub fn status_line(out: &mut Vec<u8>, status: StatusCode) {
     if status == StatusCode::OK {
         out.extend_from_slice(b"HTTP/1.1 200 OK\r\n");
         return;

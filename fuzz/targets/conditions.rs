@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     }
     head.extend_from_slice(b"\r\n");
     let Ok(parsed) = parse(&head) else { return };
-    let map = parsed.to_parts(&head).headers;
+    let map = parsed.to_parts(&head.clone().into()).headers;
     for modified in [Some(MODIFIED), None] {
         let judged = evaluate(Fields::Map(&map), &ETAG, modified);
         let lines = Fields::Lines(parsed.fields(&head));

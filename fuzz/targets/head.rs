@@ -71,7 +71,7 @@ fn says_what_its_lines_say(head: &Head, bytes: &[u8]) {
             .and_then(|rest| rest.strip_prefix(b":"));
         assert_eq!(rest.expect("a name, then a colon").trim_ascii(), *value);
     }
-    let parts = head.to_parts(bytes);
+    let parts = head.to_parts(&bytes.to_vec().into());
     assert_eq!(parts.headers.len(), fields.len());
     let path = head.path.text(bytes);
     assert_eq!(parts.uri.path(), if path.is_empty() { "/" } else { path });

@@ -7,6 +7,7 @@
 
 mod body;
 mod date;
+mod relayed;
 mod respond;
 
 use std::net::SocketAddr;
@@ -16,8 +17,9 @@ use http::{HeaderMap, StatusCode};
 
 pub use body::{Body, Piece, Pieces};
 pub use date::date;
-pub(crate) use respond::mark;
+pub use relayed::{Own, Relayed};
 pub use respond::{Ended, at_once, carry_out, carry_rest, finish, head_of, respond, response_head};
+pub(crate) use respond::{mark, marks};
 
 /// What carries an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -103,6 +105,15 @@ pub trait Exchange: Send {
         head: ResponseHead,
         ends: bool,
     ) -> impl Future<Output = Result<(), Broken>> + Send;
+
+    /// The same as [`Self::start`], for a head as an upstream sent it.
+    fn relay(
+        &mut self,
+        relayed: Relayed<'_>,
+        ends: bool,
+    ) -> impl Future<Output = Result<(), Broken>> + Send {
+        self.start(relayed.to_head(), ends)
+    }
 
     /// Sends a part of the body; with `ends` it is the last.
     fn send(&mut self, part: Bytes, ends: bool) -> impl Future<Output = Result<(), Broken>> + Send;

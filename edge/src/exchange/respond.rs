@@ -15,7 +15,7 @@ use helix_framing::ranges::{Multipart, Part};
 use http::header::{ALT_SVC, CONTENT_LENGTH, HOST, LINK, X_CONTENT_TYPE_OPTIONS};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::{Body, Broken, Exchange, Piece, Pieces, Protocol, Request, ResponseHead};
+use super::{Body, Broken, Exchange, Own, Piece, Pieces, Protocol, Request, ResponseHead};
 use crate::access_log::{Finished, record};
 use crate::answer::{Answer, Answered, Pinned, RequestHead, Response, answer};
 use crate::edge::Edge;
@@ -30,6 +30,9 @@ const GENERATION: HeaderName = HeaderName::from_static("x-helix-generation");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
+
+/// At most so many fields say where a response comes from.
+const MOST_MARKS: usize = 7;
 
 /// How a response ended.
 #[derive(Debug, Default)]
@@ -367,26 +370,47 @@ pub(crate) fn mark(
     secure: bool,
     headers: &mut http::HeaderMap,
 ) {
-    if let Some(alt_svc) = edge.alt_svc.as_ref().filter(|_| secure) {
-        headers.insert(ALT_SVC, alt_svc.clone());
+    for own in marks(edge, pinned, secure) {
+        if own.beside {
+            headers.append(own.name, own.value);
+        } else {
+            headers.insert(own.name, own.value);
+        }
     }
-    let Some(pinned) = pinned else { return };
+}
+
+/// The fields that do so.
+pub(crate) fn marks(edge: &Edge, pinned: Option<&Pinned>, secure: bool) -> Vec<Own> {
+    let mut marks = Vec::with_capacity(MOST_MARKS);
+    let mut add = |name, value, beside| {
+        marks.push(Own {
+            name,
+            value,
+            beside,
+        });
+    };
+    if let Some(alt_svc) = edge.alt_svc.as_ref().filter(|_| secure) {
+        add(ALT_SVC, alt_svc.clone(), false);
+    }
+    let Some(pinned) = pinned else { return marks };
     if pinned.is_unlisted() {
-        headers.insert(ROBOTS, HeaderValue::from_static("noindex"));
+        add(ROBOTS, HeaderValue::from_static("noindex"), false);
     }
     let routes = pinned.release.as_ref().map(|release| &release.routes);
     if routes.is_some_and(|routes| routes.server_timing) {
-        headers.append(SERVER_TIMING, server_timing(edge));
+        add(SERVER_TIMING, server_timing(edge), true);
     }
     if routes.is_some_and(|routes| routes.unmarked) {
-        return;
+        return marks;
     }
-    headers.insert(EDGE, edge.edge.clone());
-    headers.insert(REGION, edge.region.clone());
-    headers.insert(GENERATION, HeaderValue::from(pinned.serving.generation.0));
+    add(EDGE, edge.edge.clone(), false);
+    add(REGION, edge.region.clone(), false);
+    let generation = HeaderValue::from(pinned.serving.generation.0);
+    add(GENERATION, generation, false);
     if let Some(release) = &pinned.release {
-        headers.insert(RELEASE, release.mark.clone());
+        add(RELEASE, release.mark.clone(), false);
     }
+    marks
 }
 
 /// Which edge answered, where a browser shows it.

@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::str::FromStr;
 
-use http::Uri;
 use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri};
 
 use super::group::Group;
 use super::headers::{Client, Loops, ToUpstream, to_upstream};
@@ -25,7 +25,7 @@ impl<'a> Call<'a> {
         request: &'a Request,
         protocol: Protocol,
         path: Cow<'a, str>,
-        group: &Group,
+        group: &'a Group,
     ) -> Result<Self, Loops> {
         let client = Client {
             peer: request.peer,
@@ -51,10 +51,12 @@ impl<'a> Call<'a> {
         let mut head = http::Request::new(()).into_parts().0;
         head.method = self.request.head.method.clone();
         head.uri = self.uri();
-        let fields = self.fields.iter();
-        head.headers = fields
-            .map(|(name, value)| (name.clone(), value.clone()))
-            .collect();
+        for (name, value) in self.fields.iter() {
+            // They are legal: a client's were parsed as such.
+            if let Ok(value) = HeaderValue::from_bytes(value) {
+                head.headers.append(name.clone(), value);
+            }
+        }
         Request {
             head,
             peer: self.request.peer,

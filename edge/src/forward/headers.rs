@@ -6,10 +6,11 @@
 //! is left to the lane that sends it.
 
 use std::net::{IpAddr, SocketAddr};
+use std::ops::Range;
 
+use helix_framing::Reply;
 use http::header::{
-    ALT_SVC, CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE,
-    VIA,
+    CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
@@ -20,7 +21,6 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
 
 /// By this name the edge knows itself in `CDN-Loop` and `Via`.
 const SELF: &str = "helixstack";
@@ -80,9 +80,29 @@ pub struct ToUpstream<'a> {
     named: Vec<HeaderName>,
     /// Whether the client's trace goes on.
     traced: bool,
-    host: Option<HeaderValue>,
-    own: Vec<(HeaderName, HeaderValue)>,
+    /// The configured host, or the one asked for.
+    host: Option<&'a [u8]>,
+    own: Own,
 }
+
+/// The fields that this edge writes. Those that are made for one request lie in one text: there are many of them.
+#[derive(Debug, Default)]
+struct Own {
+    text: String,
+    fields: Vec<(HeaderName, Value)>,
+}
+
+#[derive(Debug)]
+enum Value {
+    Always(&'static str),
+    /// A part of the text.
+    Made(Range<usize>),
+}
+
+/// Bytes that the texts of most requests fit in.
+const USUAL_TEXT: usize = 256;
+/// At most so many fields are written here.
+const MOST_OWN: usize = 8;
 
 /// Makes of a client's fields those that an upstream is sent. `fresh` is random, for a trace that has no name.
 ///
@@ -90,42 +110,46 @@ pub struct ToUpstream<'a> {
 /// When the request came from an edge already (RFC 8586).
 pub fn to_upstream<'a>(
     headers: &'a HeaderMap,
-    client: &Client<'_>,
-    host: Option<&HeaderValue>,
+    client: &Client<'a>,
+    host: Option<&'a HeaderValue>,
     fresh: (u128, u64),
 ) -> Result<ToUpstream<'a>, Loops> {
     if has_token(headers, &CDN_LOOP, SELF) {
         return Err(Loops);
     }
-    let mut own = Vec::with_capacity(8);
+    let mut own = Own {
+        text: String::with_capacity(USUAL_TEXT),
+        fields: Vec::with_capacity(MOST_OWN),
+    };
     if has_token(headers, &TE, "trailers") {
-        own.push((TE, TRAILERS));
+        own.always(TE, "trailers");
     }
-    introduce(&mut own, client);
-    own.push((CDN_LOOP, HeaderValue::from_static(SELF)));
-    own.push((VIA, via(client.protocol)));
+    own.introduce(client);
+    own.always(CDN_LOOP, SELF);
+    own.always(VIA, via(client.protocol));
     let traced = is_traced(headers);
     if !traced {
-        own.push((TRACEPARENT, new_trace(fresh)));
+        own.begin_trace(fresh);
     }
-    let asked = || HeaderValue::from_str(client.authority).ok();
-    let host = host.cloned().or_else(asked);
+    let asked = Some(client.authority).filter(|asked| is_printable(asked));
+    let host = host.map(HeaderValue::as_bytes);
+    let host = host.or_else(|| asked.map(str::as_bytes));
     Ok(ToUpstream {
         client: headers,
         named: named(headers),
         traced,
-        host: host.or_else(|| headers.get(HOST).cloned()),
+        host: host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)),
         own,
     })
 }
 
 impl ToUpstream<'_> {
     /// All of them, `Host` first. What the client says about the framing of its body is among them.
-    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        let host = self.host.as_ref().map(|host| (&HOST, host));
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
+        let host = self.host.map(|host| (&HOST, host));
         let passed = self.client.iter().filter(|(name, _)| self.passes(name));
-        let own = self.own.iter().map(|(name, value)| (name, value));
-        host.into_iter().chain(passed).chain(own)
+        let passed = passed.map(|(name, value)| (name, value.as_bytes()));
+        host.into_iter().chain(passed).chain(self.own.iter())
     }
 
     fn passes(&self, name: &HeaderName) -> bool {
@@ -143,13 +167,42 @@ pub(super) fn trailers_to_upstream(trailers: &mut HeaderMap) {
 /// Makes of an upstream's fields, or trailers, those that a client may see.
 pub fn to_client(headers: &mut HeaderMap) {
     let named = named(headers);
-    // Another server's address is not this edge's.
     remove_all(headers, |name| {
-        *name == ALT_SVC
-            || is_of_a_connection(name)
-            || name.as_str().starts_with("x-helix-")
-            || named.contains(name)
+        !is_for_clients(name.as_str().as_bytes()) || named.contains(name)
     });
+}
+
+/// Which of the fields of `reply`, by their names in any case, a client may see.
+pub(super) fn for_client(reply: &Reply) -> impl Fn(&[u8]) -> bool + Send + Sync {
+    let mut named = Vec::new();
+    for (name, value) in reply.lines() {
+        if name.eq_ignore_ascii_case(CONNECTION.as_str().as_bytes()) {
+            named.extend(named_in(value));
+        }
+    }
+    move |name| {
+        is_for_clients(name)
+            && !named
+                .iter()
+                .any(|named| named.as_str().as_bytes().eq_ignore_ascii_case(name))
+    }
+}
+
+/// Whether a response's field of this name, in any case, is for clients. Another server's address is not this edge's.
+fn is_for_clients(name: &[u8]) -> bool {
+    let is = |other: &str| name.eq_ignore_ascii_case(other.as_bytes());
+    let is_ours = |prefix: &[u8]| {
+        let start = name.get(..prefix.len());
+        start.is_some_and(|start| start.eq_ignore_ascii_case(prefix))
+    };
+    // Most names are told by how they start.
+    match name.first().map(u8::to_ascii_lowercase) {
+        Some(b'a') => !is("alt-svc"),
+        Some(b'c') => !is("connection"),
+        Some(b'x') => !is_ours(b"x-helix-"),
+        Some(b'h' | b'k' | b'p' | b'u') => !OF_A_CONNECTION.iter().any(|name| is(name.as_str())),
+        _ => true,
+    }
 }
 
 /// The name of the request's trace, under which an operator finds it: 32 hexadecimal digits.
@@ -167,11 +220,21 @@ fn named(headers: &HeaderMap) -> Vec<HeaderName> {
     headers
         .get_all(CONNECTION)
         .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim_ascii()).ok())
+        .flat_map(|value| named_in(value.as_bytes()))
+        .collect()
+}
+
+fn named_in(value: &[u8]) -> impl Iterator<Item = HeaderName> {
+    value
+        .split(|byte| *byte == b',')
+        .map(<[u8]>::trim_ascii)
+        // What it mostly says is no field, or one that never passes.
+        .filter(|name| {
+            !name.eq_ignore_ascii_case(b"close") && !name.eq_ignore_ascii_case(b"keep-alive")
+        })
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
         // These say where a message ends and whom it is for, and nobody may take them away.
         .filter(|name| !matches!(*name, CONTENT_LENGTH | TRANSFER_ENCODING | HOST))
-        .collect()
 }
 
 fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
@@ -187,6 +250,15 @@ fn remove_all(headers: &mut HeaderMap, unwanted: impl Fn(&HeaderName) -> bool) {
 
 fn is_claim(name: &HeaderName) -> bool {
     let name = name.as_str();
+    // Most names are told by how they start.
+    let may_be = matches!(
+        name.as_bytes().first(),
+        Some(b'c' | b'f' | b'p' | b't' | b'x')
+    );
+    may_be && is_listed(name)
+}
+
+fn is_listed(name: &str) -> bool {
     CLAIMED.contains(&name)
         || CLAIMED_PREFIXES
             .iter()
@@ -203,44 +275,111 @@ fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
         .any(|entry| entry.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
-/// Says who the client is, to servers that read either form.
-fn introduce(own: &mut Vec<(HeaderName, HeaderValue)>, client: &Client<'_>) {
-    let ip = client.peer.ip().to_canonical();
-    let address = ip.to_string();
-    let scheme = if client.secure { "https" } else { "http" };
-    let mut forwarded = String::with_capacity(64 + client.authority.len());
-    forwarded.push_str("for=");
-    match ip {
-        IpAddr::V4(_) => forwarded.push_str(&address),
-        IpAddr::V6(_) => forwarded.extend(["\"[", &address, "]\""]),
+impl Own {
+    fn iter(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
+        self.fields.iter().map(|(name, value)| {
+            let value = match value {
+                Value::Always(value) => value,
+                Value::Made(part) => self.text.get(part.clone()).unwrap_or_default(),
+            };
+            (name, value.as_bytes())
+        })
     }
-    if is_quotable(client.authority) {
-        forwarded.extend([";host=\"", client.authority, "\""]);
-        let host = HeaderValue::from_str(client.authority).ok();
-        own.extend(host.map(|host| (FORWARDED_HOST, host)));
+
+    fn always(&mut self, name: HeaderName, value: &'static str) {
+        self.fields.push((name, Value::Always(value)));
     }
-    forwarded.extend([";proto=", scheme]);
-    own.push((FORWARDED_PROTO, HeaderValue::from_static(scheme)));
-    let text = |text: String| {
-        HeaderValue::try_from(text).expect("an address and a checked authority are ASCII")
-    };
-    own.push((FORWARDED_FOR, text(address)));
-    own.push((FORWARDED, text(forwarded)));
+
+    /// Adds to the text, and says where it is.
+    fn write(&mut self, text: &str) -> Range<usize> {
+        let start = self.text.len();
+        self.text.push_str(text);
+        start..self.text.len()
+    }
+
+    /// Says who the client is, to servers that read either form. `Forwarded` (RFC 7239) has it all; what the others
+    /// say is part of it.
+    fn introduce(&mut self, client: &Client<'_>) {
+        let forwarded = self.write("for=").start;
+        let address = self.write_address(client.peer.ip().to_canonical());
+        if is_quotable(client.authority) {
+            self.text.push_str(";host=\"");
+            let host = self.write(client.authority);
+            self.text.push('"');
+            self.fields.push((FORWARDED_HOST, Value::Made(host)));
+        }
+        self.text.push_str(";proto=");
+        let proto = self.write(if client.secure { "https" } else { "http" });
+        let forwarded = forwarded..self.text.len();
+        for (name, part) in [
+            (FORWARDED_PROTO, proto),
+            (FORWARDED_FOR, address),
+            (FORWARDED, forwarded),
+        ] {
+            self.fields.push((name, Value::Made(part)));
+        }
+    }
+
+    /// As in `Forwarded`, and where in it the bare address is.
+    fn write_address(&mut self, ip: IpAddr) -> Range<usize> {
+        match ip {
+            IpAddr::V4(ip) => {
+                let start = self.text.len();
+                for (place, octet) in ip.octets().into_iter().enumerate() {
+                    if place > 0 {
+                        self.text.push('.');
+                    }
+                    push_decimal(&mut self.text, octet);
+                }
+                start..self.text.len()
+            }
+            IpAddr::V6(ip) => {
+                self.text.push_str("\"[");
+                let bare = self.write(&ip.to_string());
+                self.text.push_str("]\"");
+                bare
+            }
+        }
+    }
+
+    fn begin_trace(&mut self, (trace, span): (u128, u64)) {
+        let mut fresh = *b"00-................................-................-00";
+        // Zero means none.
+        let (trace, span) = (trace.max(1).to_be_bytes(), span.max(1).to_be_bytes());
+        hex::encode_to_slice(trace, &mut fresh[3..35]).expect("sixteen bytes are 32 digits");
+        hex::encode_to_slice(span, &mut fresh[36..52]).expect("eight bytes are 16 digits");
+        let fresh = std::str::from_utf8(&fresh).expect("hexadecimal digits are ASCII");
+        let made = self.write(fresh);
+        self.fields.push((TRACEPARENT, Value::Made(made)));
+    }
+}
+
+/// Without what makes formatting general: each request has eight of these.
+fn push_decimal(text: &mut String, octet: u8) {
+    let digit = |value: u8| char::from(b'0' + value % 10);
+    if octet >= 100 {
+        text.push(digit(octet / 100));
+    }
+    if octet >= 10 {
+        text.push(digit(octet / 10));
+    }
+    text.push(digit(octet));
+}
+
+fn is_printable(authority: &str) -> bool {
+    !authority.is_empty() && authority.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Whether an authority can stand between quotes as it is.
 fn is_quotable(authority: &str) -> bool {
-    !authority.is_empty()
-        && authority
-            .bytes()
-            .all(|byte| byte.is_ascii_graphic() && byte != b'"' && byte != b'\\')
+    is_printable(authority) && !authority.bytes().any(|byte| matches!(byte, b'"' | b'\\'))
 }
 
-const fn via(protocol: Protocol) -> HeaderValue {
+const fn via(protocol: Protocol) -> &'static str {
     match protocol {
-        Protocol::Http1 => HeaderValue::from_static("1.1 helixstack"),
-        Protocol::Http2 => HeaderValue::from_static("2 helixstack"),
-        Protocol::Http3 => HeaderValue::from_static("3 helixstack"),
+        Protocol::Http1 => "1.1 helixstack",
+        Protocol::Http2 => "2 helixstack",
+        Protocol::Http3 => "3 helixstack",
     }
 }
 
@@ -248,15 +387,6 @@ const fn via(protocol: Protocol) -> HeaderValue {
 fn is_traced(headers: &HeaderMap) -> bool {
     let mut given = headers.get_all(TRACEPARENT).iter();
     matches!((given.next(), given.next()), (Some(parent), None) if is_traceparent(parent.as_bytes()))
-}
-
-fn new_trace((trace, span): (u128, u64)) -> HeaderValue {
-    let mut fresh = *b"00-................................-................-00";
-    // Zero means none.
-    let (trace, span) = (trace.max(1).to_be_bytes(), span.max(1).to_be_bytes());
-    hex::encode_to_slice(trace, &mut fresh[3..35]).expect("sixteen bytes are 32 digits");
-    hex::encode_to_slice(span, &mut fresh[36..52]).expect("eight bytes are 16 digits");
-    HeaderValue::from_bytes(&fresh).expect("hexadecimal digits are ASCII")
 }
 
 /// `00-` trace `-` span `-` flags, in lower case, neither of the two zero.
@@ -304,7 +434,7 @@ mod tests {
     fn collected(sent: &ToUpstream<'_>) -> HeaderMap {
         let fields = sent.iter();
         fields
-            .map(|(name, value)| (name.clone(), value.clone()))
+            .map(|(name, value)| (name.clone(), HeaderValue::from_bytes(value).unwrap()))
             .collect()
     }
 

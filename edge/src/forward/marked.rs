@@ -3,10 +3,10 @@
 use bytes::Bytes;
 use http::HeaderMap;
 
-use super::headers::{to_client, trailers_to_upstream};
+use super::headers::{for_client, to_client, trailers_to_upstream};
 use crate::answer::Pinned;
 use crate::edge::Edge;
-use crate::exchange::{Broken, Exchange, Protocol, ResponseHead, mark};
+use crate::exchange::{Broken, Exchange, Protocol, Relayed, ResponseHead, mark, marks};
 
 /// Borrowed for one request.
 pub(super) struct Marked<'a, E> {
@@ -61,6 +61,12 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
     ) -> impl Future<Output = Result<(), Broken>> + Send {
         let head = self.mark(head);
         self.inner.start(head, ends)
+    }
+
+    async fn relay(&mut self, relayed: Relayed<'_>, ends: bool) -> Result<(), Broken> {
+        let passes = for_client(relayed.reply());
+        let own = marks(self.edge, self.pinned, self.secure);
+        self.inner.relay(relayed.marked(&passes, &own), ends).await
     }
 
     fn send(&mut self, part: Bytes, ends: bool) -> impl Future<Output = Result<(), Broken>> + Send {

@@ -53,7 +53,8 @@ pub async fn forward<E: Exchange>(
     };
     match pinned {
         Some(pinned) if caches(pinned, target) => {
-            cache::serve(edge, request, pinned, target, exchange).await
+            // Boxed: what is not kept should not hold the room of what is.
+            Box::pin(cache::serve(edge, request, pinned, target, exchange)).await
         }
         pinned => uncached(edge, request, pinned, target, exchange).await,
     }
@@ -148,7 +149,8 @@ async fn try_at<E: Exchange>(
     if edge.lanes == Lanes::All && !picked.group().is_http2() && !tunnels {
         return lean::carry(call, picked, upload, exchange).await;
     }
-    through(edge, &call.to_request(), &reach(picked), exchange).await
+    // Boxed: the lean lane should not hold pingora's room.
+    Box::pin(through(edge, &call.to_request(), &reach(picked), exchange)).await
 }
 
 /// Where and how to reach what was picked.

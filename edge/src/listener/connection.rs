@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::SystemTime;
 
+use bytes::Bytes;
 use helix_framing::{Asked, Fields, Head, Preface, Refusal, preface};
 use pingora_core::apps::HttpServerApp;
 use pingora_core::protocols::Stream;
@@ -288,7 +289,7 @@ impl Core {
     /// Answers one message. Gives the connection back if it can be used again.
     async fn respond(&self, mut io: Box<EdgeIo>, message: Message) -> Option<Box<EdgeIo>> {
         let started = std::time::Instant::now();
-        let bytes = io.inbound[..message.length].to_vec();
+        let bytes = Bytes::copy_from_slice(&io.inbound[..message.length]);
         io.inbound.advance(message.length);
         let (secure, peer) = (io.secure(), io.peer());
         let asked = Asked::default();

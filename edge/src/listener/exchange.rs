@@ -8,17 +8,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use helix_framing::{
-    ChunkPart, Chunks, Framing, Head, chunk_size, content_length, field, trailers, write_head,
+    ChunkPart, Chunks, Framing, Head, chunk_size, content_length, field, field_in_any_case,
+    status_line, trailers, write_head,
 };
-use http::header::CONTENT_LENGTH;
-use http::{HeaderMap, StatusCode};
+use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
+use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::io::AsyncWriteExt;
 use tokio::time::timeout;
 
 use super::io::EdgeIo;
 use super::memo::Sent;
 use super::pace::Pace;
-use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
+use crate::exchange::{Broken, Exchange, Protocol, Relayed, ResponseHead};
 use crate::limits::{
     BODY_PART_BYTES, GATHER_BYTES, LINGER, MAX_AHEAD_BYTES, MAX_DROPPED_BODY_BYTES, MIN_BODY_BYTES,
 };
@@ -28,6 +29,10 @@ const HEAD_BYTES: usize = 1024;
 const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
 pub(super) const KEEP_ALIVE: &[u8] = b"connection: keep-alive\r\n\r\n";
 pub(super) const CLOSE: &[u8] = b"connection: close\r\n\r\n";
+
+const LENGTH_NAME: usize = "content-length".len();
+const DATE_NAME: usize = "date".len();
+const CONNECTION_NAME: usize = "connection".len();
 
 /// What is left of the request's body.
 #[derive(Debug)]
@@ -240,17 +245,10 @@ impl<'a> Http1Exchange<'a> {
         part
     }
 
-    /// How the body of a response with this head is framed, and whether it must say so itself.
-    fn framing(&self, head: &ResponseHead, ends: bool) -> Outgoing {
-        let length = head
-            .headers
-            .get(CONTENT_LENGTH)
-            .and_then(|length| length.to_str().ok()?.parse().ok());
+    /// How the body of a response like this is framed.
+    fn framing(&self, status: StatusCode, length: Option<u64>, ends: bool) -> Outgoing {
         let bodiless = self.wishes.head_only
-            || matches!(
-                head.status,
-                StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED
-            );
+            || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         match length {
             _ if ends || bodiless => Outgoing::Done,
             Some(0) => Outgoing::Done,
@@ -262,30 +260,68 @@ impl<'a> Http1Exchange<'a> {
 
     /// Writes the final head but does not send it.
     fn write_head(&mut self, mut head: ResponseHead, ends: bool) {
-        let outgoing = self.framing(&head, ends);
-        let no_body = head.status == StatusCode::NO_CONTENT || head.status.is_informational();
-        if no_body {
+        let length = head.headers.get(CONTENT_LENGTH);
+        let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+        if is_without_length(head.status) {
             head.headers.remove(CONTENT_LENGTH);
         }
+        let (status, date) = (head.status, self.date);
+        self.write_final(status, length, ends, |bytes| {
+            write_head(bytes, status, &head.headers, &date);
+        });
+    }
+
+    /// The same of a head as an upstream sent it.
+    fn write_relayed(&mut self, relayed: &Relayed<'_>, ends: bool) {
+        let (status, date) = (relayed.status(), self.date);
+        self.write_final(status, relayed.length(), ends, |bytes| {
+            status_line(bytes, status);
+            let mut dated = false;
+            for (name, value) in relayed.lines() {
+                let is = |other: HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
+                if name.len() == LENGTH_NAME && is(CONTENT_LENGTH) && is_without_length(status) {
+                    continue;
+                }
+                dated |= name.len() == DATE_NAME && is(DATE);
+                if name.len() == CONNECTION_NAME && is(CONNECTION) {
+                    continue;
+                }
+                field_in_any_case(bytes, name, value);
+            }
+            if !dated {
+                field(bytes, DATE.as_str().as_bytes(), &date);
+            }
+        });
+    }
+
+    /// Writes a final head whose fields are written by `fields`, and behind them what is about this connection.
+    fn write_final(
+        &mut self,
+        status: StatusCode,
+        length: Option<u64>,
+        ends: bool,
+        fields: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let outgoing = self.framing(status, length, ends);
         self.keeps =
             self.wishes.persists && outgoing != Outgoing::UntilClose && self.rest_is_small();
         let bytes = self.io.outbound.room(HEAD_BYTES);
         let start = bytes.len();
-        write_head(bytes, head.status, &head.headers, &self.date);
+        fields(bytes);
         match outgoing {
             Outgoing::Chunked => field(bytes, b"transfer-encoding", b"chunked"),
             Outgoing::Done
-                if !no_body
-                    && head.status != StatusCode::NOT_MODIFIED
+                if !is_without_length(status)
+                    && status != StatusCode::NOT_MODIFIED
                     && !self.wishes.head_only
-                    && !head.headers.contains_key(CONTENT_LENGTH) =>
+                    && length.is_none() =>
             {
                 content_length(bytes, 0);
             }
             _ => {}
         }
         if let Some(copy) = &mut self.copy {
-            copy.head = Some((head.status, bytes[start..].to_vec()));
+            copy.head = Some((status, bytes[start..].to_vec()));
         }
         bytes.extend_from_slice(if self.keeps { KEEP_ALIVE } else { CLOSE });
         self.outgoing = outgoing;
@@ -342,6 +378,11 @@ impl<'a> Http1Exchange<'a> {
         }
         Ok(())
     }
+}
+
+/// Whether a response with this status never says how long its body is (RFC 9110 8.6).
+fn is_without_length(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status.is_informational()
 }
 
 impl Exchange for Http1Exchange<'_> {
@@ -415,6 +456,14 @@ impl Exchange for Http1Exchange<'_> {
     async fn start(&mut self, head: ResponseHead, ends: bool) -> Result<(), Broken> {
         self.write_head(head, ends);
         if ends || !self.prompt && self.is_long() {
+            self.io.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn relay(&mut self, relayed: Relayed<'_>, ends: bool) -> Result<(), Broken> {
+        self.write_relayed(&relayed, ends);
+        if ends || self.is_long() {
             self.io.flush().await?;
         }
         Ok(())

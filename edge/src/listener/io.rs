@@ -214,13 +214,15 @@ impl EdgeIo {
 
     /// Sends once, and gives up when the client takes too little.
     fn poll_send(&mut self, cx: &mut Context<'_>, more: &[u8]) -> Poll<io::Result<usize>> {
-        let slices = [IoSlice::new(&self.outbound), IoSlice::new(more)];
-        let slices = if more.is_empty() {
-            &slices[..1]
+        let socket = Pin::new(&mut self.socket);
+        let polled = if more.is_empty() {
+            // The kernel has less to do for one slice than for a list of one.
+            socket.poll_write(cx, &self.outbound)
         } else {
-            &slices
+            let slices = [IoSlice::new(&self.outbound), IoSlice::new(more)];
+            socket.poll_write_vectored(cx, &slices)
         };
-        let sent = match Pin::new(&mut self.socket).poll_write_vectored(cx, slices) {
+        let sent = match polled {
             Poll::Ready(sent) => sent?,
             Poll::Pending => return self.poll_stalled(cx),
         };

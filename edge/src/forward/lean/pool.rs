@@ -22,7 +22,7 @@ thread_local! {
 #[derive(Debug, Default)]
 struct Pool {
     /// By server; none of them empty after a sweep.
-    idle: HashMap<u64, Vec<Idle>>,
+    idle: HashMap<u64, Vec<Idle>, foldhash::fast::RandomState>,
     count: usize,
     swept: bool,
 }

@@ -23,7 +23,7 @@ pub(super) fn write_head(out: &mut Vec<u8>, call: &Call<'_>, framed: Framed) {
     out.extend_from_slice(b" HTTP/1.1\r\n");
     for (name, value) in call.fields.iter() {
         if *name != CONTENT_LENGTH && *name != TRANSFER_ENCODING {
-            field(out, name.as_str().as_bytes(), value.as_bytes());
+            field(out, name.as_str().as_bytes(), value);
         }
     }
     match framed {

@@ -24,7 +24,7 @@ use super::connection::{Connection, Event};
 use super::incoming::Incoming;
 use super::upload::Upload;
 use super::{pool, request};
-use crate::exchange::{Broken, Ended, Exchange, ResponseHead};
+use crate::exchange::{Broken, Ended, Exchange, Relayed, ResponseHead};
 use crate::limits::MAX_INTERIM_RESPONSES;
 
 /// Borrowed for one try.
@@ -140,7 +140,7 @@ impl<'a, 'c, E: Exchange> Trip<'a, 'c, E> {
                 // Whether the client may send its body is not for the upstream to say.
                 StatusCode::CONTINUE => {}
                 status if status.is_informational() => {
-                    let interim = self.exchange.interim(head_of(reply));
+                    let interim = self.exchange.interim(head_of(&reply));
                     interim.await.map_err(Stop::Client)?;
                 }
                 _ => {
@@ -256,15 +256,15 @@ impl<'a, 'c, E: Exchange> Trip<'a, 'c, E> {
     async fn answer(mut self, reply: Reply, ended: &mut Ended) -> Result<(), Broken> {
         let mut incoming = Incoming::new(reply.body);
         let persists = reply.persists;
-        let head = head_of(reply);
-        let status = head.status;
+        let status = reply.status;
         if incoming.is_done() {
             let exchange = self.conclude(persists);
-            exchange.start(head, true).await?;
+            exchange.relay(Relayed::new(&reply), true).await?;
             ended.status = Some(status);
             return Ok(());
         }
-        self.exchange.start(head, false).await?;
+        self.exchange.relay(Relayed::new(&reply), false).await?;
+        drop(reply);
         ended.status = Some(status);
         loop {
             let part = incoming.part(&mut self.arrived);
@@ -318,10 +318,10 @@ async fn from_client<E: Exchange>(exchange: &mut E, is_read: bool, reads: bool) 
     }
 }
 
-fn head_of(reply: Reply) -> ResponseHead {
+fn head_of(reply: &Reply) -> ResponseHead {
     ResponseHead {
         status: reply.status,
-        headers: reply.headers,
+        headers: reply.headers(),
     }
 }
 
