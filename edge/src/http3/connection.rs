@@ -30,9 +30,9 @@ use super::control::{Kind, Verdict, goaway, opening};
 use super::exchange::StreamExchange;
 use super::stream::{Inbound, NoRequest};
 use crate::access_log::{Finished, record};
-use crate::answer::{Answer, Response};
+use crate::answer::{Answer, Response, answer as decide};
 use crate::edge::Edge;
-use crate::exchange::{Exchange, Request, respond, response_head};
+use crate::exchange::{Exchange, Request, carry_out, head_of, response_head};
 use crate::limits::{DRAIN_GRACE, Limits};
 use crate::tls::{Certificates, Secured};
 
@@ -289,7 +289,19 @@ async fn answer(
         peer: session.peer(),
         secure: true,
     };
-    respond(&session.edge, request, &mut exchange).await;
+    let started = Instant::now();
+    let answered = decide(&session.edge.table, &head_of(&request));
+    if !matches!(answered.answer, Answer::Forward(_)) {
+        exchange = exchange.local();
+    }
+    carry_out(
+        &session.edge,
+        &request,
+        answered,
+        started.into_std(),
+        &mut exchange,
+    )
+    .await;
     let sent = exchange.into_sent();
     if sent.is_none() {
         broke_off(&session, requests);

@@ -8,7 +8,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::DATE;
 use http::{HeaderMap, HeaderValue};
 use quinn::{SendStream, WriteError};
@@ -21,6 +21,9 @@ use super::qpack::{encode_response, encode_trailers};
 use super::stream::Inbound;
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
 
+/// Marks a variable-length integer of four bytes.
+const FOUR_BYTES: u32 = 0b10 << 30;
+
 /// Room for a head as the edge writes them, and for the header of its body.
 const HEAD_BYTES: usize = 512;
 
@@ -30,19 +33,31 @@ pub(super) struct StreamExchange {
     session: Arc<Session>,
     inbound: Inbound,
     outbound: SendStream,
+    /// Whether the body follows its head at once, so that both leave together.
+    prompt: bool,
+    /// A head that waits for its body.
+    held: BytesMut,
     ended: bool,
     aborted: bool,
 }
 
 impl StreamExchange {
-    pub(super) const fn new(session: Arc<Session>, inbound: Inbound, outbound: SendStream) -> Self {
+    pub(super) fn new(session: Arc<Session>, inbound: Inbound, outbound: SendStream) -> Self {
         Self {
             session,
             inbound,
             outbound,
+            prompt: false,
+            held: BytesMut::new(),
             ended: false,
             aborted: false,
         }
+    }
+
+    /// The response is made here, so its body follows its head at once.
+    pub(super) const fn local(mut self) -> Self {
+        self.prompt = true;
+        self
     }
 
     /// The request is answered. Gives back the sending side while the client may still have to be sent some of it.
@@ -55,6 +70,9 @@ impl StreamExchange {
     }
 
     async fn write(&mut self, mut chunks: &mut [Bytes]) -> Result<(), Broken> {
+        if chunks.iter().all(Bytes::is_empty) {
+            return Ok(());
+        }
         while !chunks.is_empty() {
             let written = timeout(
                 self.session.limits.write_stall,
@@ -76,11 +94,23 @@ impl StreamExchange {
     }
 
     async fn head(&mut self, head: &ResponseHead) -> Result<(), Broken> {
-        let mut section = BytesMut::with_capacity(HEAD_BYTES);
-        encode_response(head.status, &head.headers, &mut section);
-        self.write(&mut [frame_header(HEADERS, section.len()), section.freeze()])
-            .await
+        let frame = head_frame(head);
+        self.write(&mut [frame.freeze()]).await
     }
+}
+
+/// A HEADERS frame, with room behind it for the header of its body.
+fn head_frame(head: &ResponseHead) -> BytesMut {
+    let mut frame = BytesMut::with_capacity(HEAD_BYTES);
+    put_variable(&mut frame, HEADERS);
+    let length_at = frame.len();
+    frame.put_u32(0);
+    encode_response(head.status, &head.headers, &mut frame);
+    let length = frame.len() - length_at - size_of::<u32>();
+    // A length of four bytes can be written once it is known (RFC 9000 16).
+    let length = u32::try_from(length).expect("the edge's heads are short") | FOUR_BYTES;
+    frame[length_at..length_at + size_of::<u32>()].copy_from_slice(&length.to_be_bytes());
+    frame
 }
 
 fn broken(error: WriteError) -> Broken {
@@ -121,19 +151,27 @@ impl Exchange for StreamExchange {
 
     async fn start(&mut self, mut head: ResponseHead, ends: bool) -> Result<(), Broken> {
         head.headers.entry(DATE).or_insert_with(date);
+        if self.prompt && !ends {
+            self.held = head_frame(&head);
+            return Ok(());
+        }
         self.head(&head).await?;
         if ends { self.finish() } else { Ok(()) }
     }
 
     async fn send(&mut self, part: Bytes, ends: bool) -> Result<(), Broken> {
+        let mut before = std::mem::take(&mut self.held);
         if !part.is_empty() {
-            self.write(&mut [frame_header(DATA, part.len()), part])
-                .await?;
+            put_variable(&mut before, DATA);
+            put_variable(&mut before, part.len() as u64);
         }
+        self.write(&mut [before.freeze(), part]).await?;
         if ends { self.finish() } else { Ok(()) }
     }
 
     async fn end(&mut self, trailers: Option<HeaderMap>) -> Result<(), Broken> {
+        let held = std::mem::take(&mut self.held);
+        self.write(&mut [held.freeze()]).await?;
         if let Some(trailers) = trailers {
             let mut section = BytesMut::new();
             encode_trailers(&trailers, &mut section);
