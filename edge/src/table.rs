@@ -98,16 +98,19 @@ pub enum Resolved {
     Nobody,
 }
 
+/// Its keys come from signed records alone, so that no visitor can choose them to collide.
+type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
+
 /// Hosts, sites, and what they serve. Read by every request, written when a record arrives.
 #[derive(Debug)]
 pub struct Table {
     base: Host,
-    exact: papaya::HashMap<Host, SiteId>,
+    exact: Map<Host, SiteId>,
     /// By suffix, without the `*.`.
-    wildcard: papaya::HashMap<Host, SiteId>,
-    sites: papaya::HashMap<SiteId, Arc<Site>>,
+    wildcard: Map<Host, SiteId>,
+    sites: Map<SiteId, Arc<Site>>,
     /// A project's sites, to find a release by its name.
-    projects: papaya::HashMap<ProjectName, Arc<[Arc<Site>]>>,
+    projects: Map<ProjectName, Arc<[Arc<Site>]>>,
     /// Rises with every change, after it can be read.
     version: AtomicU64,
     /// Upstreams' responses, kept by site and release.
@@ -122,10 +125,10 @@ impl Table {
     pub fn new(base: Host) -> Self {
         Self {
             base,
-            exact: papaya::HashMap::new(),
-            wildcard: papaya::HashMap::new(),
-            sites: papaya::HashMap::new(),
-            projects: papaya::HashMap::new(),
+            exact: Map::default(),
+            wildcard: Map::default(),
+            sites: Map::default(),
+            projects: Map::default(),
             version: AtomicU64::new(0),
             cache: crate::cache::Cache::default(),
             writing: Mutex::new(()),
