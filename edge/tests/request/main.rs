@@ -20,6 +20,7 @@ mod http3_abuse;
 mod lanes;
 mod limits;
 mod odd_upstreams;
+mod reach;
 mod serving;
 mod smuggling;
 mod static_files;
