@@ -30,9 +30,11 @@ use super::control::{Kind, Verdict, goaway, opening};
 use super::exchange::StreamExchange;
 use super::stream::{Inbound, NoRequest};
 use crate::access_log::{Finished, record};
-use crate::answer::{Answer, Response};
+use crate::answer::{Answer, Response, answer as answer_of};
 use crate::edge::Edge;
-use crate::exchange::{Exchange, Request, respond, response_head};
+use crate::exchange::{
+    Connect, Exchange, Key, Request, carry_out, head_of, respond, response_head,
+};
 use crate::limits::{DRAIN_GRACE, Limits};
 use crate::tls::{Certificates, Secured};
 
@@ -284,12 +286,25 @@ async fn answer(
     if !directed {
         return refuse(&session, exchange, Refusal::Misdirected).await;
     }
-    let request = Request {
+    let mut request = Request {
         head: head.parts,
         peer: session.peer(),
         secure: true,
     };
-    respond(&session.edge, request, &mut exchange).await;
+    if head.websocket {
+        let started = std::time::Instant::now();
+        let key = Key::upgrade(&mut request.head, rand::random());
+        let answered = answer_of(&session.edge.table, &head_of(&request));
+        // Nobody but an upstream speaks WebSocket.
+        if !matches!(answered.answer, Answer::Forward(_)) {
+            return refuse(&session, exchange, Refusal::Connect).await;
+        }
+        let mut connect = Connect::new(exchange, key);
+        carry_out(&session.edge, &request, answered, started, &mut connect).await;
+        exchange = connect.into_inner();
+    } else {
+        respond(&session.edge, request, &mut exchange).await;
+    }
     let sent = exchange.into_sent();
     if sent.is_none() {
         broke_off(&session, requests);

@@ -27,3 +27,4 @@ mod static_files;
 mod support;
 mod tls;
 mod upstream;
+mod websocket;
