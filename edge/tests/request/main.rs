@@ -9,12 +9,15 @@
 mod admin;
 mod cache;
 mod cache_judge;
+mod claims;
 mod disk;
 mod forward;
 mod framing;
 mod grpc;
+mod health;
 mod http2;
 mod http2_abuse;
+mod http2_upstreams;
 mod http3;
 mod http3_abuse;
 mod lanes;
