@@ -1,12 +1,12 @@
 //! What every request of this edge shares.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use helix_service::shutdown::Shutdown;
 use http::HeaderValue;
 
 use crate::forward::Upstreams;
+use crate::limits::Limits;
 use crate::listener::Lanes;
 use crate::metrics::Metrics;
 use crate::table::Table;
@@ -26,8 +26,8 @@ pub struct Edge {
     pub lanes: Lanes,
     /// Once asked for, what is in flight may end and what lasts is told to.
     pub shutdown: Shutdown,
-    /// How long a client may take no bytes.
-    pub write_stall: Duration,
+    /// What clients may use up.
+    pub limits: Limits,
     /// Value of `Alt-Svc`: where the same is served over HTTP/3 (RFC 7838), if it is.
     pub alt_svc: Option<HeaderValue>,
     /// Value of `x-helix-edge`.

@@ -132,8 +132,12 @@ pub const UPSTREAM_IDLE_CONNECTIONS: usize = 256;
 /// servers allow.
 pub const UPSTREAM_STREAMS: usize = 100;
 
-/// How long a tunnel may be silent on its upstream's side. Applications send pings every 15 to 60 seconds.
+/// How long a tunnel may be silent on its upstream's side, before it is closed. Applications send pings every 15 to 60 seconds.
 pub const TUNNEL_IDLE: Duration = Duration::from_secs(300);
+
+/// How long a gRPC call may be silent on either side. Calls that watch something are silent until it changes; those
+/// that are to be kept for longer send pings within.
+pub const CALL_IDLE: Duration = Duration::from_secs(300);
 
 /// Parts of a body that may lie between a client and pingora in each direction. One is being sent while the next is
 /// read.
@@ -183,6 +187,12 @@ pub struct Limits {
     pub write_stall: Duration,
     /// See [`BODY_WINDOW`].
     pub body_window: Duration,
+    /// See [`BODY_STALL`].
+    pub body_stall: Duration,
+    /// See [`TUNNEL_IDLE`].
+    pub tunnel_idle: Duration,
+    /// See [`CALL_IDLE`].
+    pub call_idle: Duration,
     /// See [`DRAIN_DEADLINE`].
     pub drain_deadline: Duration,
 }
@@ -196,6 +206,9 @@ impl Default for Limits {
             idle_deadline: IDLE_DEADLINE,
             write_stall: WRITE_STALL,
             body_window: BODY_WINDOW,
+            body_stall: BODY_STALL,
+            tunnel_idle: TUNNEL_IDLE,
+            call_idle: CALL_IDLE,
             drain_deadline: DRAIN_DEADLINE,
         }
     }

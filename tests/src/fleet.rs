@@ -305,6 +305,15 @@ impl Fleet {
         kill(self.pid(name), signal).unwrap();
     }
 
+    /// Keeps `helix dev` from noticing anything, and so from starting processes that have ended.
+    ///
+    /// # Panics
+    /// When it has ended itself.
+    pub fn freeze(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.dev.id()).unwrap());
+        kill(pid, Signal::SIGSTOP).unwrap();
+    }
+
     /// Waits until `name` runs as another process than `before`.
     ///
     /// # Panics
@@ -357,6 +366,8 @@ impl Drop for Fleet {
         // Errors mean that it has ended, which is what is wanted.
         if matches!(self.dev.try_wait(), Ok(None)) {
             let _ = kill(pid, Signal::SIGTERM);
+            // It may be frozen.
+            let _ = kill(pid, Signal::SIGCONT);
             let deadline = std::time::Instant::now() + STOP_LIMIT;
             while matches!(self.dev.try_wait(), Ok(None)) && std::time::Instant::now() < deadline {
                 wait::pause(Duration::from_millis(20));

@@ -10,6 +10,7 @@ pub mod client;
 pub mod command;
 pub mod fleet;
 pub mod folder;
+pub mod http3;
 pub mod wait;
 
 /// Says that a test did nothing on this machine, and why.

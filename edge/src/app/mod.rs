@@ -183,7 +183,8 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
     if let Some(tls) = &tls {
         tasks.push(tokio::spawn(follow_files(Arc::clone(&tls.certificates))));
     }
-    let listening = listener_config(&config, tls);
+    let mut listening = listener_config(&config, tls);
+    listening.upstreams.own.push(admin_addr);
     let sockets = Sockets::open(&listening, listener::cores(&listening), taken.as_mut())?;
     let handed = sockets.handed().map_err(HandoverError::from)?;
     let listener = listener::serve_on(

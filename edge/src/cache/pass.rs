@@ -1,10 +1,11 @@
 //! A request that is not answered from what is kept: what comes back is marked, and what it changed forgotten.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CONTENT_LOCATION, LOCATION};
-use http::{HeaderMap, HeaderName, Uri};
+use http::{HeaderMap, HeaderName, StatusCode, Uri};
 
 use super::directives::tokens;
 use super::reply;
@@ -119,7 +120,15 @@ impl<E: Exchange> Exchange for Passing<'_, E> {
         self.exchange.can_tunnel()
     }
 
-    async fn tunnel(&mut self, head: ResponseHead) -> Result<(), Broken> {
+    fn must_tunnel(&self) -> bool {
+        self.exchange.must_tunnel()
+    }
+
+    fn may_rest(&mut self, silence: Duration) {
+        self.exchange.may_rest(silence);
+    }
+
+    async fn tunnel(&mut self, head: ResponseHead) -> Result<StatusCode, Broken> {
         self.exchange.tunnel(head).await
     }
 

@@ -6,16 +6,19 @@
 //! that belongs to each protocol.
 
 mod body;
+mod connect;
 mod date;
 mod relayed;
 mod respond;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 pub use body::{Body, Piece, Pieces};
+pub(crate) use connect::{Connect, Key};
 pub use date::date;
 pub use relayed::{Own, Relayed};
 pub use respond::{Ended, at_once, carry_out, carry_rest, finish, head_of, respond, response_head};
@@ -135,9 +138,24 @@ pub trait Exchange: Send {
         false
     }
 
-    /// Sends the head that accepts the other protocol. What is read and sent from here on is the other
-    /// protocol's; nobody but the two ends says how long either may be silent.
-    fn tunnel(&mut self, head: ResponseHead) -> impl Future<Output = Result<(), Broken>> + Send {
+    /// Whether to this client any 2xx says that the other protocol is spoken now, so that nothing but
+    /// [`Self::tunnel`] may send one.
+    fn must_tunnel(&self) -> bool {
+        false
+    }
+
+    /// Lets the client be silent for so long within its body, however slow that makes it: what it sends has a
+    /// pace of its own, as a call that lasts has.
+    fn may_rest(&mut self, silence: Duration) {
+        let _ = silence;
+    }
+
+    /// Sends the head that accepts the other protocol, and says with which status. What is read and sent from
+    /// here on is the other protocol's; nobody but the two ends says how long either may be silent.
+    fn tunnel(
+        &mut self,
+        head: ResponseHead,
+    ) -> impl Future<Output = Result<StatusCode, Broken>> + Send {
         let _ = head;
         std::future::ready(Err(Broken::Client(
             "cannot be answered in another protocol",

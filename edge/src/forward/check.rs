@@ -8,8 +8,9 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use helix_routing::routes::HealthCheck;
+use http::header::HOST;
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client};
+use reqwest::{Certificate, Client, Url};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -56,27 +57,32 @@ async fn is_good(
     server: &Server,
     check: &HealthCheck,
 ) -> Result<bool, reqwest::Error> {
+    let name = group.name_of(server);
+    let mut request = client(group, &name, server.addr, check)?.get(url(server, &name, check));
+    // The same that requests are sent; over HTTP/2 the name in the URL is it.
+    if let Some(host) = group.host().filter(|_| !group.is_http2()) {
+        request = request.header(HOST, host);
+    }
+    let response = request.send().await?;
+    Ok(check.is_good(response.status().as_u16()))
+}
+
+/// What to ask for. The name in it leads to the server's address; where it is itself written as an address it would
+/// lead there, whoever has allowed it, and so only the server's own may stand in its place.
+fn url(server: &Server, name: &str, check: &HealthCheck) -> String {
     let scheme = if server.address.secure {
         "https"
     } else {
         "http"
     };
-    let name = group.name_of(server);
-    let authority = if name.parse::<std::net::Ipv6Addr>().is_ok() {
-        format!("[{name}]")
+    let (port, path) = (server.addr.port(), &check.path);
+    let named = format!("{scheme}://{name}:{port}{path}");
+    let is_name = |url: Url| url.domain().is_some();
+    if Url::parse(&named).is_ok_and(is_name) {
+        named
     } else {
-        name.clone()
-    };
-    let url = format!(
-        "{scheme}://{authority}:{}{}",
-        server.addr.port(),
-        check.path
-    );
-    let response = client(group, &name, server.addr, check)?
-        .get(url)
-        .send()
-        .await?;
-    Ok(check.is_good(response.status().as_u16()))
+        format!("{scheme}://{}{path}", server.addr)
+    }
 }
 
 /// A client that connects to `addr` and nowhere else.

@@ -1,11 +1,14 @@
 //! Why a request got no response of an upstream, and the one place where it gets another one.
 
 use http::header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE};
-use http::{HeaderMap, HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::group::{Outcome, PickError};
 use super::headers::Loops;
 use crate::exchange::{Ended, Exchange, Request, ResponseHead};
+
+/// What the content type of every gRPC call starts with.
+const GRPC: &[u8] = b"application/grpc";
 
 /// What a request failed with (RFC 9110 15.6). Nothing of a response has reached the client.
 #[derive(Debug)]
@@ -38,6 +41,11 @@ impl Failure {
     /// It took too long.
     pub(crate) fn late(cause: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, cause, Outcome::Failed)
+    }
+
+    /// It answers, but not what was asked of it.
+    pub(crate) fn unfit(cause: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, cause, Outcome::Answered)
     }
 
     /// The request's body is malformed.
@@ -90,6 +98,9 @@ pub(super) async fn tell<E: Exchange>(
         StatusCode::BAD_GATEWAY => "the server behind this site gave no answer\n",
         _ => "this request cannot be sent on right now\n",
     };
+    if is_grpc(&request.head.headers) && !exchange.must_tunnel() {
+        return tell_caller(failure, line, exchange).await;
+    }
     let status = failure.status;
     let mut headers = HeaderMap::with_capacity(8);
     let text = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -112,4 +123,35 @@ pub(super) async fn tell<E: Exchange>(
         }
     }
     ended
+}
+
+/// The same to a gRPC caller, who reads the status of a call and not of a response: a response of trailers only.
+async fn tell_caller<E: Exchange>(failure: Failure, line: &str, exchange: &mut E) -> Ended {
+    let code = match failure.status {
+        StatusCode::GATEWAY_TIMEOUT => "4",
+        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => "14",
+        _ => "13",
+    };
+    // No letter of it has to be encoded.
+    let message = HeaderValue::from_str(line.trim_end());
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    headers.insert("grpc-status", HeaderValue::from_static(code));
+    headers.extend(message.map(|message| (HeaderName::from_static("grpc-message"), message)));
+    let status = StatusCode::OK;
+    let started = exchange.start(ResponseHead { status, headers }, true).await;
+    Ended {
+        status: started.is_ok().then_some(status),
+        error: started.err(),
+        cause: Some(failure.cause),
+        ..Ended::default()
+    }
+}
+
+/// Whether a request is a gRPC call: its status is then in fields of its own.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
+    let name = kind.and_then(|kind| kind.get(..GRPC.len()));
+    name.is_some_and(|name| name.eq_ignore_ascii_case(GRPC))
 }

@@ -371,7 +371,7 @@ impl Drop for Waiting<'_> {
 /// What was known of `address`, when it could not be looked up. What may not be connected to is not kept.
 fn stale(before: &Known, address: &Address, error: &ResolveError) -> Vec<Arc<Server>> {
     match error {
-        ResolveError::Refused { .. } => Vec::new(),
+        ResolveError::Refused { .. } | ResolveError::Own { .. } => Vec::new(),
         ResolveError::Lookup { .. } => before
             .servers
             .iter()
@@ -383,7 +383,7 @@ fn stale(before: &Known, address: &Address, error: &ResolveError) -> Vec<Arc<Ser
 
 fn described(error: &ResolveError) -> String {
     match error {
-        ResolveError::Refused { .. } => error.to_string(),
+        ResolveError::Refused { .. } | ResolveError::Own { .. } => error.to_string(),
         ResolveError::Lookup { source, .. } => format!("{error}: {source}"),
     }
 }

@@ -8,7 +8,10 @@ fn group(upstream: &str) -> Arc<Group> {
         1,
         "shop/production".parse().unwrap(),
         upstream,
-        Arc::new(Reachable { allow }),
+        Arc::new(Reachable {
+            allow,
+            ..Reachable::default()
+        }),
     )
 }
 

@@ -1,7 +1,9 @@
 //! An exchange whose response came from an upstream: cleaned, and marked as what this edge sends.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 
 use super::headers::{for_client, to_client, trailers_to_upstream};
 use crate::answer::Pinned;
@@ -91,7 +93,18 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
         self.inner.can_tunnel()
     }
 
-    fn tunnel(&mut self, head: ResponseHead) -> impl Future<Output = Result<(), Broken>> + Send {
+    fn must_tunnel(&self) -> bool {
+        self.inner.must_tunnel()
+    }
+
+    fn may_rest(&mut self, silence: Duration) {
+        self.inner.may_rest(silence);
+    }
+
+    fn tunnel(
+        &mut self,
+        head: ResponseHead,
+    ) -> impl Future<Output = Result<StatusCode, Broken>> + Send {
         let head = self.mark(head);
         self.inner.tunnel(head)
     }

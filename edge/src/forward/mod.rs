@@ -21,7 +21,7 @@ use helix_routing::routes::Forward;
 use http::header::SEC_WEBSOCKET_KEY;
 
 use self::call::Call;
-pub(crate) use self::failure::Failure;
+pub(crate) use self::failure::{Failure, is_grpc};
 pub use self::group::{Group, Outcome, PickError, Picked};
 pub use self::headers::{Client, Loops, ToUpstream, to_client, to_upstream, trace_id};
 use self::lean::Upload;

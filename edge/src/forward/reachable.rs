@@ -4,7 +4,7 @@
 //! admin address, a cloud's metadata, its neighbours. What is asked about is the very address that is then
 //! connected to, after any lookup, so a name cannot mean one thing here and another there.
 
-use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +62,9 @@ pub struct InvalidNetwork(String);
 pub struct Reachable {
     /// Ranges that are permitted although they are loopback, private or otherwise special.
     pub allow: Vec<Network>,
+    /// Where this edge itself listens, its operator's address among it: no site reaches that, whatever is allowed.
+    #[serde(skip)]
+    pub own: Vec<SocketAddr>,
 }
 
 impl Reachable {
@@ -71,6 +74,16 @@ impl Reachable {
         // `::ffff:127.0.0.1` reaches what `127.0.0.1` does.
         let address = address.to_canonical();
         is_public(address) || self.allow.iter().any(|network| network.contains(address))
+    }
+
+    /// Whether this edge itself listens at `address`, which is `local` if it is one of this machine's.
+    #[must_use]
+    pub fn is_own(&self, address: SocketAddr, local: impl FnOnce(IpAddr) -> bool) -> bool {
+        let ip = address.ip().to_canonical();
+        let same_port = || self.own.iter().filter(|own| own.port() == address.port());
+        // To connect to `0.0.0.0` is to connect to this machine, and to listen there is to listen everywhere.
+        let everywhere = || same_port().any(|own| own.ip().is_unspecified() || ip.is_unspecified());
+        same_port().any(|own| own.ip().to_canonical() == ip) || everywhere() && local(ip)
     }
 }
 
@@ -177,7 +190,36 @@ mod tests {
             .iter()
             .map(|network| network.parse().unwrap())
             .collect();
-        Reachable { allow }.permits(address.parse().unwrap())
+        let own = Vec::new();
+        Reachable { allow, own }.permits(address.parse().unwrap())
+    }
+
+    #[test]
+    fn what_the_edge_itself_listens_on_is_known_however_it_is_written() {
+        let own = ["127.0.0.1:9000", "0.0.0.0:8080", "[::]:8443"];
+        let reachable = Reachable {
+            own: own.map(|own| own.parse().unwrap()).to_vec(),
+            ..Reachable::default()
+        };
+        let is_own = |address: &str, local| reachable.is_own(address.parse().unwrap(), |_| local);
+        for address in ["127.0.0.1:9000", "[::ffff:127.0.0.1]:9000"] {
+            assert!(is_own(address, false), "{address}");
+        }
+        for address in [
+            "0.0.0.0:9000",
+            "10.0.0.1:8080",
+            "[::1]:8443",
+            "127.0.0.2:8080",
+        ] {
+            assert!(is_own(address, true), "{address}");
+        }
+        for (address, local) in [
+            ("127.0.0.1:9001", true),
+            ("127.0.0.2:9000", true),
+            ("10.0.0.1:8080", false),
+        ] {
+            assert!(!is_own(address, local), "{address}");
+        }
     }
 
     #[test]

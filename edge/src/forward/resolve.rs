@@ -1,7 +1,7 @@
 //! From the addresses a site gave to those that may be connected to.
 
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use helix_routing::routes::{Address, AddressHost};
@@ -27,6 +27,16 @@ pub enum ResolveError {
         name: String,
         /// What it means.
         address: IpAddr,
+    },
+    /// It is this edge.
+    #[error(
+        "{name} is at {address}, where this edge itself listens; an upstream has to be another server"
+    )]
+    Own {
+        /// As the site wrote it.
+        name: String,
+        /// What it means.
+        address: SocketAddr,
     },
     /// The name is not known, or nobody could be asked.
     #[error("look up {name}")]
@@ -55,6 +65,13 @@ pub(super) async fn resolve(
                 })?
         }
     };
+    let is_own = |found: &&SocketAddr| reachable.is_own(**found, is_local);
+    if let Some(own) = found.iter().find(is_own) {
+        return Err(ResolveError::Own {
+            name: address.to_string(),
+            address: *own,
+        });
+    }
     let refused = found
         .iter()
         .find(|found| !reachable.permits(found.ip()))
@@ -71,6 +88,11 @@ pub(super) async fn resolve(
         }),
         _ => Ok(permitted),
     }
+}
+
+/// Whether `ip` is one of this machine's: nobody can bind another's. Nothing is sent.
+fn is_local(ip: IpAddr) -> bool {
+    UdpSocket::bind((ip, 0)).is_ok()
 }
 
 async fn look_up(name: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
@@ -93,7 +115,15 @@ mod tests {
         let allow = ["127.0.0.0/8", "::1/128"]
             .map(|network| network.parse().unwrap())
             .to_vec();
-        let found = resolve(&address, &Reachable { allow }).await.unwrap();
+        let found = resolve(
+            &address,
+            &Reachable {
+                allow,
+                ..Reachable::default()
+            },
+        )
+        .await
+        .unwrap();
         assert!(
             !found.is_empty()
                 && found

@@ -11,7 +11,7 @@ use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use helix_framing::Refusal;
 use http::header::{ALLOW, EXPECT};
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -23,7 +23,9 @@ use super::stream::{Progress, Stream};
 use super::wire::Wire;
 use crate::answer::{Answer, Answered, Response, answer};
 use crate::edge::Edge;
-use crate::exchange::{Ended, Protocol, Request, at_once, carry_out, carry_rest, finish, head_of};
+use crate::exchange::{
+    Connect, Ended, Key, Protocol, Request, at_once, carry_out, carry_rest, finish, head_of,
+};
 use crate::limits::{BODY_STALL, LINGER, LINGER_BYTES, Limits};
 use crate::tls::Secured;
 
@@ -209,18 +211,22 @@ where
             peer: self.client.peer,
             secure: self.client.secured.is_some(),
         };
-        let answered = match self.check(&mut request) {
-            Ok(()) => answer(&self.edge.table, &head_of(&request)),
-            Err(refusal) => self.refuse(&mut request, refusal),
-        };
+        let (answered, key) = self.answer(&mut request);
         let mut stream = Stream::new(
             body,
             respond,
             Arc::clone(&self.progress),
-            self.limits.write_stall,
+            &self.limits,
             request.head.headers.contains_key(EXPECT),
         );
         let edge = Arc::clone(&self.edge);
+        if let Some(key) = key {
+            let mut stream = Connect::new(stream, key);
+            self.tasks.spawn(async move {
+                carry_out(&edge, &request, answered, started, &mut stream).await;
+            });
+            return;
+        }
         let Some((head, body)) = at_once(&edge, &request, &answered) else {
             self.tasks.spawn(async move {
                 carry_out(&edge, &request, answered, started, &mut stream).await;
@@ -253,6 +259,20 @@ where
             started,
             &ended,
         );
+    }
+
+    /// The answer to `request`, and the key of the WebSocket that it asks for, if it does.
+    fn answer(&self, request: &mut Request) -> (Answered, Option<Key>) {
+        if let Err(refusal) = self.check(request) {
+            return (self.refuse(request, refusal), None);
+        }
+        let connects = request.head.method == Method::CONNECT;
+        let key = connects.then(|| Key::upgrade(&mut request.head, rand::random()));
+        let answered = answer(&self.edge.table, &head_of(request));
+        if key.is_some() && !matches!(answered.answer, Answer::Forward(_)) {
+            return (self.refuse(request, Refusal::Connect), None);
+        }
+        (answered, key)
     }
 
     fn check(&self, request: &mut Request) -> Result<(), Refusal> {

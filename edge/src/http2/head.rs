@@ -4,6 +4,7 @@
 //! HTTP/1 cannot become another one there. h2 has refused before this: upper case, connection fields, `te`
 //! other than `trailers`, pseudo fields that are missing, unknown, repeated or late.
 
+use h2::ext::Protocol;
 use helix_framing::limits::{MAX_HEADERS, MAX_METHOD_BYTES, MAX_TARGET_BYTES};
 use helix_framing::{Refusal, is_authority};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST};
@@ -19,7 +20,7 @@ pub(super) fn check(head: &mut Parts) -> Result<(), Refusal> {
     if head.headers.len() > MAX_HEADERS {
         return Err(Refusal::TooManyHeaders);
     }
-    method(&head.method)?;
+    method(head)?;
     target(head)?;
     authority(head)?;
     fields(&head.headers)?;
@@ -27,10 +28,12 @@ pub(super) fn check(head: &mut Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-fn method(method: &Method) -> Result<(), Refusal> {
-    if method == Method::CONNECT {
+/// CONNECT only for a WebSocket (RFC 8441): to what it leads is then decided as for any request.
+fn method(head: &Parts) -> Result<(), Refusal> {
+    let websocket = |protocol: &Protocol| protocol.as_str().eq_ignore_ascii_case("websocket");
+    if head.method == Method::CONNECT && !head.extensions.get().is_some_and(websocket) {
         Err(Refusal::Connect)
-    } else if method.as_str().len() > MAX_METHOD_BYTES {
+    } else if head.method.as_str().len() > MAX_METHOD_BYTES {
         Err(Refusal::RequestLine)
     } else {
         Ok(())
@@ -220,6 +223,27 @@ mod tests {
             verdict("GET", "https://a.example/", &many),
             Err(Refusal::TooManyHeaders)
         );
+    }
+
+    #[test]
+    fn connect_passes_only_for_a_websocket() {
+        for (protocol, expected) in [
+            (None, Err(Refusal::Connect)),
+            (Some("websocket"), Ok(())),
+            (Some("connect-udp"), Err(Refusal::Connect)),
+        ] {
+            let mut head = head("CONNECT", "https://a.example/chat", &[]);
+            head.extensions.extend(
+                protocol
+                    .map(|protocol| {
+                        let mut extensions = http::Extensions::new();
+                        extensions.insert(Protocol::from_static(protocol));
+                        extensions
+                    })
+                    .unwrap_or_default(),
+            );
+            assert_eq!(check(&mut head), expected, "{protocol:?}");
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ fn settings() -> Builder {
         .max_local_error_reset_streams(Some(MAX_ERROR_STREAMS))
         .max_send_buffer_size(STREAM_SEND_BYTES)
         .initial_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES);
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .enable_connect_protocol();
     builder
 }

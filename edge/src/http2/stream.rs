@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderName, Response, StatusCode};
 use tokio::time::timeout;
 
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead, date};
-use crate::limits::BODY_STALL;
+use crate::limits::Limits;
 
 /// Belong to one connection of HTTP/1 and make a message of HTTP/2 malformed (RFC 9113 8.2.2).
 const CONNECTION_FIELDS: [HeaderName; 5] = [
@@ -65,6 +65,8 @@ pub(super) struct Stream {
     body: Option<SendStream<Bytes>>,
     progress: Arc<Progress>,
     write_stall: Duration,
+    /// How long the client may be silent within its body.
+    silence: Duration,
     /// The client waits for a word before it sends the body.
     expects: bool,
 }
@@ -74,7 +76,7 @@ impl Stream {
         request: RecvStream,
         respond: SendResponse<Bytes>,
         progress: Arc<Progress>,
-        write_stall: Duration,
+        limits: &Limits,
         expects: bool,
     ) -> Self {
         Self {
@@ -82,7 +84,8 @@ impl Stream {
             respond,
             body: None,
             progress,
-            write_stall,
+            write_stall: limits.write_stall,
+            silence: limits.body_stall,
             expects,
         }
     }
@@ -168,7 +171,7 @@ impl Exchange for Stream {
             };
             self.interim(go_on).await?;
         }
-        match timeout(BODY_STALL, self.request.data()).await {
+        match timeout(self.silence, self.request.data()).await {
             Err(_) => Err(Broken::Client("sends nothing of the request's body")),
             Ok(None) => Ok(None),
             Ok(Some(Err(error))) => Err(broken(&error)),
@@ -188,7 +191,7 @@ impl Exchange for Stream {
     }
 
     async fn trailers(&mut self) -> Result<Option<HeaderMap>, Broken> {
-        let trailers = timeout(BODY_STALL, self.request.trailers())
+        let trailers = timeout(self.silence, self.request.trailers())
             .await
             .map_err(|_| Broken::Client("does not end the request"))?
             .map_err(|error| broken(&error))?;
@@ -251,6 +254,10 @@ impl Exchange for Stream {
             Ok(_) => Broken::Client("has reset the stream"),
             Err(error) => broken(&error),
         }
+    }
+
+    fn may_rest(&mut self, silence: Duration) {
+        self.silence = silence;
     }
 
     fn abort(&mut self) {

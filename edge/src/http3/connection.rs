@@ -32,7 +32,7 @@ use super::stream::{Inbound, NoRequest};
 use crate::access_log::{Finished, record};
 use crate::answer::{Answer, Response, answer as decide};
 use crate::edge::Edge;
-use crate::exchange::{Exchange, Request, carry_out, head_of, response_head};
+use crate::exchange::{Connect, Exchange, Key, Request, carry_out, head_of, response_head};
 use crate::limits::{DRAIN_GRACE, Limits};
 use crate::tls::{Certificates, Secured};
 
@@ -284,24 +284,30 @@ async fn answer(
     if !directed {
         return refuse(&session, exchange, Refusal::Misdirected).await;
     }
-    let request = Request {
+    let mut request = Request {
         head: head.parts,
         peer: session.peer(),
         secure: true,
     };
-    let started = Instant::now();
-    let answered = decide(&session.edge.table, &head_of(&request));
-    if !matches!(answered.answer, Answer::Forward(_)) {
-        exchange = exchange.local();
+    let started = std::time::Instant::now();
+    let edge = &session.edge;
+    if head.websocket {
+        let key = Key::upgrade(&mut request.head, rand::random());
+        let answered = decide(&edge.table, &head_of(&request));
+        // Nobody but an upstream speaks WebSocket.
+        if !matches!(answered.answer, Answer::Forward(_)) {
+            return refuse(&session, exchange, Refusal::Connect).await;
+        }
+        let mut connect = Connect::new(exchange, key);
+        carry_out(edge, &request, answered, started, &mut connect).await;
+        exchange = connect.into_inner();
+    } else {
+        let answered = decide(&edge.table, &head_of(&request));
+        if !matches!(answered.answer, Answer::Forward(_)) {
+            exchange = exchange.local();
+        }
+        carry_out(edge, &request, answered, started, &mut exchange).await;
     }
-    carry_out(
-        &session.edge,
-        &request,
-        answered,
-        started.into_std(),
-        &mut exchange,
-    )
-    .await;
     let sent = exchange.into_sent();
     if sent.is_none() {
         broke_off(&session, requests);

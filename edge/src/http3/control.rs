@@ -205,6 +205,9 @@ pub(super) fn opening(max_field_section: usize) -> BytesMut {
     let mut settings = BytesMut::new();
     put_variable(&mut settings, 0x6);
     put_variable(&mut settings, max_field_section as u64);
+    // SETTINGS_ENABLE_CONNECT_PROTOCOL (RFC 9220 3).
+    put_variable(&mut settings, 0x8);
+    put_variable(&mut settings, 1);
     let mut opening = BytesMut::new();
     put_variable(&mut opening, 0x0);
     put_variable(&mut opening, frames::SETTINGS);

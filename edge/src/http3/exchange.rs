@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use http::header::DATE;
@@ -179,6 +179,17 @@ impl Exchange for StreamExchange {
                 .await?;
         }
         self.finish()
+    }
+
+    fn may_rest(&mut self, silence: Duration) {
+        self.inbound.may_rest(silence);
+    }
+
+    async fn gone(&mut self) -> Broken {
+        match self.outbound.stopped().await {
+            Ok(_) => Broken::Client("stopped the response"),
+            Err(_) => Broken::Client("is gone"),
+        }
     }
 
     fn abort(&mut self) {

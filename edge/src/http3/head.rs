@@ -19,6 +19,8 @@ pub(super) struct Head {
     pub(super) parts: Parts,
     /// How many bytes its body has, if it says so.
     pub(super) length: Option<u64>,
+    /// Whether it asks for a WebSocket (RFC 9220).
+    pub(super) websocket: bool,
 }
 
 /// Takes the fields of a request one by one.
@@ -28,6 +30,8 @@ pub(super) struct HeadBuilder {
     scheme: Option<Vec<u8>>,
     authority: Option<Bytes>,
     path: Option<Bytes>,
+    /// Of an extended CONNECT: whether it is for a WebSocket.
+    protocol: Option<bool>,
     headers: HeaderMap,
     cookies: BytesMut,
     length: Option<u64>,
@@ -49,6 +53,10 @@ impl HeadBuilder {
             b":scheme" => once(&mut self.scheme, value.to_vec(), Refusal::RequestLine),
             b":authority" => once(&mut self.authority, copy(value), Refusal::Host),
             b":path" => once(&mut self.path, copy(value), Refusal::Target),
+            b":protocol" => {
+                let websocket = value.eq_ignore_ascii_case(b"websocket");
+                once(&mut self.protocol, websocket, Refusal::RequestLine)
+            }
             [b':', ..] => Err(Refusal::RequestLine),
             _ => self.field(name, value),
         }
@@ -57,8 +65,10 @@ impl HeadBuilder {
     /// The request, if there is all that one needs.
     pub(super) fn finish(mut self) -> Result<Head, Refusal> {
         let method = self.method.take().ok_or(Refusal::RequestLine)?;
-        if method == Method::CONNECT {
-            return Err(Refusal::Connect);
+        match (method == Method::CONNECT, self.protocol) {
+            (false, None) | (true, Some(true)) => {}
+            (false, Some(_)) => return Err(Refusal::RequestLine),
+            (true, None | Some(false)) => return Err(Refusal::Connect),
         }
         if self.scheme.as_deref() != Some(b"https") {
             return Err(Refusal::Target);
@@ -81,6 +91,7 @@ impl HeadBuilder {
         Ok(Head {
             parts,
             length: self.length,
+            websocket: self.protocol.is_some(),
         })
     }
 
@@ -355,6 +366,25 @@ mod tests {
         }
         let many = vec![("a", "b"); MAX_HEADERS];
         assert_eq!(with(&many).unwrap_err(), Refusal::TooManyHeaders);
+    }
+
+    #[test]
+    fn connect_passes_only_for_a_websocket() {
+        let ask = |method: &str, protocol: Option<&str>| {
+            let mut fields = PLAIN.to_vec();
+            fields[0] = (":method", method);
+            fields.extend(protocol.map(|protocol| (":protocol", protocol)));
+            read(&fields).map(|head| head.websocket)
+        };
+        assert_eq!(ask("CONNECT", Some("websocket")), Ok(true));
+        assert_eq!(ask("GET", None), Ok(false));
+        for (method, protocol, refusal) in [
+            ("CONNECT", None, Refusal::Connect),
+            ("CONNECT", Some("connect-udp"), Refusal::Connect),
+            ("GET", Some("websocket"), Refusal::RequestLine),
+        ] {
+            assert_eq!(ask(method, protocol), Err(refusal), "{method} {protocol:?}");
+        }
     }
 
     #[test]

@@ -47,6 +47,8 @@ pub(super) struct Inbound {
     length: Option<u64>,
     received: u64,
     waited: Duration,
+    /// How long the client may be silent, where that is all that is asked of its pace.
+    silence: Option<Duration>,
     trailers: Option<HeaderMap>,
 }
 
@@ -65,6 +67,7 @@ impl Inbound {
             length: None,
             received: 0,
             waited: Duration::ZERO,
+            silence: None,
             trailers: None,
         }
     }
@@ -95,7 +98,8 @@ impl Inbound {
             QpackError::Refused(refusal) => NoRequest::Refused(refusal),
         })?;
         let head = builder.finish().map_err(NoRequest::Refused)?;
-        self.length = head.length;
+        // A tunnel has no length.
+        self.length = head.length.filter(|_| !head.websocket);
         Ok(head)
     }
 
@@ -156,8 +160,17 @@ impl Inbound {
         Ok(())
     }
 
+    /// Lets the client be silent for so long, however slow that makes its body.
+    pub(super) const fn may_rest(&mut self, silence: Duration) {
+        self.silence = Some(silence);
+    }
+
     /// The next part, while the body keeps its pace.
     async fn paced(&mut self) -> Result<Result<Option<Part>, Failed>, Broken> {
+        if let Some(silence) = self.silence {
+            let part = timeout(silence, self.part()).await;
+            return part.map_err(|_| Broken::Client("is silent for too long"));
+        }
         let earned = Duration::from_secs(self.received / u64::from(MIN_BODY_BYTES_PER_SECOND));
         let patience = (BODY_GRACE + earned).saturating_sub(self.waited);
         let started = Instant::now();

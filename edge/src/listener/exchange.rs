@@ -80,6 +80,8 @@ pub(super) struct Http1Exchange<'a> {
     trailers: Vec<u8>,
     pace: Pace,
     body_window: Duration,
+    /// How long the client may be silent, where that is all that is asked of its pace.
+    rest: Option<Duration>,
     outgoing: Outgoing,
     /// Whether the body follows its head at once, so that both leave together.
     prompt: bool,
@@ -123,6 +125,7 @@ impl<'a> Http1Exchange<'a> {
             trailers: Vec::new(),
             pace: Pace::default(),
             body_window,
+            rest: None,
             outgoing: Outgoing::Head,
             prompt: false,
             keeps: false,
@@ -190,7 +193,10 @@ impl<'a> Http1Exchange<'a> {
 
     async fn more(&mut self) -> Result<(), Broken> {
         let Self { io, pace, .. } = self;
-        let (window, least) = (self.body_window, MIN_BODY_BYTES);
+        let (window, least) = match self.rest {
+            None => (self.body_window, MIN_BODY_BYTES),
+            Some(silence) => (silence, 1),
+        };
         let read = std::future::poll_fn(|cx| {
             use std::task::Poll;
             match io.poll_fill(cx) {
@@ -519,18 +525,23 @@ impl Exchange for Http1Exchange<'_> {
         self.wishes.upgrades
     }
 
-    async fn tunnel(&mut self, head: ResponseHead) -> Result<(), Broken> {
+    fn may_rest(&mut self, silence: Duration) {
+        self.rest = Some(silence);
+    }
+
+    async fn tunnel(&mut self, head: ResponseHead) -> Result<StatusCode, Broken> {
         if !self.wishes.upgrades {
             return Err(Broken::Client("did not ask for another protocol"));
         }
         let mut bytes = Vec::with_capacity(256);
         write_head(&mut bytes, head.status, &head.headers, &self.date);
-        bytes.extend_from_slice(b"connection: upgrade\r\n\r\n");
+        // Nothing else makes a tunnel.
+        bytes.extend_from_slice(b"upgrade: websocket\r\nconnection: upgrade\r\n\r\n");
         self.io.write_all(&bytes).await?;
         self.io.flush().await?;
         self.incoming = Incoming::Tunnel;
         self.outgoing = Outgoing::Tunnel;
-        Ok(())
+        Ok(head.status)
     }
 
     fn abort(&mut self) {

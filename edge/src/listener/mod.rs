@@ -212,14 +212,17 @@ pub fn serve_on(
     let mut secure = secure.into_iter();
     let limits = bind::within_descriptors(config.limits);
     let caps = Caps::new(&limits);
+    let mut upstreams = config.upstreams;
+    upstreams.own.push(local_addr);
+    upstreams.own.extend(tls_addr);
     let edge = Arc::new(Edge {
         table,
         metrics,
-        upstreams: Arc::new(Upstreams::new(config.upstreams)),
+        upstreams: Arc::new(Upstreams::new(upstreams)),
         access_log: config.access_log,
         lanes: config.lanes,
         shutdown: shutdown.clone(),
-        write_stall: limits.write_stall,
+        limits,
         alt_svc: http3_addr.map(alt_svc),
         edge: HeaderValue::from_str(config.edge.as_str()).expect("an edge id is ASCII"),
         region: HeaderValue::from_str(config.region.as_str()).expect("a region id is ASCII"),

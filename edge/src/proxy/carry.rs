@@ -8,8 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use helix_service::shutdown::Shutdown;
-use http::header::UPGRADE;
-use http::{HeaderValue, StatusCode};
+use http::StatusCode;
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -17,6 +16,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::bridge::{Asked, Bridge, Inbound, Outbound};
 use super::websocket::{Frames, GOING_AWAY};
 use crate::exchange::{Broken, Ended, Exchange, ResponseHead};
+use crate::forward::Failure;
 use crate::limits::{PARTS_BETWEEN, UPSTREAM_RELEASE};
 
 /// What came of a request that pingora carried.
@@ -24,16 +24,26 @@ pub(super) struct Carried {
     pub(super) ended: Ended,
     /// Whether the response was sent to its end.
     pub(super) whole: bool,
-    /// Whether the upstream let us wait too long for its head.
-    pub(super) late: bool,
+    /// Why it came to nothing, where the upstream is not asked any more.
+    pub(super) failure: Option<Failure>,
 }
 
-/// Carries `asked` by `lane`, which is given the session. A head must come within `patience` of the last that the
-/// client sent.
+/// How long the upstream is waited for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// For the head of its response, from the last that the client sent.
+    pub(super) head: Duration,
+    /// For what it sends next through a tunnel.
+    pub(super) tunnel: Duration,
+    /// Whether it only counts once the client has sent everything: until then the server may have nothing to say.
+    pub(super) from_end: bool,
+}
+
+/// Carries `asked` by `lane`, which is given the session.
 pub(super) async fn carry<E, L, F>(
     exchange: &mut E,
     asked: Asked,
-    patience: Duration,
+    patience: Patience,
     shutdown: &Shutdown,
     lane: L,
 ) -> Carried
@@ -52,13 +62,13 @@ where
         from_pingora,
         reading,
         patience,
-        head_by: Instant::now() + patience,
+        head_by: Instant::now() + patience.head,
         tunnel: None,
         shutdown,
         carried: Carried {
             ended: Ended::default(),
             whole: false,
-            late: false,
+            failure: None,
         },
     };
     let mut pump = std::pin::pin!(pump.run());
@@ -80,7 +90,7 @@ struct Pump<'a, E> {
     from_pingora: mpsc::Receiver<Outbound>,
     /// Whether the client has more to send.
     reading: bool,
-    patience: Duration,
+    patience: Patience,
     head_by: Instant,
     tunnel: Option<Tunnel>,
     shutdown: &'a Shutdown,
@@ -88,10 +98,11 @@ struct Pump<'a, E> {
 }
 
 /// A WebSocket, followed so that it can be ended between two frames.
-#[derive(Default)]
 struct Tunnel {
     frames: Frames,
     draining: bool,
+    /// The server is silent for too long then.
+    silent_by: Instant,
 }
 
 enum Event {
@@ -105,6 +116,8 @@ enum Event {
     Late,
     /// What lasts is to end.
     Drain,
+    /// Nothing has come through the tunnel for too long.
+    Silent,
 }
 
 /// Whether to go on.
@@ -131,29 +144,31 @@ impl<E: Exchange> Pump<'_, E> {
     }
 
     async fn step(&mut self) -> Result<Step, Broken> {
-        let waiting = self.carried.ended.status.is_none();
+        let waiting =
+            self.carried.ended.status.is_none() && !(self.patience.from_end && self.reading);
         let lasting = self.tunnel.as_ref().is_some_and(|tunnel| !tunnel.draining);
+        let silent_by = self.tunnel.as_ref().map(|tunnel| tunnel.silent_by);
         let event = tokio::select! {
             biased;
+            // First, or a server that sends without a pause would never be heard out.
+            () = self.shutdown.requested(), if lasting => Event::Drain,
             out = self.from_pingora.recv() => Event::Out(out),
             event = from_client(self.exchange, &self.to_pingora, self.reading) => event,
             () = sleep_until(self.head_by), if waiting => Event::Late,
-            () = self.shutdown.requested(), if lasting => Event::Drain,
+            () = sleep_until(silent_by.unwrap_or(self.head_by)), if silent_by.is_some() => Event::Silent,
         };
         match event {
             Event::Out(None) => Ok(Step::Over),
             Event::Out(Some(out)) => self.send(out).await,
             Event::In(more) => {
-                self.head_by = Instant::now() + self.patience;
+                self.head_by = Instant::now() + self.patience.head;
                 self.reading = more;
                 Ok(Step::On)
             }
             Event::Gone(broken) => Err(broken),
-            Event::Late => {
-                self.carried.late = true;
-                Ok(Step::Over)
-            }
+            Event::Late => Ok(self.fail(Failure::late("no head of a response in time"))),
             Event::Drain => self.drain().await,
+            Event::Silent => self.give_up().await,
         }
     }
 
@@ -162,6 +177,10 @@ impl<E: Exchange> Pump<'_, E> {
             // Whether the client may send its body is not for the upstream to say.
             Outbound::Interim(head) if head.status == StatusCode::CONTINUE => {}
             Outbound::Interim(head) => self.exchange.interim(response_head(&head)).await?,
+            Outbound::Start(head, _) if self.exchange.must_tunnel() && head.status.is_success() => {
+                let cause = format!("{} in place of a tunnel", head.status);
+                return Ok(self.fail(Failure::unfit(cause)));
+            }
             Outbound::Start(head, ends) => {
                 let head = response_head(&head);
                 let status = head.status;
@@ -171,15 +190,18 @@ impl<E: Exchange> Pump<'_, E> {
                     return Ok(self.over());
                 }
             }
-            // Nobody asked for another protocol.
-            Outbound::Tunnel(_) if !self.exchange.can_tunnel() => return Ok(Step::Over),
+            Outbound::Tunnel(_) if !self.exchange.can_tunnel() => {
+                let cause = "it speaks another protocol that nobody asked for";
+                return Ok(self.fail(Failure::gateway(cause)));
+            }
             Outbound::Tunnel(head) => {
-                let mut head = response_head(&head);
-                let websocket = HeaderValue::from_static("websocket");
-                head.headers.insert(UPGRADE, websocket);
-                self.exchange.tunnel(head).await?;
-                self.carried.ended.status = Some(StatusCode::SWITCHING_PROTOCOLS);
-                self.tunnel = Some(Tunnel::default());
+                let status = self.exchange.tunnel(response_head(&head)).await?;
+                self.carried.ended.status = Some(status);
+                self.tunnel = Some(Tunnel {
+                    frames: Frames::default(),
+                    draining: false,
+                    silent_by: Instant::now() + self.patience.tunnel,
+                });
                 self.reading = true;
             }
             Outbound::Part(part) => return self.part(part).await,
@@ -194,6 +216,7 @@ impl<E: Exchange> Pump<'_, E> {
     async fn part(&mut self, mut part: Bytes) -> Result<Step, Broken> {
         let mut close = false;
         if let Some(tunnel) = &mut self.tunnel {
+            tunnel.silent_by = Instant::now() + self.patience.tunnel;
             if tunnel.draining {
                 part.truncate(tunnel.frames.pass(&part));
                 close = tunnel.frames.is_between();
@@ -221,12 +244,27 @@ impl<E: Exchange> Pump<'_, E> {
         Ok(Step::On)
     }
 
+    /// Ends a tunnel whose server is silent, in order if no frame is under way.
+    async fn give_up(&mut self) -> Result<Step, Broken> {
+        let between = |tunnel: &Tunnel| tunnel.frames.is_between();
+        if self.tunnel.as_ref().is_some_and(between) {
+            return self.close().await;
+        }
+        let cause = "it is silent within a frame for too long";
+        Err(Broken::Upstream(cause.to_owned()))
+    }
+
     async fn close(&mut self) -> Result<Step, Broken> {
         self.carried.ended.bytes += GOING_AWAY.len() as u64;
         let close = Bytes::from_static(GOING_AWAY);
         self.exchange.send(close, false).await?;
         self.exchange.end(None).await?;
         Ok(self.over())
+    }
+
+    fn fail(&mut self, failure: Failure) -> Step {
+        self.carried.failure = Some(failure);
+        Step::Over
     }
 
     const fn over(&mut self) -> Step {

@@ -11,7 +11,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use x509_parser::prelude::{FromDer as _, X509Certificate, X509Error};
 
-use crate::limits::{TUNNEL_IDLE, UPSTREAM_STREAMS};
+use crate::limits::{Limits, UPSTREAM_STREAMS};
 
 /// Certificates of authorities, as pingora wants them.
 #[derive(Debug)]
@@ -61,10 +61,15 @@ impl Reach {
         !self.http2 || self.tls.is_some()
     }
 
-    pub(super) fn peer(&self, tunnel: bool) -> HttpPeer {
+    /// For a WebSocket's `tunnel`, a gRPC `call`, or a common request.
+    pub(super) fn peer(&self, tunnel: bool, call: bool, limits: &Limits) -> HttpPeer {
         let name = self.tls.clone().unwrap_or_default();
         let mut peer = HttpPeer::new(self.addr, self.tls.is_some(), name);
-        let waits = if tunnel { TUNNEL_IDLE } else { self.stall };
+        let waits = match (tunnel, call) {
+            (true, _) => limits.tunnel_idle,
+            (false, true) => self.stall.max(limits.call_idle),
+            (false, false) => self.stall,
+        };
         peer.group_key = self.group;
         let options = &mut peer.options;
         options.connection_timeout = Some(self.connect);

@@ -19,7 +19,7 @@ impl<'a> SessionExchange<'a> {
     pub(super) fn new(session: &'a mut Session, edge: &Edge) -> Self {
         if session.is_http2() {
             // Over HTTP/1 the connection watches this itself; an HTTP/2 stream may stall alone.
-            session.set_write_timeout(Some(edge.write_stall));
+            session.set_write_timeout(Some(edge.limits.write_stall));
         }
         Self {
             session,

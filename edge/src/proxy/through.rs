@@ -6,13 +6,13 @@ use http::HeaderValue;
 use http::header::{HOST, SEC_WEBSOCKET_KEY};
 
 use super::bridge::Asked;
-use super::carry::{Carried, carry};
+use super::carry::{Carried, Patience, carry};
 use super::head::request_header;
 use super::lane::{Call, process};
 use super::peer::Reach;
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, Request};
-use crate::forward::Failure;
+use crate::forward::{Failure, is_grpc};
 
 /// Sends `request` to the server at `reach`, and the response to the client. Path and fields are sent as they are,
 /// but for what belongs to one connection only.
@@ -25,12 +25,20 @@ pub(crate) async fn through<E: Exchange>(
     reach: &Reach,
     exchange: &mut E,
 ) -> Result<Ended, Failure> {
+    if exchange.must_tunnel() && !reach.can_tunnel() {
+        let cause = "HTTP/2 without TLS is all it speaks, which has no tunnels";
+        return Err(Failure::unfit(cause));
+    }
     let has_body = !exchange.is_read();
     // Only a WebSocket: of other protocols nobody knows where they end, or who speaks them by mistake.
     let asked = request.head.headers.contains_key(SEC_WEBSOCKET_KEY);
     let tunnel = asked && exchange.can_tunnel() && reach.can_tunnel() && !has_body;
+    let is_call = reach.http2 && is_grpc(&request.head.headers);
+    if is_call {
+        exchange.may_rest(edge.limits.call_idle);
+    }
     let call = Arc::new(Call {
-        peer: reach.peer(tunnel),
+        peer: reach.peer(tunnel, is_call, &edge.limits),
         failure: Mutex::new(None),
     });
     let mut head = request_header(request, &authority(request), tunnel);
@@ -41,7 +49,12 @@ pub(crate) async fn through<E: Exchange>(
         can_tunnel: tunnel,
         peer: request.peer,
     };
-    let carried = carry(exchange, asked, reach.response, &edge.shutdown, process).await;
+    let patience = Patience {
+        head: reach.response,
+        tunnel: edge.limits.tunnel_idle,
+        from_end: is_call,
+    };
+    let carried = carry(exchange, asked, patience, &edge.shutdown, process).await;
     // What pingora has taken of a body is gone.
     conclude(carried, &call).map_err(|failure| {
         let repeats = failure.repeats && !has_body;
@@ -65,19 +78,19 @@ fn conclude(carried: Carried, call: &Call) -> Result<Ended, Failure> {
     let Carried {
         mut ended,
         whole,
-        late,
+        failure,
     } = carried;
     let begun = ended.status.is_some();
     let failure = match ended.error.take() {
         Some(Broken::Body(cause)) if !begun => Failure::body(cause),
+        Some(Broken::Upstream(cause)) if !begun => Failure::gateway(cause),
         Some(error) => {
             ended.error = Some(error);
             return Ok(ended);
         }
         None if whole => return Ok(ended),
-        None if late => Failure::late("no head of a response in time"),
-        None => call
-            .failure()
+        None => failure
+            .or_else(|| call.failure())
             .unwrap_or_else(|| Failure::gateway("no response")),
     };
     if !begun {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use h2::{client, server};
+use helix_edge::limits::Limits;
 use http::{HeaderMap, HeaderValue, Request, Response, StatusCode};
 use serde_json::json;
 use tokio::net::{TcpListener, TcpStream};
@@ -169,4 +170,198 @@ async fn many_calls_share_a_connection() {
         }
     });
     futures_util::future::join_all(calls).await;
+}
+
+/// A server that answers each call by `answer`.
+async fn serving<F>(
+    answer: impl Fn(Request<h2::RecvStream>, server::SendResponse<Bytes>) -> F + Copy + Send + 'static,
+) -> SocketAddr
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (socket, _) = listener.accept().await.unwrap();
+            tokio::spawn(async move {
+                let mut connection = server::handshake(socket).await.unwrap();
+                while let Some(Ok((request, respond))) = connection.accept().await {
+                    tokio::spawn(answer(request, respond));
+                }
+            });
+        }
+    });
+    addr
+}
+
+/// Says nothing before it has heard something, as servers of streams do.
+async fn answer_late(request: Request<h2::RecvStream>, mut respond: server::SendResponse<Bytes>) {
+    let mut body = request.into_body();
+    let Some(Ok(part)) = body.data().await else {
+        return;
+    };
+    let mut out = respond.send_response(Response::new(()), false).unwrap();
+    out.send_data(part, false).unwrap();
+    while let Some(Ok(part)) = body.data().await {
+        out.send_data(part, false).unwrap();
+    }
+    out.send_trailers(HeaderMap::new()).unwrap();
+}
+
+async fn say_nothing(_: Request<h2::RecvStream>, _respond: server::SendResponse<Bytes>) {
+    std::future::pending().await
+}
+
+/// Answers with a head that is all there is, and in it what it was told of the deadline.
+async fn refuse(request: Request<h2::RecvStream>, mut respond: server::SendResponse<Bytes>) {
+    let head = Response::builder()
+        .header("content-type", "application/grpc")
+        .header("grpc-status", "12")
+        .header("x-deadline", &request.headers()["grpc-timeout"]);
+    respond.send_response(head.body(()).unwrap(), true).unwrap();
+}
+
+fn hasty() -> Limits {
+    Limits {
+        body_stall: Duration::from_millis(100),
+        ..Limits::default()
+    }
+}
+
+fn post(kind: &str) -> Request<()> {
+    Request::post(format!("http://{HOST}/api/Echo"))
+        .header("te", "trailers")
+        .header("content-type", kind)
+        .header("grpc-timeout", "5S")
+        .body(())
+        .unwrap()
+}
+
+/// Longer than every wait that these tests limit, but for that of a call.
+async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(500)).await;
+}
+
+#[tokio::test]
+async fn a_call_may_be_silent_for_longer_than_a_body() {
+    let (early, _heads, _cuts) = echo().await;
+    let late = serving(answer_late).await;
+    let waits = json!({ "response": "150ms", "stall": "150ms" });
+    for addr in [early, late] {
+        let edge = Edge::with(hasty());
+        forward_to(
+            &edge,
+            addr,
+            &json!({ "protocol": "http2", "timeouts": waits }),
+        );
+        let mut requests = connect(&edge).await;
+        let (response, mut send) = requests
+            .send_request(post("application/grpc+proto"), false)
+            .unwrap();
+        a_while().await;
+        send.send_data(Bytes::from("one"), false).unwrap();
+        let mut body = timeout(PATIENCE, response)
+            .await
+            .unwrap()
+            .unwrap()
+            .into_body();
+        for part in ["one", "two"] {
+            let got = timeout(PATIENCE, body.data()).await.unwrap().unwrap();
+            assert_eq!(got.unwrap(), part);
+            a_while().await;
+            send.send_data(Bytes::from("two"), part == "two").unwrap();
+        }
+        assert_eq!(
+            timeout(PATIENCE, body.data())
+                .await
+                .unwrap()
+                .unwrap()
+                .unwrap(),
+            "two"
+        );
+        assert!(timeout(PATIENCE, body.data()).await.unwrap().is_none());
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_is_silent_for_too_long_and_a_body_that_is_no_call_are_cut() {
+    let limits = Limits {
+        call_idle: Duration::from_millis(300),
+        ..hasty()
+    };
+    let (addr, _heads, mut cuts) = echo().await;
+    for (kind, limits) in [
+        ("application/grpc", limits),
+        ("application/octet-stream", hasty()),
+    ] {
+        let edge = Edge::with(limits);
+        forward_to(&edge, addr, &json!({ "protocol": "http2" }));
+        let mut requests = connect(&edge).await;
+        let (response, mut send) = requests.send_request(post(kind), false).unwrap();
+        send.send_data(Bytes::from("one"), false).unwrap();
+        let mut body = timeout(PATIENCE, response)
+            .await
+            .unwrap()
+            .unwrap()
+            .into_body();
+        let error = loop {
+            match timeout(PATIENCE, body.data()).await.unwrap() {
+                Some(Ok(part)) => assert_eq!(part, "one"),
+                Some(Err(error)) => break error,
+                None => panic!("{kind}: it ended in order"),
+            }
+        };
+        assert!(error.is_reset(), "{kind}: {error}");
+        timeout(PATIENCE, cuts.recv()).await.unwrap().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_response_of_trailers_only_stays_one_and_the_deadline_is_passed_on() {
+    let addr = serving(refuse).await;
+    let edge = Edge::start();
+    forward_to(&edge, addr, &json!({ "protocol": "http2" }));
+    let mut requests = connect(&edge).await;
+    let (response, _send) = requests
+        .send_request(post("application/grpc"), true)
+        .unwrap();
+    let response = timeout(PATIENCE, response).await.unwrap().unwrap();
+    assert_eq!(response.headers()["grpc-status"], "12");
+    assert_eq!(response.headers()["x-deadline"], "5S");
+    assert!(response.body().is_end_stream());
+}
+
+#[tokio::test]
+async fn a_caller_is_told_of_failures_as_grpc_tells_them() {
+    let silent = serving(say_nothing).await;
+    let gone = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let waits = json!({ "protocol": "http2", "timeouts": { "response": "200ms" } });
+    for (addr, code, status) in [(gone, "14", 502), (silent, "4", 504)] {
+        let edge = Edge::start();
+        forward_to(&edge, addr, &waits);
+        let mut requests = connect(&edge).await;
+        let mut ask = async |kind| {
+            let (response, _) = requests.send_request(post(kind), true).unwrap();
+            timeout(PATIENCE, response).await.unwrap().unwrap()
+        };
+        let response = ask("application/grpc+json; charset=utf-8").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        let headers = response.headers();
+        assert_eq!(headers["grpc-status"], code);
+        assert_eq!(headers["content-type"], "application/grpc");
+        let message = headers["grpc-message"].to_str().unwrap();
+        assert!(
+            message.starts_with("the server behind this site "),
+            "{message}"
+        );
+        assert!(response.body().is_end_stream());
+        // Whoever does not speak gRPC is told by the status.
+        let response = ask("application/json").await;
+        assert_eq!(response.status(), status);
+        assert!(!response.headers().contains_key("grpc-status"));
+    }
 }

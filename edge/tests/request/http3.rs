@@ -19,6 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use crate::support::{BIG, Edge, KEPT, LIVE, PATIENCE};
+use crate::upstream::{HOST, Upstream, forward_to};
 
 /// An edge that speaks HTTP/3, and what its clients trust.
 pub(crate) struct Served {
@@ -34,8 +35,11 @@ impl Served {
 
     pub(crate) fn with(limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (files, trusted) =
-            certificate(folder.path(), "shop", &["shop.example", "empty.example"]);
+        let (files, trusted) = certificate(
+            folder.path(),
+            "shop",
+            &["shop.example", "empty.example", HOST],
+        );
         let kept = format!("{KEPT}.preview.shop.helix.localhost");
         let (more, also) = certificate(folder.path(), "kept", &[&kept]);
         let certificates = Certificates::open(vec![files, more]).unwrap();
@@ -314,4 +318,31 @@ async fn a_client_that_takes_nothing_of_a_stream_loses_the_stream() {
     };
     assert!(failed, "the body ended as if it were whole");
     assert_eq!(connection.get("/a.txt").await.0, StatusCode::OK);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_cancels_a_request_ends_it_at_the_server() {
+    let upstream = Upstream::raw(|mut link, keep| {
+        let Some(seen) = link.request() else { return };
+        keep(seen);
+        // Until the edge closes.
+        while link.fill() {}
+    });
+    let served = Served::start();
+    forward_to(&served.edge, upstream.addr, &serde_json::json!({}));
+    let connection = served.open_for(HOST).await;
+    let mut requests = connection.requests.clone();
+    let request = Request::get(format!("https://{HOST}/api/"));
+    let mut stream = requests
+        .send_request(request.body(()).unwrap())
+        .await
+        .unwrap();
+    stream.finish().await.unwrap();
+    let until = std::time::Instant::now() + PATIENCE;
+    while upstream.seen().is_empty() {
+        assert!(std::time::Instant::now() < until, "it is never sent on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stream.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+    upstream.until_ended();
 }

@@ -52,7 +52,26 @@ impl Edge {
         Self::made(limits, tls, http3, Lanes::All)
     }
 
+    /// The same, which may only send requests on to what `reachable` permits.
+    pub(crate) fn reaching(reachable: Reachable) -> Self {
+        Self::all(Limits::default(), None, None, Lanes::All, reachable)
+    }
+
     fn made(limits: Limits, tls: Option<TlsListener>, http3: Option<Http3>, lanes: Lanes) -> Self {
+        let reachable = Reachable {
+            allow: vec!["127.0.0.0/8".parse().unwrap()],
+            ..Reachable::default()
+        };
+        Self::all(limits, tls, http3, lanes, reachable)
+    }
+
+    fn all(
+        limits: Limits,
+        tls: Option<TlsListener>,
+        http3: Option<Http3>,
+        lanes: Lanes,
+        upstreams: Reachable,
+    ) -> Self {
         let table = Arc::new(Table::new("helix.localhost".parse().unwrap()));
         let site = site();
         table.set_host(&"shop.example".parse().unwrap(), Some(&site));
@@ -70,9 +89,7 @@ impl Edge {
             edge,
             region,
             access_log: true,
-            upstreams: Reachable {
-                allow: vec!["127.0.0.0/8".parse().unwrap()],
-            },
+            upstreams,
             limits,
             http3,
             tls,

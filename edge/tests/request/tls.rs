@@ -20,11 +20,11 @@ use tempfile::TempDir;
 
 use crate::support::{Edge, PATIENCE};
 
-type Connection = StreamOwned<ClientConnection, TcpStream>;
+pub(crate) type Connection = StreamOwned<ClientConnection, TcpStream>;
 
 /// An edge with two certificates: for `shop.example` and `*.shop.example`, and for `other.example`.
-struct Secure {
-    edge: Edge,
+pub(crate) struct Secure {
+    pub(crate) edge: Edge,
     certificates: Arc<Certificates>,
     files: Vec<CertificateFiles>,
     _folder: TempDir,
@@ -32,11 +32,26 @@ struct Secure {
 
 impl Secure {
     fn start(limits: Limits) -> Self {
+        Self::with(
+            &[
+                ("shop", &["shop.example", "*.shop.example"]),
+                ("other", &["other.example"]),
+            ],
+            limits,
+        )
+    }
+
+    /// One with a certificate for these hosts.
+    pub(crate) fn for_hosts(hosts: &[&str], limits: Limits) -> Self {
+        Self::with(&[("one", hosts)], limits)
+    }
+
+    fn with(certificates: &[(&str, &[&str])], limits: Limits) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let files = vec![
-            write(folder.path(), "shop", &["shop.example", "*.shop.example"]),
-            write(folder.path(), "other", &["other.example"]),
-        ];
+        let files: Vec<_> = certificates
+            .iter()
+            .map(|(name, hosts)| write(folder.path(), name, hosts))
+            .collect();
         let certificates = Certificates::open(files.clone()).unwrap();
         let tls = TlsListener {
             addr: "127.0.0.1:0".parse().unwrap(),
@@ -52,7 +67,7 @@ impl Secure {
     }
 
     /// A client that trusts what is on disk now.
-    fn client(&self, alpn: &[&[u8]]) -> ClientConfig {
+    pub(crate) fn client(&self, alpn: &[&[u8]]) -> ClientConfig {
         let mut roots = RootCertStore::empty();
         for files in &self.files {
             let leaf = CertificateDer::from_pem_file(&files.cert).unwrap();
@@ -69,7 +84,11 @@ impl Secure {
     }
 
     /// Shakes hands for `name`.
-    fn connect(&self, config: &Arc<ClientConfig>, name: &str) -> std::io::Result<Connection> {
+    pub(crate) fn connect(
+        &self,
+        config: &Arc<ClientConfig>,
+        name: &str,
+    ) -> std::io::Result<Connection> {
         let socket = TcpStream::connect(self.edge.handle.tls_addr().unwrap())?;
         socket.set_read_timeout(Some(PATIENCE))?;
         let name = name.to_owned().try_into().unwrap();

@@ -32,7 +32,12 @@ pub(crate) fn forward_to_all(edge: &Edge, addrs: &[SocketAddr], more: &Value) {
         "upstreams": { "api": upstream },
         "forwards": [{ "path": "/api/*", "upstream": "api" }],
     });
-    let routes = serde_json::from_value(routes).unwrap();
+    forward_by(edge, &routes);
+}
+
+/// Lets `edge` serve a page and these routes on [`HOST`].
+pub(crate) fn forward_by(edge: &Edge, routes: &Value) {
+    let routes = serde_json::from_value(routes.clone()).unwrap();
     let page = ("index.html", "text/html", Bytes::from_static(b"page"));
     let artifact = Digest::from_hex(&"0".repeat(64)).unwrap();
     let release = Release::from_memory(LIVE.parse().unwrap(), artifact, [page]);
@@ -159,7 +164,14 @@ pub(crate) struct Upstream {
 impl Upstream {
     /// One that does with each connection what `serve` says.
     pub(crate) fn raw(serve: impl Fn(Link, &dyn Fn(Seen)) + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::raw_at("127.0.0.1:0".parse().unwrap(), serve)
+    }
+
+    fn raw_at(
+        addr: SocketAddr,
+        serve: impl Fn(Link, &dyn Fn(Seen)) + Send + Sync + 'static,
+    ) -> Self {
+        let listener = TcpListener::bind(addr).unwrap();
         let addr = listener.local_addr().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (end, ended): (Sender<()>, _) = channel();
@@ -189,7 +201,15 @@ impl Upstream {
 
     /// One that answers each request with the bytes that `answer` gives.
     pub(crate) fn answering(answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static) -> Self {
-        Self::raw(move |mut link, keep| {
+        Self::answering_at("127.0.0.1:0".parse().unwrap(), answer)
+    }
+
+    /// The same at an address.
+    pub(crate) fn answering_at(
+        addr: SocketAddr,
+        answer: impl Fn(&Seen) -> Vec<u8> + Send + Sync + 'static,
+    ) -> Self {
+        Self::raw_at(addr, move |mut link, keep| {
             while let Some(seen) = link.request() {
                 let response = answer(&seen);
                 keep(seen);
