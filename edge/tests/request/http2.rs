@@ -14,13 +14,13 @@ use helix_edge::limits::Limits;
 
 use crate::support::{BIG, Edge, KEPT, LIVE, PATIENCE};
 
-struct Connection {
+pub(crate) struct Connection {
     requests: SendRequest<Bytes>,
     driver: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Connection {
-    async fn open(edge: &Edge) -> Self {
+    pub(crate) async fn open(edge: &Edge) -> Self {
         let socket = TcpStream::connect(edge.addr).await.unwrap();
         let (requests, connection) = client::handshake(socket).await.unwrap();
         Self {
@@ -29,7 +29,7 @@ impl Connection {
         }
     }
 
-    async fn ask(
+    pub(crate) async fn ask(
         &mut self,
         method: Method,
         url: &str,
