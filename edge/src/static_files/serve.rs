@@ -181,6 +181,11 @@ pub fn serve(
                 unsatisfiable(&served, size),
                 Some("the range lies behind the end"),
             ),
+            // Would the coding be that of the parts or of what holds them? Clients do not agree, so they get all.
+            Wanted::Ranges(ranges) if ranges.len() > 1 && served.chosen().encoding.is_some() => (
+                Answer::Static(served),
+                Some("several ranges of an encoded file"),
+            ),
             Wanted::Ranges(mut ranges) => {
                 served.part = match ranges.len() {
                     1 => Part::One(ranges.remove(0)),

@@ -292,6 +292,20 @@ async fn ranges_are_of_the_bytes_that_are_sent() {
         (206, Some("bytes 4-5/6"))
     );
     assert_eq!(part.header("content-encoding"), Some("br"));
+    // Nobody says whether a coding would be that of several parts or of what holds them.
+    let several = [("accept-encoding", "br"), ("range", "bytes=0-0, 200-, 5-5")];
+    let whole = three.ask("GET", "/big.txt", &several).await;
+    assert_eq!(
+        (whole.status, whole.header("content-encoding")),
+        (200, Some("br"))
+    );
+    let several = three
+        .ask("GET", "/big.txt", &[("range", "bytes=0-0, 200-")])
+        .await;
+    assert_eq!(
+        (several.status, several.header("content-encoding")),
+        (206, None)
+    );
     let behind = [("accept-encoding", "br"), ("range", "bytes=6-")];
     let none = three.ask("GET", "/data.txt", &behind).await;
     assert_eq!(
@@ -398,6 +412,50 @@ async fn paths_rules_and_old_files_are_the_same_however_they_are_asked_for() {
         let plain = three.served.edge.get(target);
         assert_eq!(plain.header("strict-transport-security"), None);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_opens_a_page_over_a_newer_protocol_is_told_first_what_it_will_need() {
+    let mut three = Three::start().await;
+    let opens = |target: &str| (target.to_owned(), "navigate");
+    for ((target, mode), hinted) in [
+        (opens("/hinted"), true),
+        (("/hinted".to_owned(), "cors"), false),
+        (opens("/data.txt"), false),
+        (opens("/missing"), false),
+    ] {
+        let mode = HeaderValue::from_static(mode);
+        let fields = HeaderMap::from_iter([(HeaderName::from_static("sec-fetch-mode"), mode)]);
+        let url = format!("http://shop.example{target}");
+        let http2 = three.http2.heads(&url, fields.clone()).await;
+        let url = format!("https://shop.example{target}");
+        let http3 = three.http3.heads(&url, fields).await;
+        for heads in [http2, http3] {
+            assert_eq!(heads.len(), if hinted { 2 } else { 1 }, "{target}");
+            assert!(!heads.last().unwrap().0.is_informational());
+            if hinted {
+                let (status, headers) = &heads[0];
+                assert_eq!(status.as_u16(), 103);
+                let links: Vec<_> = headers.get_all("link").iter().collect();
+                assert_eq!(
+                    links,
+                    [
+                        "</a.css>; rel=preload; as=style",
+                        "<https://cdn.example>; rel=preconnect"
+                    ]
+                );
+                assert_eq!(headers.len(), 2);
+            }
+        }
+    }
+    // Old clients of HTTP/1.1 take a 103 for the response.
+    let plain = over_http1(
+        &mut three.http1,
+        "GET",
+        "/hinted",
+        &[("sec-fetch-mode", "navigate")],
+    );
+    assert_eq!(plain.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -167,6 +167,30 @@ impl Connection {
         (response.status(), response.headers().clone(), length)
     }
 
+    /// The heads of the responses to a GET: what comes before the final one, and that.
+    pub(crate) async fn heads(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+    ) -> Vec<(StatusCode, HeaderMap)> {
+        let mut request = Request::get(url).body(()).unwrap();
+        *request.headers_mut() = headers;
+        let mut requests = self.requests.clone();
+        let mut stream = requests.send_request(request).await.unwrap();
+        let mut heads: Vec<(StatusCode, HeaderMap)> = Vec::new();
+        while heads
+            .last()
+            .is_none_or(|(status, _)| status.is_informational())
+        {
+            let head = timeout(PATIENCE, stream.recv_response())
+                .await
+                .unwrap()
+                .unwrap();
+            heads.push((head.status(), head.headers().clone()));
+        }
+        heads
+    }
+
     pub(crate) async fn get(&self, target: &str) -> (StatusCode, HeaderMap, usize) {
         let url = format!("https://shop.example{target}");
         self.ask(Method::GET, &url, HeaderMap::new()).await

@@ -24,6 +24,9 @@ const HEADERS: &str = "/*
   Cache-Control: max-age=5, no-transform
 /a.txt
   ! X-Frame-Options
+/hinted
+  Link: </a.css>; rel=preload; as=style, </next>; rel=next
+  Link: <https://cdn.example>; rel=preconnect
 /assets/*
   CDN-Cache-Control: max-age=60
 ";
@@ -73,6 +76,11 @@ pub(crate) fn serve_site_over_tls(edge: &Edge) {
 pub(crate) fn serve_site(edge: &Edge) {
     let mut data = file("data.txt", "0123456789");
     data.variants = vec![(ContentEncoding::Br, Bytes::from_static(b"brotli"))];
+    let page = file("hinted.html", "hinted");
+    let big_text: &'static str = Box::leak("0123456789".repeat(100).into_boxed_str());
+    let mut big = file("big.txt", big_text);
+    let encoded: &'static str = Box::leak("brotli".repeat(100).into_boxed_str());
+    big.variants = vec![(ContentEncoding::Br, Bytes::from_static(encoded.as_bytes()))];
     let mut raw = file("raw.txt", "0123456789");
     raw.variants.clone_from(&data.variants);
     let long: &'static str = Box::leak("0123456789".repeat(100).into_boxed_str());
@@ -81,6 +89,8 @@ pub(crate) fn serve_site(edge: &Edge) {
         vec![
             data,
             raw,
+            big,
+            page,
             file("long.txt", long),
             file("a.txt", "a"),
             file("index.html", "index"),
