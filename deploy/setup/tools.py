@@ -36,7 +36,7 @@ JUDGES = {"skopeo": "skopeo"}
 
 # Packages of the npm registry that tests run with Node, at the versions whose results are committed. Their
 # scripts are not run at installation.
-NODE_JUDGES = {"http-cache-tests": "0.4.5"}
+NODE_JUDGES = {"http-cache-tests": "0.4.5", "mime-db": "1.54.0", "netlify-redirector": "0.5.0"}
 
 # Debian packages that measurements need: servers to compare with, and load generators.
 PEERS = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl"}
@@ -111,9 +111,10 @@ def link(program: Path) -> None:
 
 def install_node_judges() -> None:
     folder = TOOLS / "judges"
-    wanted = [f"{name}@{version}" for name, version in NODE_JUDGES.items() if not has(folder, name, version)]
-    if not wanted:
+    if all(has(folder, name, version) for name, version in NODE_JUDGES.items()):
         return
+    # All of them: npm removes what it is not told of.
+    wanted = [f"{name}@{version}" for name, version in NODE_JUDGES.items()]
     if shutil.which("npm") is None or shutil.which("node") is None:
         print(f"set-up: without npm and node {', '.join(wanted)} is missing, some tests are skipped", file=sys.stderr)
         return

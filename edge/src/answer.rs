@@ -10,13 +10,15 @@ use std::sync::Arc;
 use helix_framing::Fields;
 use helix_routing::host::Host;
 use helix_routing::id::{Environment, SiteId};
-use helix_routing::routes::{BadPath, Decided, Decision, Target, decode, is_asset, is_immutable};
+use helix_routing::routes::{
+    BadPath, Decided, Decision, HttpsPolicy, Target, decode, is_asset, is_immutable,
+};
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::release::{File, Release};
 pub use crate::static_files::StaticFile;
-use crate::static_files::serve;
+use crate::static_files::{goes_beside, serve};
 use crate::table::{HostRule, Resolved, Serving, Table};
 
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
@@ -24,6 +26,8 @@ const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
 pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Kept by caches, but asked about each time, so that a cutover is seen at once.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
+/// Where authorities look for proofs of a host, without TLS (RFC 8555 8.3): that is how it gets its first certificate.
+const ACME_FOLDER: &str = "/.well-known/acme-challenge/";
 const BY_LANGUAGE: HeaderValue = HeaderValue::from_static("accept-language");
 const BY_COOKIE: HeaderValue = HeaderValue::from_static("cookie");
 
@@ -169,7 +173,10 @@ pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
             line: None,
         };
     };
-    let (made, from) = by_release(&pinned, release, head);
+    let (made, from) = match over_tls(table, release, head) {
+        Some(made) => (made, None),
+        None => by_release(&pinned, release, head),
+    };
     // A file of a release before is sent, and marked, as that release's.
     if from.is_some() {
         pinned.release = from;
@@ -226,6 +233,26 @@ fn pin(table: &Table, authority: &str) -> Option<Pinned> {
     })
 }
 
+/// Where a site wants TLS and a request came without: where the same is to be had over it.
+fn over_tls(table: &Table, release: &Release, head: &RequestHead<'_>) -> Option<Made> {
+    let wanted = release.routes.https == HttpsPolicy::Redirect
+        && !head.secure
+        && head.path.starts_with('/')
+        && !head.path.starts_with(ACME_FOLDER);
+    let port = table.secure_port().filter(|_| wanted)?;
+    let host = Host::from_authority(head.authority).ok()?;
+    let mut location = match port {
+        443 => format!("https://{host}{}", head.path),
+        port => format!("https://{host}:{port}{}", head.path),
+    };
+    if let Some(query) = head.query {
+        location.push('?');
+        location.push_str(query);
+    }
+    let response = redirect(308, &location, Vec::new());
+    Some(Made::respond(response, "the site wants TLS"))
+}
+
 /// What `release` answers; with the release before it that has the file, if only that has.
 fn by_release(
     pinned: &Pinned,
@@ -259,7 +286,7 @@ fn by_release(
         return (made, None);
     }
     if let Some(made) = by_method(head, &decided) {
-        return (made, None);
+        return (with_rules(made, release, &path.path, head), None);
     }
     if decided.instead
         && let Some((earlier, file)) = earlier(pinned, &path.path)
@@ -271,9 +298,29 @@ fn by_release(
             reason: reason.unwrap_or("file of a release before, for pages that are still open"),
             line: None,
         };
+        let made = with_rules(made, earlier, &path.path, head);
         return (made, Some(Arc::clone(earlier)));
     }
-    (carried_out(release, head, &path.path, decided), None)
+    let made = carried_out(release, head, &path.path, decided);
+    (with_rules(made, release, &path.path, head), None)
+}
+
+/// What is no file carries the fields of `_headers` too, but for those that tell of a file: a browser needs what they
+/// say of origins and security with every answer.
+fn with_rules(mut made: Made, release: &Release, path: &str, head: &RequestHead<'_>) -> Made {
+    if let Answer::Respond(response) = &mut made.answer
+        && response.status != StatusCode::NOT_MODIFIED
+    {
+        for (name, value) in fields(release, path, head) {
+            let is_there = |(held, other): &(HeaderName, HeaderValue)| {
+                *held == name && (name != VARY || *other == value)
+            };
+            if goes_beside(&name) && !response.headers.iter().any(is_there) {
+                response.headers.push((name, value));
+            }
+        }
+    }
+    made
 }
 
 /// What is forwarded may have any method but those that are about the connection or repeat the request.

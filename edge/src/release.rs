@@ -139,9 +139,16 @@ impl Release {
         if self.rules.has_no_headers() {
             return all;
         }
-        let blocks = self.rules.headers(&self.routes, path);
-        for (name, value) in blocks.filter_map(|at| self.fields.get(at)).flatten() {
-            merge(&mut all, name.clone(), value.clone(), joined);
+        for at in self.rules.headers(&self.routes, path) {
+            let without = self.routes.headers.get(at).map(|block| &block.without);
+            if let Some(without) = without.filter(|names| !names.is_empty()) {
+                all.retain(|(name, _): &(HeaderName, _)| {
+                    !without.iter().any(|other| other == name.as_str())
+                });
+            }
+            for (name, value) in self.fields.get(at).into_iter().flatten() {
+                merge(&mut all, name.clone(), value.clone(), joined);
+            }
         }
         all
     }

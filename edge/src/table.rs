@@ -6,7 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
 use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
@@ -115,6 +115,8 @@ pub struct Table {
     version: AtomicU64,
     /// Upstreams' responses, kept by site and release.
     cache: crate::cache::Cache,
+    /// Port on which visitors reach this edge over TLS.
+    secure_port: OnceLock<u16>,
     /// Held while `sites` and `projects` change together. Readers never wait for it.
     writing: Mutex<()>,
 }
@@ -131,6 +133,7 @@ impl Table {
             projects: Map::default(),
             version: AtomicU64::new(0),
             cache: crate::cache::Cache::default(),
+            secure_port: OnceLock::new(),
             writing: Mutex::new(()),
         }
     }
@@ -140,6 +143,19 @@ impl Table {
     #[must_use]
     pub fn version(&self) -> u64 {
         self.version.load(Ordering::Acquire)
+    }
+
+    /// Port on which visitors reach this edge over TLS, if they do.
+    #[must_use]
+    pub fn secure_port(&self) -> Option<u16> {
+        self.secure_port.get().copied()
+    }
+
+    /// Sets that port. The first one stays.
+    pub fn set_secure_port(&self, port: u16) {
+        if self.secure_port.set(port).is_ok() {
+            self.changed();
+        }
     }
 
     fn changed(&self) {

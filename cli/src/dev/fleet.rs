@@ -12,10 +12,11 @@ use helix_service::keys::PublicKey;
 use helix_service::nats;
 use serde::Serialize;
 
+use super::certificate::{self, CertificateFiles};
 use super::home::Home;
 use super::nats_config::{EdgeUser, NatsConfig};
 use super::ports::Ports;
-use super::secrets::{self, CertificateFiles};
+use super::secrets;
 
 /// Every project has a host below it, and every such name is this machine (RFC 6761 6.3).
 pub(super) const BASE_DOMAIN: &str = "helix.localhost";
@@ -259,7 +260,7 @@ impl Fleet {
             keys: [key],
             tls: TlsTable {
                 listen: address(edge.https),
-                certificates: [secrets::certificate(home, BASE_DOMAIN)?],
+                certificates: [certificate::open(home)?],
             },
         })
     }

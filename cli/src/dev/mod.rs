@@ -3,6 +3,7 @@
 //!
 //! Keys, ports and data are kept in one folder, so the next start goes on where this one ended.
 
+mod certificate;
 mod child;
 mod fleet;
 mod home;
@@ -116,7 +117,7 @@ async fn live(
     let site = example(arguments, &origin, &status).await?;
     let _info = InfoFile::write(home, fleet)?;
     announce(home, fleet, site.as_deref(), start);
-    std::future::pending().await
+    certificate::follow(home, &origin).await
 }
 
 /// The regions, once each: their names are the edges' names.

@@ -9,7 +9,6 @@ use helix_service::disk::write_secret;
 use helix_service::keys::{PublicKey, SigningKey};
 use helix_service::random;
 use nkeys::KeyPair;
-use serde::Serialize;
 
 use super::home::Home;
 
@@ -41,31 +40,11 @@ pub(super) fn token(home: &Home, name: &str) -> anyhow::Result<(PathBuf, String)
     Ok((path, token))
 }
 
-/// Files of a certificate and its key.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub(super) struct CertificateFiles {
-    pub(super) cert: PathBuf,
-    key: PathBuf,
-}
-
-/// A certificate for `domain` and the hosts right below it, signed by itself: nobody vouches for a name that is this
-/// machine, so clients are told to trust the file, or not to ask.
-pub(super) fn certificate(home: &Home, domain: &str) -> anyhow::Result<CertificateFiles> {
-    let files = CertificateFiles {
-        cert: home.key("tls.pem"),
-        key: home.key("tls.key"),
-    };
-    if !(files.cert.exists() && files.key.exists()) {
-        let names = vec![domain.to_owned(), format!("*.{domain}")];
-        let made = rcgen::generate_simple_self_signed(names).context("make a certificate")?;
-        write_secret(&files.key, made.signing_key.serialize_pem().as_bytes())?;
-        write_secret(&files.cert, made.cert.pem().as_bytes())?;
-    }
-    Ok(files)
-}
-
 /// The secret in `path`; a new one where there is none.
-fn kept(path: &Path, make: impl FnOnce() -> anyhow::Result<String>) -> anyhow::Result<String> {
+pub(super) fn kept(
+    path: &Path,
+    make: impl FnOnce() -> anyhow::Result<String>,
+) -> anyhow::Result<String> {
     match fs::read_to_string(path) {
         Ok(text) => Ok(text.trim().to_owned()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
@@ -92,11 +71,7 @@ mod tests {
         assert_eq!(nats_user(&home, "fra-1").unwrap(), user);
         assert_eq!(record_key(&home).unwrap(), key);
         assert_eq!(token(&home, "operate").unwrap(), token_file);
-        let files = certificate(&home, "helix.localhost").unwrap();
-        let made = fs::read(&files.cert).unwrap();
-        assert_eq!(certificate(&home, "helix.localhost").unwrap(), files);
-        assert_eq!(fs::read(&files.cert).unwrap(), made);
-        for path in [user.0, key.0, token_file.0, files.key] {
+        for path in [user.0, key.0, token_file.0] {
             assert_eq!(
                 fs::metadata(path).unwrap().permissions().mode() & 0o777,
                 0o600

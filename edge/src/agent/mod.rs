@@ -4,23 +4,28 @@
 //! (fetching, collecting, sending) runs elsewhere and comes back as an event, so one site never waits for
 //! another. Records come from the feeds, which have written them to disk first.
 
+mod improvement;
 pub mod placement;
 pub mod reports;
+pub mod retired;
 
 use std::collections::{HashMap, HashSet};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::record::{HostRecord, ReleaseRef, SiteRecord};
-use helix_service::failpoint;
+use helix_routing::time::Timestamp;
+use helix_service::{clock, failpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use self::placement::{Command, Event, Placement, Plan};
 use self::reports::Reports;
+use self::retired::Retired;
 use crate::feed::record::Record;
 use crate::feed::{Change, FeedStatus};
 use crate::release::Release;
@@ -35,19 +40,12 @@ const MAX_WAITING_RESULTS: usize = 64;
 const COLLECT_DELAY: Duration = Duration::from_secs(2);
 /// Also now and then: a request in flight may have held what the last sweep came for.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(300);
-/// How long after a cutover the files of the release before answer for pages that were loaded from it.
-const LATELY: Duration = Duration::from_secs(24 * 60 * 60);
+/// After a site's releases changed, before it is written down when they did: a wave changes many sites at once.
+const NOTE_DELAY: Duration = Duration::from_secs(1);
 /// Before a failed fetch is tried again at first; doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Before a failed fetch is tried again at most.
 const MAX_RETRY: Duration = Duration::from_secs(30);
-
-/// After a release went live, before origin is first asked for smaller variants of its files; doubles.
-const FIRST_LOOK: Duration = Duration::from_secs(5);
-/// Between two such questions at most.
-const MAX_LOOK: Duration = Duration::from_secs(600);
-/// Then origin has none to give, and the edge goes on without: about two hours later.
-const MAX_LOOKS: u32 = 18;
 
 /// Work that ended.
 #[derive(Debug)]
@@ -75,6 +73,8 @@ enum Done {
     },
     CollectDue,
     Swept,
+    NotesDue,
+    Noted,
 }
 
 /// A site and the work for it.
@@ -83,27 +83,26 @@ struct Place {
     placement: Placement,
     ready: HashMap<ReleaseRef, Arc<Release>>,
     fetching: HashMap<ReleaseRef, AbortHandle>,
-    /// When each release that was live before was first seen so. A restart counts anew.
-    retired: HashMap<ReleaseRef, Instant>,
+    retired: Retired,
+    /// Whether the file says something else.
+    note_is_due: bool,
 }
 
 impl Place {
     /// Lets the files of the releases live before answer, those of the others not. The candidate was not live.
-    fn follow_retired(&mut self, now: Instant) {
+    /// True when that changes what requests get.
+    fn follow_retired(&mut self, now: Timestamp) -> bool {
         let Some(record) = self.placement.record() else {
-            return;
+            return false;
         };
-        let was_live = |release: &ReleaseRef| {
-            record.live.as_ref() != Some(release) && record.previous.contains(release)
-        };
-        self.retired.retain(|release, _| was_live(release));
+        self.note_is_due |= self.retired.follow(record, now);
+        let mut changed = false;
         for (named, release) in &self.ready {
-            let lately = was_live(named) && {
-                let since = *self.retired.entry(named.clone()).or_insert(now);
-                now.saturating_duration_since(since) < LATELY
-            };
+            let lately = self.retired.was_live_lately(named, now);
+            changed |= release.was_live_lately() != lately;
             release.set_live_lately(lately);
         }
+        changed
     }
 }
 
@@ -125,10 +124,14 @@ pub struct Agent {
     results: mpsc::Receiver<Done>,
     collect_is_due: bool,
     sweeping: bool,
+    /// Where it is written down when releases were last live.
+    retired: PathBuf,
+    notes_are_due: bool,
+    noting: bool,
 }
 
 impl Agent {
-    /// An agent that serves nothing yet.
+    /// An agent that serves nothing yet. `retired` is the folder in which it remembers when releases were last live.
     #[must_use]
     pub fn new(
         table: Arc<Table>,
@@ -136,6 +139,7 @@ impl Agent {
         fetcher: Fetcher,
         reports: Arc<Reports>,
         ready: Arc<AtomicBool>,
+        retired: PathBuf,
     ) -> Self {
         let (done, results) = mpsc::channel(MAX_WAITING_RESULTS);
         Self {
@@ -152,6 +156,9 @@ impl Agent {
             results,
             collect_is_due: false,
             sweeping: false,
+            retired,
+            notes_are_due: false,
+            noting: false,
         }
     }
 
@@ -187,8 +194,7 @@ impl Agent {
                 Some(done) = self.results.recv() => self.finish(done),
                 () = store.damage_found() => self.prepare_again(),
                 _ = leftovers.tick() => {
-                    let now = Instant::now();
-                    self.places.values_mut().for_each(|place| place.follow_retired(now));
+                    self.follow_retired();
                     self.collect_later();
                 }
                 _ = readiness.tick() => {}
@@ -263,6 +269,8 @@ impl Agent {
             } => self.improved(&site, release, looks, better),
             Done::CollectDue => self.collect(),
             Done::Swept => self.sweeping = false,
+            Done::NotesDue => self.note(),
+            Done::Noted => self.noting = false,
         }
     }
 
@@ -294,15 +302,23 @@ impl Agent {
     }
 
     fn step(&mut self, site: &SiteId, event: Event) {
-        let place = self.places.entry(site.clone()).or_default();
+        let place = self.places.entry(site.clone()).or_insert_with(|| Place {
+            retired: Retired::load(&self.retired, site),
+            ..Place::default()
+        });
         let commands = place.placement.step(event);
         if place.placement.is_settled() {
             self.unsettled.remove(site);
         } else {
             self.unsettled.insert(site.clone());
         }
+        place.follow_retired(clock::now());
+        let note = place.note_is_due;
         for command in commands {
             self.act(site, command);
+        }
+        if note {
+            self.note_later();
         }
     }
 
@@ -361,7 +377,7 @@ impl Agent {
         let Some(place) = self.places.get_mut(site) else {
             return;
         };
-        place.follow_retired(Instant::now());
+        place.follow_retired(clock::now());
         let release = |named: &ReleaseRef| place.ready.get(named).cloned();
         let before = self.table.site(site).map(|site| site.serving());
         let serving = Serving {
@@ -381,78 +397,6 @@ impl Agent {
         }
         self.table.publish(site, serving);
         failpoint::hit("edge.published");
-    }
-
-    /// Asks again after a while: rarer and rarer, and not for ever.
-    fn improve_later(&self, site: &SiteId, release: &ReleaseRef, looks: u32) {
-        if looks < MAX_LOOKS {
-            let wait = (FIRST_LOOK * 2_u32.saturating_pow(looks)).min(MAX_LOOK);
-            // Edges became live in the same moment; they do not ask in the same moment.
-            let wait = wait.mul_f64(rand::random_range(1.0..2.0));
-            let due = Done::ImprovementDue {
-                site: site.clone(),
-                release: release.clone(),
-                looks,
-            };
-            self.later(wait, due);
-        }
-    }
-
-    fn look_for_improvement(&self, site: &SiteId, release: ReleaseRef, looks: u32) {
-        let Some(place) = self.places.get(site) else {
-            return;
-        };
-        let is_live = place
-            .placement
-            .served()
-            .is_some_and(|plan| plan.live.as_ref() == Some(&release));
-        let is_wanted = place.ready.get(&release).is_some_and(|held| !held.improved);
-        if !is_live || !is_wanted {
-            return;
-        }
-        let (store, fetcher, done) = (
-            Arc::clone(&self.store),
-            self.fetcher.clone(),
-            self.done.clone(),
-        );
-        let site = site.clone();
-        tokio::spawn(async move {
-            let better = Box::pin(improve(store, &site, &release, fetcher)).await;
-            // The agent ends only with the process.
-            let _ = done
-                .send(Done::Improved {
-                    site,
-                    release,
-                    looks,
-                    better,
-                })
-                .await;
-        });
-    }
-
-    /// The same release under the same generation: what a request gets differs in its encoding alone.
-    fn improved(
-        &mut self,
-        site: &SiteId,
-        release: ReleaseRef,
-        looks: u32,
-        better: Option<Box<Release>>,
-    ) {
-        let Some(better) = better else {
-            return self.improve_later(site, &release, looks + 1);
-        };
-        let Some(place) = self.places.get_mut(site) else {
-            return;
-        };
-        let Some(held) = place.ready.get_mut(&release) else {
-            // Dropped meanwhile.
-            return;
-        };
-        *held = Arc::new(*better);
-        tracing::info!(site = %site, release.id = %release.release, "release improved");
-        if let Some(plan) = place.placement.served().cloned() {
-            self.serve(site, &plan);
-        }
     }
 
     /// Something on disk is harmed: every release is prepared again, which fetches only what is.
@@ -509,6 +453,56 @@ impl Agent {
         });
     }
 
+    /// The clock went on: what was live yesterday no longer answers.
+    fn follow_retired(&mut self) {
+        let now = clock::now();
+        let places = self.places.iter_mut();
+        let changed: Vec<_> = places
+            .filter_map(|(site, place)| {
+                let changed = place.follow_retired(now);
+                let plan = place.placement.served().filter(|_| changed);
+                Some((site.clone(), plan?.clone()))
+            })
+            .collect();
+        // Answers may be remembered for as long as nothing is published.
+        for (site, plan) in changed {
+            self.serve(&site, &plan);
+        }
+    }
+
+    fn note_later(&mut self) {
+        if !self.notes_are_due {
+            self.notes_are_due = true;
+            self.later(NOTE_DELAY, Done::NotesDue);
+        }
+    }
+
+    /// Writes down when releases were last live, for the sites where that is news.
+    fn note(&mut self) {
+        self.notes_are_due = false;
+        if self.noting {
+            self.note_later();
+            return;
+        }
+        self.noting = true;
+        let places = self.places.iter_mut();
+        let notes: Vec<_> = places
+            .filter_map(|(site, place)| {
+                let due = std::mem::take(&mut place.note_is_due);
+                due.then(|| (site.clone(), place.retired.clone()))
+            })
+            .collect();
+        let (folder, done) = (self.retired.clone(), self.done.clone());
+        tokio::task::spawn_blocking(move || {
+            for (site, retired) in notes {
+                if let Err(error) = retired.save(&folder, &site) {
+                    tracing::warn!(site = %site, error = &error as &dyn std::error::Error, "when releases were last live is not written down");
+                }
+            }
+            let _ = done.blocking_send(Done::Noted);
+        });
+    }
+
     fn later(&self, wait: Duration, due: Done) {
         let done = self.done.clone();
         tokio::spawn(async move {
@@ -529,29 +523,6 @@ impl Agent {
             settled.send_replace(ready);
         }
     }
-}
-
-/// The release with its improvement, once origin has one. What goes wrong is no harm: the release is served as it is.
-async fn improve(
-    store: Arc<Store>,
-    site: &SiteId,
-    release: &ReleaseRef,
-    fetcher: Fetcher,
-) -> Option<Box<Release>> {
-    let improved = Arc::clone(&store).improve(site.clone(), release.clone(), fetcher.clone());
-    match improved.await {
-        Ok(true) => {}
-        Ok(false) => return None,
-        Err(error) => {
-            tracing::debug!(site = %site, reason = error.reason(), "no improvement");
-            return None;
-        }
-    }
-    let prepared = store.prepare(site.clone(), release.clone(), fetcher).await;
-    prepared
-        .ok()
-        .filter(|release| release.improved)
-        .map(Box::new)
 }
 
 /// The host that a key of the global stream names.

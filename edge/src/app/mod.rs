@@ -340,6 +340,7 @@ fn tls_listener(config: &EdgeConfig) -> Result<Option<TlsListener>, TlsError> {
     };
     Ok(Some(TlsListener {
         addr: tls.listen,
+        public_port: tls.public_port,
         certificates: Certificates::open(tls.certificates.clone())?,
     }))
 }

@@ -87,6 +87,7 @@ impl Story {
             fetcher,
             Arc::clone(&self.parts.reports),
             Arc::clone(&self.parts.ready),
+            config.data_dir.join("retired"),
         ))
     }
 

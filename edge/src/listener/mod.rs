@@ -67,6 +67,8 @@ pub struct ListenerConfig {
 pub struct TlsListener {
     /// The address; port 0 takes a free one.
     pub addr: SocketAddr,
+    /// The port that visitors see, if it is another one.
+    pub public_port: Option<u16>,
     /// They may be shared with other listeners.
     pub certificates: Arc<Certificates>,
 }
@@ -207,6 +209,10 @@ pub fn serve_on(
         None => (None, None, Vec::new()),
     };
     let mut endpoints = endpoints.into_iter();
+    let public_port = config.tls.as_ref().and_then(|tls| tls.public_port);
+    if let Some(port) = public_port.or(tls_addr.map(|addr| addr.port())) {
+        table.set_secure_port(port);
+    }
     let (sockets, secure) = (sockets.plain, sockets.secure);
     let tls = config.tls.map(|tls| tls.certificates);
     let mut secure = secure.into_iter();
@@ -223,7 +229,7 @@ pub fn serve_on(
         lanes: config.lanes,
         shutdown: shutdown.clone(),
         limits,
-        alt_svc: http3_addr.map(alt_svc),
+        alt_svc: http3_addr.map(|addr| alt_svc(public_port.unwrap_or(addr.port()))),
         edge: HeaderValue::from_str(config.edge.as_str()).expect("an edge id is ASCII"),
         region: HeaderValue::from_str(config.region.as_str()).expect("a region id is ASCII"),
     });
@@ -261,8 +267,8 @@ pub fn serve_on(
 }
 
 /// Tells clients of TLS that they may come over HTTP/3, for a day.
-fn alt_svc(addr: SocketAddr) -> HeaderValue {
-    HeaderValue::try_from(format!("h3=\":{}\"; ma=86400", addr.port())).expect("a port is digits")
+fn alt_svc(port: u16) -> HeaderValue {
+    HeaderValue::try_from(format!("h3=\":{port}\"; ma=86400")).expect("a port is digits")
 }
 
 /// The address with the port that it took.

@@ -11,7 +11,7 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
-use super::choose;
+use super::{choose, goes_beside};
 use crate::answer::{Answer, NO_STORE, RequestHead, Response};
 use crate::release::{File, Representation};
 
@@ -80,7 +80,7 @@ impl StaticFile {
             );
             headers.push((ACCEPT_RANGES, BYTES));
         }
-        if self.file.representations.len() > 1 {
+        if self.varies() {
             headers.push((VARY, BY_ENCODING));
         }
         add(&mut headers, &self.fields, !self.status.is_success());
@@ -90,6 +90,11 @@ impl StaticFile {
             Part::Many(multipart) => headers[0].1 = multipart.content_type.clone(),
         }
         headers
+    }
+
+    /// Whether other clients could get other bytes.
+    fn varies(&self) -> bool {
+        self.file.representations.len() > 1
     }
 
     fn cache_control(&self) -> HeaderValue {
@@ -103,14 +108,14 @@ impl StaticFile {
     }
 }
 
-/// Puts rules' fields over the file's own. How long a file may be kept says nothing of its absence.
+/// Puts rules' fields over the file's own. What tells of a file says nothing of its absence.
 fn add(
     headers: &mut Vec<(HeaderName, HeaderValue)>,
     fields: &[(HeaderName, HeaderValue)],
     absent: bool,
 ) {
     for (name, value) in fields {
-        if absent && *name == CACHE_CONTROL {
+        if absent && !goes_beside(name) {
             continue;
         }
         let held = headers.iter_mut().find(|(held, _)| held == name);
@@ -129,9 +134,15 @@ pub fn serve(
     head: &RequestHead<'_>,
     fields: Vec<(HeaderName, HeaderValue)>,
 ) -> (Answer, Option<&'static str>) {
+    // Encoded bytes are other bytes, and whoever wrote the rule wants these.
+    let representation = if forbids_transform(&fields) {
+        0
+    } else {
+        choose(&file.representations, head.fields)
+    };
     let mut served = StaticFile {
         file: Arc::clone(file),
-        representation: choose(&file.representations, head.fields),
+        representation,
         part: Part::Whole,
         status,
         fields,
@@ -147,9 +158,13 @@ pub fn serve(
         Verdict::NotModified => return (not_modified(&served), Some("the client has it already")),
         Verdict::Failed => {
             let text = "the file is not what the request's conditions say\n";
-            let response = Response::text(StatusCode::PRECONDITION_FAILED, text);
+            let mut response =
+                Response::text(StatusCode::PRECONDITION_FAILED, text).with(ETAG, etag);
+            if served.varies() {
+                response = response.with(VARY, BY_ENCODING);
+            }
             return (
-                Answer::Respond(response.with(ETAG, etag)),
+                Answer::Respond(response),
                 Some("a condition of the request does not hold"),
             );
         }
@@ -166,6 +181,11 @@ pub fn serve(
                 unsatisfiable(&served, size),
                 Some("the range lies behind the end"),
             ),
+            // Would the coding be that of the parts or of what holds them? Clients do not agree, so they get all.
+            Wanted::Ranges(ranges) if ranges.len() > 1 && served.chosen().encoding.is_some() => (
+                Answer::Static(served),
+                Some("several ranges of an encoded file"),
+            ),
             Wanted::Ranges(mut ranges) => {
                 served.part = match ranges.len() {
                     1 => Part::One(ranges.remove(0)),
@@ -180,6 +200,14 @@ pub fn serve(
         },
         _ => (Answer::Static(served), None),
     }
+}
+
+fn forbids_transform(fields: &[(HeaderName, HeaderValue)]) -> bool {
+    fields
+        .iter()
+        .filter(|(name, _)| *name == CACHE_CONTROL)
+        .flat_map(|(_, value)| value.as_bytes().split(|byte| *byte == b','))
+        .any(|directive| directive.trim_ascii().eq_ignore_ascii_case(b"no-transform"))
 }
 
 /// Whether anything is asked beyond the file: most requests ask nothing, and are spared the questions.
@@ -214,7 +242,7 @@ fn unsatisfiable(served: &StaticFile, size: u64) -> Answer {
     let mut response = Response::text(StatusCode::RANGE_NOT_SATISFIABLE, text)
         .with(CONTENT_RANGE, range)
         .with(ACCEPT_RANGES, BYTES);
-    if served.file.representations.len() > 1 {
+    if served.varies() {
         response = response.with(VARY, BY_ENCODING);
     }
     Answer::Respond(response)

@@ -30,6 +30,9 @@ pub use store::{Certificates, follow_files};
 pub struct TlsConfig {
     /// Where visitors reach it.
     pub listen: SocketAddr,
+    /// The port that visitors see, where something before this edge maps it to that of `listen`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_port: Option<u16>,
     /// At least one. The first is for clients that name no host.
     pub certificates: Vec<CertificateFiles>,
     /// Whether HTTP/3 is spoken too: over UDP, on the same address.

@@ -8,6 +8,7 @@
 
 mod blobs;
 mod improve;
+mod retired;
 mod world;
 
 use std::time::Duration;

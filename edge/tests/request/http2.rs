@@ -14,13 +14,13 @@ use helix_edge::limits::Limits;
 
 use crate::support::{BIG, Edge, KEPT, LIVE, PATIENCE};
 
-struct Connection {
+pub(crate) struct Connection {
     requests: SendRequest<Bytes>,
     driver: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Connection {
-    async fn open(edge: &Edge) -> Self {
+    pub(crate) async fn open(edge: &Edge) -> Self {
         let socket = TcpStream::connect(edge.addr).await.unwrap();
         let (requests, connection) = client::handshake(socket).await.unwrap();
         Self {
@@ -29,7 +29,31 @@ impl Connection {
         }
     }
 
-    async fn ask(
+    /// The heads of the responses to a GET: what comes before the final one, and that.
+    pub(crate) async fn heads(
+        &mut self,
+        url: &str,
+        headers: HeaderMap,
+    ) -> Vec<(StatusCode, HeaderMap)> {
+        let mut request = Request::get(url).body(()).unwrap();
+        *request.headers_mut() = headers;
+        self.requests = self.requests.clone().ready().await.unwrap();
+        let (mut response, _) = self.requests.send_request(request, true).unwrap();
+        let mut heads = Vec::new();
+        loop {
+            let interim = std::future::poll_fn(|cx| response.poll_informational(cx));
+            let Some(head) = timeout(PATIENCE, interim).await.unwrap() else {
+                break;
+            };
+            let head = head.unwrap();
+            heads.push((head.status(), head.headers().clone()));
+        }
+        let last = timeout(PATIENCE, response).await.unwrap().unwrap();
+        heads.push((last.status(), last.headers().clone()));
+        heads
+    }
+
+    pub(crate) async fn ask(
         &mut self,
         method: Method,
         url: &str,

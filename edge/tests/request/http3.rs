@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use bytes::{Buf, Bytes};
 use h3::client::SendRequest;
+use h3::error::{Code, StreamError};
 use h3_quinn::OpenStreams;
 use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
@@ -50,7 +51,11 @@ impl Served {
         };
         let edge = Edge::on(
             limits,
-            Some(TlsListener { addr, certificates }),
+            Some(TlsListener {
+                addr,
+                public_port: None,
+                certificates,
+            }),
             Some(http3),
         );
         let addr = edge.handle.http3_addr().unwrap();
@@ -143,7 +148,14 @@ impl Connection {
         *request.headers_mut() = headers;
         let mut requests = self.requests.clone();
         let mut stream = requests.send_request(request).await.unwrap();
-        stream.finish().await.unwrap();
+        // A response that is whole before the request is ends it kindly (RFC 9114 4.1).
+        if let Err(error) = stream.finish().await {
+            let kindly = matches!(
+                error,
+                StreamError::RemoteTerminate { code, .. } if code == Code::H3_NO_ERROR
+            );
+            assert!(kindly, "{error}");
+        }
         let response = timeout(PATIENCE, stream.recv_response())
             .await
             .unwrap()
@@ -157,6 +169,30 @@ impl Connection {
             length += part.remaining();
         }
         (response.status(), response.headers().clone(), length)
+    }
+
+    /// The heads of the responses to a GET: what comes before the final one, and that.
+    pub(crate) async fn heads(
+        &self,
+        url: &str,
+        headers: HeaderMap,
+    ) -> Vec<(StatusCode, HeaderMap)> {
+        let mut request = Request::get(url).body(()).unwrap();
+        *request.headers_mut() = headers;
+        let mut requests = self.requests.clone();
+        let mut stream = requests.send_request(request).await.unwrap();
+        let mut heads: Vec<(StatusCode, HeaderMap)> = Vec::new();
+        while heads
+            .last()
+            .is_none_or(|(status, _)| status.is_informational())
+        {
+            let head = timeout(PATIENCE, stream.recv_response())
+                .await
+                .unwrap()
+                .unwrap();
+            heads.push((head.status(), head.headers().clone()));
+        }
+        heads
     }
 
     pub(crate) async fn get(&self, target: &str) -> (StatusCode, HeaderMap, usize) {

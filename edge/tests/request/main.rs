@@ -9,6 +9,7 @@
 mod admin;
 mod cache;
 mod cache_judge;
+mod checklist;
 mod claims;
 mod disk;
 mod forward;

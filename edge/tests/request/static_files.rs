@@ -7,12 +7,29 @@ use helix_edge::release::{MemoryFile, Release};
 use helix_edge::table::Serving;
 use helix_routing::artifact::ContentEncoding;
 use helix_routing::id::{Digest, Generation};
-use helix_routing::routes::{Routes, SiteConfig};
+use helix_routing::routes::{HttpsPolicy, Routes, SiteConfig};
 
 use crate::support::{Edge, KEPT, LIVE, Response, site};
 
+const OLDEST: &str = "cccccccccccccccccccc";
+
 const REDIRECTS: &str = "/old/* /new/:splat 301\n/app/* /index.html 200\n/a.txt /gone 302!\n";
-const HEADERS: &str = "/*\n  X-Frame-Options: DENY\n  Strict-Transport-Security: max-age=1\n/data.txt\n  Cache-Control: max-age=5\n";
+const HEADERS: &str = "/*
+  X-Frame-Options: DENY
+  Access-Control-Allow-Origin: *
+  Strict-Transport-Security: max-age=1
+/data.txt
+  Cache-Control: max-age=5
+/raw.txt
+  Cache-Control: max-age=5, no-transform
+/a.txt
+  ! X-Frame-Options
+/hinted
+  Link: </a.css>; rel=preload; as=style, </next>; rel=next
+  Link: <https://cdn.example>; rel=preconnect
+/assets/*
+  CDN-Cache-Control: max-age=60
+";
 
 fn file(path: &'static str, bytes: &'static str) -> MemoryFile<'static> {
     MemoryFile {
@@ -32,17 +49,54 @@ fn release(id: &str, files: Vec<MemoryFile<'static>>) -> Arc<Release> {
 }
 
 fn edge() -> Edge {
+    let edge = Edge::start();
+    serve_site(&edge);
+    edge
+}
+
+/// Lets `edge` serve a site that wants TLS.
+pub(crate) fn serve_site_over_tls(edge: &Edge) {
+    let config = SiteConfig {
+        https: HttpsPolicy::Redirect,
+        ..SiteConfig::default()
+    };
+    let artifact = Digest::from_hex(&"0".repeat(64)).unwrap();
+    let files = [file("data.txt", "0123456789")];
+    let release = Release::from_files(LIVE.parse().unwrap(), artifact, files);
+    let routes = Routes::compile(config, None, Some(HEADERS)).unwrap();
+    let serving = Serving {
+        generation: Generation(2),
+        live: Some(Arc::new(release.with_routes(routes))),
+        kept: Vec::new(),
+    };
+    edge.table.publish(&site(), serving);
+}
+
+/// Lets `edge` serve a site with a file of every kind, and two releases before it.
+pub(crate) fn serve_site(edge: &Edge) {
     let mut data = file("data.txt", "0123456789");
     data.variants = vec![(ContentEncoding::Br, Bytes::from_static(b"brotli"))];
+    let page = file("hinted.html", "hinted");
+    let big_text: &'static str = Box::leak("0123456789".repeat(100).into_boxed_str());
+    let mut big = file("big.txt", big_text);
+    let encoded: &'static str = Box::leak("brotli".repeat(100).into_boxed_str());
+    big.variants = vec![(ContentEncoding::Br, Bytes::from_static(encoded.as_bytes()))];
+    let mut raw = file("raw.txt", "0123456789");
+    raw.variants.clone_from(&data.variants);
     let long: &'static str = Box::leak("0123456789".repeat(100).into_boxed_str());
     let live = release(
         LIVE,
         vec![
             data,
+            raw,
+            big,
+            page,
             file("long.txt", long),
             file("a.txt", "a"),
             file("index.html", "index"),
             file("about.html", "about"),
+            file("404.html", "nothing"),
+            file("plain.txt.br", "as it is"),
             file("assets/app-DiwrgTda.js", "new"),
         ],
     );
@@ -54,15 +108,21 @@ fn edge() -> Edge {
             file("left.html", "old page"),
         ],
     );
+    let long_before = release(
+        OLDEST,
+        vec![
+            file("assets/app-Ab12_itX.js", "oldest"),
+            file("plain.css", "oldest css"),
+        ],
+    );
     before.set_live_lately(true);
-    let edge = Edge::start();
+    long_before.set_live_lately(true);
     let serving = Serving {
         generation: Generation(2),
         live: Some(live),
-        kept: vec![before],
+        kept: vec![before, long_before],
     };
     edge.table.publish(&site(), serving);
-    edge
 }
 
 fn ask(edge: &Edge, target: &str, fields: &str) -> Response {
@@ -206,7 +266,13 @@ fn assets_of_the_release_before_answer_as_its_own_and_never_its_pages() {
         (nowhere.status, nowhere.header("cache-control")),
         (404, Some("no-store"))
     );
+    assert_eq!(nowhere.header("cdn-cache-control"), None);
+    // Of two releases before, each has what the one after it lacks; what both have is the newer one's.
+    let oldest = ask(&edge, "/assets/app-Ab12_itX.js", "");
+    assert_eq!((oldest.status, oldest.text()), (200, "oldest"));
+    assert_eq!(oldest.header("x-helix-release"), Some(OLDEST));
     let kept = Arc::clone(&edge.table.site(&site()).unwrap().serving().kept[0]);
     kept.set_live_lately(false);
     assert_eq!(ask(&edge, "/assets/app-C0nd_itX.js", "").status, 404);
+    assert_eq!(ask(&edge, "/plain.css", "").text(), "oldest css");
 }

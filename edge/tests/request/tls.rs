@@ -55,6 +55,7 @@ impl Secure {
         let certificates = Certificates::open(files.clone()).unwrap();
         let tls = TlsListener {
             addr: "127.0.0.1:0".parse().unwrap(),
+            public_port: None,
             certificates: Arc::clone(&certificates),
         };
         let edge = Edge::on(limits, Some(tls), None);

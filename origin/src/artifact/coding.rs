@@ -66,12 +66,19 @@ pub(super) fn compressible(media_type: &str) -> bool {
             essence,
             "application/json"
                 | "application/json5"
+                | "application/n-quads"
+                | "application/n-triples"
+                | "application/postscript"
                 | "application/rtf"
+                | "application/sql"
                 | "application/toml"
                 | "application/vnd.apple.mpegurl"
                 | "application/vnd.ms-fontobject"
                 | "application/wasm"
+                | "application/x-sh"
+                | "application/x-subrip"
                 | "application/xml"
+                | "application/xml-dtd"
                 | "application/yaml"
                 | "font/collection"
                 | "font/otf"
@@ -80,6 +87,7 @@ pub(super) fn compressible(media_type: &str) -> bool {
                 | "image/x-icon"
                 | "model/obj"
                 | "model/stl"
+                | "model/vnd.usda"
         )
 }
 

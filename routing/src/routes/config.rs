@@ -12,6 +12,8 @@ use super::{Forward, HtmlHandling, KeyProblem, NotFoundHandling, Upstream, forwa
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SiteConfig {
+    /// What requests get that come without TLS.
+    pub https: HttpsPolicy,
     /// How files are served.
     #[serde(rename = "static")]
     pub static_files: StaticConfig,
@@ -19,6 +21,25 @@ pub struct SiteConfig {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Which requests are sent on.
     pub forward: Vec<Forward>,
+}
+
+/// What a request gets that comes without TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HttpsPolicy {
+    /// The same as over TLS.
+    #[default]
+    Optional,
+    /// A redirect to the same URL over TLS, where an edge speaks TLS.
+    Redirect,
+}
+
+impl HttpsPolicy {
+    /// Whether it is the default.
+    #[must_use]
+    pub fn is_optional(&self) -> bool {
+        *self == Self::Optional
+    }
 }
 
 /// How files are served: the table `[static]`.

@@ -92,7 +92,9 @@ pub struct Decided<F> {
 /// The rules of a release, arranged for looking them up.
 #[derive(Debug)]
 pub struct Rules {
-    forced: Index,
+    /// All of `_redirects`, if any of them decides even where there is a file.
+    forcing: Index,
+    /// Those that only decide where there is none.
     others: Index,
     headers: Index,
 }
@@ -101,15 +103,16 @@ impl Rules {
     /// Arranges the rules of `routes`.
     #[must_use]
     pub fn new(routes: &Routes) -> Self {
-        let redirects = |forced| {
+        let redirects = |wanted: fn(&Redirect) -> bool| {
             let rules = routes.redirects.iter().enumerate();
-            let rules = rules.filter(move |(_, rule)| rule.force == forced);
+            let rules = rules.filter(move |(_, rule)| wanted(rule));
             Index::new(Case::Sensitive, rules.map(|(at, rule)| (at, &rule.from)))
         };
+        let any_forces = routes.redirects.iter().any(|rule| rule.force);
         let headers = routes.headers.iter().enumerate();
         Self {
-            forced: redirects(true),
-            others: redirects(false),
+            forcing: redirects(if any_forces { |_| true } else { |_| false }),
+            others: redirects(|rule| !rule.force),
             headers: Index::new(
                 Case::Insensitive,
                 headers.map(|(at, rule)| (at, &rule.path)),
@@ -151,8 +154,17 @@ impl Rules {
             instead: false,
             reason: "no such file",
         };
-        if !self.forced.is_empty()
-            && redirected(&self.forced, routes, files, target, client, &mut decided)
+        let pass = Pass::BeforeFiles;
+        if !self.forcing.is_empty()
+            && redirected(
+                &self.forcing,
+                pass,
+                routes,
+                files,
+                target,
+                client,
+                &mut decided,
+            )
         {
             return decided;
         }
@@ -167,8 +179,17 @@ impl Rules {
             return decided;
         }
         decided.instead = true;
+        let pass = Pass::AfterFiles;
         if !self.others.is_empty()
-            && redirected(&self.others, routes, files, target, client, &mut decided)
+            && redirected(
+                &self.others,
+                pass,
+                routes,
+                files,
+                target,
+                client,
+                &mut decided,
+            )
         {
             return decided;
         }
@@ -233,9 +254,19 @@ fn instead_of_nothing<S: Files>(
     }
 }
 
+/// When rules are looked at.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Pass {
+    /// The first rule that fits decides if it is forced. If it is not, those below it are not asked.
+    BeforeFiles,
+    /// The first rule that fits decides.
+    AfterFiles,
+}
+
 /// Whether a rule decides; then `decided` says how. Also notes what its conditions asked about.
 fn redirected<S: Files>(
     index: &Index,
+    pass: Pass,
     routes: &Routes,
     files: &S,
     target: Target<'_>,
@@ -256,6 +287,9 @@ fn redirected<S: Files>(
             continue;
         }
         if let Some(decision) = follow(rule, &captures, routes, files, target) {
+            if pass == Pass::BeforeFiles && !rule.force {
+                return false;
+            }
             decided.decision = decision;
             decided.line = Some(rule.line);
             decided.reason = "a rule of _redirects";

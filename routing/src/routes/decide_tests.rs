@@ -78,6 +78,19 @@ fn rules_decide_as_netlify_has_them() {
         ("/a /b", "/A", "404 404.html"),
         ("/real.txt /b", "/real.txt", "200 real.txt"),
         ("/real.txt /b 302!", "/real.txt", "302 > /b"),
+        // The first rule that fits is the only one, forced or not.
+        ("/a /b\n/a /c 302!", "/a", "301 > /b"),
+        (
+            "/real.txt /b\n/real.txt /c 302!",
+            "/real.txt",
+            "200 real.txt",
+        ),
+        (
+            "/real.txt /b 302 Cookie=x\n/* /c 302!",
+            "/real.txt",
+            "302 > /c",
+        ),
+        ("/a /c 302!\n/a /b", "/a", "302 > /c"),
         ("/* /app/ 200", "/real.txt", "200 real.txt"),
         ("/* /app/ 200", "/deep/link", "200 app/index.html"),
         ("/* /index.html 200", "/deep/link.js", "200 index.html"),

@@ -4,9 +4,12 @@
 //! /assets/*
 //!   Cache-Control: public, max-age=31536000
 //!   X-Frame-Options: DENY
+//! /assets/frame/*
+//!   ! X-Frame-Options
 //! ```
 //!
-//! Pure. All blocks for a path count. A field that an edge must decide by itself is refused by its name.
+//! Pure. All blocks for a path count, in order; `! Name` takes away what those before gave, as Cloudflare has
+//! it. A field that an edge must decide by itself is refused by its name.
 
 use alloc::borrow::ToOwned;
 use alloc::format;
@@ -95,6 +98,9 @@ pub struct HeaderRule {
     pub line: usize,
     /// The paths, whatever their case.
     pub path: Pattern,
+    /// Fields of blocks before that these paths do not have, in lower case.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub without: Vec<String>,
     /// Name, in lower case, and value of each field.
     pub fields: Vec<(String, String)>,
 }
@@ -138,7 +144,7 @@ pub(super) fn parse(text: &str) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
     if bytes > MAX_BYTES {
         errors.push(error(1, format!("more than {MAX_BYTES} bytes of fields")));
     }
-    rules.retain(|rule| !rule.fields.is_empty());
+    rules.retain(|rule| !rule.fields.is_empty() || !rule.without.is_empty());
     if errors.is_empty() {
         Ok(rules)
     } else {
@@ -161,14 +167,18 @@ fn block(line: usize, path: &str, rules: &mut Vec<HeaderRule>) -> Result<(), Str
     rules.push(HeaderRule {
         line,
         path: Pattern::parse(path).map_err(|error| error.to_string())?,
+        without: Vec::new(),
         fields: Vec::new(),
     });
     Ok(())
 }
 
-/// Adds a field to its block. One that is repeated there is joined to the first.
+/// Adds a field to its block, or what it goes without. One that is repeated there is joined to the first.
 fn add(field: &str, rule: Option<&mut HeaderRule>, refused: bool) -> Result<(), String> {
-    let (name, value) = split(field)?;
+    let (name, value) = match field.strip_prefix('!') {
+        Some(name) => (known(name)?, None),
+        None => split(field).map(|(name, value)| (name, Some(value)))?,
+    };
     let Some(rule) = rule else {
         return if refused {
             Ok(())
@@ -177,6 +187,13 @@ fn add(field: &str, rule: Option<&mut HeaderRule>, refused: bool) -> Result<(), 
                 "`{name}` stands before any path: a path starts with `/`"
             ))
         };
+    };
+    let Some(value) = value else {
+        if rule.without.len() == MAX_FIELDS {
+            return Err(format!("more than {MAX_FIELDS} fields for one path"));
+        }
+        rule.without.push(name);
+        return Ok(());
     };
     if let Some((_, first)) = rule.fields.iter_mut().find(|(other, _)| *other == name) {
         first.push_str(", ");
@@ -194,7 +211,24 @@ fn split(field: &str) -> Result<(String, &str), String> {
         let shown: String = field.chars().take(60).collect();
         format!("`{shown}` is no field like `Name: value`, nor a path, which starts with `/`")
     })?;
-    let (name, value) = (name.trim().to_ascii_lowercase(), value.trim());
+    let (name, value) = (known(name)?, value.trim());
+    if value.is_empty() {
+        return Err(format!("`{name}` has no value"));
+    }
+    if !value
+        .bytes()
+        .all(|byte| byte == b'\t' || (0x20..0x7f).contains(&byte))
+    {
+        return Err(format!(
+            "the value of `{name}` holds what is not ASCII, or a control character"
+        ));
+    }
+    Ok((name, value))
+}
+
+/// The name of a field that a site may decide on, in lower case.
+fn known(name: &str) -> Result<String, String> {
+    let name = name.trim().to_ascii_lowercase();
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^`|~".contains(&byte);
     if name.is_empty() || name.len() > 100 || !name.bytes().all(token) {
         return Err("the name of the field is not made of letters, digits and hyphens".to_owned());
@@ -208,18 +242,7 @@ fn split(field: &str) -> Result<(String, &str), String> {
     {
         return Err(format!("`{name}` is set by the edge and cannot be changed"));
     }
-    if value.is_empty() {
-        return Err(format!("`{name}` has no value"));
-    }
-    if !value
-        .bytes()
-        .all(|byte| byte == b'\t' || (0x20..0x7f).contains(&byte))
-    {
-        return Err(format!(
-            "the value of `{name}` holds what is not ASCII, or a control character"
-        ));
-    }
-    Ok((name, value))
+    Ok(name)
 }
 
 #[cfg(test)]
@@ -251,6 +274,19 @@ mod tests {
                 (8, "/a/:b", vec![field("cache-control", "no-store")]),
             ]
         );
+    }
+
+    #[test]
+    fn a_block_may_go_without_what_others_give() {
+        let rules = parse("/a\n  ! X-Frame-Options\n  !x-b\n  X-B: 1\n/b\n  ! Link\n").unwrap();
+        assert_eq!(rules[0].without, ["x-frame-options", "x-b"]);
+        assert_eq!(rules[0].fields, [("x-b".to_owned(), "1".to_owned())]);
+        assert_eq!((rules[1].line, rules[1].fields.len()), (5, 0));
+        let lines = |text: &str| -> Vec<_> {
+            let errors = parse(text).unwrap_err();
+            errors.iter().map(|error| error.line).collect()
+        };
+        assert_eq!(lines("! Early\n/a\n  !\n  ! a b\n  ! ETag\n"), [1, 3, 4, 5]);
     }
 
     #[test]

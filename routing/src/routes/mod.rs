@@ -22,7 +22,7 @@ mod redirect;
 mod span;
 mod upstream;
 
-pub use config::{SiteConfig, StaticConfig};
+pub use config::{HttpsPolicy, SiteConfig, StaticConfig};
 pub use decide::{Client, Decided, Decision, Rules, Target, merge};
 pub use forward::Forward;
 pub use headers::HeaderRule;
@@ -55,6 +55,9 @@ pub struct Routes {
     /// Blocks of `_headers`; all that fit count.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub headers: Vec<HeaderRule>,
+    /// What requests get that come without TLS.
+    #[serde(skip_serializing_if = "HttpsPolicy::is_optional")]
+    pub https: HttpsPolicy,
     /// Whether responses do not carry `x-helix-*`.
     pub unmarked: bool,
     /// Whether responses carry `server-timing`.
@@ -133,6 +136,7 @@ impl Routes {
             not_found_handling: config.static_files.not_found_handling,
             upstreams: config.upstreams,
             forwards: config.forward,
+            https: config.https,
             unmarked: config.static_files.unmarked,
             server_timing: config.static_files.server_timing,
         })

@@ -1,7 +1,7 @@
 //! Which paths a rule is for.
 //!
-//! Pure. `:name` is one whole part of a path, `*` is any text; a `*` that is the last part also matches when
-//! nothing follows, not even the slash before it. A slash at the end makes no difference. Matching takes time
+//! Pure. `:name` is one whole part of a path, `*` is any text; a `*` that is a whole part also matches when there is
+//! nothing, not even a slash of its own. A slash at the end makes no difference. Matching takes time
 //! in proportion to path times pattern: a later `*` never makes an earlier one be tried again.
 
 use alloc::borrow::ToOwned;
@@ -36,6 +36,8 @@ enum Token {
     Part(String),
     /// Any text.
     Any,
+    /// Nothing, or any text and a slash; behind a slash, and before another part.
+    Parts,
     /// Nothing, or a slash and any text; the last token.
     Tail,
 }
@@ -63,16 +65,21 @@ impl Pattern {
         let path = decoded.path.strip_suffix('/').unwrap_or(&decoded.path);
         let mut tokens = Vec::new();
         let mut literal = String::new();
-        let parts = path.split('/').filter(|_| !path.is_empty());
-        for (at, part) in parts.enumerate() {
-            let last = at == path.matches('/').count();
-            if part == "*" && last {
+        let parts: Vec<&str> = path.split('/').filter(|_| !path.is_empty()).collect();
+        for (at, part) in parts.iter().copied().enumerate() {
+            let next = parts.get(at + 1);
+            if part == "*" && next.is_none() {
                 flush(&mut literal, &mut tokens);
                 tokens.push(Token::Tail);
                 break;
             }
-            if at > 0 {
+            if at > 0 && !(literal.is_empty() && tokens.last() == Some(&Token::Parts)) {
                 literal.push('/');
+            }
+            if part == "*" && next.is_some_and(|next| *next != "*") {
+                flush(&mut literal, &mut tokens);
+                tokens.push(Token::Parts);
+                continue;
             }
             if let Some(name) = part.strip_prefix(':') {
                 let named = !name.is_empty()
@@ -130,7 +137,7 @@ impl Pattern {
     pub fn stars(&self) -> usize {
         self.tokens
             .iter()
-            .filter(|token| matches!(token, Token::Any | Token::Tail))
+            .filter(|token| matches!(token, Token::Any | Token::Parts | Token::Tail))
             .count()
     }
 
@@ -139,7 +146,7 @@ impl Pattern {
         self.tokens.iter().filter_map(|token| match token {
             Token::Literal(_) => None,
             Token::Part(name) => Some(name.as_str()),
-            Token::Any | Token::Tail => Some(SPLAT),
+            Token::Any | Token::Parts | Token::Tail => Some(SPLAT),
         })
     }
 
@@ -215,7 +222,23 @@ fn step<'a>(
             Step::Match
         }
         Token::Any => any(rest, path, case, captures),
+        Token::Parts => parts(rest, path, case, captures),
     }
+}
+
+/// Every place behind a slash is tried, so an earlier `*` could offer no other one.
+fn parts<'a>(rest: &'a [Token], path: &'a str, case: Case, captures: &mut Captures<'a>) -> Step {
+    let before = captures.len();
+    let slashes = path.match_indices('/').map(|(at, _)| (at, at + 1));
+    for (end, next) in core::iter::once((0, 0)).chain(slashes) {
+        captures.truncate(before);
+        captures.push((SPLAT, &path[..end]));
+        match step(rest, &path[next..], false, case, captures) {
+            Step::Mismatch => {}
+            settled @ (Step::Match | Step::Hopeless) => return settled,
+        }
+    }
+    Step::Hopeless
 }
 
 fn any<'a>(rest: &'a [Token], path: &'a str, case: Case, captures: &mut Captures<'a>) -> Step {
@@ -361,6 +384,26 @@ mod tests {
             ("/:a/*", "x", Some(vec![("a", "x"), ("splat", "")])),
             ("/mid/*/end", "mid/a/b/end", Some(vec![("splat", "a/b")])),
             ("/mid/*/end", "mid/a/b", None),
+            ("/mid/*/end", "mid/end", Some(vec![("splat", "")])),
+            ("/mid/*/end", "mid/aend", None),
+            ("/mid/*/end", "midend", None),
+            ("/*/end", "end/", Some(vec![("splat", "")])),
+            ("/*/end", "a/b/end", Some(vec![("splat", "a/b")])),
+            (
+                "/*/:x/*/end",
+                "a/b/end",
+                Some(vec![("splat", ""), ("x", "a"), ("splat", "b")]),
+            ),
+            (
+                "/*/*",
+                "a/b/c",
+                Some(vec![("splat", "a"), ("splat", "b/c")]),
+            ),
+            (
+                "/a/*/*/b",
+                "a/x/y/b",
+                Some(vec![("splat", "x"), ("splat", "y")]),
+            ),
             ("/*.js", "a/b.js", Some(vec![("splat", "a/b")])),
             ("/*.js", "a/b.jsx", None),
             (
@@ -392,10 +435,12 @@ mod tests {
 
     #[test]
     fn a_hostile_path_takes_no_longer_than_path_times_pattern() {
-        let pattern = Pattern::parse("/*a*a*a*a*a*a*ab").unwrap();
-        let path = "a".repeat(8192);
-        for _ in 0..20 {
-            assert_eq!(pattern.captures(&path, Case::Sensitive), None);
+        for (pattern, part) in [("/*a*a*a*a*a*a*ab", "a"), ("/*/a/*/a/*/a/*/a/*/b", "a/")] {
+            let pattern = Pattern::parse(pattern).unwrap();
+            let path = part.repeat(8192);
+            for _ in 0..20 {
+                assert_eq!(pattern.captures(&path, Case::Sensitive), None);
+            }
         }
     }
 
