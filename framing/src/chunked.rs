@@ -8,7 +8,7 @@
 //!                                                 └─▶ TrailerName ─▶ TrailerValue ─CR─▶ TrailerEnd ─LF─▶ Trailer
 //! ```
 
-use super::{is_field_name, is_field_value};
+use super::{is_field_name, is_field_value, is_token};
 use crate::limits::{MAX_CHUNK_LINE_BYTES, MAX_TRAILER_BYTES};
 
 /// Most digits of a chunk size: fifteen hex digits cannot overflow.
@@ -22,7 +22,7 @@ pub struct ChunkError;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Size { size: u64, digits: u8 },
-    Extension { size: u64 },
+    Extension { size: u64, at: Extension },
     SizeEnd { size: u64 },
     Data { left: u64 },
     DataCr,
@@ -33,6 +33,40 @@ enum State {
     TrailerEnd,
     End,
     Done,
+}
+
+/// What of an extension was read last (RFC 9112 7.1.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Extension {
+    Semicolon,
+    Name,
+    Equals,
+    Value,
+    Quoted,
+    Escape,
+    Closed,
+}
+
+impl Extension {
+    /// None where `byte` may not follow: neither may white space, which the RFC would have us forgive.
+    const fn next(self, byte: u8) -> Option<Self> {
+        Some(match (self, byte) {
+            (Self::Name | Self::Value | Self::Closed, b';') => Self::Semicolon,
+            (Self::Name, b'=') => Self::Equals,
+            (Self::Equals, b'"') => Self::Quoted,
+            (Self::Quoted, b'"') => Self::Closed,
+            (Self::Quoted, b'\\') => Self::Escape,
+            (Self::Semicolon | Self::Name, _) if is_token(byte) => Self::Name,
+            (Self::Equals | Self::Value, _) if is_token(byte) => Self::Value,
+            (Self::Quoted | Self::Escape, _) if is_field_value(byte) => Self::Quoted,
+            _ => return None,
+        })
+    }
+
+    /// Whether the line may end here.
+    const fn may_end(self) -> bool {
+        matches!(self, Self::Name | Self::Value | Self::Closed)
+    }
 }
 
 /// How many bytes of which kind come next.
@@ -147,11 +181,16 @@ impl Chunks {
                     digits: digits + 1,
                 }
             }
-            (State::Size { size, digits: 1.. }, b';') => State::Extension { size },
-            (State::Size { size, digits: 1.. } | State::Extension { size }, b'\r') => {
-                State::SizeEnd { size }
-            }
-            (State::Extension { size }, _) if is_field_value(byte) => State::Extension { size },
+            (State::Size { size, digits: 1.. }, b';') => State::Extension {
+                size,
+                at: Extension::Semicolon,
+            },
+            (State::Size { size, digits: 1.. }, b'\r') => State::SizeEnd { size },
+            (State::Extension { size, at }, b'\r') if at.may_end() => State::SizeEnd { size },
+            (State::Extension { size, at }, _) => State::Extension {
+                size,
+                at: at.next(byte).ok_or(ChunkError)?,
+            },
             (State::SizeEnd { size: 0 }, b'\n') => self.start(State::Trailer),
             (State::SizeEnd { size }, b'\n') => self.start(State::Data { left: size }),
             (State::DataCr, b'\r') => State::DataLf,
@@ -230,6 +269,7 @@ mod tests {
             "A\r\n0123456789\r\n00\r\n\r\n",
             "1;name=value\r\nx\r\n0;last\r\n\r\n",
             "0\r\nExpires: now\r\nX-Empty:\r\n\r\n",
+            "1;a;b_c=d;e=\"f; \t\\\" \u{e4}\";g=\"\"\r\nx\r\n0;h\r\n\r\n",
         ] {
             let with_more = format!("{body}GET / HTTP/1.1\r\n");
             assert_eq!(
@@ -257,6 +297,19 @@ mod tests {
             "1\r\nx\n",
             "1;a\nb\r\n",
             "1;\0\r\n",
+            "1;\r\n",
+            "1; a\r\n",
+            "1;a \r\n",
+            "1;a =b\r\n",
+            "1;a=\r\n",
+            "1;a= b\r\n",
+            "1;=b\r\n",
+            "1;a=b=c\r\n",
+            "1;a=\"b\r\n",
+            "1;a=\"b\\\"\r\n",
+            "1;a=\"b\"c\r\n",
+            "1;a=\"\0\"\r\n",
+            "1;\u{e4}\r\n",
             "0\r\n X: y\r\n",
             "0\r\nX : y\r\n",
             "0\r\nX_Y: z\r\n",

@@ -144,8 +144,11 @@ impl Head {
             return Err(Refusal::RequestLine);
         }
         self.version_1_0 = version_1_0(version)?;
-        if method == b"CONNECT" {
-            return Err(Refusal::Connect);
+        match method {
+            b"CONNECT" => return Err(Refusal::Connect),
+            // What HTTP/2 begins with, so that no server of HTTP/1 takes it for a request (RFC 9113 3.4).
+            b"PRI" => return Err(Refusal::RequestLine),
+            _ => {}
         }
         self.method = Method::from_bytes(method).map_err(|_| Refusal::RequestLine)?;
         self.target = Span::new(first + 1, second);
@@ -530,6 +533,7 @@ mod tests {
             ("GET / HTTP/1.2", Refusal::Version),
             ("GET / HTTP/0.9", Refusal::Version),
             ("CONNECT a.example:443 HTTP/1.1", Refusal::Connect),
+            ("PRI / HTTP/1.1", Refusal::RequestLine),
             ("GET * HTTP/1.1", Refusal::Target),
             ("GET a HTTP/1.1", Refusal::Target),
             ("GET a.example:80 HTTP/1.1", Refusal::Target),

@@ -81,7 +81,7 @@ fn second_reading(bytes: &[u8]) -> Option<Body> {
         let extension = &size_line[digits.len()..];
         let legal = (1..=15).contains(&digits.len())
             && digits.iter().all(u8::is_ascii_hexdigit)
-            && extension.iter().copied().all(is_field_value)
+            && is_extension(extension)
             && size_line.len() + 2 <= MAX_CHUNK_LINE_BYTES;
         if !legal {
             return None;
@@ -117,6 +117,39 @@ fn second_reading(bytes: &[u8]) -> Option<Body> {
         .extend_from_slice(&section[..section.len() - 2]);
     body.length = bytes.len() - rest.len();
     Some(body)
+}
+
+/// Whether these are extensions (RFC 9112 7.1.1) without white space around their signs.
+fn is_extension(bytes: &[u8]) -> bool {
+    let Some(rest) = bytes.strip_prefix(b";") else {
+        return bytes.is_empty();
+    };
+    let Some(rest) = after_token(rest) else {
+        return false;
+    };
+    match rest.strip_prefix(b"=") {
+        None => is_extension(rest),
+        Some([b'"', quoted @ ..]) => after_quoted(quoted).is_some_and(is_extension),
+        Some(value) => after_token(value).is_some_and(is_extension),
+    }
+}
+
+/// What follows a token of at least one byte.
+fn after_token(bytes: &[u8]) -> Option<&[u8]> {
+    let is_token = |byte: &u8| is_field_name(*byte) || *byte == b'_';
+    let length = bytes.iter().take_while(|byte| is_token(byte)).count();
+    (length > 0).then(|| &bytes[length..])
+}
+
+/// What follows a quoted string whose first quote was taken.
+fn after_quoted(bytes: &[u8]) -> Option<&[u8]> {
+    let (first, rest) = bytes.split_first()?;
+    match first {
+        b'"' => Some(rest),
+        b'\\' if is_field_value(*rest.first()?) => after_quoted(&rest[1..]),
+        b'\\' => None,
+        byte => is_field_value(*byte).then(|| after_quoted(rest))?,
+    }
 }
 
 /// Takes one line with its CR LF, in which no other CR or LF lies.
