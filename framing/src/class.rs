@@ -53,6 +53,7 @@ pub(super) fn run(bytes: &[u8], class: u8) -> usize {
 }
 
 /// Whether all of `bytes` may stand there.
+#[inline]
 pub(super) fn all(bytes: &[u8], class: u8) -> bool {
     bytes
         .iter()
@@ -61,6 +62,7 @@ pub(super) fn all(bytes: &[u8], class: u8) -> bool {
 }
 
 /// Whether all of `bytes` may stand in a field value. Without an early end, so that many are compared at once.
+#[inline]
 pub(super) fn is_value(bytes: &[u8]) -> bool {
     bytes
         .iter()

@@ -20,6 +20,7 @@ pub struct Span {
 
 impl Span {
     /// From `start` up to `end`, both within [`crate::limits::MAX_HEAD_BYTES`].
+    #[inline]
     pub(super) fn new(start: usize, end: usize) -> Self {
         let place = |at| u16::try_from(at).expect("a head is shorter than 64 KiB");
         Self {
@@ -110,6 +111,7 @@ pub(super) const UPGRADE: u8 = 5;
 pub(super) const EXPECT: u8 = 6;
 
 /// The number of a name, or [`UNKNOWN`].
+#[inline]
 pub(super) fn known(name: &[u8]) -> u8 {
     // By length first, so that most names are compared with at most two others.
     let candidates: &[u8] = match name.len() {

@@ -358,12 +358,14 @@ impl Said {
 }
 
 /// The members of a list.
+#[inline]
 pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
 /// Host and port, with no byte that could end an authority or hide a user in it.
 #[must_use]
+#[inline]
 pub fn is_authority(value: &[u8]) -> bool {
     !value.is_empty()
         && value.iter().all(|byte| {
@@ -373,6 +375,7 @@ pub fn is_authority(value: &[u8]) -> bool {
 }
 
 /// Digits only: no sign, no list, nothing that overflows.
+#[inline]
 pub(super) fn content_length(value: &[u8]) -> Result<u64, Refusal> {
     // Nineteen digits always fit.
     if value.is_empty() || value.len() > 19 || !value.iter().all(u8::is_ascii_digit) {

@@ -3,7 +3,8 @@
 //! Pure. This is the only framing authority: whatever reads a message later is handed exactly the
 //! bytes found here ([`Gate`]). What two parsers could read in two ways is refused, also where
 //! RFC 9112 would allow to repair it. Beside the messages it reads what files are asked for with:
-//! [`conditions`] and [`ranges`] (RFC 9110 13 and 14). It does not route.
+//! [`conditions`] and [`ranges`] (RFC 9110 13 and 14), and [`qpack`], the field sections of HTTP/3. It does
+//! not route.
 
 mod chunked;
 mod class;
@@ -12,6 +13,7 @@ mod fields;
 mod gate;
 mod head;
 pub mod limits;
+pub mod qpack;
 pub mod ranges;
 mod refusal;
 mod reply;
@@ -30,6 +32,7 @@ pub use trailers::trailers;
 pub use write::{chunk_size, content_length, field, field_in_any_case, status_line, write_head};
 
 /// Whether `byte` may stand in a method or field name (RFC 9110 5.6.2).
+#[inline]
 const fn is_token(byte: u8) -> bool {
     matches!(
         byte,

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use helix_framing::qpack::{encode_response, encode_trailers};
 use http::header::DATE;
 use http::{HeaderMap, HeaderValue};
 use quinn::{SendStream, WriteError};
@@ -17,7 +18,6 @@ use tokio::time::timeout;
 use super::code::Code;
 use super::connection::Session;
 use super::frames::{DATA, HEADERS, put_variable};
-use super::qpack::{encode_response, encode_trailers};
 use super::stream::Inbound;
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
 

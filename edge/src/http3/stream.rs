@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use helix_framing::Refusal;
 use helix_framing::limits::{MAX_HEAD_BYTES, MAX_TRAILER_BYTES};
+use helix_framing::qpack::{self, QpackError};
 use http::HeaderMap;
 use quinn::{ReadError, RecvStream};
 use tokio::time::timeout;
@@ -15,7 +16,6 @@ use tokio::time::timeout;
 use super::code::Code;
 use super::frames::{FrameError, Frames, Part};
 use super::head::{Head, HeadBuilder, trailer};
-use super::qpack::{self, QpackError};
 use crate::exchange::Broken;
 
 /// How long the edge waits for a body beyond what its bytes have earned: a phone may lose its network.

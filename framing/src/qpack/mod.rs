@@ -19,7 +19,7 @@ const MAX_NUMBER: usize = 1 << 24;
 
 /// Why a field section was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum QpackError<R> {
+pub enum QpackError<R> {
     /// It is no field section, or needs a table that was not offered.
     #[error("the field section cannot be decoded")]
     Malformed,
@@ -36,7 +36,7 @@ pub(super) enum QpackError<R> {
 ///
 /// # Errors
 /// When the section is malformed or over the limit, or `take` refuses a field.
-pub(super) fn decode<R>(
+pub fn decode<R>(
     section: &[u8],
     limit: usize,
     mut take: impl FnMut(&[u8], &[u8]) -> Result<(), R>,
@@ -167,7 +167,7 @@ impl Section<'_> {
 
 /// Writes the field section of a response. Strings are not Huffman-coded: that costs more than the
 /// bytes it saves on a head that fits into the first packet anyway.
-pub(super) fn encode_response(status: StatusCode, headers: &HeaderMap, section: &mut impl BufMut) {
+pub fn encode_response(status: StatusCode, headers: &HeaderMap, section: &mut impl BufMut) {
     section.put_slice(&[0, 0]);
     match status_index(status.as_u16()) {
         Some(index) => number(section, 0xc0, 6, index),
@@ -181,7 +181,7 @@ pub(super) fn encode_response(status: StatusCode, headers: &HeaderMap, section: 
 }
 
 /// Writes the field section of trailers.
-pub(super) fn encode_trailers(headers: &HeaderMap, section: &mut impl BufMut) {
+pub fn encode_trailers(headers: &HeaderMap, section: &mut impl BufMut) {
     section.put_slice(&[0, 0]);
     encode_fields(headers, section);
 }
