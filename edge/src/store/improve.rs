@@ -13,6 +13,7 @@ use std::io::{self, Read, Seek, SeekFrom};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use helix_routing::artifact::belief;
 use helix_routing::artifact::{
     Descriptor, FileEntry, FileIndex, MAX_MANIFEST_BYTES, STANDALONE_BYTES, Variant,
 };
@@ -237,7 +238,7 @@ fn layers(descriptors: &[Descriptor], better: &Better) -> Vec<Layer> {
         .collect();
     for variant in better.values().flatten() {
         if let Some(layer) = layers.get_mut(&variant.pack) {
-            let stored: FileEntry = index::stored(variant);
+            let stored: FileEntry = belief::stored(variant);
             layer.add(stored);
         }
     }

@@ -1,22 +1,15 @@
-//! Pure: whether manifest, config and index of an artifact may be believed.
+//! Pure: manifest, config and index of an artifact, from their bytes.
 //!
-//! Their digests say only that they arrived unharmed. Everything in them is checked here, once, so that
-//! nobody who reads a [`FileIndex`] later has to ask whether an offset lies within its pack.
+//! What they say is judged in [`belief`], once; nothing else reads them.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::Read;
 
-use helix_routing::artifact::{
-    CONFIG_TYPE, Descriptor, Encoding, FileEntry, FileIndex, IMPROVEMENT_TYPE, INDEX_TYPE,
-    Improvement, InvalidPath, MANIFEST_TYPE, MAX_CONFIG_BYTES, MAX_FILE_BYTES, MAX_FILES,
-    MAX_INDEX_BYTES, Manifest, ReleaseConfig, VARIANTS_TYPE, Variant, check_path,
-};
+use helix_routing::artifact::belief::{self, Disbelief};
+use helix_routing::artifact::{FileIndex, IMPROVEMENT_TYPE, MAX_INDEX_BYTES, Manifest, Variant};
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::routes::Routes;
-use http::HeaderValue;
-
-/// A media type is short; this one becomes a header.
-const MAX_MEDIA_TYPE_BYTES: usize = 255;
+use serde::de::DeserializeOwned;
 
 /// Why an artifact is refused.
 #[derive(Debug, thiserror::Error)]
@@ -30,78 +23,31 @@ pub enum Invalid {
         #[source]
         source: serde_json::Error,
     },
-    /// A rule of the format is broken.
-    #[error("{what} {problem}")]
-    Rule {
-        /// Manifest, config or index.
+    /// Not compressed as it should be.
+    #[error("{what} is no zstd frame, or larger than allowed")]
+    Frame {
+        /// Index or improvement.
         what: &'static str,
-        /// What is wrong with it.
-        problem: &'static str,
     },
-    /// Made for another project or environment.
-    #[error("artifact was made for {made_for}, not for {site}")]
-    OtherSite {
-        /// Whose it is.
-        made_for: SiteId,
-        /// Whose it should be.
-        site: SiteId,
-    },
-    /// A file may not have this path.
+    /// What it says.
     #[error(transparent)]
-    Path(#[from] InvalidPath),
-    /// A file's entry contradicts itself or the manifest.
-    #[error("file {path:?} {problem}")]
-    File {
-        /// The file.
-        path: String,
-        /// What is wrong with it.
-        problem: &'static str,
-    },
+    Said(#[from] Disbelief),
 }
 
-const fn rule(what: &'static str, problem: &'static str) -> Invalid {
-    Invalid::Rule { what, problem }
+fn json<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, Invalid> {
+    serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })
 }
 
 /// Reads a manifest: its config, its index, and layers that hold files.
 pub(super) fn manifest(bytes: &[u8]) -> Result<Manifest, Invalid> {
-    let what = "manifest";
-    let manifest: Manifest =
-        serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })?;
-    if manifest.schema_version != 2 || manifest.media_type != MANIFEST_TYPE {
-        return Err(rule(what, "is not an OCI image manifest"));
-    }
-    if manifest.config.media_type != CONFIG_TYPE || manifest.config.size > MAX_CONFIG_BYTES {
-        return Err(rule(what, "has no release config"));
-    }
-    match manifest.layers.first() {
-        Some(index) if index.media_type == INDEX_TYPE && index.size <= MAX_INDEX_BYTES => {
-            Ok(manifest)
-        }
-        Some(_) | None => Err(rule(what, "does not begin with a file index")),
-    }
+    let manifest = json("manifest", bytes)?;
+    belief::manifest(&manifest)?;
+    Ok(manifest)
 }
 
 /// The routes of a config, which must be that of `site`.
 pub(super) fn config(bytes: &[u8], site: &SiteId) -> Result<Routes, Invalid> {
-    let what = "config";
-    let config: ReleaseConfig =
-        serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })?;
-    if config.version != 1 {
-        return Err(rule(what, "has a version that this build does not know"));
-    }
-    let made_for = SiteId {
-        project: config.project,
-        environment: config.environment,
-    };
-    if made_for == *site {
-        Ok(config.routes)
-    } else {
-        Err(Invalid::OtherSite {
-            made_for,
-            site: site.clone(),
-        })
-    }
+    Ok(belief::config(json("config", bytes)?, site)?)
 }
 
 /// The digest of an improvement's manifest in a list of referrers; none when there is none, or the list is no such list.
@@ -126,59 +72,28 @@ pub(super) fn referrer(answer: &[u8]) -> Option<Digest> {
 
 /// Reads the manifest of an improvement, which must be one of `artifact`.
 pub(super) fn improvement(bytes: &[u8], artifact: &Digest) -> Result<Manifest, Invalid> {
-    let what = "improvement";
-    let manifest: Manifest =
-        serde_json::from_slice(bytes).map_err(|source| Invalid::Json { what, source })?;
-    if manifest.schema_version != 2
-        || manifest.media_type != MANIFEST_TYPE
-        || manifest.artifact_type.as_deref() != Some(IMPROVEMENT_TYPE)
-    {
-        return Err(rule(what, "is not one"));
-    }
-    if manifest.subject.as_ref().map(|subject| &subject.digest) != Some(artifact) {
-        return Err(rule(what, "is of another artifact"));
-    }
-    match manifest.layers.first() {
-        Some(list) if list.media_type == VARIANTS_TYPE && list.size <= MAX_INDEX_BYTES => {
-            Ok(manifest)
-        }
-        Some(_) | None => Err(rule(what, "does not begin with a list of variants")),
-    }
+    let manifest = json("improvement", bytes)?;
+    belief::improvement(&manifest, artifact)?;
+    Ok(manifest)
 }
 
-/// Reads an improvement's variants against its manifest and the index of its release. Contents that the release does not
-/// have are left out.
+/// Reads an improvement's variants against its manifest and the index of its release.
 pub(super) fn better(
     compressed: &[u8],
     manifest: &Manifest,
     index: &FileIndex,
 ) -> Result<BTreeMap<Digest, Vec<Variant>>, Invalid> {
     let what = "improvement";
-    let bytes = unfold(compressed, what)?;
-    let mut improvement: Improvement =
-        serde_json::from_slice(&bytes).map_err(|source| Invalid::Json { what, source })?;
-    if improvement.version != 1 {
-        return Err(rule(what, "has a version that this build does not know"));
-    }
-    let layers = layers_of(manifest);
-    let mut better = BTreeMap::new();
-    for (path, entry) in &index.files {
-        let Some(variants) = improvement.variants.remove(&entry.digest) else {
-            continue;
-        };
-        let entry = FileEntry {
-            variants,
-            ..entry.clone()
-        };
-        check_variants(&entry, |pack| layers.get(pack).copied()).map_err(|problem| {
-            Invalid::File {
-                path: path.chars().take(200).collect(),
-                problem,
-            }
-        })?;
-        better.insert(entry.digest, entry.variants);
-    }
-    Ok(better)
+    let improvement = json(what, &unfold(compressed, what)?)?;
+    Ok(belief::better(improvement, manifest, index)?)
+}
+
+/// Reads an index against the manifest that names it.
+pub(super) fn index(compressed: &[u8], manifest: &Manifest) -> Result<FileIndex, Invalid> {
+    let what = "index";
+    let index = json(what, &unfold(compressed, what)?)?;
+    belief::index(&index, manifest)?;
+    Ok(index)
 }
 
 /// Decompresses JSON of at most [`MAX_INDEX_BYTES`].
@@ -187,107 +102,17 @@ fn unfold(compressed: &[u8], what: &'static str) -> Result<Vec<u8>, Invalid> {
     let read = zstd::Decoder::new(compressed)
         .and_then(|decoder| decoder.take(MAX_INDEX_BYTES + 1).read_to_end(&mut bytes));
     if read.is_err() || bytes.len() as u64 > MAX_INDEX_BYTES {
-        return Err(rule(what, "is no zstd frame, or larger than allowed"));
+        return Err(Invalid::Frame { what });
     }
     Ok(bytes)
-}
-
-fn layers_of(manifest: &Manifest) -> HashMap<&Digest, &Descriptor> {
-    let layers = manifest.layers.iter().skip(1);
-    layers.map(|layer| (&layer.digest, layer)).collect()
-}
-
-/// Reads an index against the manifest that names it.
-pub(super) fn index(compressed: &[u8], manifest: &Manifest) -> Result<FileIndex, Invalid> {
-    let what = "index";
-    let bytes = unfold(compressed, what)?;
-    let index: FileIndex =
-        serde_json::from_slice(&bytes).map_err(|source| Invalid::Json { what, source })?;
-    if index.version != 1 {
-        return Err(rule(what, "has a version that this build does not know"));
-    }
-    if index.files.len() > MAX_FILES {
-        return Err(rule(what, "has more files than allowed"));
-    }
-    let layers = layers_of(manifest);
-    for (path, entry) in &index.files {
-        check_path(path)?;
-        let layer = |pack: &Digest| layers.get(pack).copied();
-        check_entry(entry, layer(&entry.pack))
-            .and_then(|()| check_variants(entry, layer))
-            .map_err(|problem| Invalid::File {
-                path: path.chars().take(200).collect(),
-                problem,
-            })?;
-    }
-    Ok(index)
-}
-
-/// A variant as an entry of its own: the encoded bytes, as they lie.
-pub(crate) fn stored(variant: &Variant) -> FileEntry {
-    FileEntry {
-        digest: variant.digest.clone(),
-        size: variant.size,
-        media_type: String::new(),
-        pack: variant.pack.clone(),
-        offset: variant.offset,
-        length: variant.size,
-        encoding: Encoding::Identity,
-        modified: None,
-        variants: Vec::new(),
-    }
-}
-
-/// Each coding at most once, each smaller than the file, each within its layer.
-pub(super) fn check_variants<'a>(
-    entry: &FileEntry,
-    layer: impl Fn(&Digest) -> Option<&'a Descriptor>,
-) -> Result<(), &'static str> {
-    for (at, variant) in entry.variants.iter().enumerate() {
-        let is_second = entry.variants[..at]
-            .iter()
-            .any(|before| before.encoding == variant.encoding);
-        if is_second {
-            return Err("has two variants in one coding");
-        }
-        if variant.size >= entry.size {
-            return Err("has a variant that is no smaller");
-        }
-        check_entry(&stored(variant), layer(&variant.pack))?;
-    }
-    Ok(())
-}
-
-fn check_entry(entry: &FileEntry, layer: Option<&Descriptor>) -> Result<(), &'static str> {
-    let layer = layer.ok_or("lies in a layer that the manifest does not name")?;
-    if entry.size > MAX_FILE_BYTES {
-        return Err("is larger than allowed");
-    }
-    if entry
-        .offset
-        .checked_add(entry.length)
-        .is_none_or(|end| end > layer.size)
-    {
-        return Err("does not lie within its layer");
-    }
-    if entry.encoding == Encoding::Identity && entry.length != entry.size {
-        return Err("has two sizes");
-    }
-    // A file encoded to more than its size plus a frame's overhead was not encoded by us.
-    if entry.length > entry.size.saturating_add(entry.size / 128 + 1024) {
-        return Err("takes more room than it can need");
-    }
-    if entry.media_type.len() > MAX_MEDIA_TYPE_BYTES
-        || HeaderValue::from_str(&entry.media_type).is_err()
-    {
-        return Err("has a media type that is no header value");
-    }
-    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use helix_routing::artifact::{
+        CONFIG_TYPE, Descriptor, Encoding, FileEntry, INDEX_TYPE, MANIFEST_TYPE, MAX_FILE_BYTES,
+    };
 
     fn digest(n: u8) -> Digest {
         helix_service::digest::sha256(&[n])
@@ -375,14 +200,17 @@ mod tests {
             assert!(
                 matches!(
                     read_index("index.html", entry.clone()),
-                    Err(Invalid::File { .. })
+                    Err(Invalid::Said(Disbelief::File { .. }))
                 ),
                 "{entry:?} was taken"
             );
         }
         for path in ["../x", "/x", "a//b", "a\\b", ""] {
             assert!(
-                matches!(read_index(path, entry()), Err(Invalid::Path(_))),
+                matches!(
+                    read_index(path, entry()),
+                    Err(Invalid::Said(Disbelief::Path(_)))
+                ),
                 "{path:?} was taken"
             );
         }
@@ -415,7 +243,7 @@ mod tests {
         ] {
             let refused = with(hostile.clone());
             assert!(
-                matches!(refused, Err(Invalid::File { .. })),
+                matches!(refused, Err(Invalid::Said(Disbelief::File { .. }))),
                 "{hostile:?} was taken"
             );
         }
@@ -426,7 +254,7 @@ mod tests {
         let bomb = zstd::encode_all(std::io::repeat(b' ').take(MAX_INDEX_BYTES + 10), 1).unwrap();
         assert!(matches!(
             index(&bomb, &sample_manifest()),
-            Err(Invalid::Rule { .. })
+            Err(Invalid::Frame { .. })
         ));
         assert!(index(b"not zstd", &sample_manifest()).is_err());
     }
@@ -439,7 +267,7 @@ mod tests {
         for other in ["shop/preview/1", "shoe/production"] {
             assert!(matches!(
                 config(bytes, &other.parse().unwrap()),
-                Err(Invalid::OtherSite { .. })
+                Err(Invalid::Said(Disbelief::OtherSite { .. }))
             ));
         }
     }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, TryStreamExt, stream};
+use helix_routing::artifact::belief;
 use helix_routing::artifact::{
     Descriptor, FileEntry, FileIndex, MAX_MANIFEST_BYTES, Manifest, STANDALONE_BYTES,
 };
@@ -400,7 +401,7 @@ fn layers(manifest: &Manifest, index: &FileIndex) -> Vec<Layer> {
         layers.insert(&descriptor.digest, Layer::empty(descriptor));
     }
     for entry in index.files.values() {
-        let variants = entry.variants.iter().map(index::stored);
+        let variants = entry.variants.iter().map(belief::stored);
         let plain = FileEntry {
             variants: Vec::new(),
             ..entry.clone()

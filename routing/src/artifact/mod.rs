@@ -2,7 +2,9 @@
 //!
 //! Shapes only. Origin writes them, edges verify them, any OCI client can copy them.
 //! A pack is a concatenation of separately encoded files, so that one file can be read by range
-//! and a new release adds only a pack with what changed.
+//! and a new release adds only a pack with what changed. What was read of one is believed after [`belief`].
+
+pub mod belief;
 
 use alloc::collections::BTreeMap;
 use alloc::string::String;
