@@ -65,11 +65,11 @@ pub async fn carry_out<E: Exchange>(
     let Answered { pinned, answer, .. } = answered;
     let ended = match answer {
         Answer::Forward(target) => {
-            // Boxed: what is answered here should not hold the room of what is sent on.
+            // Boxed, both: what is answered here should not hold the room of what is sent on, nor the other way round.
             let forwarding = forward::forward(edge, request, pinned.as_ref(), &target, exchange);
             Box::pin(forwarding).await
         }
-        answer => carry(edge, request, pinned.as_ref(), answer, exchange).await,
+        answer => Box::pin(carry(edge, request, pinned.as_ref(), answer, exchange)).await,
     };
     if ended.error.is_some() {
         exchange.abort();

@@ -379,6 +379,6 @@ async fn a_client_that_cancels_a_request_ends_it_at_the_server() {
         assert!(std::time::Instant::now() < until, "it is never sent on");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    stream.stop_sending(h3::error::Code::H3_REQUEST_CANCELLED);
+    stream.stop_sending(Code::H3_REQUEST_CANCELLED);
     upstream.until_ended();
 }

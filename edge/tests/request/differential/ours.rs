@@ -1,5 +1,6 @@
 //! What this edge's own parser makes of the bytes of a case.
 
+use bytes::Bytes;
 use helix_framing::{ChunkPart, Chunks, Framing, Gate, Head, HeadScan, Scan, parse};
 
 use super::{Message, Read, escaped};
@@ -62,7 +63,7 @@ pub(super) fn in_origin_form(bytes: &[u8]) -> Read {
     let (Read::Message(message), Ok((head, start))) = (&read, head(bytes)) else {
         return read;
     };
-    let parts = head.to_parts(&bytes[..start]);
+    let parts = head.to_parts(&Bytes::copy_from_slice(&bytes[..start]));
     Read::Message(Message {
         target: parts.uri.path_and_query().unwrap().to_string(),
         ..message.clone()
