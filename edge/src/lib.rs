@@ -30,4 +30,5 @@ pub mod state;
 pub mod static_files;
 pub mod store;
 pub mod table;
+pub mod tally;
 pub mod tls;

@@ -18,9 +18,10 @@ use tokio::time::{sleep, timeout};
 use super::caps::Caps;
 use super::connection::{Core, serve};
 use super::{Lanes, lane};
+use crate::access_log::CoreLog;
 use crate::edge::Edge;
 use crate::http3::CoreEndpoint;
-use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, Limits};
+use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, LOG_FLUSH, Limits};
 use crate::proxy::Lane;
 use crate::tls::Certificates;
 
@@ -109,6 +110,7 @@ impl CoreSetup {
             let (edge, caps) = (Arc::clone(&self.edge), Arc::clone(&self.caps));
             tokio::spawn(endpoint.run(edge, caps, self.limits, draining))
         });
+        tokio::spawn(keep_flushing(Arc::clone(&self.edge.log)));
         let mut connections = JoinSet::new();
         self.accept(
             &listeners,
@@ -137,6 +139,7 @@ impl CoreSetup {
                 "connections cut at the end of the drain"
             );
         }
+        self.edge.log.end().await;
     }
 
     /// Accepts until `end`.
@@ -203,6 +206,14 @@ impl CoreSetup {
         self.edge.metrics.accepts_failed.inc();
         tracing::warn!(error = error as &dyn std::error::Error, "accept failed");
         sleep(ACCEPT_PAUSE).await;
+    }
+}
+
+/// Hands lines of the access log over before they are old, until the core ends.
+async fn keep_flushing(log: Arc<CoreLog>) {
+    loop {
+        sleep(LOG_FLUSH).await;
+        log.flush();
     }
 }
 

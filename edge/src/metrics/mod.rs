@@ -2,29 +2,62 @@
 //!
 //! Each series also carries `edge` and `region`. Values are set where things happen; this only names them.
 
+mod cores;
+
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use helix_routing::id::{EdgeId, RegionId};
+use prometheus::proto::MetricType;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
-/// From memory to slow clients.
-const SECONDS: [f64; 12] = [
-    0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 10.0, 60.0,
+use self::cores::{All, Cores};
+use crate::tally::{Cell, Tally};
+
+/// What is counted with every request, core by core ([`Tally`]).
+const CORE_METRICS: [CoreMetric; 3] = [
+    CoreMetric {
+        name: "helix_edge_requests_total",
+        help: "Finished requests.",
+        kind: MetricType::COUNTER,
+        labels: &["protocol", "class"],
+        samples: cores::requests,
+    },
+    CoreMetric {
+        name: "helix_edge_request_seconds",
+        help: "From head to last byte.",
+        kind: MetricType::HISTOGRAM,
+        labels: &[],
+        samples: cores::request_seconds,
+    },
+    CoreMetric {
+        name: "helix_edge_response_bytes_total",
+        help: "Bytes of response bodies sent.",
+        kind: MetricType::COUNTER,
+        labels: &[],
+        samples: cores::response_bytes,
+    },
 ];
+
+/// A metric that is the sum of what the cores have counted.
+struct CoreMetric {
+    name: &'static str,
+    help: &'static str,
+    kind: MetricType,
+    labels: &'static [&'static str],
+    samples: fn(&[&str], &All<'_>) -> Vec<prometheus::proto::Metric>,
+}
 
 /// What an edge counts.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Finished requests by `protocol` (h1, h2) and `class` (1xx to 5xx; none when nothing was sent).
-    pub requests: IntCounterVec,
-    /// Time from head to last byte.
-    pub request_seconds: Histogram,
-    /// Bytes of response bodies sent.
-    pub response_bytes: IntCounter,
+    /// What is counted with every request, core by core.
+    cores: Cores,
+    /// Lines of the access log that could not be written.
+    pub access_log_lost: IntCounter,
     /// Bodies that could not be read from the store.
     pub bodies_failed: IntCounter,
     /// Open connections.
@@ -105,20 +138,11 @@ impl Metrics {
         let registry =
             Registry::new_custom(None, Some(labels)).expect("no prefix is no empty prefix");
         Self {
-            requests: counters(
+            cores: register(&registry, Cores::new()),
+            access_log_lost: counter(
                 &registry,
-                "helix_edge_requests_total",
-                "Finished requests.",
-                &["protocol", "class"],
-            ),
-            request_seconds: register(
-                &registry,
-                seconds("helix_edge_request_seconds", "From head to last byte."),
-            ),
-            response_bytes: counter(
-                &registry,
-                "helix_edge_response_bytes_total",
-                "Bytes of response bodies sent.",
+                "helix_edge_access_log_lost_total",
+                "Lines of the access log that could not be written.",
             ),
             bodies_failed: counter(
                 &registry,
@@ -174,6 +198,18 @@ impl Metrics {
         }
     }
 
+    /// The counts of one more core.
+    #[must_use]
+    pub fn tally(&self) -> Arc<Tally> {
+        self.cores.join()
+    }
+
+    /// What all cores have counted in the cell that `of` chooses.
+    #[must_use]
+    pub fn counted(&self, of: impl Fn(&Tally) -> &Cell) -> u64 {
+        self.cores.sum(of)
+    }
+
     /// Where further collectors of this process are registered.
     #[must_use]
     pub const fn registry(&self) -> &Registry {
@@ -203,10 +239,6 @@ fn gauges(registry: &Registry, name: &str, help: &str, labels: &[&str]) -> IntGa
     register(registry, IntGaugeVec::new(Opts::new(name, help), labels))
 }
 
-fn seconds(name: &str, help: &str) -> prometheus::Result<Histogram> {
-    Histogram::with_opts(HistogramOpts::new(name, help).buckets(SECONDS.to_vec()))
-}
-
 fn register<C: prometheus::core::Collector + Clone + 'static>(
     registry: &Registry,
     made: prometheus::Result<C>,
@@ -221,11 +253,17 @@ fn register<C: prometheus::core::Collector + Clone + 'static>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::exchange::Protocol;
+    use http::StatusCode;
+    use std::time::Duration;
 
     #[test]
     fn every_series_names_its_edge_and_region() {
         let metrics = Metrics::new(&"fra-1".parse().unwrap(), &"fra".parse().unwrap());
-        metrics.requests.with_label_values(&["h1", "2xx"]).inc();
+        let took = Duration::from_millis(2);
+        for core in [metrics.tally(), metrics.tally()] {
+            core.finished(Protocol::Http1, Some(StatusCode::OK), 10, took);
+        }
         let text = String::from_utf8(metrics.text().unwrap()).unwrap();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             assert!(
@@ -235,8 +273,19 @@ mod tests {
         }
         assert!(
             text.lines()
-                .any(|line| line.starts_with("helix_edge_requests_total{") && line.ends_with(" 1")),
+                .any(|line| line.starts_with("helix_edge_requests_total{") && line.ends_with(" 2")),
             "{text}"
         );
+        for (start, end) in [
+            ("helix_edge_request_seconds_bucket", r#"le="0.001"} 0"#),
+            ("helix_edge_request_seconds_bucket", r#"le="0.0025"} 2"#),
+            ("helix_edge_request_seconds_bucket", r#"le="+Inf"} 2"#),
+            ("helix_edge_request_seconds_sum", " 0.004"),
+            ("helix_edge_request_seconds_count", " 2"),
+            ("helix_edge_response_bytes_total", " 20"),
+        ] {
+            let said = |line: &str| line.starts_with(start) && line.ends_with(end);
+            assert!(text.lines().any(said), "{start} {end} in {text}");
+        }
     }
 }
