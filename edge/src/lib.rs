@@ -32,3 +32,4 @@ pub mod store;
 pub mod table;
 pub mod tally;
 pub mod tls;
+pub mod trace;

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use http::StatusCode;
 
-use crate::exchange::Protocol;
+use crate::exchange::{Broken, Ended, Protocol};
 
 /// Upper bounds of the times from head to last byte that are told apart, in microseconds: from memory to slow clients.
 pub const BOUNDS: [u64; 12] = [
@@ -33,6 +33,11 @@ impl Cell {
         self.0.store(now.wrapping_add(more), Ordering::Relaxed);
     }
 
+    /// Puts it at `now`: for what rises and falls. By its core only.
+    pub fn set(&self, now: u64) {
+        self.0.store(now, Ordering::Relaxed);
+    }
+
     /// What it has come to.
     #[must_use]
     pub fn count(&self) -> u64 {
@@ -53,6 +58,69 @@ pub struct Tally {
     pub took_micros: Cell,
     /// Bytes of response bodies sent.
     pub response_bytes: Cell,
+    /// Requests under rules that cache, in the order of [`CacheOutcome`].
+    pub cache: [Cell; CacheOutcome::ALL.len()],
+    /// Requests that were sent on, or were to be, in the order of [`FORWARDS`].
+    pub forwards: [Cell; FORWARDS.len()],
+    /// At how many servers they were tried.
+    pub upstream_tries: Cell,
+    /// Tries beyond the first of a request.
+    pub upstream_retries: Cell,
+    /// Times that a server was taken out for failing requests.
+    pub upstream_ejections: Cell,
+    /// HTTP/1.1 connections to upstreams that were about to be made, and used again ([`NEW`], [`REUSED`]).
+    pub upstream_connections: [Cell; USES.len()],
+    /// HTTP/1.1 connections to upstreams that wait for a request now.
+    pub upstream_idle: Cell,
+}
+
+/// As in labels, in the order of [`Tally::forwards`]: the server's response went out whole; it or the server broke off;
+/// the client left or broke the protocol; the edge answered in the server's place, with an error.
+pub const FORWARDS: [&str; 4] = ["answered", "broken_off", "client", "failed"];
+
+/// As in labels, in the order of [`Tally::upstream_connections`].
+pub const USES: [&str; 2] = ["new", "reused"];
+/// Among [`USES`].
+pub const NEW: usize = 0;
+/// Among [`USES`].
+pub const REUSED: usize = 1;
+
+/// What the response cache said to a request under a rule that caches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CacheOutcome {
+    /// Answered from what is kept, and fresh.
+    Hit,
+    /// Answered from what is kept, while the upstream is asked about it.
+    Stale,
+    /// Fetched.
+    Miss,
+    /// Answered by the fetch of another request.
+    Collapsed,
+    /// Sent on alone.
+    Bypass,
+}
+
+impl CacheOutcome {
+    /// In the order of [`Tally::cache`].
+    pub const ALL: [Self; 5] = [
+        Self::Hit,
+        Self::Stale,
+        Self::Miss,
+        Self::Collapsed,
+        Self::Bypass,
+    ];
+
+    /// As in logs and metrics.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale => "stale",
+            Self::Miss => "miss",
+            Self::Collapsed => "collapsed",
+            Self::Bypass => "bypass",
+        }
+    }
 }
 
 impl Tally {
@@ -70,6 +138,19 @@ impl Tally {
         self.took[bucket.unwrap_or(BOUNDS.len())].add(1);
         self.took_micros.add(micros);
         self.response_bytes.add(bytes);
+    }
+
+    /// Counts a request that was tried at so many servers.
+    pub fn forwarded(&self, ended: &Ended, tries: usize) {
+        let outcome = match &ended.error {
+            Some(Broken::Upstream(_)) => 1,
+            Some(_) => 2,
+            None if ended.cause.is_some() => 3,
+            None => 0,
+        };
+        self.forwards[outcome].add(1);
+        self.upstream_tries.add(tries as u64);
+        self.upstream_retries.add(tries.saturating_sub(1) as u64);
     }
 }
 

@@ -1,6 +1,6 @@
 //! One line for one request, as JSON or as combined.
 //!
-//! Pure. Keys come in one order. What a client sent stands between quotes that it cannot end, in a line that it cannot
+//! Keys come in one order. What a client sent stands between quotes that it cannot end, in a line that it cannot
 //! end either. Of its fields only `Referer`, `User-Agent` and the id of its trace are told, never what it keeps secret.
 
 use std::io::Write as _;
@@ -12,7 +12,8 @@ use helix_routing::id::SiteId;
 use http::StatusCode;
 
 use super::config::Format;
-use super::text::{Wall, address, combined, json, number, seconds, socket};
+use super::text::{address, combined, json, number, seconds, socket};
+use super::wall::Wall;
 use crate::exchange::Protocol;
 
 /// What nginx says of a client that left before it was sent anything.

@@ -12,13 +12,14 @@ mod config;
 mod line;
 mod page;
 mod text;
+mod wall;
 mod writer;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{SyncSender, sync_channel};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 use std::{io, thread};
 
 use helix_framing::Refusal;
@@ -27,6 +28,7 @@ use prometheus::IntCounter;
 
 pub use self::config::{AccessLogConfig, Format};
 pub use self::line::{Form, Line, Said, Served, Told};
+use self::page::PAUSE;
 pub use self::page::{CoreLog, Pages};
 use self::writer::{Order, Shared, Writer};
 use crate::edge::Edge;
@@ -111,7 +113,7 @@ impl AccessLog {
                 return;
             }
             order = back;
-            thread::sleep(Duration::from_millis(5));
+            thread::park_timeout(PAUSE);
         }
         // Late: the writer is left to its disk.
         let _ = ended.recv_timeout(2 * LOG_DRAIN);
@@ -129,7 +131,7 @@ pub fn record(edge: &Edge, line: &Line<'_>) {
     }
 }
 
-/// Counts a refused head and writes its line, if lines are wanted. With `told` the client has been sent all
+/// Writes the line of a refused head, if lines are wanted, and counts it among the requests. With `told` the client has been sent all
 /// of the response.
 pub fn record_refused(
     edge: &Edge,
@@ -139,10 +141,6 @@ pub fn record_refused(
     refusal: Refusal,
     told: bool,
 ) {
-    edge.metrics
-        .heads_refused
-        .with_label_values(&[refusal.label()])
-        .inc();
     let error = refusal.to_string();
     let mut served = Served::refused(protocol, refusal);
     if told {

@@ -9,12 +9,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::line::{Form, Line};
-use super::text::Wall;
+use super::wall::Wall;
 use super::writer::{Order, Shared};
 use crate::limits::{LOG_DRAIN, LOG_LINE_ROOM, LOG_PAGE_BYTES};
 
-/// How long to wait before a page is offered again, when a core ends.
-const PAUSE: Duration = Duration::from_millis(5);
+/// How long to wait before something is offered to the writer again, at an end.
+pub(super) const PAUSE: Duration = Duration::from_millis(5);
 
 /// Lines on their way to the writer.
 #[derive(Debug, Default)]

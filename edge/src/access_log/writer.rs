@@ -96,6 +96,8 @@ pub(super) struct Writer {
     /// Whether the last line was left half-way.
     torn: bool,
     failing: bool,
+    /// Whether the file was renamed and cannot be made again.
+    misplaced: bool,
     shared: Arc<Shared>,
 }
 
@@ -118,6 +120,7 @@ impl Writer {
             checked: Instant::now(),
             torn: false,
             failing: false,
+            misplaced: false,
             shared,
         })
     }
@@ -170,7 +173,8 @@ impl Writer {
                 Ok(count) => bytes = &bytes[count..],
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == ErrorKind::WouldBlock && !shared.is_over() => {
-                    std::thread::sleep(PIPE_PAUSE);
+                    // Not to be woken for; sooner is as good.
+                    std::thread::park_timeout(PIPE_PAUSE);
                 }
                 Err(error) => {
                     *torn = bytes.len() < whole;
@@ -192,9 +196,25 @@ impl Writer {
             Ok(file) => {
                 self.file = Some(file);
                 self.torn = false;
+                self.misplaced = false;
             }
-            // What is open still takes lines.
-            Err(error) => self.tell(Some(&error)),
+            // Under its other name it still takes lines.
+            Err(error) if self.file.as_ref().is_some_and(has_name) => self.misplace(&error),
+            Err(error) => {
+                self.file = None;
+                self.tell(Some(&error));
+            }
+        }
+    }
+
+    fn misplace(&mut self, error: &io::Error) {
+        if !std::mem::replace(&mut self.misplaced, true) {
+            let (path, error) = (self.path.as_deref(), error as &dyn std::error::Error);
+            tracing::warn!(
+                path = path.map(|path| tracing::field::display(path.display())),
+                error,
+                "the access log goes on in the file that was renamed"
+            );
         }
     }
 
@@ -222,6 +242,11 @@ fn open(path: &Path) -> io::Result<File> {
         .mode(MODE)
         .custom_flags(OFlag::O_NONBLOCK.bits())
         .open(path)
+}
+
+/// Whether `file` is still to be found somewhere.
+fn has_name(file: &File) -> bool {
+    file.metadata().is_ok_and(|file| file.nlink() > 0)
 }
 
 /// Whether `file` is what `path` means.

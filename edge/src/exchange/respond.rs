@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Seek, SeekFrom};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -24,6 +25,8 @@ use crate::edge::Edge;
 use crate::forward;
 use crate::release;
 use crate::store::StoreError;
+use crate::tally::CacheOutcome;
+use crate::trace::{self, TraceId};
 
 const EDGE: HeaderName = HeaderName::from_static("x-helix-edge");
 const REGION: HeaderName = HeaderName::from_static("x-helix-region");
@@ -47,6 +50,21 @@ pub struct Ended {
     pub error: Option<Broken>,
     /// Why it is an error although it is whole.
     pub cause: Option<String>,
+    /// The server it was asked of last, if it was sent on.
+    pub upstream: Option<SocketAddr>,
+    /// The trace it was sent on in, if that is known.
+    pub trace: Option<TraceId>,
+    /// What the response cache said to it, if it was asked.
+    pub cache: Option<CacheOutcome>,
+}
+
+impl Ended {
+    /// The same, and the response cache said so.
+    #[must_use]
+    pub(crate) fn cached(mut self, outcome: CacheOutcome) -> Self {
+        self.cache = Some(outcome);
+        self
+    }
 }
 
 /// Answers `request` through `exchange`, and writes its line in the log when the response has ended.
@@ -457,6 +475,8 @@ pub fn finish(
         release: release.map_or("", |release| release.id.as_str()),
         site: pinned.map(|pinned| &pinned.site),
     };
+    let given = || trace::id(trace::parent(&request.head.headers)?.as_bytes());
+    let trace = ended.trace.or_else(given);
     let error = ended.error.as_ref().map(ToString::to_string);
     let error = error.as_ref().or(ended.cause.as_ref());
     let at = Instant::now();
@@ -465,9 +485,12 @@ pub fn finish(
         at,
         took: at.duration_since(started),
         served: Told::Now(served),
-        said: said(request),
-        cache: "",
-        upstream: None,
+        said: Said {
+            trace_id: trace.as_ref().map_or(&b""[..], |trace| trace),
+            ..said(request)
+        },
+        cache: ended.cache.map_or("", CacheOutcome::label),
+        upstream: ended.upstream,
         error: error.map_or("", String::as_str),
     };
     record(edge, &line);

@@ -338,6 +338,8 @@ async fn refuse(
         head.headers.insert(ALLOW, methods);
     }
     let started = std::time::Instant::now();
+    let refused = &edge.metrics.heads_refused;
+    refused.with_label_values(&[refusal.label()]).inc();
     let told = async {
         exchange.start(head, false).await?;
         exchange.send(line.into(), true).await

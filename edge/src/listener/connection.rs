@@ -35,6 +35,7 @@ use crate::edge::Edge;
 use crate::exchange::{Protocol, Request, carry_out};
 use crate::http2;
 use crate::limits::{DRAIN_GRACE, HANDSHAKE_DEADLINE, Limits};
+use crate::metrics::Counted;
 use crate::proxy;
 use crate::socket::Socket;
 use crate::tls::{Certificates, Secured, handshake};
@@ -203,9 +204,10 @@ impl Core {
         let (socket, ahead, client) = io.into_http2();
         let deadline = accepted + self.limits.head_deadline;
         let edge = Arc::clone(&self.edge);
+        let _open = Counted::new(&edge.metrics.http2_connections);
         let draining = self.draining.clone();
         http2::serve(
-            edge,
+            Arc::clone(&edge),
             self.limits,
             client,
             (socket, ahead),
@@ -284,6 +286,8 @@ impl Core {
 
     async fn refuse(&self, io: &mut EdgeIo, refusal: Refusal) {
         let started = std::time::Instant::now();
+        let refused = &self.edge.metrics.heads_refused;
+        refused.with_label_values(&[refusal.label()]).inc();
         let told = io.refuse(&refusal.response(SystemTime::now())).await;
         record_refused(
             &self.edge,

@@ -20,8 +20,10 @@ use super::connection::{Core, serve};
 use super::{Lanes, lane};
 use crate::access_log::CoreLog;
 use crate::edge::Edge;
+use crate::forward;
 use crate::http3::CoreEndpoint;
 use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, LOG_FLUSH, Limits};
+use crate::metrics::Counted;
 use crate::proxy::Lane;
 use crate::tls::Certificates;
 
@@ -110,6 +112,7 @@ impl CoreSetup {
             let (edge, caps) = (Arc::clone(&self.edge), Arc::clone(&self.caps));
             tokio::spawn(endpoint.run(edge, caps, self.limits, draining))
         });
+        forward::count_idle_in(&self.edge.tally);
         tokio::spawn(keep_flushing(Arc::clone(&self.edge.log)));
         let mut connections = JoinSet::new();
         self.accept(
@@ -224,21 +227,5 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
             error = &error as &dyn std::error::Error,
             "connection task failed"
         );
-    }
-}
-
-/// Counts one in a gauge until dropped.
-struct Counted(prometheus::IntGauge);
-
-impl Counted {
-    fn new(gauge: &prometheus::IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -19,6 +19,7 @@ use crate::access_log::{Line, Pages, Said, Served, Told};
 use crate::edge::Edge;
 use crate::exchange::Protocol;
 use crate::limits::{GATHER_BYTES, MAX_BATCH};
+use crate::trace;
 
 /// Fields that are logged, a bit each.
 const SAID: u32 = 1 << REFERER | 1 << USER_AGENT | 1 << TRACEPARENT;
@@ -348,11 +349,17 @@ fn said<'a>(head: &'a Head, bytes: &'a [u8]) -> Said<'a> {
     if head.present & SAID == 0 {
         return said;
     }
+    let mut traced = false;
     for (name, value) in head.fields(bytes).values(SAID) {
         match name {
             REFERER => said.referer = value,
             USER_AGENT => said.user_agent = value,
-            _ => said.trace_id = value,
+            // Two of them are none.
+            _ if traced => said.trace_id = b"",
+            _ => {
+                traced = true;
+                said.trace_id = trace::id(value).map_or(b"", |_| &value[3..35]);
+            }
         }
     }
     said

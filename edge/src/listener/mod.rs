@@ -245,6 +245,7 @@ pub fn serve_on(
         edge: HeaderValue::from_str(config.edge.as_str()).expect("an edge id is ASCII"),
         region: HeaderValue::from_str(config.region.as_str()).expect("a region id is ASCII"),
     };
+    shared.metrics.look_at(&shared.upstreams, &shared.table);
     let (alive, ended) = mpsc::channel(1);
     let mut cores = Vec::with_capacity(threads);
     for (number, plain) in sockets.into_iter().enumerate() {

@@ -3,9 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use prometheus::core::{Collector, Desc};
-use prometheus::proto::{Bucket, Counter, Histogram, LabelPair, Metric, MetricFamily};
+use prometheus::proto::{Bucket, Histogram, Metric, MetricFamily};
 
-use super::{CORE_METRICS, CoreMetric};
+use super::CORE_METRICS;
+use super::sample::{Sample, description, family, sample};
 use crate::tally::{BOUNDS, CLASSES, Cell, PROTOCOLS, Tally};
 
 /// The counts of every core so far.
@@ -17,24 +18,17 @@ pub(super) struct Cores {
 
 impl Cores {
     pub(super) fn new() -> prometheus::Result<Self> {
-        let describe = |metric: &CoreMetric| {
-            let labels = metric.labels.iter().map(|label| (*label).to_owned());
-            let (name, help) = (metric.name.to_owned(), metric.help.to_owned());
-            Desc::new(
-                name,
-                help,
-                labels.collect(),
-                std::collections::HashMap::new(),
-            )
-        };
-        let descriptions: prometheus::Result<Vec<Desc>> =
-            CORE_METRICS.iter().map(describe).collect();
+        let describe = CORE_METRICS
+            .iter()
+            .map(|metric| description(metric.name, metric.help, metric.labels));
+        let descriptions: prometheus::Result<Vec<Desc>> = describe.collect();
         Ok(Self {
             tallies: Arc::default(),
             descriptions: descriptions?.into(),
         })
     }
 
+    /// What all have counted in the cell that `of` chooses.
     pub(super) fn sum(&self, of: impl Fn(&Tally) -> &Cell) -> u64 {
         let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         All(&tallies).sum(of)
@@ -57,10 +51,11 @@ impl Collector for Cores {
     fn collect(&self) -> Vec<MetricFamily> {
         let tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
         let all = All(&tallies);
-        CORE_METRICS
-            .iter()
-            .map(|metric| metric.family(&all))
-            .collect()
+        let families = CORE_METRICS.iter().map(|metric| {
+            let samples = (metric.samples)(metric.labels, &all);
+            family((metric.name, metric.help), metric.kind, samples)
+        });
+        families.collect()
     }
 }
 
@@ -69,75 +64,37 @@ impl Collector for Cores {
 pub(super) struct All<'a>(&'a [Arc<Tally>]);
 
 impl All<'_> {
-    fn sum(&self, cell: impl Fn(&Tally) -> &Cell) -> u64 {
+    pub(super) fn sum(&self, cell: impl Fn(&Tally) -> &Cell) -> u64 {
         self.0.iter().map(|tally| cell(tally).count()).sum()
     }
 }
 
-impl CoreMetric {
-    fn family(&self, all: &All<'_>) -> MetricFamily {
-        let metrics = (self.samples)(self.labels, all);
-        let mut family = MetricFamily::default();
-        family.set_name(self.name.to_owned());
-        family.set_help(self.help.to_owned());
-        family.set_field_type(self.kind);
-        family.set_metric(metrics);
-        family
-    }
-}
-
 /// Requests by protocol and class; those that there were.
-pub(super) fn requests(labels: &[&str], all: &All<'_>) -> Vec<Metric> {
+pub(super) fn requests(labels: &[&str], all: &All<'_>) -> Vec<Sample> {
     let each = (0..PROTOCOLS.len()).flat_map(|row| (0..CLASSES.len()).map(move |at| (row, at)));
-    each.map(|(row, at)| (row, at, all.sum(|tally| &tally.requests[row][at])))
+    each.map(|(row, at)| (row, at, all.sum(|core| &core.requests[row][at])))
         .filter(|(_, _, count)| *count > 0)
-        .map(|(row, at, count)| counted(labels, &[PROTOCOLS[row], CLASSES[at]], count))
+        .map(|(row, at, count)| sample(labels, &[PROTOCOLS[row], CLASSES[at]], count))
         .collect()
 }
 
-pub(super) fn response_bytes(_: &[&str], all: &All<'_>) -> Vec<Metric> {
-    vec![counted(&[], &[], all.sum(|tally| &tally.response_bytes))]
-}
-
-pub(super) fn request_seconds(_: &[&str], all: &All<'_>) -> Vec<Metric> {
-    let mut histogram = Histogram::default();
+pub(super) fn request_seconds(_: &[&str], all: &All<'_>) -> Vec<Sample> {
     let mut count = 0;
     let mut buckets = Vec::with_capacity(BOUNDS.len());
     for (at, bound) in BOUNDS.iter().enumerate() {
-        count += all.sum(|tally| &tally.took[at]);
+        count += all.sum(|core| &core.took[at]);
         let mut bucket = Bucket::default();
         bucket.set_upper_bound(in_seconds(*bound));
         bucket.set_cumulative_count(count);
         buckets.push(bucket);
     }
+    let mut histogram = Histogram::default();
     histogram.set_bucket(buckets);
-    histogram.set_sample_count(count + all.sum(|tally| &tally.took[BOUNDS.len()]));
-    histogram.set_sample_sum(in_seconds(all.sum(|tally| &tally.took_micros)));
+    histogram.set_sample_count(count + all.sum(|core| &core.took[BOUNDS.len()]));
+    histogram.set_sample_sum(in_seconds(all.sum(|core| &core.took_micros)));
     let mut metric = Metric::default();
     metric.set_histogram(histogram);
     vec![metric]
-}
-
-#[expect(
-    clippy::cast_precision_loss,
-    reason = "for people and graphs, beyond 2^53 too"
-)]
-fn counted(labels: &[&str], values: &[&str], count: u64) -> Metric {
-    let mut counter = Counter::default();
-    counter.set_value(count as f64);
-    let mut metric = Metric::from_label(pairs(labels, values));
-    metric.set_counter(counter);
-    metric
-}
-
-fn pairs(labels: &[&str], values: &[&str]) -> Vec<LabelPair> {
-    let pair = |(name, value): (&&str, &&str)| {
-        let mut pair = LabelPair::default();
-        pair.set_name((*name).to_owned());
-        pair.set_value((*value).to_owned());
-        pair
-    };
-    labels.iter().zip(values).map(pair).collect()
 }
 
 #[expect(

@@ -3,6 +3,8 @@
 //! Each series also carries `edge` and `region`. Values are set where things happen; this only names them.
 
 mod cores;
+mod looked;
+mod sample;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -14,10 +16,14 @@ use prometheus::{
 };
 
 use self::cores::{All, Cores};
-use crate::tally::{Cell, Tally};
+use self::looked::{Looker, Things};
+use self::sample::{Sample, each, one};
+use crate::forward::Upstreams;
+use crate::table::Table;
+use crate::tally::{CacheOutcome, Cell, FORWARDS, Tally, USES};
 
 /// What is counted with every request, core by core ([`Tally`]).
-const CORE_METRICS: [CoreMetric; 3] = [
+const CORE_METRICS: [CoreMetric; 10] = [
     CoreMetric {
         name: "helix_edge_requests_total",
         help: "Finished requests.",
@@ -37,9 +43,101 @@ const CORE_METRICS: [CoreMetric; 3] = [
         help: "Bytes of response bodies sent.",
         kind: MetricType::COUNTER,
         labels: &[],
-        samples: cores::response_bytes,
+        samples: |labels, all| one(labels, all.sum(|core| &core.response_bytes)),
+    },
+    CoreMetric {
+        name: "helix_edge_cache_requests_total",
+        help: "Requests under rules that cache.",
+        kind: MetricType::COUNTER,
+        labels: &["outcome"],
+        samples: |labels, all| {
+            let label = |at: usize| CacheOutcome::ALL[at].label();
+            each(labels, CacheOutcome::ALL.len(), |at| {
+                (label(at), all.sum(|core| &core.cache[at]))
+            })
+        },
+    },
+    CoreMetric {
+        name: "helix_edge_forwards_total",
+        help: "Requests sent on to upstreams.",
+        kind: MetricType::COUNTER,
+        labels: &["outcome"],
+        samples: |labels, all| {
+            each(labels, FORWARDS.len(), |at| {
+                (FORWARDS[at], all.sum(|core| &core.forwards[at]))
+            })
+        },
+    },
+    CoreMetric {
+        name: "helix_edge_upstream_tries_total",
+        help: "Servers that requests were sent to, or were to be.",
+        kind: MetricType::COUNTER,
+        labels: &[],
+        samples: |labels, all| one(labels, all.sum(|core| &core.upstream_tries)),
+    },
+    CoreMetric {
+        name: "helix_edge_upstream_retries_total",
+        help: "Tries beyond the first of a request.",
+        kind: MetricType::COUNTER,
+        labels: &[],
+        samples: |labels, all| one(labels, all.sum(|core| &core.upstream_retries)),
+    },
+    CoreMetric {
+        name: "helix_edge_upstream_ejections_total",
+        help: "Times a server was taken out for failing requests.",
+        kind: MetricType::COUNTER,
+        labels: &[],
+        samples: |labels, all| one(labels, all.sum(|core| &core.upstream_ejections)),
+    },
+    CoreMetric {
+        name: "helix_edge_upstream_connections_total",
+        help: "HTTP/1.1 connections to upstreams that were made or used again.",
+        kind: MetricType::COUNTER,
+        labels: &["use"],
+        samples: |labels, all| {
+            each(labels, USES.len(), |at| {
+                (USES[at], all.sum(|core| &core.upstream_connections[at]))
+            })
+        },
+    },
+    CoreMetric {
+        name: "helix_edge_upstream_idle_connections",
+        help: "HTTP/1.1 connections to upstreams that wait for a request.",
+        kind: MetricType::GAUGE,
+        labels: &[],
+        samples: |labels, all| one(labels, all.sum(|core| &core.upstream_idle)),
     },
 ];
+
+/// What is looked up when it is asked for.
+const LOOKED_UP: [Looked; 3] = [
+    Looked {
+        name: "helix_edge_upstream_servers",
+        help: "Servers of upstreams, by what they are held for.",
+        labels: &["state"],
+        samples: looked::upstream_servers,
+    },
+    Looked {
+        name: "helix_edge_cache_entries",
+        help: "URLs that a response is kept for.",
+        labels: &[],
+        samples: looked::cache_entries,
+    },
+    Looked {
+        name: "helix_edge_cache_bytes",
+        help: "Bytes of responses that are kept.",
+        labels: &[],
+        samples: looked::cache_bytes,
+    },
+];
+
+/// A gauge that is read where the thing itself is.
+struct Looked {
+    name: &'static str,
+    help: &'static str,
+    labels: &'static [&'static str],
+    samples: fn(&[&str], &Things) -> Vec<Sample>,
+}
 
 /// A metric that is the sum of what the cores have counted.
 struct CoreMetric {
@@ -47,7 +145,7 @@ struct CoreMetric {
     help: &'static str,
     kind: MetricType,
     labels: &'static [&'static str],
-    samples: fn(&[&str], &All<'_>) -> Vec<prometheus::proto::Metric>,
+    samples: fn(&[&str], &All<'_>) -> Vec<Sample>,
 }
 
 /// What an edge counts.
@@ -74,8 +172,14 @@ pub struct Metrics {
     pub handshakes: IntCounterVec,
     /// HTTP/2 connections ended by the edge, by `reason` (flood, `slow_head`, held).
     pub http2_cut: IntCounterVec,
-    /// Requests under rules that cache, by `outcome` (hit, stale, miss, collapsed, bypass).
-    pub cache: IntCounterVec,
+    /// Open connections that speak HTTP/2.
+    pub http2_connections: IntGauge,
+    /// Open connections that speak HTTP/3.
+    pub http3_connections: IntGauge,
+    /// QUIC handshakes by `outcome` (done, failed, timeout).
+    pub quic_handshakes: IntCounterVec,
+    /// What gauges are read from.
+    looker: Looker,
     /// How it follows its records.
     pub following: Following,
 }
@@ -187,12 +291,21 @@ impl Metrics {
                 "HTTP/2 connections ended for abuse.",
                 &["reason"],
             ),
-            cache: counters(
+            http2_connections: register(
                 &registry,
-                "helix_edge_cache_requests_total",
-                "Requests under rules that cache.",
+                IntGauge::new("helix_edge_http2_connections", "Open HTTP/2 connections."),
+            ),
+            http3_connections: register(
+                &registry,
+                IntGauge::new("helix_edge_http3_connections", "Open HTTP/3 connections."),
+            ),
+            quic_handshakes: counters(
+                &registry,
+                "helix_edge_quic_handshakes_total",
+                "QUIC handshakes.",
                 &["outcome"],
             ),
+            looker: register(&registry, Looker::new()),
             following: Following::new(&registry),
             registry,
         }
@@ -202,6 +315,11 @@ impl Metrics {
     #[must_use]
     pub fn tally(&self) -> Arc<Tally> {
         self.cores.join()
+    }
+
+    /// Reads gauges from these too, for as long as they are there.
+    pub fn look_at(&self, upstreams: &Arc<Upstreams>, table: &Arc<Table>) {
+        self.looker.look_at(upstreams, table);
     }
 
     /// What all cores have counted in the cell that `of` chooses.
@@ -224,6 +342,23 @@ impl Metrics {
         let mut text = Vec::new();
         TextEncoder::new().encode(&self.registry.gather(), &mut text)?;
         Ok(text)
+    }
+}
+
+/// Counts one in a gauge until dropped.
+#[derive(Debug)]
+pub(crate) struct Counted(IntGauge);
+
+impl Counted {
+    pub(crate) fn new(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -4,8 +4,13 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use helix_edge::access_log::Format;
+use http::{HeaderMap, Method, Request};
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
+use crate::cache::cached;
+use crate::http2;
+use crate::http3::Served;
 use crate::support::{BIG, Edge, LIVE, PATIENCE, get};
 use crate::upstream::{HOST, Upstream, forward_to, ok};
 
@@ -157,9 +162,176 @@ fn a_forwarded_request_has_its_line() {
     assert_eq!(client.response().status, 200);
     let line = &edge.logged(1)[0];
     assert_eq!(
-        parts(line, &["host", "target", "status", "bytes", "site"]),
-        json!([HOST, "/api/a", 200, 10, "calls/production"])
+        parts(
+            line,
+            &["host", "target", "status", "bytes", "site", "upstream"]
+        ),
+        json!([
+            HOST,
+            "/api/a",
+            200,
+            10,
+            "calls/production",
+            upstream.addr.to_string()
+        ])
     );
+}
+
+#[test]
+fn why_a_server_gave_no_answer_is_told_to_the_log_alone() {
+    // Nobody listens there.
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let addr = gone.local_addr().unwrap();
+    drop(gone);
+    let edge = Edge::start();
+    for cache in [None, Some("miss")] {
+        match cache {
+            None => forward_to(&edge, addr, &json!({})),
+            Some(_) => cached(&edge, HOST, addr, LIVE),
+        }
+        let mut client = edge.client();
+        client.send(format!("GET /api/a HTTP/1.1\r\nHost: {HOST}\r\n\r\n"));
+        let response = client.response();
+        assert_eq!(response.status, 502);
+        assert!(!response.text().contains("connect"), "{}", response.text());
+        let line = edge
+            .logged(if cache.is_some() { 2 } else { 1 })
+            .pop()
+            .unwrap();
+        assert_eq!(
+            parts(&line, &["status", "cache", "upstream"]),
+            json!([502, cache, addr.to_string()])
+        );
+        assert!(
+            line["error"].as_str().unwrap().starts_with("connect: "),
+            "{line}"
+        );
+    }
+    assert_eq!(edge.metrics.counted(|core| &core.forwards[3]), 2);
+}
+
+#[test]
+fn what_the_cache_said_is_in_the_line() {
+    let upstream = Upstream::answering(|_| {
+        b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 4\r\n\r\nkept".to_vec()
+    });
+    let edge = Edge::start();
+    cached(&edge, HOST, upstream.addr, LIVE);
+    for method in ["GET", "GET", "POST"] {
+        let mut client = edge.client();
+        client.send(format!(
+            "{method} /a HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 0\r\n\r\n"
+        ));
+        assert_eq!(client.response().text(), "kept");
+    }
+    let lines = edge.logged(3);
+    for (line, outcome) in lines.iter().zip(["miss", "hit", "bypass"]) {
+        assert_eq!(
+            parts(line, &["status", "bytes", "cache"]),
+            json!([200, 4, outcome])
+        );
+    }
+    assert_eq!(lines[1].get("upstream"), None);
+    let text = String::from_utf8(edge.metrics.text().unwrap()).unwrap();
+    for (name, label, value) in [
+        ("helix_edge_cache_requests_total", r#"outcome="hit""#, 1),
+        (
+            "helix_edge_cache_requests_total",
+            r#"outcome="collapsed""#,
+            0,
+        ),
+        ("helix_edge_forwards_total", r#"outcome="answered""#, 2),
+        ("helix_edge_upstream_tries_total", "", 2),
+        ("helix_edge_upstream_retries_total", "", 0),
+        ("helix_edge_upstream_servers", r#"state="well""#, 1),
+        ("helix_edge_upstream_servers", r#"state="out""#, 0),
+    ] {
+        let end = format!(" {value}");
+        let said =
+            |line: &str| line.starts_with(name) && line.contains(label) && line.ends_with(&end);
+        assert!(text.lines().any(said), "{name} {label} {value} in {text}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_over_http2_and_http3_have_their_lines() {
+    let served = Served::start();
+    let mut h2 = http2::Connection::open(&served.edge).await;
+    let h3 = served.open().await;
+    let (mut expected, fields) = (Vec::new(), HeaderMap::new());
+    for (target, status) in [("/1k.bin", 200), ("/big.bin", 200), ("/missing", 404)] {
+        let (url, method) = (format!("http://shop.example{target}"), Method::GET);
+        let (_, _, length) = h2.ask(method.clone(), &url, fields.clone()).await;
+        expected.push(json!([
+            "h2",
+            "GET",
+            "shop.example",
+            target,
+            status,
+            length,
+            "shop/production"
+        ]));
+        let url = format!("https://shop.example{target}");
+        let (_, _, length) = h3.ask(method, &url, fields.clone()).await;
+        expected.push(json!([
+            "h3",
+            "GET",
+            "shop.example",
+            target,
+            status,
+            length,
+            "shop/production"
+        ]));
+    }
+    let names = [
+        "protocol", "method", "host", "target", "status", "bytes", "site",
+    ];
+    let mut lines: Vec<_> = served
+        .edge
+        .logged(6)
+        .iter()
+        .map(|line| parts(line, &names))
+        .collect();
+    // Two cores hand over their pages in any order.
+    let order = |line: &Value| line.to_string();
+    lines.sort_by_key(order);
+    expected.sort_by_key(order);
+    assert_eq!(lines, expected);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_of_http2_or_http3_that_leaves_in_the_middle_is_logged_with_what_it_was_sent() {
+    let served = Served::start();
+    let h2 = http2::Connection::open(&served.edge).await;
+    let request = Request::get("http://shop.example/big.bin")
+        .body(())
+        .unwrap();
+    let (response, _) = h2.requests.clone().send_request(request, true).unwrap();
+    let mut body = timeout(PATIENCE, response)
+        .await
+        .unwrap()
+        .unwrap()
+        .into_body();
+    assert!(timeout(PATIENCE, body.data()).await.unwrap().is_some());
+    h2.driver.abort();
+    drop((body, h2));
+    let h3 = served.open().await;
+    let request = Request::get("https://shop.example/big.bin")
+        .body(())
+        .unwrap();
+    let mut stream = h3.requests.clone().send_request(request).await.unwrap();
+    stream.finish().await.unwrap();
+    stream.recv_response().await.unwrap();
+    assert!(stream.recv_data().await.unwrap().is_some());
+    h3.endpoint.close(0u32.into(), b"");
+    let mut lines = served.edge.logged(2);
+    lines.sort_by_key(|line| line["protocol"].to_string());
+    for (line, protocol) in lines.iter().zip(["h2", "h3"]) {
+        assert_eq!(parts(line, &["protocol", "status"]), json!([protocol, 200]));
+        let sent = line["bytes"].as_u64().unwrap();
+        assert!((1..BIG as u64).contains(&sent), "{line}");
+        assert!(!line["error"].as_str().unwrap().is_empty(), "{line}");
+    }
 }
 
 #[test]
@@ -245,7 +417,7 @@ fn until(what: &str, is_so: impl Fn() -> bool) {
     let until = Instant::now() + PATIENCE;
     while !is_so() {
         assert!(Instant::now() < until, "never: {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 

@@ -31,5 +31,6 @@ mod smuggling;
 mod static_files;
 mod support;
 mod tls;
+mod trace;
 mod upstream;
 mod websocket;

@@ -151,7 +151,7 @@ impl Edge {
                 return lines;
             }
             assert!(Instant::now() < until, "{count} lines in {text:?}");
-            std::thread::sleep(Duration::from_millis(20));
+            std::thread::park_timeout(Duration::from_millis(20));
         }
     }
 
