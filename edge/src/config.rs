@@ -12,6 +12,7 @@ use helix_service::nats::NatsConfig;
 use helix_service::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
+use crate::access_log::AccessLogConfig;
 use crate::forward::Reachable;
 use crate::tls::TlsConfig;
 
@@ -46,9 +47,9 @@ pub struct EdgeConfig {
     /// Most bytes of decoded files held in memory.
     #[serde(default = "default_cache_bytes")]
     pub cache_bytes: u64,
-    /// One log line per request.
-    #[serde(default = "yes")]
-    pub access_log: bool,
+    /// One line for each request.
+    #[serde(default)]
+    pub access_log: AccessLogConfig,
     /// How the log is written.
     #[serde(default = "default_log")]
     pub log: LogFormat,
@@ -82,8 +83,4 @@ const fn default_cache_bytes() -> u64 {
 
 const fn default_log() -> LogFormat {
     LogFormat::Text
-}
-
-const fn yes() -> bool {
-    true
 }

@@ -1,17 +1,19 @@
-//! What every request of this edge shares.
+//! What every request of this edge shares, on one core.
 
 use std::sync::Arc;
 
 use helix_service::shutdown::Shutdown;
 use http::HeaderValue;
 
+use crate::access_log::CoreLog;
 use crate::forward::Upstreams;
 use crate::limits::Limits;
 use crate::listener::Lanes;
 use crate::metrics::Metrics;
 use crate::table::Table;
+use crate::tally::Tally;
 
-/// One edge, as requests see it.
+/// One edge, as the requests of one of its cores see it.
 #[derive(Clone, Debug)]
 pub struct Edge {
     /// Hosts, sites, releases.
@@ -20,8 +22,10 @@ pub struct Edge {
     pub upstreams: Arc<Upstreams>,
     /// Counters.
     pub metrics: Arc<Metrics>,
-    /// Whether each request has a line in the log.
-    pub access_log: bool,
+    /// What this core counts.
+    pub tally: Arc<Tally>,
+    /// Where this core writes a line for each request.
+    pub log: Arc<CoreLog>,
     /// Which ways a request may take.
     pub lanes: Lanes,
     /// Once asked for, what is in flight may end and what lasts is told to.

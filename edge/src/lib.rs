@@ -30,4 +30,6 @@ pub mod state;
 pub mod static_files;
 pub mod store;
 pub mod table;
+pub mod tally;
 pub mod tls;
+pub mod trace;

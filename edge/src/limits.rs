@@ -172,6 +172,26 @@ pub const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// How often the files of certificates are looked at. Whoever renews them does so days ahead.
 pub const CERTIFICATE_CHECK: Duration = Duration::from_secs(10);
 
+/// What a core gathers of its access log before it is handed to the writer: some 200 lines, so that a write costs each
+/// of them little.
+pub const LOG_PAGE_BYTES: usize = 64 * 1024;
+
+/// A page with less room than this is handed over. Most lines have a tenth; a longer one makes its page grow.
+pub const LOG_LINE_ROOM: usize = 4 * 1024;
+
+/// How long a line may wait in its core's page, so that who watches the log sees what happens.
+pub const LOG_FLUSH: Duration = Duration::from_secs(1);
+
+/// Pages of all cores that wait to be written: 8 MiB, with which a disk may stall for a few tenths of a second at
+/// the highest rates. Beyond it lines are lost.
+pub const LOG_PAGES_WAITING: usize = 128;
+
+/// How often to see whether the file of the access log was renamed or removed.
+pub const LOG_FILE_CHECK: Duration = Duration::from_secs(1);
+
+/// How long what is left of the access log may take to be written when an edge ends.
+pub const LOG_DRAIN: Duration = Duration::from_secs(1);
+
 /// The limits an operator or a test may set otherwise.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {

@@ -77,9 +77,9 @@ impl Field {
 
 pub(super) const UNKNOWN: u8 = u8::MAX;
 
-/// Names known by their place here: those that frame a message, and those that answers depend on. An
+/// Names known by their place here: those that frame a message, those that answers depend on, and those that are logged. An
 /// answer that asks for any other is still right, it is only never kept for the next request.
-static KNOWN: [HeaderName; 20] = [
+static KNOWN: [HeaderName; 23] = [
     header::HOST,
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -100,6 +100,9 @@ static KNOWN: [HeaderName; 20] = [
     header::ORIGIN,
     HeaderName::from_static("sec-fetch-mode"),
     HeaderName::from_static("sec-fetch-dest"),
+    header::REFERER,
+    header::USER_AGENT,
+    HeaderName::from_static("traceparent"),
 ];
 
 pub(super) const HOST: u8 = 0;
@@ -109,6 +112,12 @@ pub(super) const TRANSFER_ENCODING: u8 = 3;
 pub(super) const TE: u8 = 4;
 pub(super) const UPGRADE: u8 = 5;
 pub(super) const EXPECT: u8 = 6;
+/// `Referer`, for [`Lines::values`].
+pub const REFERER: u8 = 20;
+/// `User-Agent`, for [`Lines::values`].
+pub const USER_AGENT: u8 = 21;
+/// `traceparent`, for [`Lines::values`].
+pub const TRACEPARENT: u8 = 22;
 
 /// The number of a name, or [`UNKNOWN`].
 #[inline]
@@ -119,9 +128,10 @@ pub(super) fn known(name: &[u8]) -> u8 {
         4 => &[HOST],
         5 => &[16],
         6 => &[EXPECT, 7, 10, 17],
-        7 => &[UPGRADE],
+        7 => &[UPGRADE, REFERER],
         8 => &[11, 15],
-        10 => &[CONNECTION],
+        10 => &[CONNECTION, USER_AGENT],
+        11 => &[TRACEPARENT],
         13 => &[12],
         14 => &[CONTENT_LENGTH, 18, 19],
         15 => &[8, 9],

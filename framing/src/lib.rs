@@ -22,7 +22,7 @@ mod trailers;
 mod write;
 
 pub use chunked::{ChunkError, ChunkPart, Chunks};
-pub use fields::{Asked, Field, Fields, Lines, Span};
+pub use fields::{Asked, Field, Fields, Lines, REFERER, Span, TRACEPARENT, USER_AGENT};
 pub use gate::Gate;
 pub use head::{Framing, Head, is_authority, parse};
 pub use refusal::Refusal;

@@ -99,7 +99,7 @@ struct EdgeFile<'a> {
     data_dir: PathBuf,
     base_domain: &'static str,
     threads: usize,
-    access_log: bool,
+    access_log: AccessLogTable,
     log: &'static str,
     exit_with_parent: bool,
     upstreams: UpstreamsTable,
@@ -113,6 +113,11 @@ struct EdgeFile<'a> {
 struct TlsTable {
     listen: String,
     certificates: [CertificateFiles; 1],
+}
+
+#[derive(Serialize)]
+struct AccessLogTable {
+    path: PathBuf,
 }
 
 #[derive(Serialize)]
@@ -241,7 +246,9 @@ impl Fleet {
             base_domain: BASE_DOMAIN,
             // Several edges share this machine, so none of them takes every core.
             threads: 1,
-            access_log: false,
+            access_log: AccessLogTable {
+                path: home.log(&format!("{}.access", edge.edge)),
+            },
             log: "text",
             exit_with_parent: true,
             // What is forwarded to on a developer's machine runs there too.

@@ -356,7 +356,7 @@ fn listener_config(config: &EdgeConfig, tls: Option<TlsListener>) -> ListenerCon
         threads: config.threads,
         edge: config.edge.clone(),
         region: config.region.clone(),
-        access_log: config.access_log,
+        access_log: config.access_log.clone(),
         upstreams: config.upstreams.clone(),
         limits: Limits::default(),
         http3,

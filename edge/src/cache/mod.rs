@@ -13,8 +13,9 @@ pub mod policy;
 mod reply;
 pub mod store;
 
-use std::sync::Arc;
+use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::header::{
@@ -35,6 +36,8 @@ use crate::answer::{ForwardTo, Pinned};
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, Protocol, Request, ResponseHead, head_of};
 use crate::forward::uncached;
+use crate::tally::CacheOutcome;
+use crate::trace::TraceId;
 
 /// How long one waits for the head that somebody else fetches. Longer than most take; who waited in vain asks alone.
 const COLLAPSE_WAIT: Duration = Duration::from_secs(10);
@@ -63,6 +66,13 @@ struct Asking<'a> {
     pinned: &'a Pinned,
     target: &'a ForwardTo,
     key: Arc<Key>,
+}
+
+/// What a fetch met on its way, for the line in the log of the one who started it.
+struct Fetched {
+    upstream: Option<SocketAddr>,
+    trace: Option<TraceId>,
+    cause: Option<String>,
 }
 
 /// Answers `request`, which a rule that caches sends on, from what is kept or from the upstream.
@@ -124,14 +134,15 @@ impl Asking<'_> {
         let usable = found.as_ref().map(|stored| self.usable(stored, &said));
         if let (Some(stored), Some(Use::Fresh | Use::Stale)) = (&found, usable) {
             let ttl = signed_ttl(stored);
-            self.count("hit");
+            self.count(CacheOutcome::Hit);
             return self
                 .send(stored, &format!("{DEVICE}; hit; ttl={ttl}"), None, exchange)
-                .await;
+                .await
+                .cached(CacheOutcome::Hit);
         }
         if let (Some(stored), Some(Use::WhileRevalidating)) = (&found, usable) {
             self.revalidate(stored, exchange.protocol());
-            self.count("stale");
+            self.count(CacheOutcome::Stale);
             let ttl = signed_ttl(stored);
             return self
                 .send(
@@ -140,11 +151,12 @@ impl Asking<'_> {
                     None,
                     exchange,
                 )
-                .await;
+                .await
+                .cached(CacheOutcome::Stale);
         }
         if said.only_if_cached {
-            self.count("miss");
-            return self.refuse(exchange).await;
+            self.count(CacheOutcome::Miss);
+            return self.refuse(exchange).await.cached(CacheOutcome::Miss);
         }
         let forward = match (&found, &newest) {
             (Some(_), _) => "stale",
@@ -179,9 +191,9 @@ impl Asking<'_> {
         exchange: &mut E,
     ) -> Ended {
         let (leader, led) = oneshot::channel();
-        self.fetch(landing, found, Some(leader), exchange.protocol());
-        self.count("miss");
-        match led.await {
+        let fetched = self.fetch(landing, found, Some(leader), exchange.protocol());
+        self.count(CacheOutcome::Miss);
+        let mut ended = match led.await {
             Ok(Led::Shared(stored, reader)) => {
                 let status = format!("{DEVICE}; fwd={forward}; stored");
                 self.send(&stored, &status, reader, exchange).await
@@ -191,8 +203,14 @@ impl Asking<'_> {
                 self.through(head, parts, exchange).await
             }
             // It ended without a response.
-            Err(_) => self.alone(forward, exchange).await,
+            Err(_) => return self.alone(forward, exchange).await,
+        };
+        if let Some(fetched) = fetched.get() {
+            ended.upstream = fetched.upstream;
+            ended.trace = fetched.trace;
+            ended.cause.clone_from(&fetched.cause);
         }
+        ended.cached(CacheOutcome::Miss)
     }
 
     async fn wait<E: Exchange>(
@@ -219,9 +237,10 @@ impl Asking<'_> {
         if said.no_cache || !open || !stored.answers(headers) || readable.is_none() {
             return self.alone(forward, exchange).await;
         }
-        self.count("collapsed");
+        self.count(CacheOutcome::Collapsed);
         let status = format!("{DEVICE}; fwd={forward}; collapsed");
-        self.send(&stored, &status, readable, exchange).await
+        let sent = self.send(&stored, &status, readable, exchange);
+        sent.await.cached(CacheOutcome::Collapsed)
     }
 
     fn revalidate(&self, stored: &Arc<Stored>, protocol: Protocol) {
@@ -238,7 +257,7 @@ impl Asking<'_> {
         candidate: Option<Arc<Stored>>,
         leader: Option<oneshot::Sender<Led>>,
         protocol: Protocol,
-    ) {
+    ) -> Arc<OnceLock<Fetched>> {
         let headers = self.request.head.headers.clone();
         let request = question(self.request, candidate.as_deref());
         let mut fetching = Fetching {
@@ -255,12 +274,20 @@ impl Asking<'_> {
             state: State::Waiting,
         };
         let (edge, pinned, target) = (self.edge.clone(), self.pinned.clone(), *self.target);
+        let fetched = Arc::new(OnceLock::new());
+        let telling = Arc::clone(&fetched);
         tokio::spawn(async move {
             let ended = uncached(&edge, &request, Some(&pinned), &target, &mut fetching).await;
-            fetching
-                .land(ended.cause.is_some(), ended.error.is_some())
-                .await;
+            let (disconnected, broken) = (ended.cause.is_some(), ended.error.is_some());
+            // Nobody else sets it.
+            let _ = telling.set(Fetched {
+                upstream: ended.upstream,
+                trace: ended.trace,
+                cause: ended.cause,
+            });
+            fetching.land(disconnected, broken).await;
         });
+        fetched
     }
 
     async fn send<E: Exchange>(
@@ -349,7 +376,7 @@ impl Asking<'_> {
 
     /// Goes to the upstream for this client alone; what it changes there is forgotten here.
     async fn alone<E: Exchange>(&self, forward: &str, exchange: &mut E) -> Ended {
-        self.count("bypass");
+        self.count(CacheOutcome::Bypass);
         let mut passing = Passing {
             exchange,
             store: &self.cache().store,
@@ -365,6 +392,7 @@ impl Asking<'_> {
             &mut passing,
         )
         .await
+        .cached(CacheOutcome::Bypass)
     }
 
     /// `only-if-cached`, and there is nothing (RFC 9111 5.2.1.7).
@@ -388,8 +416,8 @@ impl Asking<'_> {
         self.edge.table.cache()
     }
 
-    fn count(&self, outcome: &str) {
-        self.edge.metrics.cache.with_label_values(&[outcome]).inc();
+    fn count(&self, outcome: CacheOutcome) {
+        self.edge.tally.cache[outcome as usize].add(1);
     }
 }
 

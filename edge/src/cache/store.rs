@@ -198,6 +198,12 @@ impl Store {
         self.purges.load(Ordering::Acquire)
     }
 
+    /// How many URLs something is kept for, and how many bytes that takes; both lag behind a little.
+    #[must_use]
+    pub fn size(&self) -> (u64, u64) {
+        (self.resources.entry_count(), self.resources.weighted_size())
+    }
+
     /// Keeps `stored`, unless it was purged since `began`.
     pub fn insert(&self, key: &Arc<Key>, stored: &Arc<Stored>, began: u64) {
         if self.purged_since(key, stored, began) {

@@ -67,6 +67,15 @@ pub struct ResponseHead {
     pub headers: HeaderMap,
 }
 
+/// How much of a response has been taken off our hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Taken {
+    /// Whether that is all of its head.
+    pub head: bool,
+    /// Bytes of its body.
+    pub body: u64,
+}
+
 /// The other side is gone, stalls, or broke the protocol. The exchange is over.
 #[derive(Debug, thiserror::Error)]
 pub enum Broken {
@@ -160,6 +169,11 @@ pub trait Exchange: Send {
         std::future::ready(Err(Broken::Client(
             "cannot be answered in another protocol",
         )))
+    }
+
+    /// How much of the response has been taken; none where that is only known of whole parts.
+    fn taken(&self) -> Option<Taken> {
+        None
     }
 
     /// Breaks it off, so that the client sees that the response is not whole.

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io::{self, Seek, SeekFrom};
+use std::net::SocketAddr;
 use std::ops::Range;
 use std::time::Instant;
 
@@ -12,16 +13,20 @@ use bytes::Bytes;
 use futures_util::FutureExt as _;
 use helix_framing::Fields;
 use helix_framing::ranges::{Multipart, Part};
-use http::header::{ALT_SVC, CONTENT_LENGTH, HOST, LINK, X_CONTENT_TYPE_OPTIONS};
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::header::{
+    ALT_SVC, CONTENT_LENGTH, HOST, LINK, REFERER, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+};
+use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
 use super::{Body, Broken, Exchange, Own, Piece, Pieces, Protocol, Request, ResponseHead};
-use crate::access_log::{Finished, record};
+use crate::access_log::{Line, Said, Served, Told, record};
 use crate::answer::{Answer, Answered, Pinned, RequestHead, Response, answer};
 use crate::edge::Edge;
 use crate::forward;
 use crate::release;
 use crate::store::StoreError;
+use crate::tally::CacheOutcome;
+use crate::trace::{self, TraceId};
 
 const EDGE: HeaderName = HeaderName::from_static("x-helix-edge");
 const REGION: HeaderName = HeaderName::from_static("x-helix-region");
@@ -45,6 +50,21 @@ pub struct Ended {
     pub error: Option<Broken>,
     /// Why it is an error although it is whole.
     pub cause: Option<String>,
+    /// The server it was asked of last, if it was sent on.
+    pub upstream: Option<SocketAddr>,
+    /// The trace it was sent on in, if that is known.
+    pub trace: Option<TraceId>,
+    /// What the response cache said to it, if it was asked.
+    pub cache: Option<CacheOutcome>,
+}
+
+impl Ended {
+    /// The same, and the response cache said so.
+    #[must_use]
+    pub(crate) fn cached(mut self, outcome: CacheOutcome) -> Self {
+        self.cache = Some(outcome);
+        self
+    }
 }
 
 /// Answers `request` through `exchange`, and writes its line in the log when the response has ended.
@@ -63,7 +83,7 @@ pub async fn carry_out<E: Exchange>(
     exchange: &mut E,
 ) {
     let Answered { pinned, answer, .. } = answered;
-    let ended = match answer {
+    let mut ended = match answer {
         Answer::Forward(target) => {
             // Boxed, both: what is answered here should not hold the room of what is sent on, nor the other way round.
             let forwarding = forward::forward(edge, request, pinned.as_ref(), &target, exchange);
@@ -71,9 +91,7 @@ pub async fn carry_out<E: Exchange>(
         }
         answer => Box::pin(carry(edge, request, pinned.as_ref(), answer, exchange)).await,
     };
-    if ended.error.is_some() {
-        exchange.abort();
-    }
+    break_off(exchange, &mut ended);
     let protocol = exchange.protocol();
     finish(edge, request, pinned.as_ref(), protocol, started, &ended);
 }
@@ -119,10 +137,22 @@ pub async fn carry_rest<E: Exchange>(
     exchange: &mut E,
 ) {
     if let Err(error) = send(&mut Body::Bytes(rest), exchange, &mut ended.bytes).await {
-        exchange.abort();
         ended.error = Some(error);
+        break_off(exchange, &mut ended);
     }
     finish(edge, request, pinned, exchange.protocol(), started, &ended);
+}
+
+/// Ends the exchange of a response that is not whole, and learns how much of it the client has been sent.
+fn break_off<E: Exchange>(exchange: &mut E, ended: &mut Ended) {
+    if ended.error.is_none() {
+        return;
+    }
+    if let Some(taken) = exchange.taken() {
+        ended.bytes = taken.body;
+        ended.status = ended.status.filter(|_| taken.head);
+    }
+    exchange.abort();
 }
 
 /// The head as [`answer`] wants it.
@@ -429,27 +459,49 @@ pub fn finish(
     ended: &Ended,
 ) {
     let head = head_of(request);
-    let release = pinned.and_then(|pinned| pinned.release.as_ref());
     let target = &request.head.uri;
-    let path = target
+    let target = target
         .path_and_query()
         .map_or(head.path, http::uri::PathAndQuery::as_str);
-    let finished = Finished {
-        protocol: protocol.label(),
-        peer: Some(request.peer),
+    let release = pinned.and_then(|pinned| pinned.release.as_ref());
+    let served = Served {
+        protocol,
+        version_1_0: request.head.version == Version::HTTP_10,
         method: head.method.as_str(),
-        authority: head.authority,
-        path,
-        release: release.map_or("", |release| release.id.as_str()),
+        host: head.authority.as_bytes(),
+        target: target.as_bytes(),
         status: ended.status,
         bytes: ended.bytes,
-        took: started.elapsed(),
-        error: &ended
-            .error
-            .as_ref()
-            .map(ToString::to_string)
-            .or_else(|| ended.cause.clone())
-            .unwrap_or_default(),
+        release: release.map_or("", |release| release.id.as_str()),
+        site: pinned.map(|pinned| &pinned.site),
     };
-    record(&edge.metrics, edge.access_log, &finished);
+    let given = || trace::id(trace::parent(&request.head.headers)?.as_bytes());
+    let trace = ended.trace.or_else(given);
+    let error = ended.error.as_ref().map(ToString::to_string);
+    let error = error.as_ref().or(ended.cause.as_ref());
+    let at = Instant::now();
+    let line = Line {
+        peer: request.peer,
+        at,
+        took: at.duration_since(started),
+        served: Told::Now(served),
+        said: Said {
+            trace_id: trace.as_ref().map_or(&b""[..], |trace| trace),
+            ..said(request)
+        },
+        cache: ended.cache.map_or("", CacheOutcome::label),
+        upstream: ended.upstream,
+        error: error.map_or("", String::as_str),
+    };
+    record(edge, &line);
+}
+
+fn said(request: &Request) -> Said<'_> {
+    let headers = &request.head.headers;
+    let value = |name| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+    Said {
+        referer: value(&REFERER),
+        user_agent: value(&USER_AGENT),
+        trace_id: b"",
+    }
 }

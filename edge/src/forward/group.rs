@@ -21,7 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, timeout};
 
 use super::check;
-use super::health::Health;
+use super::health::{Health, State};
 use super::lean::Trust;
 use super::reachable::Reachable;
 use super::resolve::{ResolveError, resolve};
@@ -120,16 +120,18 @@ impl Picked {
         self.server.id
     }
 
-    /// Tells what came of it.
-    pub fn report(self, outcome: Outcome) {
+    /// Tells what came of it. Whether the server was taken out for it.
+    pub fn report(self, outcome: Outcome) -> bool {
         let mut health = self.server.health();
         match outcome {
             Outcome::Answered => health.answered(),
             Outcome::Failed if health.failed(Instant::now().into_std()) => {
                 tracing::warn!(site.id = %self.group.site, upstream.addr = %self.addr, from = "in", to = "out", "upstream gets no requests for a while");
+                return true;
             }
             Outcome::Failed | Outcome::Unknown => {}
         }
+        false
     }
 }
 
@@ -234,6 +236,13 @@ impl Group {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(PickError::Busy),
         }
+    }
+
+    /// What each server is held for.
+    pub(super) fn states(&self) -> Vec<State> {
+        let (known, now) = (self.known.load(), Instant::now().into_std());
+        let servers = known.servers.iter();
+        servers.map(|server| server.health().state(now)).collect()
     }
 
     pub(super) fn servers(&self) -> Vec<Arc<Server>> {

@@ -15,9 +15,9 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::exchange::Protocol;
+use crate::trace::{self, TRACEPARENT, TraceId};
 
 const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -80,6 +80,7 @@ pub struct ToUpstream<'a> {
     named: Vec<HeaderName>,
     /// Whether the client's trace goes on.
     traced: bool,
+    trace: TraceId,
     /// The configured host, or the one asked for.
     host: Option<&'a [u8]>,
     own: Own,
@@ -127,10 +128,9 @@ pub fn to_upstream<'a>(
     own.introduce(client);
     own.always(CDN_LOOP, SELF);
     own.always(VIA, via(client.protocol));
-    let traced = is_traced(headers);
-    if !traced {
-        own.begin_trace(fresh);
-    }
+    let given = trace::parent(headers).and_then(|parent| trace::id(parent.as_bytes()));
+    let traced = given.is_some();
+    let trace = given.unwrap_or_else(|| own.begin_trace(fresh));
     let asked = Some(client.authority).filter(|asked| is_printable(asked));
     let host = host.map(HeaderValue::as_bytes);
     let host = host.or_else(|| asked.map(str::as_bytes));
@@ -138,6 +138,7 @@ pub fn to_upstream<'a>(
         client: headers,
         named: named(headers),
         traced,
+        trace,
         host: host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)),
         own,
     })
@@ -150,6 +151,12 @@ impl ToUpstream<'_> {
         let passed = self.client.iter().filter(|(name, _)| self.passes(name));
         let passed = passed.map(|(name, value)| (name, value.as_bytes()));
         host.into_iter().chain(passed).chain(self.own.iter())
+    }
+
+    /// The trace that the upstream sees the request in.
+    #[must_use]
+    pub const fn trace(&self) -> &TraceId {
+        &self.trace
     }
 
     fn passes(&self, name: &HeaderName) -> bool {
@@ -203,12 +210,6 @@ fn is_for_clients(name: &[u8]) -> bool {
         Some(b'h' | b'k' | b'p' | b'u') => !OF_A_CONNECTION.iter().any(|name| is(name.as_str())),
         _ => true,
     }
-}
-
-/// The name of the request's trace, under which an operator finds it: 32 hexadecimal digits.
-#[must_use]
-pub fn trace_id(headers: &HeaderMap) -> Option<&str> {
-    headers.get(TRACEPARENT)?.to_str().ok()?.get(3..35)
 }
 
 fn is_of_a_connection(name: &HeaderName) -> bool {
@@ -342,15 +343,12 @@ impl Own {
         }
     }
 
-    fn begin_trace(&mut self, (trace, span): (u128, u64)) {
-        let mut fresh = *b"00-................................-................-00";
-        // Zero means none.
-        let (trace, span) = (trace.max(1).to_be_bytes(), span.max(1).to_be_bytes());
-        hex::encode_to_slice(trace, &mut fresh[3..35]).expect("sixteen bytes are 32 digits");
-        hex::encode_to_slice(span, &mut fresh[36..52]).expect("eight bytes are 16 digits");
-        let fresh = std::str::from_utf8(&fresh).expect("hexadecimal digits are ASCII");
-        let made = self.write(fresh);
+    /// Writes the parent of a new trace, and says which.
+    fn begin_trace(&mut self, fresh: (u128, u64)) -> TraceId {
+        let begun = trace::begun(fresh);
+        let made = self.write(&begun);
         self.fields.push((TRACEPARENT, Value::Made(made)));
+        trace::id(begun.as_bytes()).expect("a trace that is begun has a name")
     }
 }
 
@@ -381,35 +379,6 @@ const fn via(protocol: Protocol) -> &'static str {
         Protocol::Http2 => "2 helixstack",
         Protocol::Http3 => "3 helixstack",
     }
-}
-
-/// Whether there is a trace to be passed on (W3C Trace Context).
-fn is_traced(headers: &HeaderMap) -> bool {
-    let mut given = headers.get_all(TRACEPARENT).iter();
-    matches!((given.next(), given.next()), (Some(parent), None) if is_traceparent(parent.as_bytes()))
-}
-
-/// `00-` trace `-` span `-` flags, in lower case, neither of the two zero.
-fn is_traceparent(value: &[u8]) -> bool {
-    let hex = |byte: &u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(byte);
-    let mut parts = value.split(|byte| *byte == b'-');
-    let (Some(version), Some(trace), Some(span), Some(flags), None) = (
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-        parts.next(),
-    ) else {
-        return false;
-    };
-    let named = |part: &[u8], length| {
-        part.len() == length && part.iter().all(hex) && part.iter().any(|digit| *digit != b'0')
-    };
-    version == b"00"
-        && named(trace, 32)
-        && named(span, 16)
-        && flags.len() == 2
-        && flags.iter().all(hex)
 }
 
 #[cfg(test)]
@@ -542,7 +511,18 @@ mod tests {
             (&headers["traceparent"], &headers["tracestate"]),
             (&TRACE.parse().unwrap(), &"a=b".parse().unwrap())
         );
-        assert_eq!(trace_id(&headers), Some("0af7651916cd43dd8448eb211c80319c"));
+        let traced = map(&[("traceparent", TRACE)]);
+        let client = Client {
+            peer: "192.0.2.7:1234".parse().unwrap(),
+            secure: false,
+            protocol: Protocol::Http1,
+            authority: "a.example",
+        };
+        let sent_on = to_upstream(&traced, &client, None, (7, 9)).unwrap();
+        assert_eq!(sent_on.trace(), b"0af7651916cd43dd8448eb211c80319c");
+        let empty = HeaderMap::new();
+        let sent_on = to_upstream(&empty, &client, None, (7, 9)).unwrap();
+        assert_eq!(sent_on.trace(), b"00000000000000000000000000000007");
         for broken in [
             "",
             "00-1-2-3",

@@ -30,10 +30,32 @@ pub(super) struct Health {
     out_until: Option<Instant>,
 }
 
+/// What a server is held for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// It gets requests.
+    Well,
+    /// Checks say that it is ill.
+    Ill,
+    /// It failed requests, and gets none for a while.
+    Out,
+}
+
 impl Health {
     /// Whether it is to get requests.
     pub(super) fn is_well(&self, now: Instant) -> bool {
-        !self.ill && self.out_until.is_none_or(|until| until <= now)
+        self.state(now) == State::Well
+    }
+
+    /// What the server is held for.
+    pub(super) fn state(&self, now: Instant) -> State {
+        if self.ill {
+            State::Ill
+        } else if self.out_until.is_none_or(|until| until <= now) {
+            State::Well
+        } else {
+            State::Out
+        }
     }
 
     /// A check was answered well, or not. Whether that changed what it is held for.

@@ -15,6 +15,7 @@ mod reachable;
 mod resolve;
 mod upstreams;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use helix_routing::routes::Forward;
@@ -23,8 +24,10 @@ use http::header::SEC_WEBSOCKET_KEY;
 use self::call::Call;
 pub(crate) use self::failure::{Failure, is_grpc};
 pub use self::group::{Group, Outcome, PickError, Picked};
-pub use self::headers::{Client, Loops, ToUpstream, to_client, to_upstream, trace_id};
+pub use self::headers::{Client, Loops, ToUpstream, to_client, to_upstream};
+pub(crate) use self::health::State;
 use self::lean::Upload;
+pub(crate) use self::lean::count_idle_in;
 use self::marked::Marked;
 pub use self::reachable::{InvalidNetwork, Network, Reachable};
 pub use self::resolve::ResolveError;
@@ -36,6 +39,7 @@ use crate::exchange::{Broken, Ended, Exchange, Request};
 use crate::limits::UPSTREAM_TRIES;
 use crate::listener::Lanes;
 use crate::proxy::{Reach, through};
+use crate::trace::TraceId;
 
 /// Forwards `request` as `target` says, or answers it from what is kept.
 pub async fn forward<E: Exchange>(
@@ -74,10 +78,24 @@ pub(crate) async fn uncached<E: Exchange>(
     target: &ForwardTo,
     exchange: &mut E,
 ) -> Ended {
-    match send(edge, request, pinned, target, exchange).await {
+    let mut way = Way::default();
+    let mut ended = match send(edge, request, pinned, target, exchange, &mut way).await {
         Ok(ended) => ended,
         Err(failure) => failure::tell(failure, request, exchange).await,
-    }
+    };
+    edge.tally.forwarded(&ended, way.tried.len());
+    ended.upstream = way.tried.last().copied();
+    ended.trace = way.trace;
+    ended
+}
+
+/// What a request met on its way.
+#[derive(Debug, Default)]
+struct Way {
+    /// The servers it was sent to, or was to be.
+    tried: Vec<SocketAddr>,
+    /// The trace it was sent in.
+    trace: Option<TraceId>,
 }
 
 /// Sends `request` to servers of its upstream, one after the other, until one answers.
@@ -87,36 +105,43 @@ async fn send<E: Exchange>(
     pinned: Option<&Pinned>,
     target: &ForwardTo,
     exchange: &mut E,
+    way: &mut Way,
 ) -> Result<Ended, Failure> {
     let (rule, group) =
         rule(edge, pinned, target).ok_or_else(|| Failure::own("the release has no such rule"))?;
     let path = rule.path_for(request.head.uri.path());
     let call = Call::new(request, exchange.protocol(), path, group)?;
+    way.trace = Some(*call.fields.trace());
     let mut upload = Upload::new(request, exchange);
-    let mut tried = Vec::new();
     let mut failed: Option<Failure> = None;
-    while tried.len() < UPSTREAM_TRIES {
-        let picked = match (group.pick(&tried).await, failed.take()) {
+    while way.tried.len() < UPSTREAM_TRIES {
+        let picked = match (group.pick(&way.tried).await, failed.take()) {
             (Ok(picked), _) => picked,
             // What the servers said before says more than that there is no other.
             (Err(_), Some(failure)) => return Err(failure),
             (Err(error), None) => return Err(error.into()),
         };
-        tried.push(picked.addr);
+        way.tried.push(picked.addr);
         let failure = match try_at(edge, &call, &picked, &mut upload, exchange).await {
             Ok(ended) => {
-                picked.report(outcome(&ended));
+                report(edge, picked, outcome(&ended));
                 return Ok(ended);
             }
             Err(failure) => failure,
         };
-        picked.report(failure.outcome);
+        report(edge, picked, failure.outcome);
         if !failure.repeats {
             return Err(failure);
         }
         failed = Some(failure);
     }
     Err(failed.unwrap_or_else(|| Failure::own("no try was made")))
+}
+
+fn report(edge: &Edge, picked: Picked, outcome: Outcome) {
+    if picked.report(outcome) {
+        edge.tally.upstream_ejections.add(1);
+    }
 }
 
 /// The rule, and what it leads to.

@@ -11,6 +11,7 @@ use helix_routing::id::SiteId;
 use helix_routing::routes::{Routes, Upstream};
 
 use super::group::Group;
+use super::health::State;
 use super::reachable::Reachable;
 
 /// What this edge knows of upstreams.
@@ -52,6 +53,13 @@ impl Upstreams {
             slot.get_or_init(|| self.shared(site, upstream));
         }
         slot.get()
+    }
+
+    /// What every server that is known is held for.
+    pub(crate) fn states(&self) -> Vec<State> {
+        let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        let alive = groups.values().filter_map(Weak::upgrade);
+        alive.flat_map(|group| group.states()).collect()
     }
 
     fn shared(&self, site: &SiteId, upstream: &Upstream) -> Arc<Group> {

@@ -15,7 +15,7 @@ use http::header::{CONNECTION, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use tokio::time::timeout;
 
-use crate::exchange::{Broken, Exchange, Protocol, ResponseHead, date};
+use crate::exchange::{Broken, Exchange, Protocol, ResponseHead, Taken, date};
 use crate::limits::Limits;
 
 /// Belong to one connection of HTTP/1 and make a message of HTTP/2 malformed (RFC 9113 8.2.2).
@@ -67,6 +67,8 @@ pub(super) struct Stream {
     write_stall: Duration,
     /// How long the client may be silent within its body.
     silence: Duration,
+    /// Bytes of the body that went on their way.
+    sent: u64,
     /// The client waits for a word before it sends the body.
     expects: bool,
 }
@@ -86,6 +88,7 @@ impl Stream {
             progress,
             write_stall: limits.write_stall,
             silence: limits.body_stall,
+            sent: 0,
             expects,
         }
     }
@@ -221,11 +224,13 @@ impl Exchange for Stream {
         while !part.is_empty() {
             let room = self.room(part.len()).await?.min(part.len());
             let now = part.split_to(room);
+            let length = now.len() as u64;
             let last = ends && part.is_empty();
             let stream = self.body.as_mut().ok_or(ENDED)?;
             stream
                 .send_data(now, last)
                 .map_err(|error| broken(&error))?;
+            self.sent += length;
             if last {
                 return Ok(());
             }
@@ -258,6 +263,11 @@ impl Exchange for Stream {
 
     fn may_rest(&mut self, silence: Duration) {
         self.silence = silence;
+    }
+
+    fn taken(&self) -> Option<Taken> {
+        let (head, body) = (self.body.is_some(), self.sent);
+        head.then_some(Taken { head, body })
     }
 
     fn abort(&mut self) {

@@ -29,7 +29,7 @@ use super::code::Code;
 use super::control::{Kind, Verdict, goaway, opening};
 use super::exchange::StreamExchange;
 use super::stream::{Inbound, NoRequest};
-use crate::access_log::{Finished, record};
+use crate::access_log::record_refused;
 use crate::answer::{Answer, Response, answer as decide};
 use crate::edge::Edge;
 use crate::exchange::{Connect, Exchange, Key, Request, carry_out, head_of, response_head};
@@ -337,29 +337,19 @@ async fn refuse(
         let methods = HeaderValue::from_static("GET, HEAD, OPTIONS");
         head.headers.insert(ALLOW, methods);
     }
-    let started = Instant::now();
+    let started = std::time::Instant::now();
+    let refused = &edge.metrics.heads_refused;
+    refused.with_label_values(&[refusal.label()]).inc();
     let told = async {
         exchange.start(head, false).await?;
         exchange.send(line.into(), true).await
     };
-    if told.await.is_err() {
+    let told = told.await.is_ok();
+    if !told {
         exchange.abort();
     }
-    let refused = &edge.metrics.heads_refused;
-    refused.with_label_values(&[refusal.label()]).inc();
-    let finished = Finished {
-        protocol: exchange.protocol().label(),
-        peer: Some(session.peer()),
-        method: "",
-        authority: "",
-        path: "",
-        release: "",
-        status: Some(refusal.status()),
-        bytes: 0,
-        took: started.elapsed(),
-        error: &refusal.to_string(),
-    };
-    record(&edge.metrics, edge.access_log, &finished);
+    let (protocol, peer) = (exchange.protocol(), session.peer());
+    record_refused(edge, protocol, peer, started, refusal, told);
     exchange.into_sent()
 }
 

@@ -26,6 +26,7 @@ use super::socket::{CoreSocket, Letter, Post};
 use crate::edge::Edge;
 use crate::limits::{DRAIN_GRACE, HEAD_DEADLINE, Limits, MAX_STREAMS};
 use crate::listener::caps::Caps;
+use crate::metrics;
 use crate::tls::Certificates;
 
 /// HTTP/3, as a client asks for it (RFC 9114 3.1).
@@ -321,11 +322,18 @@ impl Admission {
             let deadline = limits.head_deadline.min(HEAD_DEADLINE);
             let shaken = timeout(deadline, connecting).await;
             drop(handshaking);
+            let outcome = match &shaken {
+                Ok(Ok(_)) => "done",
+                Ok(Err(_)) => "failed",
+                Err(_) => "timeout",
+            };
+            let handshakes = &edge.metrics.quic_handshakes;
+            handshakes.with_label_values(&[outcome]).inc();
             let Ok(Ok(connection)) = shaken else { return };
-            edge.metrics.connections.inc();
+            let _open = [&edge.metrics.connections, &edge.metrics.http3_connections]
+                .map(metrics::Counted::new);
             let session = Session::new(Arc::clone(&edge), limits, connection, &certificates);
             connection::serve(Arc::new(session), draining).await;
-            edge.metrics.connections.dec();
         });
     }
 }

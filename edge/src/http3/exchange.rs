@@ -19,7 +19,7 @@ use super::code::Code;
 use super::connection::Session;
 use super::frames::{DATA, HEADERS, put_variable};
 use super::stream::Inbound;
-use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
+use crate::exchange::{Broken, Exchange, Protocol, ResponseHead, Taken};
 
 /// Marks a variable-length integer of four bytes.
 const FOUR_BYTES: u32 = 0b10 << 30;
@@ -37,6 +37,8 @@ pub(super) struct StreamExchange {
     prompt: bool,
     /// A head that waits for its body.
     held: BytesMut,
+    /// Bytes of the body that went on their way.
+    sent: u64,
     ended: bool,
     aborted: bool,
 }
@@ -49,6 +51,7 @@ impl StreamExchange {
             outbound,
             prompt: false,
             held: BytesMut::new(),
+            sent: 0,
             ended: false,
             aborted: false,
         }
@@ -165,7 +168,12 @@ impl Exchange for StreamExchange {
             put_variable(&mut before, DATA);
             put_variable(&mut before, part.len() as u64);
         }
-        self.write(&mut [before.freeze(), part]).await?;
+        let length = part.len() as u64;
+        let mut chunks = [before.freeze(), part];
+        let written = self.write(&mut chunks).await;
+        // What is left of it was cut off at its front.
+        self.sent += length - chunks[1].len() as u64;
+        written?;
         if ends { self.finish() } else { Ok(()) }
     }
 
@@ -190,6 +198,11 @@ impl Exchange for StreamExchange {
             Ok(_) => Broken::Client("stopped the response"),
             Err(_) => Broken::Client("is gone"),
         }
+    }
+
+    fn taken(&self) -> Option<Taken> {
+        let body = self.sent;
+        (body > 0).then_some(Taken { head: true, body })
     }
 
     fn abort(&mut self) {

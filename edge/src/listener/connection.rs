@@ -28,12 +28,14 @@ use tokio::time::{Instant, Sleep, sleep, sleep_until};
 use super::exchange::Http1Exchange;
 use super::io::EdgeIo;
 use super::lane::{Batch, Lane, Message, Next};
+use super::memo::By;
 use crate::access_log::record_refused;
 use crate::answer::{Answer, RequestHead, answer};
 use crate::edge::Edge;
-use crate::exchange::{Request, carry_out};
+use crate::exchange::{Protocol, Request, carry_out};
 use crate::http2;
 use crate::limits::{DRAIN_GRACE, HANDSHAKE_DEADLINE, Limits};
+use crate::metrics::Counted;
 use crate::proxy;
 use crate::socket::Socket;
 use crate::tls::{Certificates, Secured, handshake};
@@ -202,9 +204,10 @@ impl Core {
         let (socket, ahead, client) = io.into_http2();
         let deadline = accepted + self.limits.head_deadline;
         let edge = Arc::clone(&self.edge);
+        let _open = Counted::new(&edge.metrics.http2_connections);
         let draining = self.draining.clone();
         http2::serve(
-            edge,
+            Arc::clone(&edge),
             self.limits,
             client,
             (socket, ahead),
@@ -282,8 +285,21 @@ impl Core {
     }
 
     async fn refuse(&self, io: &mut EdgeIo, refusal: Refusal) {
-        record_refused(&self.edge.metrics, self.edge.access_log, io.peer(), refusal);
-        io.refuse(&refusal.response(SystemTime::now())).await;
+        let started = std::time::Instant::now();
+        let refused = &self.edge.metrics.heads_refused;
+        refused.with_label_values(&[refusal.label()]).inc();
+        let told = io.refuse(&refusal.response(SystemTime::now())).await;
+        record_refused(
+            &self.edge,
+            Protocol::Http1,
+            io.peer(),
+            started,
+            refusal,
+            told,
+        );
+        if told {
+            io.close().await;
+        }
     }
 
     /// Answers one message. Gives the connection back if it can be used again.
@@ -297,7 +313,14 @@ impl Core {
         let answered = answer(&self.edge.table, &head);
         let forwards = matches!(answered.answer, Answer::Forward(_));
         let pinned = answered.pinned.as_ref();
-        let release = pinned.and_then(|pinned| pinned.release.clone());
+        let release = pinned.and_then(|pinned| pinned.release.as_ref());
+        let kept_as = message.hash.map(|hash| {
+            let by = By {
+                release: release.map(|release| release.id.clone()),
+                site: pinned.map(|pinned| pinned.site.clone()),
+            };
+            (hash, by)
+        });
         let mut exchange = Http1Exchange::new(
             &mut io,
             &message.head,
@@ -314,10 +337,9 @@ impl Core {
             secure,
         };
         carry_out(&self.edge, &request, answered, started, &mut exchange).await;
-        if let Some(sent) = exchange.sent() {
-            let release = release.as_ref().map_or("", |release| release.id.as_str());
-            self.lane
-                .keep(&message, &bytes, secure, &asked, sent, release);
+        if let (Some(sent), Some((hash, by))) = (exchange.sent(), kept_as) {
+            let question = (hash, message.question(&bytes, secure));
+            self.lane.keep(&self.edge, question, &asked, sent, by);
         }
         self.lane.spare(message.head);
         exchange.finish().await.then_some(io)

@@ -18,9 +18,12 @@ use tokio::time::{sleep, timeout};
 use super::caps::Caps;
 use super::connection::{Core, serve};
 use super::{Lanes, lane};
+use crate::access_log::CoreLog;
 use crate::edge::Edge;
+use crate::forward;
 use crate::http3::CoreEndpoint;
-use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, Limits};
+use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, LOG_FLUSH, Limits};
+use crate::metrics::Counted;
 use crate::proxy::Lane;
 use crate::tls::Certificates;
 
@@ -109,6 +112,8 @@ impl CoreSetup {
             let (edge, caps) = (Arc::clone(&self.edge), Arc::clone(&self.caps));
             tokio::spawn(endpoint.run(edge, caps, self.limits, draining))
         });
+        forward::count_idle_in(&self.edge.tally);
+        tokio::spawn(keep_flushing(Arc::clone(&self.edge.log)));
         let mut connections = JoinSet::new();
         self.accept(
             &listeners,
@@ -137,6 +142,7 @@ impl CoreSetup {
                 "connections cut at the end of the drain"
             );
         }
+        self.edge.log.end().await;
     }
 
     /// Accepts until `end`.
@@ -206,6 +212,14 @@ impl CoreSetup {
     }
 }
 
+/// Hands lines of the access log over before they are old, until the core ends.
+async fn keep_flushing(log: Arc<CoreLog>) {
+    loop {
+        sleep(LOG_FLUSH).await;
+        log.flush();
+    }
+}
+
 /// A panic ends one connection, and is told.
 fn log_panic(ended: Result<(), tokio::task::JoinError>) {
     if let Err(error) = ended {
@@ -213,21 +227,5 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
             error = &error as &dyn std::error::Error,
             "connection task failed"
         );
-    }
-}
-
-/// Counts one in a gauge until dropped.
-struct Counted(prometheus::IntGauge);
-
-impl Counted {
-    fn new(gauge: &prometheus::IntGauge) -> Self {
-        gauge.inc();
-        Self(gauge.clone())
-    }
-}
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.dec();
     }
 }

@@ -20,7 +20,7 @@ use tokio::time::timeout;
 use super::io::EdgeIo;
 use super::memo::Sent;
 use super::pace::Pace;
-use crate::exchange::{Broken, Exchange, Protocol, Relayed, ResponseHead};
+use crate::exchange::{Broken, Exchange, Protocol, Relayed, ResponseHead, Taken};
 use crate::limits::{
     BODY_PART_BYTES, GATHER_BYTES, LINGER, MAX_AHEAD_BYTES, MAX_DROPPED_BODY_BYTES, MIN_BODY_BYTES,
 };
@@ -90,6 +90,8 @@ pub(super) struct Http1Exchange<'a> {
     prompt: bool,
     keeps: bool,
     copy: Option<Copy>,
+    /// Where the body begins in what the connection sends, once its head is written.
+    body_at: Option<u64>,
 }
 
 /// What was sent, as long as it can be sent again as it is.
@@ -136,6 +138,7 @@ impl<'a> Http1Exchange<'a> {
             prompt: false,
             keeps: false,
             copy: None,
+            body_at: None,
         }
     }
 
@@ -338,6 +341,7 @@ impl<'a> Http1Exchange<'a> {
             copy.head = Some((status, bytes[start..].to_vec()));
         }
         bytes.extend_from_slice(if self.keeps { KEEP_ALIVE } else { CLOSE });
+        self.body_at = Some(self.io.sent() + self.io.outbound.len() as u64);
         self.outgoing = outgoing;
     }
 
@@ -550,6 +554,18 @@ impl Exchange for Http1Exchange<'_> {
         self.incoming = Incoming::Tunnel;
         self.outgoing = Outgoing::Tunnel;
         Ok(head.status)
+    }
+
+    fn taken(&self) -> Option<Taken> {
+        if self.outgoing == Outgoing::Chunked {
+            // What frames the parts has left with them.
+            return None;
+        }
+        let sent = self.io.sent();
+        Some(Taken {
+            head: self.body_at.is_some_and(|at| sent >= at),
+            body: self.body_at.map_or(0, |at| sent.saturating_sub(at)),
+        })
     }
 
     fn abort(&mut self) {

@@ -161,14 +161,12 @@ impl EdgeIo {
         self.outbound.release();
     }
 
-    /// Sends a last response and closes so that the client can still read it.
-    pub(super) async fn refuse(&mut self, response: &[u8]) {
-        if self.write_all(response).await.is_ok() {
-            self.close().await;
-        }
+    /// Sends a last response. Whether all of it has left.
+    pub(super) async fn refuse(&mut self, response: &[u8]) -> bool {
+        self.write_all(response).await.is_ok() && self.flush().await.is_ok()
     }
 
-    /// Ends our side, then reads and drops what is still coming, for a while.
+    /// Ends our side, so that the client can still read what it was sent, then reads and drops what is still coming, for a while.
     pub(super) async fn close(&mut self) {
         if AsyncWriteExt::shutdown(self).await.is_err() {
             return;

@@ -7,15 +7,22 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use helix_framing::{Asked, Head, Refusal, Scan};
+use helix_framing::{Asked, Head, REFERER, Refusal, Scan, TRACEPARENT, USER_AGENT};
+use helix_routing::id::ReleaseId;
+use http::StatusCode;
 
 use super::clock::Clock;
 use super::exchange::{CLOSE, KEEP_ALIVE};
 use super::io::EdgeIo;
-use super::memo::{Kept, Known, Memo, Question, Sent};
-use crate::access_log::{Finished, record};
+use super::memo::{By, Kept, Known, Memo, Question, Sent};
+use crate::access_log::{Line, Pages, Said, Served, Told};
 use crate::edge::Edge;
+use crate::exchange::Protocol;
 use crate::limits::{GATHER_BYTES, MAX_BATCH};
+use crate::trace;
+
+/// Fields that are logged, a bit each.
+const SAID: u32 = 1 << REFERER | 1 << USER_AGENT | 1 << TRACEPARENT;
 
 /// What one core remembers.
 #[derive(Debug)]
@@ -118,31 +125,24 @@ impl Lane {
         (batch, next)
     }
 
-    /// Keeps what was sent for a message that asked for `asked`.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "each is a part of the question or of its answer"
-    )]
+    /// Keeps `sent`, the response to `question`, which asked for `asked` and was answered `by`.
     pub(super) fn keep(
         &self,
-        message: &Message,
-        bytes: &[u8],
-        secure: bool,
+        edge: &Edge,
+        (hash, question): (u64, Question<'_>),
         asked: &Asked,
         sent: Sent,
-        release: &str,
+        by: By,
     ) {
-        let Some(hash) = message.hash else { return };
-        let question = Question {
-            head: &message.head,
-            bytes,
-            secure,
-            version: message.made.version,
-            second: message.made.second,
-        };
+        let mut line = Vec::new();
+        if let Some(pages) = edge.log.pages() {
+            let (head, bytes) = (question.head, question.bytes);
+            let served = served(head, bytes, &by, Some(sent.status), sent.body.len() as u64);
+            pages.form().served(&mut line, &served);
+        }
         self.remembered()
             .memo
-            .keep(hash, &question, asked, sent, release);
+            .keep(hash, &question, asked, sent, (by, line));
     }
 
     /// Gives back a head whose message has ended.
@@ -152,15 +152,36 @@ impl Lane {
 
     /// Logs a batch that has left, or of which only so much has, and takes its heads off the connection.
     pub(super) fn finish(&self, mut batch: Batch, edge: &Edge, io: &mut EdgeIo, whole: bool) {
-        let took = batch.started.elapsed();
+        let at = Instant::now();
+        let took = at.duration_since(batch.started);
         let mut guard = self.remembered();
+        let mut pages = edge.log.pages();
         for hit in batch.hits.drain(..) {
-            hit.log(edge, io, took, whole);
+            let left = hit.left(io, whole);
+            edge.tally
+                .finished(Protocol::Http1, left.status, left.bytes, took);
+            if let Some(pages) = &mut pages {
+                hit.log(pages, io, (at, took), &left);
+            }
             guard.spare(hit.head);
         }
+        drop(pages);
         guard.batches.push(batch.hits);
         drop(guard);
         io.inbound.advance(batch.taken);
+    }
+}
+
+impl Message {
+    /// What it asks.
+    pub(super) fn question<'a>(&'a self, bytes: &'a [u8], secure: bool) -> Question<'a> {
+        Question {
+            head: &self.head,
+            bytes,
+            secure,
+            version: self.made.version,
+            second: self.made.second,
+        }
     }
 }
 
@@ -254,34 +275,92 @@ impl Batch {
     }
 }
 
+/// How much of a response has left.
+struct Left {
+    /// None when not all of the head has.
+    status: Option<StatusCode>,
+    bytes: u64,
+    whole: bool,
+}
+
 impl Hit {
-    fn log(&self, edge: &Edge, io: &EdgeIo, took: Duration, whole: bool) {
-        let bytes = io.inbound.get(self.at..).unwrap_or_default();
+    fn left(&self, io: &EdgeIo, whole: bool) -> Left {
         let body = self.kept.body.len() as u64;
         let unsent = if whole {
             0
         } else {
             self.end.saturating_sub(io.sent())
         };
-        record(
-            &edge.metrics,
-            edge.access_log,
-            &Finished {
-                protocol: "h1",
-                peer: Some(io.peer()),
-                method: self.head.method.as_str(),
-                authority: self.head.host.text(bytes),
-                path: self.head.target.text(bytes),
-                release: &self.kept.release,
-                status: (unsent <= body).then_some(self.kept.status),
-                bytes: body.saturating_sub(unsent),
-                took,
-                error: if unsent == 0 {
-                    ""
-                } else {
-                    "the client is gone or takes nothing"
-                },
-            },
-        );
+        Left {
+            status: (unsent <= body).then_some(self.kept.status),
+            bytes: body.saturating_sub(unsent),
+            whole: unsent == 0,
+        }
     }
+
+    fn log(&self, pages: &mut Pages, io: &EdgeIo, (at, took): (Instant, Duration), left: &Left) {
+        let bytes = io.inbound.get(self.at..).unwrap_or_default();
+        let served = if left.whole && !self.head.version_1_0 {
+            Told::Before(&self.kept.line)
+        } else {
+            let (head, by) = (&self.head, &self.kept.by);
+            Told::Now(served(head, bytes, by, left.status, left.bytes))
+        };
+        pages.write(&Line {
+            peer: io.peer(),
+            at,
+            took,
+            served,
+            said: said(&self.head, bytes),
+            cache: "",
+            upstream: None,
+            error: if left.whole {
+                ""
+            } else {
+                "the client is gone or takes nothing"
+            },
+        });
+    }
+}
+
+fn served<'a>(
+    head: &'a Head,
+    bytes: &'a [u8],
+    by: &'a By,
+    status: Option<StatusCode>,
+    sent: u64,
+) -> Served<'a> {
+    Served {
+        protocol: Protocol::Http1,
+        version_1_0: head.version_1_0,
+        method: head.method.as_str(),
+        host: head.host.of(bytes),
+        target: head.target.of(bytes),
+        status,
+        bytes: sent,
+        release: by.release.as_ref().map_or("", ReleaseId::as_str),
+        site: by.site.as_ref(),
+    }
+}
+
+/// What the client said of itself, in one look at the fields.
+fn said<'a>(head: &'a Head, bytes: &'a [u8]) -> Said<'a> {
+    let mut said = Said::default();
+    if head.present & SAID == 0 {
+        return said;
+    }
+    let mut traced = false;
+    for (name, value) in head.fields(bytes).values(SAID) {
+        match name {
+            REFERER => said.referer = value,
+            USER_AGENT => said.user_agent = value,
+            // Two of them are none.
+            _ if traced => said.trace_id = b"",
+            _ => {
+                traced = true;
+                said.trace_id = trace::id(value).map_or(b"", |_| &value[3..35]);
+            }
+        }
+    }
+    said
 }

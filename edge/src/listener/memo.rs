@@ -13,6 +13,7 @@ use bytes::Bytes;
 // Who finds two questions for one place makes them push each other out, and nothing else.
 use foldhash::fast::RandomState;
 use helix_framing::{Asked, Framing, Head};
+use helix_routing::id::{ReleaseId, SiteId};
 use http::{Method, StatusCode};
 
 use crate::limits::{MEMO_BODY_BYTES, MEMO_BYTES, MEMO_SLOTS};
@@ -27,8 +28,19 @@ pub(super) struct Kept {
     pub(super) head: Box<[u8]>,
     /// Its body; none for HEAD.
     pub(super) body: Bytes,
-    /// The release that answered, or nothing.
-    pub(super) release: Box<str>,
+    /// Who answered.
+    pub(super) by: By,
+    /// What its line in the log says of it when all of it was sent.
+    pub(super) line: Box<[u8]>,
+}
+
+/// Whose answer a response is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct By {
+    /// The release, if there is one.
+    pub(super) release: Option<ReleaseId>,
+    /// The site that the host means, if it means one.
+    pub(super) site: Option<SiteId>,
 }
 
 /// A response as it was sent.
@@ -128,7 +140,7 @@ impl Memo {
         question: &Question<'_>,
         asked: &Asked,
         sent: Sent,
-        release: &str,
+        (by, line): (By, Vec<u8>),
     ) {
         let Some(asked) = asked.known_only() else {
             return;
@@ -141,7 +153,8 @@ impl Memo {
             status: sent.status,
             head: sent.head.into(),
             body: sent.body,
-            release: release.into(),
+            by,
+            line: line.into(),
         });
         self.bytes += kept.size();
         if self.bytes > MEMO_BYTES {
@@ -163,7 +176,7 @@ fn place(hash: u64) -> usize {
 
 impl Kept {
     fn size(&self) -> usize {
-        self.head.len() + self.body.len()
+        self.head.len() + self.body.len() + self.line.len()
     }
 }
 
@@ -270,7 +283,13 @@ mod tests {
             head: b"head".to_vec(),
             body: Bytes::from_static(b"body"),
         };
-        memo.keep(hash, &question(&head, text, 1, 1), &asked, sent, "r");
+        memo.keep(
+            hash,
+            &question(&head, text, 1, 1),
+            &asked,
+            sent,
+            Default::default(),
+        );
         memo
     }
 
@@ -327,7 +346,13 @@ mod tests {
         let Known::Asked(hash) = known(&mut memo, WITH, 1, 1) else {
             unreachable!("it was asked before");
         };
-        memo.keep(hash, &question(&head, WITH, 1, 1), &asked, sent, "r");
+        memo.keep(
+            hash,
+            &question(&head, WITH, 1, 1),
+            &asked,
+            sent,
+            Default::default(),
+        );
         assert!(matches!(known(&mut memo, WITH, 1, 1), Known::Asked(_)));
     }
 }

@@ -29,6 +29,7 @@ use tokio::sync::mpsc;
 use self::caps::Caps;
 use self::core::{CoreSetup, CoreSockets};
 pub use self::sockets::Sockets;
+use crate::access_log::{AccessLog, AccessLogConfig, OpenError};
 use crate::edge::Edge;
 use crate::forward::{Reachable, Upstreams};
 use crate::http3::{Http3, Http3Error, Post};
@@ -48,8 +49,8 @@ pub struct ListenerConfig {
     pub edge: EdgeId,
     /// Its region.
     pub region: RegionId,
-    /// Whether each request has a line in the log.
-    pub access_log: bool,
+    /// Where each request has a line, if anywhere.
+    pub access_log: AccessLogConfig,
     /// Which addresses requests may be sent on to.
     pub upstreams: Reachable,
     /// What clients may use up.
@@ -98,6 +99,9 @@ pub enum ListenError {
     /// HTTP/3 cannot be spoken.
     #[error(transparent)]
     Http3(#[from] Http3Error),
+    /// The access log cannot be written.
+    #[error(transparent)]
+    AccessLog(#[from] OpenError),
     /// A core's thread or runtime cannot be made.
     #[error("start a core")]
     Start(#[source] std::io::Error),
@@ -120,6 +124,7 @@ pub struct ListenerHandle {
     cores: Vec<thread::JoinHandle<()>>,
     /// Closed when every core has ended.
     ended: mpsc::Receiver<()>,
+    log: AccessLog,
 }
 
 impl ListenerHandle {
@@ -154,10 +159,14 @@ impl ListenerHandle {
     pub async fn join(mut self) -> Result<(), CoreDied> {
         // Nothing is ever sent: the end of the channel is the message.
         let _ = self.ended.recv().await;
+        let mut died = None;
         for (core, thread) in self.cores.into_iter().enumerate() {
-            thread.join().map_err(|_| CoreDied { core })?;
+            if thread.join().is_err() {
+                died.get_or_insert(CoreDied { core });
+            }
         }
-        Ok(())
+        self.log.close();
+        died.map_or(Ok(()), Err)
     }
 }
 
@@ -221,18 +230,22 @@ pub fn serve_on(
     let mut upstreams = config.upstreams;
     upstreams.own.push(local_addr);
     upstreams.own.extend(tls_addr);
-    let edge = Arc::new(Edge {
+    let who = (&config.edge, &config.region);
+    let log = AccessLog::open(&config.access_log, who, metrics.access_log_lost.clone())?;
+    let shared = Edge {
         table,
         metrics,
         upstreams: Arc::new(Upstreams::new(upstreams)),
-        access_log: config.access_log,
+        tally: Arc::default(),
+        log: Arc::new(log.core()),
         lanes: config.lanes,
         shutdown: shutdown.clone(),
         limits,
         alt_svc: http3_addr.map(|addr| alt_svc(public_port.unwrap_or(addr.port()))),
         edge: HeaderValue::from_str(config.edge.as_str()).expect("an edge id is ASCII"),
         region: HeaderValue::from_str(config.region.as_str()).expect("a region id is ASCII"),
-    });
+    };
+    shared.metrics.look_at(&shared.upstreams, &shared.table);
     let (alive, ended) = mpsc::channel(1);
     let mut cores = Vec::with_capacity(threads);
     for (number, plain) in sockets.into_iter().enumerate() {
@@ -241,7 +254,11 @@ pub fn serve_on(
             secure: secure.next(),
         };
         let setup = CoreSetup {
-            edge: Arc::clone(&edge),
+            edge: Arc::new(Edge {
+                tally: shared.metrics.tally(),
+                log: Arc::new(log.core()),
+                ..shared.clone()
+            }),
             caps: Arc::clone(&caps),
             limits,
             lanes: config.lanes,
@@ -263,6 +280,7 @@ pub fn serve_on(
         post,
         cores,
         ended,
+        log,
     })
 }
 

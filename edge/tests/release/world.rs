@@ -408,7 +408,7 @@ impl World {
             tls: None,
             threads: 1,
             cache_bytes: 1024 * 1024,
-            access_log: false,
+            access_log: helix_edge::access_log::AccessLogConfig::off(),
             log: LogFormat::Text,
             exit_with_parent: false,
             upstreams: helix_edge::forward::Reachable::default(),

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use helix_edge::admin::{self, Admin};
 use helix_service::shutdown::Shutdown;
+use http::{HeaderMap, Method};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
@@ -52,6 +53,40 @@ async fn health_readiness_sites_and_explanations_are_told_until_the_shutdown() {
     assert_eq!(ask("/explain?host=shop.example").await.status, 400);
     asked.request();
     serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_operators_ask_is_answered_to_nobody_else() {
+    let served = crate::http3::Served::start();
+    let mut h2 = crate::http2::Connection::open(&served.edge).await;
+    let h3 = served.open().await;
+    for path in [
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/sites",
+        "/explain?host=shop.example&path=/",
+        "/purge",
+    ] {
+        // It is the site's to answer, which has no such file.
+        for host in ["shop.example", "127.0.0.1", "admin"] {
+            let mut client = served.edge.client();
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: {host}\r\n\r\n"));
+            let response = client.response();
+            assert_eq!(response.status, 404, "{host}{path}");
+            assert!(
+                !response.text().contains("helix_edge_"),
+                "{}",
+                response.text()
+            );
+        }
+        let url = format!("//shop.example{path}");
+        let ask = |scheme: &str| (Method::GET, format!("{scheme}:{url}"), HeaderMap::new());
+        let (method, url, fields) = ask("http");
+        assert_eq!(h2.ask(method, &url, fields).await.0, 404, "{path}");
+        let (method, url, fields) = ask("https");
+        assert_eq!(h3.ask(method, &url, fields).await.0, 404, "{path}");
+    }
 }
 
 fn get(addr: std::net::SocketAddr, path: &str) -> Response {

@@ -14,9 +14,10 @@ use helix_edge::limits::Limits;
 
 use crate::support::{BIG, Edge, KEPT, LIVE, PATIENCE};
 
+/// A client of HTTP/2.
 pub(crate) struct Connection {
-    requests: SendRequest<Bytes>,
-    driver: JoinHandle<Result<(), h2::Error>>,
+    pub(crate) requests: SendRequest<Bytes>,
+    pub(crate) driver: JoinHandle<Result<(), h2::Error>>,
 }
 
 impl Connection {

@@ -9,6 +9,7 @@ use bytes::{Buf, Bytes};
 use h3::client::SendRequest;
 use h3::error::{Code, StreamError};
 use h3_quinn::OpenStreams;
+use helix_edge::exchange::Protocol;
 use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
 use helix_edge::listener::TlsListener;
@@ -334,14 +335,13 @@ async fn a_client_that_takes_nothing_of_a_stream_loses_the_stream() {
     let mut stream = requests.send_request(request).await.unwrap();
     stream.finish().await.unwrap();
     stream.recv_response().await.unwrap();
-    let other = served
-        .edge
-        .metrics
-        .requests
-        .with_label_values(&["h3", "2xx"]);
+    let answered = || {
+        let metrics = &served.edge.metrics;
+        metrics.counted(|core| &core.requests[Protocol::Http3 as usize][2])
+    };
     let until = std::time::Instant::now() + PATIENCE;
     // The request is over, though nothing of its body was read.
-    while other.get() == 0 {
+    while answered() == 0 {
         assert!(std::time::Instant::now() < until);
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -134,7 +134,7 @@ fn an_address_that_is_taken_is_an_error_that_names_it() {
         threads: 1,
         edge: "fra-2".parse().unwrap(),
         region: "fra".parse().unwrap(),
-        access_log: false,
+        access_log: helix_edge::access_log::AccessLogConfig::off(),
         upstreams: Reachable::default(),
         limits: Limits::default(),
         http3: None,

@@ -6,6 +6,7 @@
     reason = "a test that cannot go on ends here, and one that measures or is skipped says so"
 )]
 
+mod access_log;
 mod admin;
 mod cache;
 mod cache_judge;
@@ -31,5 +32,6 @@ mod smuggling;
 mod static_files;
 mod support;
 mod tls;
+mod trace;
 mod upstream;
 mod websocket;

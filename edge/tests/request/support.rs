@@ -2,11 +2,13 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown as Side, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use helix_edge::access_log::{AccessLogConfig, Format};
 use helix_edge::forward::Reachable;
 use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
@@ -16,6 +18,7 @@ use helix_edge::release::Release;
 use helix_edge::table::{Serving, Table};
 use helix_routing::id::{Digest, Generation, SiteId};
 use helix_service::shutdown::{Shutdown, ShutdownHandle};
+use tempfile::TempDir;
 
 /// Nothing in these tests takes this long unless it hangs.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
@@ -31,6 +34,8 @@ pub(crate) struct Edge {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) shutdown: ShutdownHandle,
     pub(crate) handle: ListenerHandle,
+    pub(crate) log: PathBuf,
+    _folder: TempDir,
 }
 
 impl Edge {
@@ -45,6 +50,15 @@ impl Edge {
     /// The same, in which HTTP/1 requests may only take these ways.
     pub(crate) fn over(lanes: Lanes) -> Self {
         Self::made(Limits::default(), None, None, lanes)
+    }
+
+    /// The same with an access log that looks like this.
+    pub(crate) fn logging(format: Format, make: impl FnOnce(&Path)) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        make(folder.path());
+        let log = (folder, format);
+        let upstreams = Reachable::default();
+        Self::made_in(log, Limits::default(), None, None, Lanes::All, upstreams)
     }
 
     /// The same, which also speaks TLS and HTTP/3 if told where.
@@ -72,6 +86,20 @@ impl Edge {
         lanes: Lanes,
         upstreams: Reachable,
     ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = (folder, Format::Json);
+        Self::made_in(log, limits, tls, http3, lanes, upstreams)
+    }
+
+    fn made_in(
+        (folder, format): (TempDir, Format),
+        limits: Limits,
+        tls: Option<TlsListener>,
+        http3: Option<Http3>,
+        lanes: Lanes,
+        upstreams: Reachable,
+    ) -> Self {
+        let log = folder.path().join("access.log");
         let table = Arc::new(Table::new("helix.localhost".parse().unwrap()));
         let site = site();
         table.set_host(&"shop.example".parse().unwrap(), Some(&site));
@@ -88,7 +116,10 @@ impl Edge {
             threads: 2,
             edge,
             region,
-            access_log: true,
+            access_log: AccessLogConfig {
+                format,
+                path: Some(log.clone()),
+            },
             upstreams,
             limits,
             http3,
@@ -104,7 +135,31 @@ impl Edge {
             metrics,
             shutdown: asked,
             handle,
+            log,
+            _folder: folder,
         }
+    }
+
+    /// The lines of the access log, once there are so many.
+    pub(crate) fn log_lines(&self, count: usize) -> Vec<String> {
+        let until = Instant::now() + PATIENCE;
+        loop {
+            let text = std::fs::read_to_string(&self.log).unwrap_or_default();
+            let lines: Vec<_> = text.lines().map(str::to_owned).collect();
+            if text.ends_with('\n') && lines.len() >= count {
+                assert_eq!(lines.len(), count, "{text}");
+                return lines;
+            }
+            assert!(Instant::now() < until, "{count} lines in {text:?}");
+            std::thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
+    /// The same as the objects that they are.
+    pub(crate) fn logged(&self, count: usize) -> Vec<serde_json::Value> {
+        let lines = self.log_lines(count);
+        let read = |line: &String| serde_json::from_str(line).unwrap();
+        lines.iter().map(read).collect()
     }
 
     pub(crate) fn client(&self) -> Client {

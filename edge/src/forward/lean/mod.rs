@@ -14,6 +14,7 @@ mod tls;
 mod trip;
 mod upload;
 
+pub(crate) use self::pool::count_in as count_idle_in;
 pub(super) use self::tls::Trust;
 use self::trip::Trip;
 pub(super) use self::upload::Upload;
@@ -39,6 +40,7 @@ pub(super) async fn carry<E: Exchange>(
             done => return done,
         }
     }
+    pool::count_new();
     let fresh = connection::connect(picked).await?;
     Trip::new(call, picked, upload, exchange, fresh).run().await
 }

@@ -5,12 +5,14 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
 use super::connection::Connection;
 use crate::limits::UPSTREAM_IDLE_CONNECTIONS;
+use crate::tally::{NEW, REUSED, Tally};
 
 /// How often to look for connections that are of no use any more.
 const SWEEP: Duration = Duration::from_secs(1);
@@ -25,6 +27,8 @@ struct Pool {
     idle: HashMap<u64, Vec<Idle>, foldhash::fast::RandomState>,
     count: usize,
     swept: bool,
+    /// Where the core counts, once it has said so.
+    tally: Option<Arc<Tally>>,
 }
 
 #[derive(Debug)]
@@ -33,9 +37,26 @@ struct Idle {
     until: Instant,
 }
 
+/// Lets this core count its connections in `tally`.
+pub(crate) fn count_in(tally: &Arc<Tally>) {
+    POOL.with_borrow_mut(|pool| pool.tally = Some(Arc::clone(tally)));
+}
+
+/// Counts a connection that is about to be made.
+pub(super) fn count_new() {
+    POOL.with_borrow_mut(|pool| pool.counted(|tally| tally.upstream_connections[NEW].add(1)));
+}
+
 /// A connection to `server` that can be used again.
 pub(super) fn take(server: u64) -> Option<Connection> {
-    POOL.with_borrow_mut(|pool| pool.take(server, Instant::now()))
+    POOL.with_borrow_mut(|pool| {
+        let taken = pool.take(server, Instant::now());
+        if taken.is_some() {
+            pool.counted(|tally| tally.upstream_connections[REUSED].add(1));
+        }
+        pool.show();
+        taken
+    })
 }
 
 /// Keeps a connection on which nothing is under way, for so long.
@@ -44,6 +65,7 @@ pub(super) fn put(server: u64, mut connection: Connection, patience: Duration) {
     let until = Instant::now() + patience;
     let sweeps = POOL.with_borrow_mut(|pool| {
         pool.put(server, Idle { connection, until });
+        pool.show();
         std::mem::replace(&mut pool.swept, true)
     });
     if !sweeps {
@@ -57,6 +79,7 @@ async fn sweep() {
         sleep(SWEEP).await;
         let left = POOL.with_borrow_mut(|pool| {
             pool.sweep(Instant::now());
+            pool.show();
             pool.swept = pool.count > 0;
             pool.swept
         });
@@ -67,6 +90,17 @@ async fn sweep() {
 }
 
 impl Pool {
+    fn counted(&self, count: impl FnOnce(&Tally)) {
+        if let Some(tally) = &self.tally {
+            count(tally);
+        }
+    }
+
+    /// Says how many there are.
+    fn show(&self) {
+        self.counted(|tally| tally.upstream_idle.set(self.count as u64));
+    }
+
     fn take(&mut self, server: u64, now: Instant) -> Option<Connection> {
         let idle = self.idle.get_mut(&server)?;
         while let Some(Idle {
