@@ -238,6 +238,7 @@ mod tests {
 
     /// Where mime-db has no type, or not the one that browsers, IANA's newer entries or most servers have.
     const OTHERWISE: &[(&str, &str)] = &[
+        ("avifs", "registered with image/avif"),
         (
             "br",
             "no type of its own: what curl and nginx' users name it",
