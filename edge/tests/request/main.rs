@@ -11,6 +11,7 @@ mod cache;
 mod cache_judge;
 mod checklist;
 mod claims;
+mod differential;
 mod disk;
 mod forward;
 mod framing;
