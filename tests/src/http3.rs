@@ -45,6 +45,10 @@ pub struct Http3 {
 }
 
 /// One connection.
+#[expect(
+    missing_debug_implementations,
+    reason = "the client's own types have none"
+)]
 pub struct Connection {
     requests: SendRequest<OpenStreams, Bytes>,
     /// Ends with the connection, and says how that came.
@@ -167,7 +171,8 @@ pub async fn answer(stream: &mut Stream) -> Result<(StatusCode, Vec<u8>), Fault>
 /// When it is not whole.
 pub async fn rest(stream: &mut Stream) -> Result<Vec<u8>, Fault> {
     let mut body = Vec::new();
-    while let Some(mut part) = stream.recv_data().await.map_err(fault)? {
+    let broken_off = |error: StreamError| Fault::Failed(format!("within a body: {error}"));
+    while let Some(mut part) = stream.recv_data().await.map_err(broken_off)? {
         let part = part.copy_to_bytes(part.remaining());
         body.extend_from_slice(&part);
     }
@@ -182,8 +187,8 @@ fn fault(error: StreamError) -> Fault {
         {
             Fault::NotTaken
         }
-        // The connection ended in order before the request was sent.
-        StreamError::ConnectionError { 0: error, .. } if error.is_h3_no_error() => Fault::NotTaken,
+        // The connection ended in order, and nothing of an answer has come.
+        error if error.is_h3_no_error() => Fault::NotTaken,
         error => Fault::Failed(error.to_string()),
     }
 }

@@ -303,7 +303,7 @@ impl Core {
             &message.head,
             message.made.date,
             self.limits.body_window,
-            self.ends.load(Ordering::Relaxed),
+            &self.ends,
         );
         if !forwards {
             exchange = exchange.local(message.hash.is_some());

@@ -4,6 +4,7 @@
 //! (RFC 9112 6): by its length, in chunks, or, for HTTP/1.0, by the end of the connection. Decides
 //! whether the connection can be used again.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -72,6 +73,8 @@ struct Wishes {
 /// One request and its response on a connection.
 pub(super) struct Http1Exchange<'a> {
     io: &'a mut EdgeIo,
+    /// Whether connections are to end, which may come about while a response is waited for.
+    ends: &'a AtomicBool,
     wishes: Wishes,
     date: [u8; 29],
     incoming: Incoming,
@@ -103,7 +106,7 @@ impl<'a> Http1Exchange<'a> {
         head: &Head,
         date: [u8; 29],
         body_window: Duration,
-        draining: bool,
+        ends: &'a AtomicBool,
     ) -> Self {
         let incoming = match head.framing {
             Framing::None => Incoming::Done,
@@ -112,12 +115,15 @@ impl<'a> Http1Exchange<'a> {
         };
         Self {
             io,
+            ends,
             wishes: Wishes {
                 version_1_0: head.version_1_0,
                 head_only: head.method == http::Method::HEAD,
-                persists: head.persists && !draining,
+                persists: head.persists,
                 takes_trailers: head.takes_trailers,
-                upgrades: head.upgrades && matches!(incoming, Incoming::Done) && !draining,
+                upgrades: head.upgrades
+                    && matches!(incoming, Incoming::Done)
+                    && !ends.load(Ordering::Relaxed),
             },
             date,
             incoming,
@@ -309,8 +315,10 @@ impl<'a> Http1Exchange<'a> {
         fields: impl FnOnce(&mut Vec<u8>),
     ) {
         let outgoing = self.framing(status, length, ends);
-        self.keeps =
-            self.wishes.persists && outgoing != Outgoing::UntilClose && self.rest_is_small();
+        self.keeps = self.wishes.persists
+            && !self.ends.load(Ordering::Relaxed)
+            && outgoing != Outgoing::UntilClose
+            && self.rest_is_small();
         let bytes = self.io.outbound.room(HEAD_BYTES);
         let start = bytes.len();
         fields(bytes);
