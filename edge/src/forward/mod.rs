@@ -93,6 +93,16 @@ async fn send<E: Exchange>(
     let path = rule.path_for(request.head.uri.path());
     let call = Call::new(request, exchange.protocol(), path, group)?;
     let mut upload = Upload::new(request, exchange);
+    match upload.settle(exchange).await {
+        Ok(()) => {}
+        Err(Broken::Body(cause)) => return Err(Failure::body(cause)),
+        Err(broken) => {
+            return Ok(Ended {
+                error: Some(broken),
+                ..Ended::default()
+            });
+        }
+    }
     let mut tried = Vec::new();
     let mut failed: Option<Failure> = None;
     while tried.len() < UPSTREAM_TRIES {
