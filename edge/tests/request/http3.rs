@@ -37,7 +37,10 @@ impl Served {
 
     pub(crate) fn with(limits: Limits) -> Self {
         let kept = format!("{KEPT}.preview.shop.helix.localhost");
-        Self::named(limits, &[&["shop.example", "empty.example", HOST], &[&kept]])
+        Self::named(
+            limits,
+            &[&["shop.example", "empty.example", HOST], &[&kept]],
+        )
     }
 
     /// One that has a certificate for each of these lists of names.
