@@ -16,7 +16,7 @@ const MAX_IDLE_TLS_BYTES: u64 = 18 * 1024;
 const MAX_SHAKING_BYTES: u64 = 48 * 1024;
 /// By when whoever says nothing at first is cut.
 const CUT_BY: Duration = Duration::from_secs(12);
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// How long all of `clients` connections stayed open after `say`, and what each made the edge hold meanwhile.
 fn hold(edge: &Elsewhere, tls: bool, say: &'static [u8], answers: bool) -> (usize, Duration, u64) {
