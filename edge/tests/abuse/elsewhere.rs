@@ -192,6 +192,7 @@ fn serve(settings: &Settings) {
     let tls = TlsListener {
         addr,
         certificates: Arc::clone(&certificates),
+        public_port: None,
     };
     let edge = Edge::on(limits, Some(tls), Some(Http3 { addr, certificates }));
     if let Some(upstream) = settings.upstream {
