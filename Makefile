@@ -1,6 +1,6 @@
 # Every command that a developer or CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup build dev test check lint fmt pure fuzz bench bench-peers bench-fleet
+.PHONY: help setup build dev test check lint fmt pure fuzz torture-edge bench bench-peers bench-fleet
 
 # The tools that set-up fetched come first, so that a build finds the same ones everywhere.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -62,17 +62,22 @@ fuzz: setup ## fuzz every target for FUZZ_SECONDS each, from the saved corpus on
 		-max_total_time=$(FUZZ_SECONDS) -timeout=5 -rss_limit_mb=1024 -verbosity=0 \
 		-artifact_prefix=target/fuzz/crashes/{}- target/fuzz/found/{} fuzz/corpus/{}
 
+torture-edge: setup ## ten thousand slow clients five times each way and every flood, with figures; on a machine left alone
+	HELIX_PAIRS=5 $(CARGO) test $(RELEASE) --package helix-edge --test abuse -- --nocapture --test-threads=1
+
 bench: bench-peers bench-fleet ## measure the edge beside other servers, then a fleet
 
 bench-peers: build ## CPU per request beside nginx, haproxy, caddy and traefik, into bench/results
 	@python3 deploy/setup/tools.py --bench
 	$(CARGO) build $(RELEASE) --package helix-bench
 	target/release/helix-bench peers
+	target/release/helix-bench workers
 
 bench-fleet: build ## measure a fleet on this machine; the real folders come from npm packages, so it needs Node
 	npm install --silent --no-audit --no-fund --no-save --ignore-scripts --prefix .tools/bench $(PACKAGES)
 	$(CARGO) build $(RELEASE) --package helix-bench
 	target/release/helix-bench memory
+	target/release/helix-bench idle
 	target/release/helix-bench folders $(foreach folder,$(FOLDERS),.tools/bench/node_modules/$(folder))
 	target/release/helix-bench cutovers
 	target/release/helix-bench rollbacks

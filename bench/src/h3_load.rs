@@ -78,21 +78,11 @@ async fn load(options: &Options) -> anyhow::Result<Figures> {
             .next()
             .context("the host has no address")?,
     };
-    let mut endpoint = quinn::Endpoint::client(SocketAddr::new(
-        if addr.is_ipv4() {
-            [0; 4].into()
-        } else {
-            [0; 16].into()
-        },
-        0,
-    ))?;
-    endpoint.set_default_client_config(client_config()?);
+    let client = Client::new(addr)?;
+    let endpoint = client.endpoint()?;
     let mut connections = Vec::new();
     for _ in 0..options.connections {
-        let connection = endpoint.connect(addr, host)?.await?;
-        let (mut driver, requests) = h3::client::new(h3_quinn::Connection::new(connection)).await?;
-        tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
-        connections.push(requests);
+        connections.push(client.connect(&endpoint, host).await?);
     }
     let (started, mut workers) = (Instant::now(), JoinSet::new());
     let until = started + Duration::from_secs(options.seconds);
@@ -155,7 +145,8 @@ async fn work(mut requests: SendRequest<OpenStreams, Bytes>, url: Uri, until: In
 async fn ask(requests: &mut SendRequest<OpenStreams, Bytes>, url: &Uri) -> anyhow::Result<usize> {
     let request = Request::get(url.clone()).body(())?;
     let mut stream = requests.send_request(request).await?;
-    stream.finish().await?;
+    // It may have been answered before it ends, and then nobody wants its end (RFC 9114 4.1.1).
+    let _ = stream.finish().await;
     let response = stream.recv_response().await?;
     anyhow::ensure!(response.status().is_success(), "{}", response.status());
     let mut bytes = 0;
@@ -165,16 +156,54 @@ async fn ask(requests: &mut SendRequest<OpenStreams, Bytes>, url: &Uri) -> anyho
     Ok(bytes)
 }
 
-fn client_config() -> anyhow::Result<quinn::ClientConfig> {
+/// Connects to one server.
+pub(crate) struct Client {
+    to: SocketAddr,
+    config: quinn::ClientConfig,
+}
+
+impl Client {
+    pub(crate) fn new(to: SocketAddr) -> anyhow::Result<Self> {
+        let tls = quinn::crypto::rustls::QuicClientConfig::try_from(believing(b"h3")?)?;
+        let config = quinn::ClientConfig::new(Arc::new(tls));
+        Ok(Self { to, config })
+    }
+
+    /// A socket of its own. To be called within a runtime.
+    pub(crate) fn endpoint(&self) -> anyhow::Result<quinn::Endpoint> {
+        let any = if self.to.is_ipv4() {
+            [0; 4].into()
+        } else {
+            [0; 16].into()
+        };
+        Ok(quinn::Endpoint::client(SocketAddr::new(any, 0))?)
+    }
+
+    /// A connection that lives as long as what is given back, and the runtime.
+    pub(crate) async fn connect(
+        &self,
+        endpoint: &quinn::Endpoint,
+        host: &str,
+    ) -> anyhow::Result<SendRequest<OpenStreams, Bytes>> {
+        let connecting = endpoint.connect_with(self.config.clone(), self.to, host)?;
+        let quic = h3_quinn::Connection::new(connecting.await?);
+        let (mut driver, requests) = h3::client::new(quic).await?;
+        tokio::spawn(async move { std::future::poll_fn(|cx| driver.poll_close(cx)).await });
+        Ok(requests)
+    }
+}
+
+/// A client of TLS 1.3 that believes any certificate, and resumes nothing.
+pub(crate) fn believing(alpn: &[u8]) -> anyhow::Result<rustls::ClientConfig> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let mut tls = rustls::ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(&[&rustls::version::TLS13])?
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(AnyCertificate(provider)))
         .with_no_client_auth();
-    tls.alpn_protocols = vec![b"h3".to_vec()];
-    let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls)?;
-    Ok(quinn::ClientConfig::new(Arc::new(tls)))
+    tls.alpn_protocols = vec![alpn.to_vec()];
+    tls.resumption = rustls::client::Resumption::disabled();
+    Ok(tls)
 }
 
 /// Believes every certificate, though not every signature.

@@ -13,6 +13,7 @@ mod cutovers;
 mod figures;
 mod folders;
 mod h3_load;
+mod idle;
 mod memory;
 mod peers;
 mod rollbacks;
@@ -22,6 +23,7 @@ use std::path::PathBuf;
 
 use clap::{Parser, Subcommand};
 use helix_tests::fleet::{Fleet, Options};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Measures a fleet on this machine.
 #[derive(Debug, Parser)]
@@ -34,6 +36,21 @@ struct Arguments {
 enum What {
     /// Memory of an idle edge and of origin.
     Memory,
+    /// Memory that each idle connection costs an edge, by protocol.
+    Idle {
+        /// How many of each.
+        #[arg(long, default_value_t = 3_000)]
+        count: usize,
+    },
+    /// CPU time per request of one serving thread and of two.
+    Workers {
+        /// Times each.
+        #[arg(long, default_value_t = 5)]
+        runs: usize,
+        /// Seconds each time.
+        #[arg(long, default_value_t = 4)]
+        seconds: u64,
+    },
     /// Deploys of real folders: the first time, and with one file changed.
     Folders {
         /// Folders to deploy.
@@ -94,12 +111,23 @@ fn main() -> anyhow::Result<()> {
     if let What::H3Load(options) = &arguments.what {
         return h3_load::run(options);
     }
+    if let What::Workers { runs, seconds } = arguments.what {
+        return peers::workers::run(runs, seconds);
+    }
+    allow_descriptors()?;
     let fleet = Fleet::start(&Options::default());
     match arguments.what {
-        What::Peers { .. } | What::H3Load(_) => Ok(()),
+        What::Peers { .. } | What::H3Load(_) | What::Workers { .. } => Ok(()),
+        What::Idle { count } => idle::run(&fleet, count),
         What::Memory => memory::run(&fleet),
         What::Folders { folders } => folders::run(&fleet, &folders),
         What::Cutovers { count } => cutovers::run(&fleet, count),
         What::Rollbacks { count } => rollbacks::run(&fleet, count),
     }
+}
+
+/// As many descriptors as this process, and those it starts, may have.
+fn allow_descriptors() -> anyhow::Result<()> {
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    Ok(setrlimit(Resource::RLIMIT_NOFILE, most, most)?)
 }

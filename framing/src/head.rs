@@ -363,15 +363,22 @@ pub(super) fn tokens(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii)
 }
 
-/// Host and port, with no byte that could end an authority or hide a user in it.
+/// Host and port, with no byte that could end an authority or hide a user in it, and no second way to say where one
+/// ends and the other begins.
 #[must_use]
 #[inline]
 pub fn is_authority(value: &[u8]) -> bool {
-    !value.is_empty()
-        && value.iter().all(|byte| {
-            byte.is_ascii_alphanumeric()
-                || matches!(byte, b'-' | b'.' | b'_' | b'~' | b':' | b'[' | b']')
-        })
+    let colon = memchr::memrchr(b':', value).filter(|_| !value.ends_with(b"]"));
+    let (host, port) = colon.map_or((value, &[][..]), |colon| {
+        (&value[..colon], &value[colon + 1..])
+    });
+    let named =
+        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
+    let legal = match host {
+        [b'[', address @ .., b']'] => address.iter().all(|byte| named(byte) || *byte == b':'),
+        name => name.iter().all(named),
+    };
+    legal && !host.is_empty() && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }
 
 /// Digits only: no sign, no list, nothing that overflows.
@@ -419,6 +426,45 @@ mod tests {
             ("Empty:\r\nX: caf\u{e9}\r\n", Framing::None),
         ] {
             assert_eq!(with(fields), Ok(expected), "{fields:?}");
+        }
+    }
+
+    #[test]
+    fn an_authority_is_one_host_and_perhaps_a_port() {
+        for good in [
+            "a.example",
+            "a.example.",
+            "A_b-c~d",
+            "a.example:",
+            "a.example:1",
+            "a.example:65535",
+            "127.0.0.1:80",
+            "[::1]",
+            "[::1]:443",
+        ] {
+            assert!(is_authority(good.as_bytes()), "{good}");
+        }
+        for bad in [
+            "",
+            ":80",
+            "a.example:x",
+            "a.example:-1",
+            "a.example:123456",
+            "a.example:1:2",
+            "a.example:b.example",
+            "::1",
+            "[::1",
+            "::1]",
+            "[::1]x",
+            "[::1]:x",
+            "[::1]:1:2",
+            "a[b]",
+            "u@a.example",
+            "a.example/",
+            "a b",
+            "*.example",
+        ] {
+            assert!(!is_authority(bad.as_bytes()), "{bad}");
         }
     }
 

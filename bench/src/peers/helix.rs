@@ -11,8 +11,32 @@ use super::process::{Server, pin};
 
 const SETUP: &str = "1 serving thread, a release deployed through origin, access log to a file, metrics, forward without cache";
 
+const TWO_THREADS: &str = "2 serving threads";
+
 pub(crate) fn start(files: &Files, upstream: SocketAddr) -> anyhow::Result<Server> {
-    let fleet = Fleet::start(&Options::default());
+    let server = of(Fleet::start(&Options::default()), files, upstream, SETUP)?;
+    server.pid.map(pin).transpose()?;
+    Ok(server)
+}
+
+/// The same with two serving threads, which may use every core.
+pub(crate) fn start_with_two_threads(
+    files: &Files,
+    upstream: SocketAddr,
+) -> anyhow::Result<Server> {
+    let options = Options {
+        settings: &[("HELIX_EDGE_THREADS", "2")],
+        ..Options::default()
+    };
+    of(Fleet::start(&options), files, upstream, TWO_THREADS)
+}
+
+fn of(
+    fleet: Fleet,
+    files: &Files,
+    upstream: SocketAddr,
+    setup: &'static str,
+) -> anyhow::Result<Server> {
     // The folder is that of the other servers, with rules of our own beside it.
     let folder = files.folder_of("helix")?;
     for name in ["1k.bin", "100k.bin"] {
@@ -35,12 +59,11 @@ pub(crate) fn start(files: &Files, upstream: SocketAddr) -> anyhow::Result<Serve
             .with_context(|| format!("{url} names an address"))
     };
     let pid = fleet.pid(edge.edge.as_str());
-    pin(pid)?;
     let https = edge.https.as_deref().map(address).transpose()?;
     Ok(Server {
         name: "helix-edge",
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        setup: SETUP,
+        setup,
         http: Some(address(&edge.http)?),
         https,
         gaps: Vec::new(),

@@ -15,6 +15,7 @@ mod plot;
 mod process;
 mod report;
 mod traefik;
+pub(crate) mod workers;
 
 use std::net::SocketAddr;
 use std::path::Path;

@@ -113,6 +113,16 @@ async fn send<E: Exchange>(
     let call = Call::new(request, exchange.protocol(), path, group)?;
     way.trace = Some(*call.fields.trace());
     let mut upload = Upload::new(request, exchange);
+    match upload.settle(exchange).await {
+        Ok(()) => {}
+        Err(Broken::Body(cause)) => return Err(Failure::body(cause)),
+        Err(broken) => {
+            return Ok(Ended {
+                error: Some(broken),
+                ..Ended::default()
+            });
+        }
+    }
     let mut failed: Option<Failure> = None;
     while way.tried.len() < UPSTREAM_TRIES {
         let picked = match (group.pick(&way.tried).await, failed.take()) {

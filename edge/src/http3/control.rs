@@ -18,6 +18,9 @@ const MAX_CONTROL_FRAMES: u32 = 10_000;
 /// Most bytes on the stream that acknowledges what is never sent: cancelled streams are told there.
 const MAX_DECODER_BYTES: usize = 64 * 1024;
 
+/// Most instructions that set the capacity of a table to nothing, which is what it is: one is enough.
+const MAX_ENCODER_BYTES: usize = 64;
+
 /// What a unidirectional stream is for.
 #[derive(Debug)]
 pub(super) enum Kind {
@@ -26,7 +29,7 @@ pub(super) enum Kind {
     /// Settings and what follows them.
     Control(Control),
     /// Instructions for a table of no size.
-    Encoder,
+    Encoder { bytes: usize },
     /// Words about a table that is not used.
     Decoder { bytes: usize },
 }
@@ -70,7 +73,7 @@ impl Kind {
                     0x0 => Self::Control(Control::default()),
                     // Only servers push.
                     0x1 => return Err(Code::StreamCreation),
-                    0x2 => Self::Encoder,
+                    0x2 => Self::Encoder { bytes: 0 },
                     0x3 => Self::Decoder { bytes: 0 },
                     _ => return Ok(Verdict::Ignored),
                 };
@@ -78,11 +81,17 @@ impl Kind {
             }
             Self::Control(control) => control.take(input).map(|()| Verdict::On),
             // To set a capacity of nothing is the one instruction that may come.
-            Self::Encoder if input.iter().all(|byte| *byte == 0x20) && input.len() < 64 => {
+            Self::Encoder { bytes } => {
+                if input.iter().any(|byte| *byte != 0x20) {
+                    return Err(Code::QpackEncoderStream);
+                }
+                *bytes += input.len();
                 input.clear();
+                if *bytes > MAX_ENCODER_BYTES {
+                    return Err(Code::ExcessiveLoad);
+                }
                 Ok(Verdict::On)
             }
-            Self::Encoder => Err(Code::QpackEncoderStream),
             Self::Decoder { bytes } => {
                 *bytes += input.len();
                 input.clear();
@@ -309,6 +318,9 @@ mod tests {
         }
         let flood = [&SETTINGS[..], &b"\x21\x00".repeat(10_001)].concat();
         assert_eq!(read(&flood, 5000), Err(Code::ExcessiveLoad));
+        // However small the pieces, nothing is not set for ever.
+        let nothing = [&b"\x02"[..], &[0x20; MAX_ENCODER_BYTES + 1]].concat();
+        assert_eq!(read(&nothing, 1), Err(Code::ExcessiveLoad));
     }
 
     proptest! {

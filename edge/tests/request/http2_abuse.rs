@@ -6,29 +6,15 @@ use std::time::{Duration, Instant};
 
 use helix_edge::limits::{CONTROL_FRAMES, Limits, MAX_STREAMS};
 
+use crate::raw::{
+    CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, PING, PREFACE, PRIORITY,
+    RST_STREAM, SETTINGS, WINDOW_UPDATE, frame,
+};
 use crate::support::{Edge, PATIENCE, ran_alone};
 
-const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// What one connection may make the edge hold.
 const MAX_HELD_BYTES: u64 = 4 * 1024 * 1024;
 const ENHANCE_YOUR_CALM: u32 = 11;
-
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
-
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
-    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
-    let head = [&length[1..], &[kind, flags], &stream.to_be_bytes()].concat();
-    [&head, payload].concat()
-}
 
 /// GET /big.bin of shop.example, without indexing; the path is indexed where it is short.
 fn request(path: &str) -> Vec<u8> {
@@ -118,7 +104,8 @@ fn floods_of_frames_that_carry_nothing_are_cut() {
     for (what, bytes) in [
         ("PING", frame(PING, 0, 0, b"12345678")),
         ("SETTINGS", frame(SETTINGS, 0, 0, b"")),
-        ("PRIORITY", frame(2, 0, 1, &[0, 0, 0, 0, 1])),
+        ("PRIORITY", frame(PRIORITY, 0, 1, &[0, 0, 0, 0, 1])),
+        ("WINDOW_UPDATE", frame(WINDOW_UPDATE, 0, 0, &[0, 0, 0, 1])),
         ("unknown", frame(0x77, 0, 0, b"?")),
     ] {
         let before = edge.metrics.http2_cut.with_label_values(&["flood"]).get();
@@ -160,6 +147,164 @@ fn rapid_resets_are_cut() {
     client.flood(1, &bytes);
     assert_eq!(client.reason(), ENHANCE_YOUR_CALM);
     edge.until_idle();
+}
+
+/// A request, and the error that follows it, twice: the first may still be allowed. Nothing stands for a stream that
+/// depends on itself.
+fn erring(stream: u32, block: &[u8], flags: u8, error: (u8, u8, &[u8])) -> Vec<u8> {
+    let (kind, more_flags, payload) = error;
+    let own = [&stream.to_be_bytes()[..], &[1]].concat();
+    let payload = if payload.is_empty() && kind == PRIORITY {
+        &own
+    } else {
+        payload
+    };
+    let error = frame(kind, more_flags, stream, payload);
+    [&frame(HEADERS, flags, stream, block)[..], &error, &error].concat()
+}
+
+/// MadeYouReset (CVE-2025-8671): the client does not reset, it makes the edge do it, and each request was begun.
+#[test]
+fn errors_that_make_the_edge_reset_streams_are_cut() {
+    const PADDED: u8 = 8;
+    const TIMES: u32 = 3000;
+    let upper = [&request("/big.bin")[..], b"\x00\x01A\x01b"].concat();
+    let length = [&request("/big.bin")[..], b"\x0f\x0d\x011"].concat();
+    let good = request("/big.bin");
+    let flag = END_HEADERS | END_STREAM;
+    let edge = Edge::start();
+    for (what, block, flags, kind, more_flags, payload) in [
+        (
+            "window of nothing",
+            &good,
+            flag,
+            WINDOW_UPDATE,
+            0,
+            &[0; 4][..],
+        ),
+        (
+            "window too large",
+            &good,
+            flag,
+            WINDOW_UPDATE,
+            0,
+            &[0x7f, 255, 255, 255],
+        ),
+        ("data after the end", &good, flag, DATA, 0, b"x"),
+        ("head after the end", &good, flag, HEADERS, flag, b"\x82"),
+        (
+            "trailers that do not end",
+            &good,
+            END_HEADERS,
+            HEADERS,
+            END_HEADERS,
+            b"\x00\x01a\x01b",
+        ),
+        (
+            "more than it said",
+            &length,
+            END_HEADERS,
+            DATA,
+            END_STREAM,
+            b"xx",
+        ),
+        (
+            "less than it said",
+            &length,
+            END_HEADERS,
+            DATA,
+            END_STREAM,
+            b"",
+        ),
+        (
+            "padding too long",
+            &good,
+            END_HEADERS,
+            DATA,
+            PADDED,
+            &[9, 0],
+        ),
+        ("upper case", &upper, flag, PRIORITY, 0, &[0, 0, 0, 0, 1]),
+        ("depends on itself", &good, flag, PRIORITY, 0, &[]),
+    ] {
+        let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
+        for number in 0..TIMES {
+            let error = (kind, more_flags, payload);
+            client.flood(1, &erring(2 * number + 1, block, flags, error));
+        }
+        let reason = client.reason();
+        assert_ne!(reason, 0, "{what}");
+        edge.until_idle();
+    }
+}
+
+#[test]
+fn windows_beyond_the_largest_end_the_connection() {
+    let edge = Edge::start();
+    let most = frame(WINDOW_UPDATE, 0, 0, &[0x7f, 255, 255, 255]);
+    let large = frame(SETTINGS, 0, 0, &[0, 4, 255, 255, 255, 255]);
+    for bytes in [most, large] {
+        let mut client = Abuser::open(&edge, b"");
+        client.flood(1, &bytes);
+        // PROTOCOL_ERROR or FLOW_CONTROL_ERROR.
+        assert!(matches!(client.reason(), 1 | 3));
+    }
+    edge.until_idle();
+}
+
+/// A large file that is taken a byte for each frame that allows it.
+#[test]
+fn a_response_that_is_let_through_by_the_byte_is_cut() {
+    let edge = Edge::start();
+    let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
+    let flags = END_HEADERS | END_STREAM;
+    client.flood(1, &frame(HEADERS, flags, 1, &request("/big.bin")));
+    client.flood(5000, &frame(WINDOW_UPDATE, 0, 1, &[0, 0, 0, 1]));
+    assert_eq!(client.reason(), ENHANCE_YOUR_CALM);
+    edge.until_idle();
+}
+
+/// Bodies in frames of a byte that nobody reads, since the responses before them are not taken.
+#[test]
+fn bodies_in_frames_of_a_byte_cost_little_and_are_cut() {
+    if ran_alone("http2_abuse::bodies_in_frames_of_a_byte_cost_little_and_are_cut") {
+        return;
+    }
+    const STREAMS: u32 = 4;
+    // Of a frame with a byte and of one with nothing but the length of its padding.
+    for (what, part) in [
+        ("a byte", frame(DATA, 0, 1, b"x")),
+        ("only padding", frame(DATA, 8, 1, &[0])),
+    ] {
+        let edge = Edge::with(Limits {
+            write_stall: Duration::from_secs(4),
+            ..Limits::default()
+        });
+        let mut held = Vec::new();
+        for _ in 0..3 {
+            let mut client = Abuser::open(&edge, &[0, 4, 0, 0, 0, 0]);
+            let before = resident();
+            for number in 0..STREAMS {
+                let stream = 2 * number + 1;
+                client.flood(
+                    1,
+                    &frame(HEADERS, END_HEADERS, stream, &request("/big.bin")),
+                );
+                let mut part = part.clone();
+                part[5..9].copy_from_slice(&stream.to_be_bytes());
+                // All that the window of a stream allows, unless it is cut before.
+                client.flood(64, &part.repeat(4000));
+            }
+            let most = resident().saturating_sub(before);
+            // It is cut for what it sent, or for what it does not take.
+            assert_ne!(client.reason(), 0, "{what}");
+            held.push(most);
+        }
+        let held = usual(held);
+        eprintln!("{what}: {held} bytes held");
+        assert!(held < MAX_HELD_BYTES, "{what}: {held} bytes held");
+        edge.until_idle();
+    }
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! The same answers over HTTP/3, asked by an independent client.
 
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,6 +17,7 @@ use helix_edge::tls::{CertificateFiles, Certificates};
 use http::{HeaderMap, Method, Request, StatusCode};
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::CertificateDer;
+use rustls::{ClientConnection, StreamOwned};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
@@ -27,7 +28,7 @@ use crate::upstream::{HOST, Upstream, forward_to};
 pub(crate) struct Served {
     pub(crate) edge: Edge,
     pub(crate) addr: SocketAddr,
-    trusted: [CertificateDer<'static>; 2],
+    trusted: Vec<CertificateDer<'static>>,
 }
 
 impl Served {
@@ -36,15 +37,22 @@ impl Served {
     }
 
     pub(crate) fn with(limits: Limits) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let (files, trusted) = certificate(
-            folder.path(),
-            "shop",
-            &["shop.example", "empty.example", HOST],
-        );
         let kept = format!("{KEPT}.preview.shop.helix.localhost");
-        let (more, also) = certificate(folder.path(), "kept", &[&kept]);
-        let certificates = Certificates::open(vec![files, more]).unwrap();
+        Self::named(
+            limits,
+            &[&["shop.example", "empty.example", HOST], &[&kept]],
+        )
+    }
+
+    /// One that has a certificate for each of these lists of names.
+    pub(crate) fn named(limits: Limits, certificates: &[&[&str]]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let (files, trusted) = certificates
+            .iter()
+            .enumerate()
+            .map(|(number, names)| certificate(folder.path(), &number.to_string(), names))
+            .unzip();
+        let certificates = Certificates::open(files).unwrap();
         let addr = "127.0.0.1:0".parse().unwrap();
         let http3 = Http3 {
             addr,
@@ -63,16 +71,12 @@ impl Served {
         Self {
             edge,
             addr,
-            trusted: [trusted, also],
+            trusted,
         }
     }
 
-    /// A QUIC connection without anything of HTTP on it.
-    pub(crate) async fn connect(
-        &self,
-        host: &str,
-        transport: quinn::TransportConfig,
-    ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
+    /// What a client over TLS 1.3 trusts and offers.
+    pub(crate) fn client(&self, alpn: &[u8]) -> rustls::ClientConfig {
         let mut roots = rustls::RootCertStore::empty();
         for trusted in &self.trusted {
             roots.add(trusted.clone()).unwrap();
@@ -83,7 +87,39 @@ impl Served {
                 .unwrap()
                 .with_root_certificates(roots)
                 .with_no_client_auth();
-        tls.alpn_protocols = vec![b"h3".to_vec()];
+        tls.alpn_protocols = vec![alpn.to_vec()];
+        tls
+    }
+
+    /// A TLS connection for `host` without anything of HTTP on it.
+    pub(crate) fn connect_tls(
+        &self,
+        host: &str,
+        alpn: &[u8],
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        self.connect_tls_as(&Arc::new(self.client(alpn)), host)
+    }
+
+    /// The same, of a client that remembers.
+    pub(crate) fn connect_tls_as(
+        &self,
+        client: &Arc<rustls::ClientConfig>,
+        host: &str,
+    ) -> StreamOwned<ClientConnection, TcpStream> {
+        let socket = TcpStream::connect(self.edge.handle.tls_addr().unwrap()).unwrap();
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        let name = host.to_owned().try_into().unwrap();
+        let session = ClientConnection::new(Arc::clone(client), name).unwrap();
+        StreamOwned::new(session, socket)
+    }
+
+    /// A QUIC connection without anything of HTTP on it.
+    pub(crate) async fn connect(
+        &self,
+        host: &str,
+        transport: quinn::TransportConfig,
+    ) -> Result<(quinn::Endpoint, quinn::Connection), quinn::ConnectionError> {
+        let tls = self.client(b"h3");
         let tls = quinn::crypto::rustls::QuicClientConfig::try_from(tls).unwrap();
         let mut config = quinn::ClientConfig::new(Arc::new(tls));
         config.transport_config(Arc::new(transport));

@@ -133,6 +133,111 @@ async fn a_flood_of_broken_off_requests_ends_the_connection() {
     assert_eq!(close.error_code.into_inner(), 0x107);
 }
 
+/// A control stream, and settings that say nothing.
+const CONTROL: &[u8] = b"\x00\x04\x00";
+
+#[tokio::test]
+async fn floods_on_unidirectional_streams_end_the_connection() {
+    let served = Served::start();
+    // A push id that grows, an unknown frame, a GOAWAY that repeats itself, words about a table that is not used.
+    let floods = [
+        [CONTROL, &b"\x0d\x01\x01".repeat(11_000)].concat(),
+        [CONTROL, &b"\x21\x00".repeat(11_000)].concat(),
+        [CONTROL, &b"\x07\x01\x00".repeat(11_000)].concat(),
+        [&b"\x03"[..], &[0x40; 70_000]].concat(),
+    ];
+    for flood in floods {
+        assert_eq!(closed_with(&served, true, &flood).await, 0x107);
+    }
+    assert_eq!(served.open().await.get("/a.txt").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_flood_of_streams_that_mean_nothing_ends_the_connection() {
+    let served = Served::start();
+    let (_endpoint, connection) = served
+        .connect("shop.example", TransportConfig::default())
+        .await
+        .unwrap();
+    let flood = async {
+        while let Ok(mut stream) = connection.open_uni().await {
+            // A type that nobody knows.
+            let _ = stream.write_all(b"\x21").await;
+            let _ = stream.finish();
+        }
+    };
+    timeout(PATIENCE, flood).await.unwrap();
+    let ConnectionError::ApplicationClosed(close) = connection.closed().await else {
+        panic!("the edge did not close it");
+    };
+    assert_eq!(close.error_code.into_inner(), 0x107);
+}
+
+/// Instructions that change nothing are allowed, but not for ever.
+#[tokio::test]
+async fn an_endless_stream_of_instructions_ends_the_connection() {
+    let served = Served::start();
+    let flood = [&b"\x02"[..], &[0x20; 100_000]].concat();
+    let code = closed_with(&served, true, &flood).await;
+    assert_eq!(code, 0x107);
+}
+
+/// Frames that nobody knows are skipped (RFC 9114 9), but not for ever.
+#[tokio::test]
+async fn a_flood_of_unknown_frames_in_a_request_ends_the_connection() {
+    let served = Served::start();
+    let flood = b"\x21\x00".repeat(100_000);
+    assert_eq!(closed_with(&served, false, &flood).await, 0x107);
+}
+
+/// What one connection may make the edge hold.
+const MAX_HELD_KIB: usize = 4 * 1024;
+
+/// As many streams as there may be, each with a head as large as may be that never ends; then bombs: each field one
+/// byte, which stands for many.
+#[tokio::test]
+async fn heads_that_never_end_and_header_bombs_cost_little() {
+    if ran_alone("http3_abuse::heads_that_never_end_and_header_bombs_cost_little") {
+        return;
+    }
+    // HEADERS of 32,000 bytes, of which the last never comes; `accept: */*` each.
+    let bomb = [b"\x01\x80\x00\x7d\x00\x00\x00".as_slice(), &[0xdd; 31_998]].concat();
+    let unfinished = &bomb[..bomb.len() - 1];
+    let usual = Limits::default();
+    let soon = Limits {
+        head_deadline: Duration::from_secs(3),
+        ..usual
+    };
+    for (what, bytes, limits) in [("unfinished", unfinished, soon), ("bomb", &bomb, usual)] {
+        let served = Served::with(limits);
+        served.open().await.get("/a.txt").await;
+        let (_endpoint, connection) = served
+            .connect("shop.example", TransportConfig::default())
+            .await
+            .unwrap();
+        let before = memory_kib();
+        let mut streams = Vec::new();
+        for _ in 0..64 {
+            let (mut send, receive) = connection.open_bi().await.unwrap();
+            // It may be answered before it is whole.
+            let _ = send.write_all(bytes).await;
+            streams.push((send, receive));
+        }
+        let mut most = memory_kib();
+        for (_, receive) in &mut streams {
+            let response = timeout(PATIENCE, receive.read_to_end(10_000)).await;
+            let response = response.unwrap().unwrap();
+            let status = if what == "bomb" { b"431" } else { b"408" };
+            assert!(response.windows(3).any(|window| window == status), "{what}");
+            most = most.max(memory_kib());
+        }
+        let held = most.saturating_sub(before);
+        // This process is the client too, which keeps what it sends until it is acknowledged.
+        eprintln!("{what}: {held} KiB more, the client's part among them");
+        assert!(held < 2 * MAX_HELD_KIB, "{what}: {held} KiB more");
+    }
+}
+
 /// A packet that starts like the first of a connection, of `kind`.
 fn noise(kind: u8, number: u64, length: usize) -> Vec<u8> {
     let mut packet = vec![0u8; length];

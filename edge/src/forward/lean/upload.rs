@@ -26,6 +26,9 @@ pub(crate) struct Upload {
     framed: Framed,
     /// Bytes that a length still promises.
     left: u64,
+    /// The part that a length promised last. It goes when nothing has come behind it: else the server would take for a
+    /// whole request what is none (RFC 9113 8.1.1).
+    last: Option<Bytes>,
     /// Whether doing it twice is doing it once (RFC 9110 9.2.2).
     idempotent: bool,
     /// What was read of it, as long as it is all of it.
@@ -47,12 +50,28 @@ impl Upload {
             } else {
                 0
             },
+            last: None,
             idempotent,
             kept: Some(Vec::new()),
             kept_bytes: 0,
             ended: framed == Framed::None,
             trailers: None,
         }
+    }
+
+    /// Waits for the end of a body that is to have no bytes: its head alone would be a whole request.
+    ///
+    /// # Errors
+    /// When there are some.
+    pub(crate) async fn settle<E: Exchange>(&mut self, exchange: &mut E) -> Result<(), Broken> {
+        while self.framed == Framed::Length(0) && !self.ended {
+            match exchange.read().await? {
+                None => self.ended = true,
+                Some(part) if part.is_empty() => {}
+                Some(_) => return Err(Broken::Body("is longer than announced")),
+            }
+        }
+        Ok(())
     }
 
     pub(super) const fn framed(&self) -> Framed {
@@ -87,6 +106,10 @@ impl Upload {
         if let Framed::Length(_) = self.framed {
             let left = self.left.checked_sub(part.len() as u64);
             self.left = left.ok_or(Broken::Body("is longer than announced"))?;
+            if self.left == 0 && !part.is_empty() {
+                self.last = Some(part);
+                return Ok(());
+            }
         }
         self.write(out, &part);
         self.keep(part);
@@ -104,6 +127,10 @@ impl Upload {
     ) -> Result<(), Broken> {
         if self.left > 0 {
             return Err(Broken::Body("is shorter than announced"));
+        }
+        if let Some(part) = self.last.take() {
+            self.write(out, &part);
+            self.keep(part);
         }
         self.ended = true;
         self.trailers = trailers;
@@ -166,6 +193,7 @@ mod tests {
             } else {
                 0
             },
+            last: None,
             idempotent: method.is_idempotent(),
             kept: Some(Vec::new()),
             kept_bytes: 0,
@@ -208,6 +236,22 @@ mod tests {
         let mut short = upload(Method::PUT, Framed::Length(2));
         short.take(Bytes::from_static(b"a"), out).unwrap();
         assert!(short.end(None, out).is_err());
+    }
+
+    #[test]
+    fn the_last_part_goes_when_nothing_has_come_behind_it() {
+        let out = &mut Buffer::default();
+        let mut long = upload(Method::PUT, Framed::Length(4));
+        long.take(Bytes::from_static(b"ab"), out).unwrap();
+        long.take(Bytes::from_static(b"cd"), out).unwrap();
+        assert_eq!(&**out, b"ab");
+        assert!(long.take(Bytes::from_static(b"e"), out).is_err());
+        assert_eq!(&**out, b"ab");
+        let mut whole = upload(Method::PUT, Framed::Length(2));
+        let out = &mut Buffer::default();
+        whole.take(Bytes::from_static(b"ab"), out).unwrap();
+        whole.end(None, out).unwrap();
+        assert_eq!(&**out, b"ab");
     }
 
     #[test]
