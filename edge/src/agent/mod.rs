@@ -5,6 +5,7 @@
 //! another. Records come from the feeds, which have written them to disk first.
 
 pub mod placement;
+mod purging;
 pub mod reports;
 
 use std::collections::{HashMap, HashSet};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use self::placement::{Command, Event, Placement, Plan};
+use self::purging::Purging;
 use self::reports::Reports;
 use crate::feed::record::Record;
 use crate::feed::{Change, FeedStatus};
@@ -125,6 +127,7 @@ pub struct Agent {
     results: mpsc::Receiver<Done>,
     collect_is_due: bool,
     sweeping: bool,
+    purging: Purging,
 }
 
 impl Agent {
@@ -138,6 +141,8 @@ impl Agent {
         ready: Arc<AtomicBool>,
     ) -> Self {
         let (done, results) = mpsc::channel(MAX_WAITING_RESULTS);
+        let responses = Arc::clone(&table.cache().store);
+        let purging = Purging::new(responses, Arc::clone(&reports));
         Self {
             table,
             store,
@@ -152,6 +157,7 @@ impl Agent {
             results,
             collect_is_due: false,
             sweeping: false,
+            purging,
         }
     }
 
@@ -212,6 +218,7 @@ impl Agent {
                 self.step(&id, Event::Recorded(site));
             }
             Record::Host(host) => self.host(&host),
+            Record::Purge(purge) => self.purging.apply(*purge),
             Record::Term(_) => {}
         }
     }
@@ -237,6 +244,11 @@ impl Agent {
             if let Some(record) = removed {
                 self.step(&site, Event::Recorded(Box::new(record)));
             }
+        } else if let Some(site) = key
+            .strip_prefix("purge.")
+            .and_then(|site| site.parse().ok())
+        {
+            self.purging.dropped(&site);
         } else if let Some(host) = host_of(key) {
             self.table.set_host(&host, None);
         }

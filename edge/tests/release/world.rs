@@ -408,6 +408,7 @@ impl World {
             tls: None,
             threads: 1,
             cache_bytes: 1024 * 1024,
+            response_cache: helix_edge::config::ResponseCacheConfig::default(),
             access_log: false,
             log: LogFormat::Text,
             exit_with_parent: false,

@@ -8,6 +8,7 @@
 
 mod admin;
 mod cache;
+mod cache_disk;
 mod cache_judge;
 mod disk;
 mod forward;

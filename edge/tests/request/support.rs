@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use helix_edge::cache::Cache;
 use helix_edge::forward::Reachable;
 use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
@@ -52,8 +53,24 @@ impl Edge {
         Self::made(limits, tls, http3, Lanes::All)
     }
 
+    /// The same, with this cache of upstreams' responses, whose disk is attached by whoever wants one.
+    pub(crate) fn caching(cache: Cache) -> Self {
+        Self::whose(cache, Limits::default(), None, None, Lanes::All)
+    }
+
     fn made(limits: Limits, tls: Option<TlsListener>, http3: Option<Http3>, lanes: Lanes) -> Self {
-        let table = Arc::new(Table::new("helix.localhost".parse().unwrap()));
+        Self::whose(Cache::default(), limits, tls, http3, lanes)
+    }
+
+    fn whose(
+        cache: Cache,
+        limits: Limits,
+        tls: Option<TlsListener>,
+        http3: Option<Http3>,
+        lanes: Lanes,
+    ) -> Self {
+        let base = "helix.localhost".parse().unwrap();
+        let table = Arc::new(Table::with_cache(base, cache));
         let site = site();
         table.set_host(&"shop.example".parse().unwrap(), Some(&site));
         table.set_host(
