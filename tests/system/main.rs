@@ -12,6 +12,7 @@ mod folders;
 mod hosts;
 mod kills;
 mod previews;
+mod purges;
 mod records;
 mod registry;
 mod rollback;
