@@ -45,6 +45,8 @@ pub(crate) enum Command {
     Status(Status),
     /// List the releases of a site
     Releases(Releases),
+    /// Let edges forget responses that they keep
+    Purge(Purge),
     /// Hosts that show a site
     #[command(subcommand)]
     Domains(Domains),
@@ -116,6 +118,34 @@ pub(crate) struct Rollback {
     /// Why, for the record
     #[arg(long)]
     pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("what").required(true).multiple(true).args(["urls", "tags", "release", "everything"]))]
+pub(crate) struct Purge {
+    #[command(flatten)]
+    pub(crate) site: Site,
+    /// What answers this URL, over http and https, in all its variants; may be given more than once
+    #[arg(long = "url", value_name = "URL")]
+    pub(crate) urls: Vec<String>,
+    /// What carries this tag; may be given more than once, and means what fits any of the URLs and tags
+    #[arg(long = "tag", value_name = "TAG")]
+    pub(crate) tags: Vec<String>,
+    /// Only what was fetched under this release
+    #[arg(long, value_name = "RELEASE")]
+    pub(crate) release: Option<ReleaseId>,
+    /// All that is kept for the site
+    #[arg(long, conflicts_with_all = ["urls", "tags", "release"])]
+    pub(crate) everything: bool,
+    /// Only in this region; may be given more than once
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',')]
+    pub(crate) regions: Vec<RegionId>,
+    /// Keep it, and ask about it before its next use
+    #[arg(long)]
+    pub(crate) stale: bool,
+    /// Do not wait for the edges
+    #[arg(long)]
+    pub(crate) detach: bool,
 }
 
 #[derive(Debug, Args)]
@@ -262,6 +292,11 @@ mod tests {
             (
                 &["rollback", "abc", "--project", "shop"],
                 "a release id is 20",
+            ),
+            (&["purge", "--project", "shop"], "--everything"),
+            (
+                &["purge", "--project", "shop", "--everything", "--tag", "x"],
+                "cannot be used with",
             ),
             (
                 &["domains", "add", "*.com", "--project", "shop"],

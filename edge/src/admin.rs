@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 
 use crate::answer::{Answer, RequestHead, answer};
-use crate::cache::store::Purge;
+use crate::cache::purge::Purge;
 use crate::metrics::Metrics;
 use crate::table::Table;
 
@@ -162,8 +162,14 @@ async fn purge(
     Json(order): Json<Order>,
 ) -> Result<Json<Purged>, (StatusCode, String)> {
     let purge = order.purge()?;
+    let store = Arc::clone(&admin.table.cache().store);
+    let forgetful = Arc::clone(&store);
     // It looks at everything that is kept.
-    let purged = tokio::task::spawn_blocking(move || admin.table.cache().store.purge(&purge)).await;
+    let purged = tokio::task::spawn_blocking(move || forgetful.purge(&purge)).await;
+    if let Some(disk) = store.disk() {
+        // What was written before this process started is not to come back with the next one.
+        disk.known().await;
+    }
     purged
         .map(|purged| Json(Purged { purged }))
         .map_err(|error| (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")))

@@ -13,6 +13,8 @@ use helix_service::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::access_log::AccessLogConfig;
+use crate::cache::disk::MOST_BODY_BYTES;
+use crate::cache::store::DEFAULT_MEMORY_BYTES;
 use crate::forward::Reachable;
 use crate::tls::TlsConfig;
 
@@ -50,6 +52,9 @@ pub struct EdgeConfig {
     /// One line for each request.
     #[serde(default)]
     pub access_log: AccessLogConfig,
+    /// How much of upstreams' responses is kept.
+    #[serde(default)]
+    pub response_cache: ResponseCacheConfig,
     /// How the log is written.
     #[serde(default = "default_log")]
     pub log: LogFormat,
@@ -65,6 +70,45 @@ pub struct EdgeConfig {
     pub nats: NatsConfig,
     /// Keys that are trusted, by role.
     pub keys: Vec<PublicKey>,
+}
+
+/// Files of upstreams' responses, unless the config says otherwise: what a small machine has to spare beside releases.
+const DEFAULT_DISK_BYTES: u64 = 4 * 1024 * 1024 * 1024;
+
+/// The largest body of an upstream's response that is kept, unless the config says otherwise: a quarter of the disk's
+/// share, so that one download does not push out all the rest.
+const DEFAULT_MAX_BODY_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// How much of upstreams' responses is kept.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ResponseCacheConfig {
+    /// Bytes in memory.
+    pub memory_bytes: u64,
+    /// Bytes of files under `data_dir`; 0 keeps none.
+    pub disk_bytes: u64,
+    /// Largest body on disk, in bytes, at most 4 GiB; larger ones pass through. In memory it is 8 MiB.
+    #[serde(deserialize_with = "max_body_bytes")]
+    pub max_body_bytes: u64,
+}
+
+impl Default for ResponseCacheConfig {
+    fn default() -> Self {
+        Self {
+            memory_bytes: DEFAULT_MEMORY_BYTES,
+            disk_bytes: DEFAULT_DISK_BYTES,
+            max_body_bytes: DEFAULT_MAX_BODY_BYTES,
+        }
+    }
+}
+
+fn max_body_bytes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let bytes = u64::deserialize(from)?;
+    if bytes > MOST_BODY_BYTES {
+        let text = format!("max_body_bytes is {bytes}, the most is {MOST_BODY_BYTES}");
+        return Err(serde::de::Error::custom(text));
+    }
+    Ok(bytes)
 }
 
 /// Where artifacts come from.

@@ -125,6 +125,12 @@ impl Table {
     /// An empty table of an edge whose own hosts lie under `base`.
     #[must_use]
     pub fn new(base: Host) -> Self {
+        Self::with_cache(base, crate::cache::Cache::default())
+    }
+
+    /// The same, with this cache of upstreams' responses.
+    #[must_use]
+    pub fn with_cache(base: Host, cache: crate::cache::Cache) -> Self {
         Self {
             base,
             exact: Map::default(),
@@ -132,7 +138,7 @@ impl Table {
             sites: Map::default(),
             projects: Map::default(),
             version: AtomicU64::new(0),
-            cache: crate::cache::Cache::default(),
+            cache,
             secure_port: OnceLock::new(),
             writing: Mutex::new(()),
         }

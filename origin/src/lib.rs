@@ -22,6 +22,7 @@ pub mod idempotency;
 pub mod metrics;
 pub mod overview;
 pub mod project;
+pub mod purge;
 pub mod registry;
 pub mod rollout;
 pub mod store;

@@ -81,6 +81,12 @@ pub fn site(site: &SiteId) -> String {
     format!("cut.{site}")
 }
 
+/// The key of a site's purges in its region's stream: `purge.<site>`.
+#[must_use]
+pub fn purge(site: &SiteId) -> String {
+    format!("purge.{site}")
+}
+
 /// The key of a host's record in the global stream: `h.<xx>.<host>`, or `w.<xx>.<suffix>` for a wildcard.
 #[must_use]
 pub fn host(pattern: &HostPattern) -> String {
@@ -120,6 +126,10 @@ mod tests {
         assert_eq!(
             site(&"shop/preview/42".parse().unwrap()),
             "cut.shop/preview/42"
+        );
+        assert_eq!(
+            purge(&"shop/preview/42".parse().unwrap()),
+            "purge.shop/preview/42"
         );
         assert!(host(&"www.example.com".parse().unwrap()).ends_with(".www=example=com"));
         assert!(host(&"*.example.com".parse().unwrap()).starts_with("w."));

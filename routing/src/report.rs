@@ -95,6 +95,25 @@ pub enum CandidateState {
     Failed(String),
 }
 
+/// How far an edge has applied a site's purges. Sent when it has, and again after every new link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PurgeReport {
+    /// The edge.
+    pub edge: EdgeId,
+    /// Its region.
+    pub region: RegionId,
+    /// This start of it.
+    pub boot: BootId,
+    /// The site.
+    pub site: SiteId,
+    /// Everything up to this purge is forgotten here, and its record is on disk.
+    pub generation: Generation,
+}
+
+impl Wire for PurgeReport {
+    const WHAT: &'static str = "purge report";
+}
+
 /// A record that an edge refused. The last good one stays.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Refusal {

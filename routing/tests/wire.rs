@@ -3,9 +3,12 @@
 
 use helix_routing::host::{Host, HostPattern, under_base};
 use helix_routing::id::{Epoch, Generation};
-use helix_routing::record::{Beacon, HostRecord, ReleaseRef, SiteRecord, Snapshot, TermRecord};
+use helix_routing::record::{
+    Beacon, HostRecord, PurgeEntry, PurgeRecord, PurgeUrl, ReleaseRef, SiteRecord, Snapshot,
+    TermRecord,
+};
 use helix_routing::report::{
-    CandidateReport, CandidateState, Heartbeat, Refusal, SiteReport, StreamPosition,
+    CandidateReport, CandidateState, Heartbeat, PurgeReport, Refusal, SiteReport, StreamPosition,
 };
 use helix_routing::seal::{self, Seal};
 use helix_routing::time::Timestamp;
@@ -41,6 +44,35 @@ fn host_record() -> HostRecord {
         epoch: Epoch(3),
         generation: Generation(2),
         site: Some("shop/production".parse().unwrap()),
+    }
+}
+
+fn purge_record() -> PurgeRecord {
+    PurgeRecord {
+        site: "shop/production".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        epoch: Epoch(3),
+        generation: Generation(300),
+        purges: vec![PurgeEntry {
+            at: Timestamp::from_millis(1_700_000_000_000),
+            release: Some("a".repeat(20).parse().unwrap()),
+            urls: vec![PurgeUrl {
+                authority: "shop.example".to_owned(),
+                target: "/a?b=c".to_owned(),
+            }],
+            tags: vec!["news".to_owned()],
+            stale: true,
+        }],
+    }
+}
+
+fn purge_report() -> PurgeReport {
+    PurgeReport {
+        edge: "fra-1".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        boot: "0123456789abcdef".parse().unwrap(),
+        site: "shop/production".parse().unwrap(),
+        generation: Generation(300),
     }
 }
 
@@ -123,6 +155,14 @@ fn version_1_of_every_record_stays_readable() {
         include_str!("fixtures/site-report-1.hex").trim(),
     );
     fixture(
+        &purge_record(),
+        include_str!("fixtures/purge-record-1.hex").trim(),
+    );
+    fixture(
+        &purge_report(),
+        include_str!("fixtures/purge-report-1.hex").trim(),
+    );
+    fixture(
         &heartbeat(),
         include_str!("fixtures/heartbeat-1.hex").trim(),
     );
@@ -171,6 +211,8 @@ proptest! {
     fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = SiteRecord::decode(&bytes);
         let _ = HostRecord::decode(&bytes);
+        let _ = PurgeRecord::decode(&bytes);
+        let _ = PurgeReport::decode(&bytes);
         let _ = Snapshot::decode(&bytes);
         let _ = Beacon::decode(&bytes);
         let _ = SiteReport::decode(&bytes);

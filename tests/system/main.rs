@@ -13,6 +13,7 @@ mod graceful;
 mod hosts;
 mod kills;
 mod previews;
+mod purges;
 mod records;
 mod registry;
 mod rollback;

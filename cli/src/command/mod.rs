@@ -4,6 +4,7 @@ pub(crate) mod domains;
 pub(crate) mod explain;
 pub(crate) mod login;
 pub(crate) mod projects;
+pub(crate) mod purge;
 pub(crate) mod releases;
 pub(crate) mod rollback;
 pub(crate) mod rollout;

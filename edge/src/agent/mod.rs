@@ -6,6 +6,7 @@
 
 mod improvement;
 pub mod placement;
+mod purging;
 pub mod reports;
 pub mod retired;
 
@@ -24,6 +25,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use self::placement::{Command, Event, Placement, Plan};
+use self::purging::Purging;
 use self::reports::Reports;
 use self::retired::Retired;
 use crate::feed::record::Record;
@@ -128,6 +130,7 @@ pub struct Agent {
     retired: PathBuf,
     notes_are_due: bool,
     noting: bool,
+    purging: Purging,
 }
 
 impl Agent {
@@ -142,6 +145,8 @@ impl Agent {
         retired: PathBuf,
     ) -> Self {
         let (done, results) = mpsc::channel(MAX_WAITING_RESULTS);
+        let responses = Arc::clone(&table.cache().store);
+        let purging = Purging::new(responses, Arc::clone(&reports));
         Self {
             table,
             store,
@@ -159,6 +164,7 @@ impl Agent {
             retired,
             notes_are_due: false,
             noting: false,
+            purging,
         }
     }
 
@@ -218,6 +224,7 @@ impl Agent {
                 self.step(&id, Event::Recorded(site));
             }
             Record::Host(host) => self.host(&host),
+            Record::Purge(purge) => self.purging.apply(*purge),
             Record::Term(_) => {}
         }
     }
@@ -243,6 +250,11 @@ impl Agent {
             if let Some(record) = removed {
                 self.step(&site, Event::Recorded(Box::new(record)));
             }
+        } else if let Some(site) = key
+            .strip_prefix("purge.")
+            .and_then(|site| site.parse().ok())
+        {
+            self.purging.dropped(&site);
         } else if let Some(host) = host_of(key) {
             self.table.set_host(&host, None);
         }

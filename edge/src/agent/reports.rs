@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::connection::State as Link;
-use helix_routing::id::{BootId, EdgeId, RegionId, SiteId};
+use helix_routing::id::{BootId, EdgeId, Generation, RegionId, SiteId};
 use helix_routing::key;
 use helix_routing::record::SiteRecord;
-use helix_routing::report::{Heartbeat, Refusal, SiteReport, StreamPosition};
+use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport, StreamPosition};
 use helix_routing::wire::Wire;
 use helix_service::{clock, failpoint};
 use tokio::sync::{Notify, watch};
@@ -57,6 +57,8 @@ struct Pending {
     sites: BTreeMap<SiteId, SiteReport>,
     /// Sites whose newest report was not sent, in order.
     unsent: VecDeque<SiteId>,
+    /// Up to where each site's purges were applied, and whether that was sent.
+    purged: BTreeMap<SiteId, (Generation, bool)>,
     refusals: VecDeque<Refusal>,
 }
 
@@ -90,6 +92,19 @@ impl Reports {
         if !pending.unsent.contains(site) {
             pending.unsent.push_back(site.clone());
         }
+        drop(pending);
+        self.wake.notify_one();
+    }
+
+    /// A site's purges were applied up to this one.
+    pub fn purged(&self, site: &SiteId, generation: Generation) {
+        let mut pending = self.pending();
+        let (held, sent) = pending
+            .purged
+            .entry(site.clone())
+            .or_insert((generation, false));
+        *held = generation.max(*held);
+        *sent = false;
         drop(pending);
         self.wake.notify_one();
     }
@@ -190,6 +205,8 @@ impl Reports {
                         continue;
                     };
                     ("site", report.encode())
+                } else if let Some(report) = self.purge_report(&mut pending) {
+                    ("purge", report.encode())
                 } else if let Some(refusal) = pending.refusals.pop_front() {
                     ("refusal", refusal.encode())
                 } else {
@@ -199,6 +216,19 @@ impl Reports {
             self.send(client, kind, bytes).await;
             failpoint::hit("edge.reported");
         }
+    }
+
+    fn purge_report(&self, pending: &mut Pending) -> Option<PurgeReport> {
+        let mut unsent = pending.purged.iter_mut().filter(|(_, (_, sent))| !sent);
+        let (site, (generation, sent)) = unsent.next()?;
+        *sent = true;
+        Some(PurgeReport {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            boot: self.who.boot.clone(),
+            site: site.clone(),
+            generation: *generation,
+        })
     }
 
     async fn send(&self, client: &Client, kind: &str, bytes: Vec<u8>) {
@@ -216,6 +246,9 @@ impl Reports {
     fn resend_all(&self) {
         let mut pending = self.pending();
         pending.unsent = pending.sites.keys().cloned().collect();
+        for (_, sent) in pending.purged.values_mut() {
+            *sent = false;
+        }
     }
 
     fn heartbeat(&self, feeds: &[(String, watch::Receiver<FeedStatus>)]) -> Heartbeat {

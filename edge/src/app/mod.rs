@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use helix_routing::seal::KeyRole;
 use helix_service::keys::KeyRing;
@@ -18,14 +19,18 @@ use helix_service::nats::{self, NatsError};
 use helix_service::random;
 use helix_service::shutdown::{Shutdown, ShutdownHandle};
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use self::story::Story;
 use self::succession::Ours;
 use crate::admin::{self, Admin};
 use crate::agent::reports::{Reporter, Reports};
+use crate::cache::Cache;
+use crate::cache::disk::{Disk, DiskConfig};
+use crate::cache::store::Store as ResponseStore;
 use crate::config::EdgeConfig;
+use crate::feed::FeedStatus;
 use crate::handover::{self, Giver, Handed, HandoverError, Purpose, Taken};
 use crate::http3::Http3;
 use crate::limits::Limits;
@@ -34,6 +39,12 @@ use crate::metrics::Metrics;
 use crate::state::StateError;
 use crate::table::Table;
 use crate::tls::{Certificates, TlsError, follow_files};
+
+/// How long responses on disk are left alone at start, until purges that were missed are known: an edge that has a link
+/// knows them within a second, and one that has none serves what it has.
+const CATCH_UP_WAIT: Duration = Duration::from_secs(5);
+/// How long the end of the process waits for responses in memory to be written to disk.
+const FLUSH_WAIT: Duration = Duration::from_secs(5);
 
 /// The edge did not start, or ended early.
 #[derive(Debug, thiserror::Error)]
@@ -94,6 +105,7 @@ pub struct Running {
     listener: ListenerHandle,
     admin: SocketAddr,
     tasks: Vec<JoinHandle<()>>,
+    cache: Arc<ResponseStore>,
 }
 
 impl Running {
@@ -121,6 +133,7 @@ impl Running {
     /// When a part of the listener died.
     pub async fn join(self) -> Result<(), AppError> {
         let ended = self.listener.join().await;
+        self.cache.flush(FLUSH_WAIT).await;
         for task in self.tasks {
             task.abort();
         }
@@ -145,7 +158,10 @@ impl Parts {
             boot: random::boot_id(),
         };
         Self {
-            table: Arc::new(Table::new(config.base_domain.clone())),
+            table: Arc::new(Table::with_cache(
+                config.base_domain.clone(),
+                Cache::new(config.response_cache.memory_bytes),
+            )),
             metrics: Arc::new(Metrics::new(&config.edge, &config.region)),
             reports: Reports::new(who, Arc::clone(&ready)),
             ready,
@@ -178,6 +194,7 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
         parts: Arc::clone(&parts),
     });
     let mut restored = story.restore()?;
+    open_response_disk(&config, &parts);
     restored.wait().await;
     let mut tasks = vec![admin_task];
     if let Some(tls) = &tls {
@@ -198,6 +215,7 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
         succession::succeed(taken, listener.post()).await;
     }
     let handed = handed.into_iter().chain([admin_handed]).collect();
+    read_response_disk(&parts, restored.statuses());
     let following = restored.follow(&story);
     tasks.push(wait_for_successors(
         handed, &story, following, &listener, drain,
@@ -207,7 +225,45 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
         listener,
         admin: admin_addr,
         tasks,
+        cache: Arc::clone(&parts.table.cache().store),
     })
+}
+
+/// Puts a disk behind the response cache. Without one the edge serves on.
+fn open_response_disk(config: &EdgeConfig, parts: &Parts) {
+    let cache = &config.response_cache;
+    if cache.disk_bytes == 0 {
+        return;
+    }
+    let store = &parts.table.cache().store;
+    let wanted = DiskConfig {
+        folder: config.data_dir.join("responses"),
+        bytes: cache.disk_bytes,
+        max_body_bytes: cache.max_body_bytes,
+    };
+    let (purges, metrics) = (Arc::clone(store.purges()), parts.metrics.disk_cache.clone());
+    match Disk::open(wanted, purges, metrics) {
+        Ok(disk) => store.attach(disk),
+        Err(error) => tracing::error!(%error, "no response is kept on disk"),
+    }
+}
+
+/// Lets what was kept on disk be used again, once the purges of the time between are known, or cannot be for now.
+fn read_response_disk(parts: &Parts, feeds: Vec<watch::Receiver<FeedStatus>>) {
+    let Some(disk) = parts.table.cache().store.disk().cloned() else {
+        return;
+    };
+    tokio::spawn(async move {
+        let caught_up = async {
+            for mut feed in feeds {
+                // A feed that is gone has nothing more to say.
+                let _ = feed.wait_for(|status| status.caught_up).await;
+            }
+        };
+        // Without NATS an edge serves what it knows.
+        let _ = tokio::time::timeout(CATCH_UP_WAIT, caught_up).await;
+        disk.begin();
+    });
 }
 
 /// The end of this edge: asked for from outside, or by a successor that serves.

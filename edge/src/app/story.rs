@@ -128,6 +128,14 @@ impl Restored {
         }
     }
 
+    /// How far each stream is followed.
+    pub(super) fn statuses(&self) -> Vec<watch::Receiver<FeedStatus>> {
+        self.feeds
+            .iter()
+            .map(|(_, status)| status.clone())
+            .collect()
+    }
+
     /// Follows the records.
     pub(super) fn follow(self, story: &Story) -> Vec<JoinHandle<()>> {
         let feeds = &self.feeds;

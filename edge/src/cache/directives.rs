@@ -111,6 +111,21 @@ pub fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<It
         .filter(|token| !token.is_empty())
 }
 
+/// The members of a structured list of strings (RFC 9875 2); none if it is malformed.
+#[must_use]
+pub fn strings(headers: &HeaderMap, field: &HeaderName) -> Vec<String> {
+    let lines = headers.get_all(field).iter();
+    let lines: Vec<&[u8]> = lines.map(http::HeaderValue::as_bytes).collect();
+    let Ok(list) = Parser::parse_list(&lines.join(&b", "[..])) else {
+        return Vec::new();
+    };
+    let string = |member: ListEntry| match member {
+        ListEntry::Item(item) => item.bare_item.as_str().map(str::to_owned),
+        ListEntry::InnerList(_) => None,
+    };
+    list.into_iter().filter_map(string).collect()
+}
+
 impl ResponseDirectives {
     fn hear(&mut self, name: &str, value: Option<&str>) {
         match name.to_ascii_lowercase().as_str() {
@@ -413,6 +428,21 @@ mod tests {
                 (max_age, no_store),
                 "{lines:?}"
             );
+        }
+    }
+
+    #[test]
+    fn groups_are_a_structured_list_of_strings() {
+        let groups = HeaderName::from_static("cache-groups");
+        for (lines, expected) in [
+            (&["\"a\", \"b, c\";x"][..], &["a", "b, c"][..]),
+            (&["\"a\"", "\"b\""], &["a", "b"]),
+            (&["token, \"a\", 1, (\"b\")"], &["a"]),
+            (&["\"a"], &[]),
+            (&[], &[]),
+        ] {
+            let lines: Vec<_> = lines.iter().map(|line| ("cache-groups", *line)).collect();
+            assert_eq!(strings(&headers(&lines), &groups), expected, "{lines:?}");
         }
     }
 

@@ -5,24 +5,25 @@
 //! comes, or, where it may not be, handed to the one client that asked first while the others go on alone.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, DATE, ETAG, HeaderMap};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, DATE, ETAG, HeaderMap};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::content::{Content, Cut, MAX_BODY_BYTES, Reader};
-use super::directives::{RequestDirectives, tokens};
+use super::content::{Content, Cut, Reader};
+use super::directives::{RequestDirectives, strings, tokens};
 use super::now;
 use super::policy::{self, Freshness};
-use super::store::{Key, Store, Stored, selected};
+use super::store::{Facts, Key, Store, Stored, selected};
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
 
 /// Parts of a response that is not shared that may wait for its client.
 const PARTS_AHEAD: usize = 4;
 /// Most tags and groups of one response, so that a purge stays cheap.
-const MAX_TAGS: usize = 64;
+const MAX_TAGS: usize = 128;
 /// Fields of a stored response that a 304 does not change: they are about bytes that it has not sent.
 const KEPT_BY_304: [&str; 5] = [
     "content-encoding",
@@ -35,8 +36,8 @@ const KEPT_BY_304: [&str; 5] = [
 /// What became of a fetch, for those who wait.
 #[derive(Clone, Debug)]
 pub(super) enum Outcome {
-    /// This is the response, or what is used in its place, and when the fetch began (see [`Store::moment`]).
-    Shared(Arc<Stored>, u64),
+    /// This is the response, or what is used in its place.
+    Shared(Arc<Stored>),
     /// It may not be shared.
     Alone,
 }
@@ -44,16 +45,46 @@ pub(super) enum Outcome {
 /// What became of a fetch, for the one who started it.
 #[derive(Debug)]
 pub(super) enum Led {
-    /// This is the response; its body is read from here.
-    Shared(Arc<Stored>, Option<Reader>),
+    /// This is the response, or what is used in its place; its body is read from here.
+    Shared(Arc<Stored>, Option<Reader>, Origin),
     /// It may not be shared.
     Through(ResponseHead, mpsc::Receiver<Result<Bytes, Cut>>),
 }
 
+/// What the upstream said about a response that is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// It sent it, and it is kept.
+    Sent,
+    /// It sent this status, and what was kept is used.
+    Status(StatusCode),
+    /// Nothing.
+    Silent,
+}
+
+/// Responses that turned out not to be for sharing are remembered for so long: who asks for them again does not wait
+/// for somebody else's first.
+const APART: Duration = Duration::from_secs(60);
+/// Most of them; beyond that, some wait for nothing now and then.
+const MAX_APART: u64 = 8192;
+
 /// Fetches on their way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Flights {
     by_key: Mutex<HashMap<FlightKey, watch::Receiver<Option<Outcome>>>>,
+    apart: moka::sync::Cache<FlightKey, ()>,
+}
+
+impl Default for Flights {
+    fn default() -> Self {
+        Self {
+            by_key: Mutex::default(),
+            apart: moka::sync::Cache::builder()
+                .max_capacity(MAX_APART)
+                .time_to_live(APART)
+                .build(),
+        }
+    }
 }
 
 type FlightKey = (Arc<Key>, Vec<(HeaderName, String)>);
@@ -72,7 +103,9 @@ impl Flights {
             return Joined::Wait(flight.clone());
         }
         let (outcome, waiting) = watch::channel(None);
-        by_key.insert(key.clone(), waiting);
+        if !self.apart.contains_key(&key) {
+            by_key.insert(key.clone(), waiting);
+        }
         drop(by_key);
         Joined::Lead(Landing {
             flights: Arc::clone(self),
@@ -99,6 +132,16 @@ impl Landing {
             }
             first
         });
+    }
+
+    /// Who asks for the same from now on fetches it alone, or again together.
+    fn set_apart(&self, apart: bool) {
+        let known = &self.flights.apart;
+        if apart {
+            known.insert(self.key.clone(), ());
+        } else if known.contains_key(&self.key) {
+            known.invalidate(&self.key);
+        }
     }
 
     /// Lets the next one who asks fetch again.
@@ -139,8 +182,10 @@ pub(super) struct Fetching {
     pub(super) leader: Option<oneshot::Sender<Led>>,
     pub(super) landing: Landing,
     pub(super) asked: u64,
-    /// See [`Store::moment`].
+    /// See [`Stored::began`].
     pub(super) began: u64,
+    /// See [`Stored::purged`].
+    pub(super) purged: u64,
     pub(super) state: State,
 }
 
@@ -157,16 +202,15 @@ pub(super) enum State {
 
 impl Fetching {
     /// Who asks while the body still comes joins as well; a response that is there already is found in the store.
-    fn share(&mut self, stored: &Arc<Stored>) {
+    fn share(&mut self, stored: &Arc<Stored>, origin: Origin) {
         let reader = stored.content.reader(0, None);
-        let outcome = Outcome::Shared(Arc::clone(stored), self.began);
-        self.landing.tell(outcome);
+        self.landing.tell(Outcome::Shared(Arc::clone(stored)));
         if stored.content.length().is_some() {
             self.landing.leave();
         }
         if let Some(leader) = self.leader.take() {
             // Who is gone needs nothing.
-            drop(leader.send(Led::Shared(Arc::clone(stored), reader)));
+            drop(leader.send(Led::Shared(Arc::clone(stored), reader, origin)));
         }
     }
 
@@ -197,14 +241,14 @@ impl Fetching {
             && let Some(candidate) = self.candidate.clone()
         {
             let refreshed = Arc::new(self.refreshed(&candidate, &head.headers));
-            self.store.insert(&self.key, &refreshed, self.began);
-            self.share(&refreshed);
+            self.store.insert(&refreshed);
+            self.share(&refreshed, Origin::Status(head.status));
             self.state = State::Settled;
             return Ok(());
         }
         if head.status.is_server_error() {
             if let Some(stale) = self.cover(true) {
-                self.share(&stale);
+                self.share(&stale, Origin::Status(head.status));
                 self.state = State::Settled;
                 return Ok(());
             }
@@ -216,18 +260,26 @@ impl Fetching {
         match self.stored(&head) {
             Some(stored) => {
                 let stored = Arc::new(stored);
-                self.share(&stored);
+                self.landing.set_apart(false);
+                self.share(&stored, Origin::Sent);
                 self.state = State::Filling(stored);
                 Ok(())
             }
-            None => self.pass(head),
+            None => {
+                // One failure, or one person's response, says nothing about the next.
+                let lasts = !head.status.is_server_error();
+                if lasts && !self.request.contains_key(AUTHORIZATION) {
+                    self.landing.set_apart(true);
+                }
+                self.pass(head)
+            }
         }
     }
 
     fn stored(&self, head: &ResponseHead) -> Option<Stored> {
         let length = head.headers.get(CONTENT_LENGTH);
         let length = length.and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-        if length.is_some_and(|length| length > MAX_BODY_BYTES) {
+        if length.is_some_and(|length| length > self.store.largest()) {
             return None;
         }
         let (freshness, withheld) = policy::storable(
@@ -240,7 +292,10 @@ impl Fetching {
         )
         .ok()?;
         let headers = kept(head.headers.clone(), &withheld, freshness.received);
-        Some(self.made(head.status, headers, freshness, Content::coming()))
+        // In the background it is fetched for whoever asks next.
+        let unread = self.leader.is_none();
+        let content = Content::coming(length, self.store.disk(), unread);
+        Some(self.made(head.status, headers, freshness, content))
     }
 
     fn refreshed(&self, candidate: &Stored, fields: &HeaderMap) -> Stored {
@@ -285,30 +340,31 @@ impl Fetching {
         freshness: Freshness,
         content: Arc<Content>,
     ) -> Stored {
-        let tags = ["cache-tag", "cache-groups", "surrogate-key"];
-        let tags = tags.map(HeaderName::from_static);
-        let tags = tags.iter().flat_map(|name| tokens(&headers, name));
-        let tags = tags
-            .flat_map(str::split_whitespace)
-            .map(|tag| tag.trim_matches('"').to_owned());
         Stored {
+            facts: Facts {
+                key: Arc::clone(&self.key),
+                selected: selected(&self.request, &headers),
+                tags: tags(&headers),
+            },
             status,
-            selected: selected(&self.request, &headers),
-            tags: tags.take(MAX_TAGS).collect(),
             headers,
             freshness,
             content,
+            began: self.began,
+            purged: self.purged,
+            file: OnceLock::new(),
             invalid: false.into(),
         }
     }
 
-    fn complete(&mut self) {
+    async fn complete(&mut self) {
         match std::mem::replace(&mut self.state, State::Settled) {
             State::Filling(stored) => {
                 // It is kept before its end is seen: who asks next finds it.
                 stored.content.join();
-                if stored.content.length().is_some() {
-                    self.store.insert(&self.key, &stored, self.began);
+                let on_disk = stored.content.keep(&stored).await;
+                if !on_disk && stored.content.length().is_some() {
+                    self.store.insert(&stored);
                 }
                 stored.content.finish(Ok(()));
                 self.landing.leave();
@@ -327,7 +383,7 @@ impl Fetching {
             State::Held(head, parts) => {
                 let stale = self.cover(false).filter(|_| disconnected);
                 if let Some(stale) = stale {
-                    self.share(&stale);
+                    self.share(&stale, Origin::Silent);
                 } else if self.pass(head).is_ok() {
                     for part in parts {
                         let _ = self.send(part, false).await;
@@ -337,6 +393,16 @@ impl Fetching {
             State::Waiting | State::Through(_) | State::Settled => {}
         }
     }
+}
+
+/// Tags and groups that a response can be purged by.
+fn tags(headers: &HeaderMap) -> Vec<String> {
+    let plain = ["cache-tag", "surrogate-key"].map(HeaderName::from_static);
+    let plain = plain.iter().flat_map(|name| tokens(headers, name));
+    let plain = plain.flat_map(str::split_whitespace).map(ToOwned::to_owned);
+    let groups = HeaderName::from_static("cache-groups");
+    let groups = strings(headers, &groups);
+    groups.into_iter().chain(plain).take(MAX_TAGS).collect()
 }
 
 /// What is kept of a head.
@@ -360,7 +426,7 @@ fn kept(mut headers: HeaderMap, withheld: &[HeaderName], received: u64) -> Heade
         headers.remove(name);
     }
     if !headers.contains_key(DATE) {
-        let date = std::time::UNIX_EPOCH + std::time::Duration::from_secs(received);
+        let date = std::time::UNIX_EPOCH + Duration::from_secs(received);
         if let Ok(date) = HeaderValue::from_str(&httpdate::fmt_http_date(date)) {
             headers.insert(DATE, date);
         }
@@ -393,7 +459,7 @@ impl Exchange for Fetching {
     async fn start(&mut self, head: ResponseHead, ends: bool) -> Result<(), Broken> {
         self.begin(head)?;
         if ends {
-            self.complete();
+            self.complete().await;
         }
         Ok(())
     }
@@ -413,13 +479,13 @@ impl Exchange for Fetching {
             State::Waiting | State::Held(..) | State::Settled => {}
         }
         if ends {
-            self.complete();
+            self.complete().await;
         }
         Ok(())
     }
 
     async fn end(&mut self, _trailers: Option<HeaderMap>) -> Result<(), Broken> {
-        self.complete();
+        self.complete().await;
         Ok(())
     }
 

@@ -1,15 +1,18 @@
 //! Responses of upstreams, kept and used again (RFC 9111, 9211, 9213, 5861).
 //!
 //! [`serve`] stands between a request and the lanes that carry it to an upstream. What may be kept and used is
-//! decided by [`policy`], purely; [`store`] keeps it; `fetch` makes one request for all who ask at once. The key
+//! decided by [`policy`], purely; [`store`] keeps it in memory and [`disk`] behind that; [`purge`] says what is to be
+//! forgotten; `fetch` makes one request for all who ask at once. The key
 //! names the release, so a cutover can never serve the old release's bytes as the new one's.
 //! It opens no connection: a fetch goes the way that any forwarded request goes.
 
 pub mod content;
 pub mod directives;
+pub mod disk;
 mod fetch;
 mod pass;
 pub mod policy;
+pub mod purge;
 mod reply;
 pub mod store;
 
@@ -27,11 +30,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::content::{Cut, Reader};
 use self::directives::{DEVICE, SURROGATE_CAPABILITY};
-use self::fetch::{Fetching, Flights, Joined, Landing, Led, Outcome, State};
+use self::fetch::{Fetching, Flights, Joined, Landing, Led, Origin, Outcome, State};
 use self::pass::Passing;
 use self::policy::Use;
 use self::reply::{Reply, reply};
-use self::store::{Key, Store, Stored};
+use self::store::{Found, Key, Store, Stored};
 use crate::answer::{ForwardTo, Pinned};
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, Protocol, Request, ResponseHead, head_of};
@@ -43,7 +46,8 @@ use crate::trace::TraceId;
 const COLLAPSE_WAIT: Duration = Duration::from_secs(10);
 
 /// Fields that make some servers answer as if another thing had been asked for, and that no key knows.
-const UNKEYED: [&str; 5] = [
+const UNKEYED: [&str; 6] = [
+    "x-host",
     "x-http-method",
     "x-http-method-override",
     "x-method-override",
@@ -57,6 +61,17 @@ pub struct Cache {
     /// What is kept.
     pub store: Arc<Store>,
     flights: Arc<Flights>,
+}
+
+impl Cache {
+    /// One that keeps so many bytes in memory, and nothing on disk: see [`Store::attach`].
+    #[must_use]
+    pub fn new(memory_bytes: u64) -> Self {
+        Self {
+            store: Arc::new(Store::new(memory_bytes)),
+            flights: Arc::default(),
+        }
+    }
 }
 
 /// A request that may be answered from what is kept.
@@ -130,7 +145,10 @@ impl Asking<'_> {
     async fn answer<E: Exchange>(&self, exchange: &mut E) -> Ended {
         let headers = &self.request.head.headers;
         let said = directives::of_request(headers);
-        let (found, newest) = self.cache().store.find(&self.key, headers);
+        let Found {
+            stored: found,
+            newest,
+        } = self.cache().store.look_up(&self.key, headers).await;
         let usable = found.as_ref().map(|stored| self.usable(stored, &said));
         if let (Some(stored), Some(Use::Fresh | Use::Stale)) = (&found, usable) {
             let ttl = signed_ttl(stored);
@@ -167,8 +185,7 @@ impl Asking<'_> {
         if said.no_store || !(whole || found.is_some()) {
             return self.alone(forward, exchange).await;
         }
-        let selected =
-            newest.map_or_else(Vec::new, |newest| store::selected(headers, &newest.headers));
+        let selected = newest.map_or_else(Vec::new, |newest| newest.selected_of(headers));
         match self.cache().flights.join((Arc::clone(&self.key), selected)) {
             Joined::Lead(landing) => self.lead(landing, found, forward, exchange).await,
             Joined::Wait(outcome) => self.wait(outcome, &said, forward, exchange).await,
@@ -194,8 +211,14 @@ impl Asking<'_> {
         let fetched = self.fetch(landing, found, Some(leader), exchange.protocol());
         self.count(CacheOutcome::Miss);
         let mut ended = match led.await {
-            Ok(Led::Shared(stored, reader)) => {
-                let status = format!("{DEVICE}; fwd={forward}; stored");
+            Ok(Led::Shared(stored, reader, origin)) => {
+                let status = match origin {
+                    Origin::Sent => format!("{DEVICE}; fwd={forward}; stored"),
+                    Origin::Status(status) => {
+                        format!("{DEVICE}; fwd={forward}; fwd-status={}", status.as_u16())
+                    }
+                    Origin::Silent => format!("{DEVICE}; fwd={forward}; detail=unreachable"),
+                };
                 self.send(&stored, &status, reader, exchange).await
             }
             Ok(Led::Through(mut head, parts)) => {
@@ -224,17 +247,17 @@ impl Asking<'_> {
         let late = outcome.borrow().is_some();
         let told = tokio::time::timeout(COLLAPSE_WAIT, told(&mut outcome)).await;
         let told = told.ok().flatten();
-        let Some(Outcome::Shared(stored, began)) = told else {
+        let Some(Outcome::Shared(stored)) = told else {
             return self.alone(forward, exchange).await;
         };
         let old = late && self.usable(&stored, said) != Use::Fresh;
-        if old || self.cache().store.purged_since(&self.key, &stored, began) {
+        if old || self.cache().store.was_purged(&stored) {
             return self.alone(forward, exchange).await;
         }
         let headers = &self.request.head.headers;
         let open = stored.freshness.authorized || !headers.contains_key(AUTHORIZATION);
         let readable = stored.content.reader(0, None);
-        if said.no_cache || !open || !stored.answers(headers) || readable.is_none() {
+        if said.no_cache || !open || !stored.facts.answers(headers) || readable.is_none() {
             return self.alone(forward, exchange).await;
         }
         self.count(CacheOutcome::Collapsed);
@@ -244,7 +267,7 @@ impl Asking<'_> {
     }
 
     fn revalidate(&self, stored: &Arc<Stored>, protocol: Protocol) {
-        let selected = store::selected(&self.request.head.headers, &stored.headers);
+        let selected = stored.facts.selected_of(&self.request.head.headers);
         if let Joined::Lead(landing) = self.cache().flights.join((Arc::clone(&self.key), selected))
         {
             self.fetch(landing, Some(Arc::clone(stored)), None, protocol);
@@ -270,7 +293,9 @@ impl Asking<'_> {
             leader,
             landing,
             asked: now(),
-            began: self.cache().store.moment(),
+            // The moment first: what comes between the two counts as later.
+            began: self.cache().store.purges().moment(),
+            purged: self.cache().store.purges().number(&self.key.site),
             state: State::Waiting,
         };
         let (edge, pinned, target) = (self.edge.clone(), self.pinned.clone(), *self.target);

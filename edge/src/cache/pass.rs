@@ -7,48 +7,43 @@ use bytes::Bytes;
 use http::header::{CONTENT_LOCATION, LOCATION};
 use http::{HeaderMap, HeaderName, StatusCode, Uri};
 
-use super::directives::tokens;
+use super::directives::strings;
+use super::purge::Purge;
 use super::reply;
-use super::store::{Key, Purge, Store};
+use super::store::{Key, Store};
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead};
 
 /// Groups that a response to an unsafe request says are no longer true (RFC 9875 3).
 const GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
-/// Most groups that one response may invalidate.
-const MAX_GROUPS: usize = 16;
+/// Most groups that one response may invalidate: each means a look at everything that is kept.
+const MAX_GROUPS: usize = 64;
 
 /// The client's exchange, with an eye on the head.
 pub(super) struct Passing<'a, E> {
     pub(super) exchange: &'a mut E,
-    pub(super) store: &'a Store,
+    pub(super) store: &'a Arc<Store>,
     pub(super) key: &'a Arc<Key>,
     pub(super) unsafe_method: bool,
     pub(super) status: String,
 }
 
 impl<E: Exchange> Passing<'_, E> {
-    /// RFC 9111 4.4: the target, and what the response names on the same host.
-    fn invalidate(&self, head: &ResponseHead) {
+    /// RFC 9111 4.4: the target, and what the response names on the same host; RFC 9875 3.2: the groups it names.
+    fn changed(&self, head: &ResponseHead) -> Option<Changed> {
         if !(head.status.is_success() || head.status.is_redirection()) {
-            return;
+            return None;
         }
-        self.store.invalidate(self.key);
-        for name in [LOCATION, CONTENT_LOCATION] {
-            let named = head.headers.get(name).and_then(|value| value.to_str().ok());
-            if let Some(target) = named.and_then(|named| self.resolve(named)) {
-                let mut key = Key::clone(self.key);
-                key.target = target;
-                self.store.invalidate(&Arc::new(key));
-            }
-        }
-        for group in tokens(&head.headers, &GROUP_INVALIDATION).take(MAX_GROUPS) {
-            self.store.purge(&Purge {
-                site: Some(self.key.site.clone()),
-                host: Some(self.key.authority.clone()),
-                tag: Some(group.trim_matches('"').to_owned()),
-                ..Purge::default()
-            });
-        }
+        let named = [LOCATION, CONTENT_LOCATION].into_iter().filter_map(|name| {
+            let named = head.headers.get(name)?.to_str().ok()?;
+            let mut key = Key::clone(self.key);
+            key.target = self.resolve(named)?;
+            Some(Arc::new(key))
+        });
+        let groups = strings(&head.headers, &GROUP_INVALIDATION);
+        Some(Changed {
+            keys: [Arc::clone(self.key)].into_iter().chain(named).collect(),
+            groups: groups.into_iter().take(MAX_GROUPS).collect(),
+        })
     }
 
     /// Path and query of a reference on the same host; none if it is elsewhere.
@@ -75,6 +70,38 @@ impl<E: Exchange> Passing<'_, E> {
     }
 }
 
+/// What a successful unsafe request has changed.
+struct Changed {
+    /// The target first.
+    keys: Vec<Arc<Key>>,
+    groups: Vec<String>,
+}
+
+impl Changed {
+    /// Forgets it, before the client hears of the change.
+    async fn forget(self, store: Arc<Store>) {
+        for key in &self.keys {
+            store.invalidate(key).await;
+        }
+        if self.groups.is_empty() {
+            return;
+        }
+        let purging = tokio::task::spawn_blocking(move || {
+            let key = &self.keys[0];
+            for group in self.groups {
+                store.purge(&Purge {
+                    site: Some(key.site.clone()),
+                    host: Some(key.authority.clone()),
+                    tag: Some(group),
+                    ..Purge::default()
+                });
+            }
+        });
+        // It ends before its time only with the process.
+        let _ = purging.await;
+    }
+}
+
 impl<E: Exchange> Exchange for Passing<'_, E> {
     fn protocol(&self) -> Protocol {
         self.exchange.protocol()
@@ -97,8 +124,10 @@ impl<E: Exchange> Exchange for Passing<'_, E> {
     }
 
     async fn start(&mut self, mut head: ResponseHead, ends: bool) -> Result<(), Broken> {
-        if self.unsafe_method {
-            self.invalidate(&head);
+        if self.unsafe_method
+            && let Some(changed) = self.changed(&head)
+        {
+            changed.forget(Arc::clone(self.store)).await;
         }
         reply::say(&mut head.headers, &self.status);
         self.exchange.start(head, ends).await

@@ -11,6 +11,7 @@ use http::header::{
     AGE, AUTHORIZATION, COOKIE, DATE, ETAG, EXPIRES, LAST_MODIFIED, SET_COOKIE, VARY,
 };
 use http::{HeaderMap, HeaderName, Method, StatusCode};
+use serde::{Deserialize, Serialize};
 
 use super::directives::{self, RequestDirectives, ResponseDirectives, delta_seconds};
 
@@ -33,7 +34,7 @@ const UNDERSTOOD: [u16; 17] = [
 ];
 
 /// What decides how a stored response may be used.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Freshness {
     /// How long it is fresh, in seconds.
     pub lifetime: u64,

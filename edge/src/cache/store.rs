@@ -1,38 +1,37 @@
-//! Stored responses, in memory, by what they answer.
+//! Stored responses by what they answer: in memory, with the disk behind it.
 //!
 //! A key names the release, so a response of one release can never answer for another. Memory is bounded in
-//! bytes; what was not used for longest goes first. It decides nothing about freshness.
+//! bytes; what was not used for longest goes to disk, where there is one. It decides nothing about freshness.
 
-use std::collections::VecDeque;
-use std::sync::Arc;
-use std::sync::Mutex;
-use std::sync::PoisonError;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::collections::HashSet;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use helix_routing::id::{ReleaseId, SiteId};
 use http::header::VARY;
 use http::{HeaderMap, HeaderName, StatusCode};
+use moka::notification::RemovalCause;
 use moka::sync::Cache as Moka;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
-use super::content::Content;
+use super::content::{Content, MEMORY_BODY_BYTES};
 use super::directives::tokens;
+use super::disk::{Disk, Name};
 use super::policy::Freshness;
+use super::purge::{Purge, Purges};
 
-/// Bytes of bodies and heads that are kept.
-const MEMORY_BYTES: u64 = 256 * 1024 * 1024;
+/// Bytes of bodies and heads that are kept in memory, unless the config says otherwise.
+pub const DEFAULT_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
 /// Most responses kept for one URL: a `Vary` on something that is never the same must not push out the rest.
 const MAX_VARIANTS: usize = 16;
 /// What each stored response takes besides its bytes.
 const OVERHEAD_BYTES: u64 = 1024;
-/// Purges remembered for responses that were on their way while they happened.
-const REMEMBERED_PURGES: usize = 1024;
-/// Longest a stored response is kept unused.
+/// Longest a stored response is kept in memory unused.
 const UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What a stored response answers.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key {
     /// The site.
     pub site: SiteId,
@@ -48,26 +47,18 @@ pub struct Key {
     pub target: String,
 }
 
-/// A response that is kept, or is coming and will be.
-#[derive(Debug)]
-pub struct Stored {
-    /// Its status.
-    pub status: StatusCode,
-    /// Its fields, without those of one connection.
-    pub headers: HeaderMap,
-    /// How it may be used.
-    pub freshness: Freshness,
+/// What is known of a stored response besides how fresh it is: what finds it, and what purges it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// What it answers.
+    pub key: Arc<Key>,
     /// The request's fields that it was chosen by, as they were (RFC 9111 4.1).
     pub selected: Vec<(HeaderName, String)>,
     /// Tags and groups.
     pub tags: Vec<String>,
-    /// Its body.
-    pub content: Arc<Content>,
-    /// Set when it has to be asked about before it is used again.
-    pub invalid: AtomicBool,
 }
 
-impl Stored {
+impl Facts {
     /// Whether it was chosen by the same fields as `request` has.
     #[must_use]
     pub fn answers(&self, request: &HeaderMap) -> bool {
@@ -75,6 +66,40 @@ impl Stored {
         self.selected.iter().all(same)
     }
 
+    /// What `request` has in the fields that this was chosen by.
+    #[must_use]
+    pub fn selected_of(&self, request: &HeaderMap) -> Vec<(HeaderName, String)> {
+        let names = self.selected.iter();
+        names
+            .map(|(name, _)| (name.clone(), normal(request, name)))
+            .collect()
+    }
+}
+
+/// A response that is kept, or is coming and will be.
+#[derive(Debug)]
+pub struct Stored {
+    /// What it answers, and what purges it.
+    pub facts: Facts,
+    /// Its status.
+    pub status: StatusCode,
+    /// Its fields, without those of one connection.
+    pub headers: HeaderMap,
+    /// How it may be used.
+    pub freshness: Freshness,
+    /// Its body.
+    pub content: Arc<Content>,
+    /// When it was asked for: see [`Purges::moment`].
+    pub began: u64,
+    /// The fleet's purges that had come by then: see [`Purges::number`].
+    pub purged: u64,
+    /// Where it lies on disk as well, since it was written or read.
+    pub file: OnceLock<Name>,
+    /// Set when it has to be asked about before it is used again.
+    pub invalid: AtomicBool,
+}
+
+impl Stored {
     fn weight(&self) -> u64 {
         let fields = self.headers.iter();
         let head: usize = fields
@@ -110,92 +135,68 @@ fn normal(headers: &HeaderMap, name: &HeaderName) -> String {
     members.join(",")
 }
 
-/// What is to be forgotten. Every part that is given has to fit.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Purge {
-    /// Of this site.
-    pub site: Option<SiteId>,
-    /// Of this release.
-    pub release: Option<ReleaseId>,
-    /// Under this host.
-    pub host: Option<String>,
-    /// With this path and query.
-    pub target: Option<String>,
-    /// With this tag or group.
-    pub tag: Option<String>,
-    /// Kept, but asked about before the next use, instead of removed.
-    pub mark_stale: bool,
+/// What of memory answers a request.
+#[derive(Debug, Default)]
+pub struct Found {
+    /// The newest response that the request may get.
+    pub stored: Option<Arc<Stored>>,
+    /// What the newest of all was chosen by.
+    pub newest: Option<Facts>,
 }
 
-impl Purge {
-    fn fits(&self, key: &Key, stored: &Stored) -> bool {
-        self.site.as_ref().is_none_or(|site| *site == key.site)
-            && self
-                .release
-                .as_ref()
-                .is_none_or(|release| *release == key.release)
-            && self
-                .host
-                .as_ref()
-                .is_none_or(|host| host.eq_ignore_ascii_case(&key.authority))
-            && self
-                .target
-                .as_ref()
-                .is_none_or(|target| *target == key.target)
-            && self
-                .tag
-                .as_ref()
-                .is_none_or(|tag| stored.tags.contains(tag))
-    }
-}
+type Variants = Arc<Vec<Arc<Stored>>>;
 
 /// Every stored response.
 #[derive(Debug)]
 pub struct Store {
-    resources: Moka<Arc<Key>, Arc<Vec<Arc<Stored>>>>,
-    purges: AtomicU64,
-    recent: Mutex<VecDeque<Purge>>,
+    resources: Moka<Arc<Key>, Variants>,
+    purges: Arc<Purges>,
+    disk: Arc<OnceLock<Arc<Disk>>>,
 }
 
 impl Default for Store {
     fn default() -> Self {
-        let weigher = |_: &Arc<Key>, variants: &Arc<Vec<Arc<Stored>>>| {
-            let weight: u64 = variants.iter().map(|stored| stored.weight()).sum();
-            u32::try_from(weight).unwrap_or(u32::MAX)
-        };
-        let resources = Moka::builder()
-            .max_capacity(MEMORY_BYTES)
-            .weigher(weigher)
-            .time_to_idle(UNUSED)
-            .build();
-        Self {
-            resources,
-            purges: AtomicU64::new(0),
-            recent: Mutex::default(),
-        }
+        Self::new(DEFAULT_MEMORY_BYTES)
     }
 }
 
 impl Store {
-    /// The newest response to `key` that `request` may get, and the newest of all.
+    /// One that keeps so many bytes in memory, and nothing on disk.
     #[must_use]
-    pub fn find(
-        &self,
-        key: &Arc<Key>,
-        request: &HeaderMap,
-    ) -> (Option<Arc<Stored>>, Option<Arc<Stored>>) {
-        let Some(variants) = self.resources.get(key) else {
-            return (None, None);
+    pub fn new(memory_bytes: u64) -> Self {
+        let weigher = |_: &Arc<Key>, variants: &Variants| {
+            let weight: u64 = variants.iter().map(|stored| stored.weight()).sum();
+            u32::try_from(weight).unwrap_or(u32::MAX)
         };
-        let found = variants.iter().find(|stored| stored.answers(request));
-        (found.cloned(), variants.first().cloned())
+        let disk: Arc<OnceLock<Arc<Disk>>> = Arc::default();
+        let behind = Arc::clone(&disk);
+        let resources = Moka::builder()
+            .max_capacity(memory_bytes)
+            .weigher(weigher)
+            .time_to_idle(UNUSED)
+            .eviction_listener(move |_, variants: Variants, cause| {
+                if let (RemovalCause::Size, Some(disk)) = (cause, behind.get()) {
+                    variants.iter().for_each(|stored| disk.keep_later(stored));
+                }
+            })
+            .build();
+        Self {
+            resources,
+            purges: Arc::default(),
+            disk,
+        }
     }
 
-    /// How many purges there were: to be passed to [`Self::insert`] by what began at this moment.
+    /// Puts a disk behind memory, once.
+    pub fn attach(&self, disk: Arc<Disk>) {
+        // A second one would be another folder's; there is only one.
+        let _ = self.disk.set(disk);
+    }
+
+    /// The disk, where there is one.
     #[must_use]
-    pub fn moment(&self) -> u64 {
-        self.purges.load(Ordering::Acquire)
+    pub fn disk(&self) -> Option<&Arc<Disk>> {
+        self.disk.get()
     }
 
     /// How many URLs something is kept for, and how many bytes that takes; both lag behind a little.
@@ -204,86 +205,182 @@ impl Store {
         (self.resources.entry_count(), self.resources.weighted_size())
     }
 
-    /// Keeps `stored`, unless it was purged since `began`.
-    pub fn insert(&self, key: &Arc<Key>, stored: &Arc<Stored>, began: u64) {
-        if self.purged_since(key, stored, began) {
+    /// What was purged.
+    #[must_use]
+    pub const fn purges(&self) -> &Arc<Purges> {
+        &self.purges
+    }
+
+    /// The largest body that can be kept, in bytes.
+    #[must_use]
+    pub fn largest(&self) -> u64 {
+        let disk = self.disk().map_or(0, |disk| disk.largest());
+        disk.max(MEMORY_BODY_BYTES)
+    }
+
+    /// What of memory answers `request`.
+    #[must_use]
+    pub fn find(&self, key: &Arc<Key>, request: &HeaderMap) -> Found {
+        let Some(variants) = self.resources.get(key) else {
+            return Found::default();
+        };
+        let answers = |stored: &&Arc<Stored>| stored.facts.answers(request);
+        Found {
+            stored: variants.iter().find(answers).cloned(),
+            newest: variants.first().map(|newest| newest.facts.clone()),
+        }
+    }
+
+    /// The same, and what of the disk does where memory has nothing.
+    pub async fn look_up(&self, key: &Arc<Key>, request: &HeaderMap) -> Found {
+        let mut found = self.find(key, request);
+        if found.stored.is_none()
+            && let Some(disk) = self.disk()
+        {
+            found.stored = disk.load(key, request).await.map(Arc::new);
+            if let Some(stored) = found
+                .stored
+                .as_ref()
+                .filter(|stored| stored.content.is_in_memory())
+            {
+                self.hold(stored, false);
+            }
+            found.newest = found.newest.or_else(|| disk.newest(key));
+        }
+        found
+    }
+
+    /// Keeps `stored`, unless it was purged since it was asked for. A body that is on disk stays there.
+    pub fn insert(&self, stored: &Arc<Stored>) {
+        if self.was_purged(stored) {
             return;
         }
+        let disk = self.disk();
+        if !stored.content.is_in_memory() {
+            if let Some(disk) = disk {
+                disk.restate(stored);
+            }
+            return;
+        }
+        if let Some(disk) = disk {
+            disk.supersede(&stored.facts);
+        }
+        self.hold(stored, true);
+    }
+
+    fn hold(&self, stored: &Arc<Stored>, newest: bool) {
+        let key = &stored.facts.key;
         self.resources
             .entry(Arc::clone(key))
             .and_upsert_with(|entry| {
-                let mut variants = vec![Arc::clone(stored)];
-                if let Some(entry) = entry {
-                    let others = entry.into_value();
-                    let others = others
-                        .iter()
-                        .filter(|other| other.selected != stored.selected);
-                    variants.extend(others.take(MAX_VARIANTS - 1).cloned());
+                let others = entry.map(moka::Entry::into_value).unwrap_or_default();
+                let same = |other: &&Arc<Stored>| other.facts.selected == stored.facts.selected;
+                if !newest && others.iter().any(|other| same(&other)) {
+                    // Somebody fetched a newer one meanwhile.
+                    return others;
                 }
+                let others = others.iter().filter(|other| !same(other));
+                let mut variants: Vec<_> = others.take(MAX_VARIANTS - 1).cloned().collect();
+                let at = if newest { 0 } else { variants.len() };
+                variants.insert(at, Arc::clone(stored));
                 Arc::new(variants)
             });
         // One that happened in between has not seen it.
-        if self.purged_since(key, stored, began) {
+        if self.was_purged(stored) {
             self.resources.invalidate(key);
         }
     }
 
-    /// Forgets everything that answers `key`: something was changed there (RFC 9111 4.4).
-    pub fn invalidate(&self, key: &Arc<Key>) {
-        let purge = Purge {
-            site: Some(key.site.clone()),
-            release: Some(key.release.clone()),
-            host: Some(key.authority.clone()),
-            target: Some(key.target.clone()),
-            ..Purge::default()
-        };
-        self.remember(purge);
-        self.resources.invalidate(key);
+    /// Whether `stored` was purged since it was asked for.
+    #[must_use]
+    pub fn was_purged(&self, stored: &Stored) -> bool {
+        self.purges.since(&stored.facts, stored.began)
     }
 
-    /// Forgets, or marks as stale, what fits, and says how many that were. Looks at everything that is kept.
+    /// Forgets everything that answers `key`: something was changed there (RFC 9111 4.4).
+    pub async fn invalidate(&self, key: &Arc<Key>) {
+        self.purges.remember_change(key);
+        self.resources.invalidate(key);
+        if let Some(disk) = self.disk() {
+            disk.forget_key(key).await;
+        }
+    }
+
+    /// Forgets, or marks as stale, what fits, and says how many that were. Looks at everything that is kept; what
+    /// lies on disk alone is forgotten in either case. Blocks.
     pub fn purge(&self, purge: &Purge) -> usize {
-        self.remember(purge.clone());
-        let mut count = 0;
+        self.purges.remember(purge.clone());
+        self.forget(std::slice::from_ref(purge))
+    }
+
+    /// Forgets, or marks as stale, what any of `purges` fits, and says how many responses that were. They have to be
+    /// remembered already. Blocks.
+    pub fn forget(&self, purges: &[Purge]) -> usize {
+        if purges.is_empty() {
+            return 0;
+        }
+        let (mut count, mut files) = (0, HashSet::<Name>::new());
         for (key, variants) in &self.resources {
+            let fitting = |stored: &Arc<Stored>| {
+                let mut fitting = purges.iter().filter(|purge| purge.fits(&stored.facts));
+                // What is to be removed by one of them is not kept for another.
+                let first = fitting.next()?;
+                Some(first.mark_stale && fitting.all(|purge| purge.mark_stale))
+            };
             let fitting: Vec<_> = variants
                 .iter()
-                .filter(|stored| purge.fits(&key, stored))
+                .filter_map(|stored| Some((stored, fitting(stored)?)))
                 .collect();
-            if fitting.is_empty() {
-                continue;
-            }
             count += fitting.len();
-            if purge.mark_stale {
-                for stored in fitting {
-                    stored.invalid.store(true, Ordering::Release);
-                }
-            } else {
+            if fitting.iter().any(|(_, stale)| !stale) {
                 self.resources.invalidate(&*key);
             }
+            for (stored, _) in fitting {
+                files.extend(stored.file.get());
+                stored.invalid.store(true, Ordering::Release);
+            }
         }
-        count
+        let on_disk = self
+            .disk()
+            .map(|disk| disk.forget(|facts| purges.iter().any(|purge| purge.fits(facts))));
+        // What was in memory as well counts once.
+        let on_disk = on_disk.unwrap_or_default().into_iter();
+        count + on_disk.filter(|name| !files.contains(name)).count()
     }
 
-    fn remember(&self, purge: Purge) {
-        let mut recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        recent.push_back(purge);
-        if recent.len() > REMEMBERED_PURGES {
-            recent.pop_front();
+    /// Writes what is in memory to disk, as far as it gets in `limit`: for the end of the process.
+    pub async fn flush(&self, limit: Duration) {
+        let Some(disk) = self.disk() else {
+            return;
+        };
+        for (_, variants) in &self.resources {
+            variants.iter().for_each(|stored| disk.keep_last(stored));
         }
-        self.purges.fetch_add(1, Ordering::AcqRel);
+        disk.settle(limit).await;
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// What a path of one site and release answers.
+    pub(crate) fn key(path: &str) -> Key {
+        Key {
+            site: "shop/production".parse().unwrap(),
+            release: "aaaaaaaaaaaaaaaaaaaa".parse().unwrap(),
+            rule: 0,
+            secure: true,
+            authority: "shop.example".to_owned(),
+            target: path.to_owned(),
+        }
     }
 
-    /// Whether `stored` is among what was purged since `began`.
-    #[must_use]
-    pub fn purged_since(&self, key: &Key, stored: &Stored, began: u64) -> bool {
-        let recent = self.recent.lock().unwrap_or_else(PoisonError::into_inner);
-        let since = usize::try_from(self.moment() - began).unwrap_or(usize::MAX);
-        since > recent.len()
-            || recent
-                .iter()
-                .rev()
-                .take(since)
-                .any(|purge| purge.fits(key, stored))
+    pub(crate) fn facts(path: &str, tags: &[&str]) -> Facts {
+        Facts {
+            key: Arc::new(key(path)),
+            selected: Vec::new(),
+            tags: tags.iter().map(ToString::to_string).collect(),
+        }
     }
 }

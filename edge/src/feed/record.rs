@@ -7,7 +7,7 @@
 use bytes::Bytes;
 use helix_routing::id::{Digest, Epoch, Generation, Incarnation};
 use helix_routing::key::{self, Scope};
-use helix_routing::record::{HostRecord, SiteRecord, TermRecord};
+use helix_routing::record::{HostRecord, PurgeRecord, SiteRecord, TermRecord};
 use helix_routing::seal::{KeyRole, Seal};
 use helix_routing::wire::{Wire, WireError};
 use helix_service::keys::{KeyRing, VerifyError};
@@ -21,6 +21,8 @@ pub enum Record {
     Site(Box<SiteRecord>),
     /// Where a host routes.
     Host(Box<HostRecord>),
+    /// What is to be forgotten of a site's responses in this region.
+    Purge(Box<PurgeRecord>),
     /// Who leads.
     Term(TermRecord),
 }
@@ -74,6 +76,9 @@ pub enum Rejected {
     /// This build knows no such key in this stream.
     #[error("no record is known under this key")]
     UnknownKey,
+    /// A list of purges that cannot be.
+    #[error("it lists no purges, or more than there were")]
+    Unsound,
     /// An origin that no longer leads wrote it.
     #[error("written in term {found}, the stream is in term {known}")]
     OldTerm {
@@ -165,10 +170,11 @@ pub fn is_tombstone(stored: &StoredRecord) -> bool {
     let Ok(unverified) = helix_routing::seal::open(&stored.sealed) else {
         return false;
     };
-    if stored.key.starts_with("cut.") {
-        SiteRecord::decode(&unverified.seal.body).is_ok_and(|site| site.removed)
-    } else {
-        HostRecord::decode(&unverified.seal.body).is_ok_and(|host| host.site.is_none())
+    let body = &unverified.seal.body;
+    match stored.key.split('.').next() {
+        Some("cut") => SiteRecord::decode(body).is_ok_and(|site| site.removed),
+        Some("h" | "w") => HostRecord::decode(body).is_ok_and(|host| host.site.is_none()),
+        _ => false,
     }
 }
 
@@ -192,6 +198,18 @@ fn decode(
             let (expected, epoch, generation) =
                 (key::site(&site.site), site.epoch, site.generation);
             (Record::Site(Box::new(site)), expected, epoch, generation)
+        }
+        (Scope::Region(region), Some("purge")) => {
+            let purge = PurgeRecord::decode(&seal.body)?;
+            if purge.region != *region {
+                return Err(Rejected::Disagrees { what: "the region" });
+            }
+            if !purge.is_sound() {
+                return Err(Rejected::Unsound);
+            }
+            let (expected, epoch, generation) =
+                (key::purge(&purge.site), purge.epoch, purge.generation);
+            (Record::Purge(Box::new(purge)), expected, epoch, generation)
         }
         (Scope::Global, Some("h" | "w")) => {
             let host = HostRecord::decode(&seal.body)?;

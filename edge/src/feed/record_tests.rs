@@ -6,6 +6,7 @@ use super::*;
 
 const LIFE: &str = "00000000000000aa";
 
+#[derive(Clone, Copy)]
 struct Sample {
     stream: &'static str,
     key: &'static str,
@@ -187,6 +188,115 @@ fn hosts_are_global_and_sites_regional() {
     let fra = Scope::Region("fra".parse().unwrap());
     assert!(matches!(
         open_at(&ring, &fra, &found, regional),
+        Err(Rejected::UnknownKey)
+    ));
+}
+
+/// The record of one purge of `site` in `region`, as it would be sealed by an origin in term 3.
+fn purges(site: &str, region: &str, generation: u64, listed: usize) -> PurgeRecord {
+    let entry = helix_routing::record::PurgeEntry {
+        at: helix_routing::time::Timestamp::from_millis(0),
+        release: None,
+        urls: Vec::new(),
+        tags: vec!["news".to_owned()],
+        stale: false,
+    };
+    PurgeRecord {
+        site: site.parse().unwrap(),
+        region: region.parse().unwrap(),
+        epoch: Epoch(3),
+        generation: Generation(generation),
+        purges: vec![entry; listed],
+    }
+}
+
+#[test]
+fn purges_count_only_in_their_place_and_in_a_number_that_can_be() {
+    const KEY: &str = "purge.shop/production";
+    let signer = SigningKey::generate(KeyRole::Record);
+    let ring = KeyRing::new([signer.public()]);
+    let fra = Scope::Region("fra".parse().unwrap());
+    let verdict = |sample: &Sample, found: &str, record: &PurgeRecord| {
+        open_at(&ring, &fra, found, seal(&signer, sample, record.encode()))
+    };
+    let place = Sample { key: KEY, ..GOOD };
+    let good = purges("shop/production", "fra", 7, 2);
+    let opened = verdict(&place, KEY, &good).unwrap();
+    assert_eq!(
+        (opened.generation, opened.is_tombstone()),
+        (Generation(7), false)
+    );
+    let elsewhere = Sample {
+        stream: "KV_r_iad",
+        ..place
+    };
+    let another_life = Sample {
+        life: "00000000000000bb",
+        ..place
+    };
+    for (what, sample, found, record) in [
+        ("another stream", &elsewhere, KEY, good.clone()),
+        ("another life", &another_life, KEY, good.clone()),
+        ("another key", &place, "purge.shop/preview/1", good.clone()),
+        ("a site's key", &GOOD, GOOD.key, good.clone()),
+        (
+            "another site inside",
+            &place,
+            KEY,
+            purges("shoe/production", "fra", 7, 2),
+        ),
+        (
+            "another region inside",
+            &place,
+            KEY,
+            purges("shop/production", "iad", 7, 2),
+        ),
+        (
+            "another number inside",
+            &place,
+            KEY,
+            purges("shop/production", "fra", 8, 2),
+        ),
+        (
+            "no purges",
+            &place,
+            KEY,
+            purges("shop/production", "fra", 7, 0),
+        ),
+        (
+            "more than there were",
+            &place,
+            KEY,
+            purges("shop/production", "fra", 7, 8),
+        ),
+        (
+            "more than are listed",
+            &place,
+            KEY,
+            purges("shop/production", "fra", 7, 129),
+        ),
+    ] {
+        assert!(verdict(sample, found, &record).is_err(), "{what} was taken");
+    }
+    let mut newer = good.encode();
+    newer[0] = 99;
+    assert!(open_at(&ring, &fra, KEY, seal(&signer, &place, newer)).is_err());
+    let stranger = SigningKey::generate(KeyRole::Record);
+    assert!(open_at(&ring, &fra, KEY, seal(&stranger, &place, good.encode())).is_err());
+    assert!(matches!(
+        open_at(
+            &ring,
+            &Scope::Global,
+            KEY,
+            seal(
+                &signer,
+                &Sample {
+                    stream: "KV_g",
+                    ..place
+                },
+                good.encode()
+            )
+        ),
         Err(Rejected::UnknownKey)
     ));
 }

@@ -3,6 +3,7 @@
 //! Each series also carries `edge` and `region`. Values are set where things happen; this only names them.
 
 mod cores;
+mod disk_cache;
 mod looked;
 mod sample;
 
@@ -16,6 +17,7 @@ use prometheus::{
 };
 
 use self::cores::{All, Cores};
+pub use self::disk_cache::DiskCache;
 use self::looked::{Looker, Things};
 use self::sample::{Sample, each, one};
 use crate::forward::Upstreams;
@@ -178,6 +180,8 @@ pub struct Metrics {
     pub http3_connections: IntGauge,
     /// QUIC handshakes by `outcome` (done, failed, timeout).
     pub quic_handshakes: IntCounterVec,
+    /// What upstreams' responses take of the disk.
+    pub disk_cache: DiskCache,
     /// What gauges are read from.
     looker: Looker,
     /// How it follows its records.
@@ -306,6 +310,7 @@ impl Metrics {
                 &["outcome"],
             ),
             looker: register(&registry, Looker::new()),
+            disk_cache: DiskCache::new(&registry),
             following: Following::new(&registry),
             registry,
         }

@@ -409,6 +409,7 @@ impl World {
             threads: 1,
             cache_bytes: 1024 * 1024,
             access_log: helix_edge::access_log::AccessLogConfig::off(),
+            response_cache: helix_edge::config::ResponseCacheConfig::default(),
             log: LogFormat::Text,
             exit_with_parent: false,
             upstreams: helix_edge::forward::Reachable::default(),

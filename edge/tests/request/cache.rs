@@ -7,7 +7,7 @@ use std::sync::{Barrier, Mutex};
 
 use bytes::Bytes;
 use helix_edge::admin::{self, Admin};
-use helix_edge::cache::store::Purge;
+use helix_edge::cache::purge::Purge;
 use helix_edge::release::Release;
 use helix_edge::table::Serving;
 use helix_routing::id::{Digest, Generation};
@@ -39,13 +39,13 @@ pub(crate) fn cached(edge: &Edge, host: &str, addr: std::net::SocketAddr, releas
     edge.table.publish(&site, serving);
 }
 
-fn response(control: &str, more: &str, body: &str) -> Vec<u8> {
+pub(crate) fn response(control: &str, more: &str, body: &str) -> Vec<u8> {
     let length = body.len();
     format!("HTTP/1.1 200 OK\r\nCache-Control: {control}\r\n{more}Content-Length: {length}\r\n\r\n{body}")
         .into_bytes()
 }
 
-fn ask(edge: &Edge, method: &str, path: &str, more: &str) -> Response {
+pub(crate) fn ask(edge: &Edge, method: &str, path: &str, more: &str) -> Response {
     let mut client = edge.client();
     client.send(format!(
         "{method} {path} HTTP/1.1\r\nHost: {HOST}\r\n{more}\r\n"
@@ -152,6 +152,93 @@ fn what_may_not_be_shared_is_not() {
         );
     }
     assert_eq!(upstream.seen().len(), 3);
+}
+
+#[test]
+fn who_asks_for_what_cannot_be_shared_does_not_wait_for_somebody_else() {
+    let (arrived, both) = channel();
+    let (arrived, both) = (Mutex::new(arrived), Mutex::new(both));
+    let asked = AtomicUsize::new(0);
+    let upstream = Upstream::answering(move |_| {
+        let body = match asked.fetch_add(1, Ordering::SeqCst) {
+            0 => "first",
+            1 => match both.lock().unwrap().recv_timeout(PATIENCE / 4) {
+                Ok(()) => "together",
+                Err(_) => "alone",
+            },
+            _ => {
+                arrived.lock().unwrap().send(()).unwrap();
+                "together"
+            }
+        };
+        response("private", "", body)
+    });
+    let edge = Edge::start();
+    cached(&edge, HOST, upstream.addr, LIVE);
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "first");
+    std::thread::scope(|scope| {
+        let clients = [0, 1].map(|_| scope.spawn(|| ask(&edge, "GET", "/a", "")));
+        for client in clients {
+            assert_eq!(client.join().unwrap().text(), "together");
+        }
+    });
+}
+
+#[test]
+fn an_unsafe_request_forgets_the_groups_that_its_response_names() {
+    let asked = AtomicUsize::new(0);
+    let upstream = Upstream::answering(move |seen| {
+        let number = asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let more = if seen.head.starts_with("POST") {
+            "Cache-Group-Invalidation: \"one, with a comma\", other\r\n"
+        } else if seen.head.starts_with("GET /a ") {
+            "Cache-Groups: \"x\", \"one, with a comma\";p=1\r\n"
+        } else {
+            "Cache-Groups: \"one\", \"other\"\r\n"
+        };
+        response("max-age=60", more, &format!("answer {number}"))
+    });
+    let edge = Edge::start();
+    cached(&edge, HOST, upstream.addr, LIVE);
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 1");
+    assert_eq!(ask(&edge, "GET", "/b", "").text(), "answer 2");
+    let changed = ask(&edge, "POST", "/c", "Content-Length: 0\r\n");
+    assert_eq!(changed.text(), "answer 3");
+    assert_eq!(
+        ask(&edge, "GET", "/b", "").text(),
+        "answer 2",
+        "a token is no group"
+    );
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 4");
+}
+
+#[test]
+fn no_field_that_the_key_does_not_know_changes_what_others_get() {
+    let upstream = Upstream::answering(|seen| {
+        let odd = seen.head.lines().filter(|line| line.contains("evil"));
+        response("max-age=60", "", &odd.collect::<String>())
+    });
+    let edge = Edge::start();
+    cached(&edge, HOST, upstream.addr, LIVE);
+    let fields = [
+        "X-Forwarded-Host",
+        "X-Forwarded-Scheme",
+        "X-Forwarded-Server",
+        "X-Forwarded-Prefix",
+        "X-Original-URL",
+        "X-Rewrite-URL",
+        "X-HTTP-Method-Override",
+        "X-Method-Override",
+        "X-Host",
+        "Forwarded",
+        "Range",
+        "If-None-Match",
+    ];
+    for (number, field) in fields.into_iter().enumerate() {
+        let path = format!("/{number}");
+        let _ = ask(&edge, "GET", &path, &format!("{field}: evil\r\n"));
+        assert_eq!(ask(&edge, "GET", &path, "").text(), "", "{field}");
+    }
 }
 
 #[test]

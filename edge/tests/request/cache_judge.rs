@@ -15,7 +15,7 @@ use crate::cache::cached;
 use crate::support::{Edge, LIVE, PATIENCE};
 
 /// Fewer passes among the required ones than this, and something broke.
-const REQUIRED: usize = 150;
+const REQUIRED: usize = 157;
 
 /// Says of what kind each test is, as the suite does.
 const KINDS: &str = "import t from './tests/index.mjs'; import s from './tests/surrogate-control.mjs'; t.push(s);

@@ -9,6 +9,7 @@
 mod access_log;
 mod admin;
 mod cache;
+mod cache_disk;
 mod cache_judge;
 mod checklist;
 mod claims;

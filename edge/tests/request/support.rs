@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use helix_edge::access_log::{AccessLogConfig, Format};
+use helix_edge::cache::Cache;
 use helix_edge::forward::Reachable;
 use helix_edge::http3::Http3;
 use helix_edge::limits::Limits;
@@ -38,6 +39,36 @@ pub(crate) struct Edge {
     _folder: TempDir,
 }
 
+/// What may be otherwise from one test to the next.
+struct Setup {
+    folder: TempDir,
+    format: Format,
+    cache: Cache,
+    limits: Limits,
+    tls: Option<TlsListener>,
+    http3: Option<Http3>,
+    lanes: Lanes,
+    upstreams: Reachable,
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+            format: Format::Json,
+            cache: Cache::default(),
+            limits: Limits::default(),
+            tls: None,
+            http3: None,
+            lanes: Lanes::All,
+            upstreams: Reachable {
+                allow: vec!["127.0.0.0/8".parse().unwrap()],
+                ..Reachable::default()
+            },
+        }
+    }
+}
+
 impl Edge {
     pub(crate) fn start() -> Self {
         Self::with(Limits::default())
@@ -49,58 +80,62 @@ impl Edge {
 
     /// The same, in which HTTP/1 requests may only take these ways.
     pub(crate) fn over(lanes: Lanes) -> Self {
-        Self::made(Limits::default(), None, None, lanes)
+        Self::of(Setup {
+            lanes,
+            ..Setup::default()
+        })
     }
 
     /// The same with an access log that looks like this.
     pub(crate) fn logging(format: Format, make: impl FnOnce(&Path)) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        make(folder.path());
-        let log = (folder, format);
-        let upstreams = Reachable::default();
-        Self::made_in(log, Limits::default(), None, None, Lanes::All, upstreams)
+        let setup = Setup {
+            format,
+            ..Setup::default()
+        };
+        make(setup.folder.path());
+        Self::of(setup)
     }
 
     /// The same, which also speaks TLS and HTTP/3 if told where.
     pub(crate) fn on(limits: Limits, tls: Option<TlsListener>, http3: Option<Http3>) -> Self {
-        Self::made(limits, tls, http3, Lanes::All)
+        Self::of(Setup {
+            limits,
+            tls,
+            http3,
+            ..Setup::default()
+        })
     }
 
-    /// The same, which may only send requests on to what `reachable` permits.
-    pub(crate) fn reaching(reachable: Reachable) -> Self {
-        Self::all(Limits::default(), None, None, Lanes::All, reachable)
+    /// The same, which may only send requests on to what `upstreams` permits.
+    pub(crate) fn reaching(upstreams: Reachable) -> Self {
+        Self::of(Setup {
+            upstreams,
+            ..Setup::default()
+        })
     }
 
-    fn made(limits: Limits, tls: Option<TlsListener>, http3: Option<Http3>, lanes: Lanes) -> Self {
-        let reachable = Reachable {
-            allow: vec!["127.0.0.0/8".parse().unwrap()],
-            ..Reachable::default()
-        };
-        Self::all(limits, tls, http3, lanes, reachable)
+    /// The same, with this cache of upstreams' responses, whose disk is attached by whoever wants one.
+    pub(crate) fn caching(cache: Cache) -> Self {
+        Self::of(Setup {
+            cache,
+            ..Setup::default()
+        })
     }
 
-    fn all(
-        limits: Limits,
-        tls: Option<TlsListener>,
-        http3: Option<Http3>,
-        lanes: Lanes,
-        upstreams: Reachable,
-    ) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let log = (folder, Format::Json);
-        Self::made_in(log, limits, tls, http3, lanes, upstreams)
-    }
-
-    fn made_in(
-        (folder, format): (TempDir, Format),
-        limits: Limits,
-        tls: Option<TlsListener>,
-        http3: Option<Http3>,
-        lanes: Lanes,
-        upstreams: Reachable,
-    ) -> Self {
+    fn of(setup: Setup) -> Self {
+        let Setup {
+            folder,
+            format,
+            cache,
+            limits,
+            tls,
+            http3,
+            lanes,
+            upstreams,
+        } = setup;
         let log = folder.path().join("access.log");
-        let table = Arc::new(Table::new("helix.localhost".parse().unwrap()));
+        let base = "helix.localhost".parse().unwrap();
+        let table = Arc::new(Table::with_cache(base, cache));
         let site = site();
         table.set_host(&"shop.example".parse().unwrap(), Some(&site));
         table.set_host(

@@ -7,6 +7,7 @@ mod deployment;
 pub mod extract;
 pub mod problem;
 mod project;
+mod purge;
 mod rollout;
 mod status;
 mod token;
@@ -52,6 +53,7 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(project::list))
                 .routes(routes!(project::domains))
                 .routes(routes!(deployment::releases))
+                .routes(routes!(purge::show))
                 .routes(routes!(rollout::show))
                 .routes(routes!(rollout::follow))
         }))
@@ -61,6 +63,7 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(deployment::roll_back))
                 .routes(routes!(project::add_domain))
                 .routes(routes!(project::remove_domain))
+                .routes(routes!(purge::purge))
         }))
         .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
             routes

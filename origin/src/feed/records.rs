@@ -9,7 +9,7 @@ use std::time::Duration;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
 use helix_routing::key::{self, Scope};
-use helix_routing::record::{HostRecord, SiteRecord};
+use helix_routing::record::{HostRecord, PurgeRecord, SiteRecord};
 use helix_routing::wire::{Wire, WireError};
 use helix_service::clock;
 use sqlx::SqliteConnection;
@@ -85,6 +85,35 @@ pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordErro
         epoch: record.epoch,
         body: record.encode(),
         is_tombstone: record.removed,
+    };
+    row.write(tx).await
+}
+
+/// The purges of `site` in `region`; none when there never was one.
+///
+/// # Errors
+/// When the database fails, or holds what this build cannot read.
+pub async fn purges(
+    connection: &mut SqliteConnection,
+    region: &RegionId,
+    site: &SiteId,
+) -> Result<Option<PurgeRecord>, RecordError> {
+    let scope = Scope::Region(region.clone());
+    read(connection, &scope, &key::purge(site)).await
+}
+
+/// Writes a site's purges, whose generation must be the one after the stored one.
+///
+/// # Errors
+/// When another generation is stored, or the database fails.
+pub async fn put_purges(tx: &mut Tx, record: &PurgeRecord) -> Result<(), RecordError> {
+    let row = Row {
+        scope: Scope::Region(record.region.clone()),
+        key: key::purge(&record.site),
+        generation: record.generation,
+        epoch: record.epoch,
+        body: record.encode(),
+        is_tombstone: false,
     };
     row.write(tx).await
 }

@@ -3,12 +3,12 @@
 //! Invariant: an edge counts only under the name that the subject of its reports, the account they came
 //! from and origin's configuration agree on. Nothing here decides about a rollout; it feeds the machines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use helix_routing::api::EdgeStatus;
-use helix_routing::id::{EdgeId, RegionId};
-use helix_routing::report::{Heartbeat, Refusal};
+use helix_routing::id::{EdgeId, Generation, RegionId, SiteId};
+use helix_routing::report::{Heartbeat, PurgeReport, Refusal};
 use helix_routing::rollout::Fleet;
 use helix_routing::time::Timestamp;
 use helix_service::clock;
@@ -28,7 +28,11 @@ pub struct Roster(Arc<Inner>);
 struct Inner {
     leases: Mutex<Leases>,
     fleet: watch::Sender<Arc<Fleet>>,
+    purged: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, Generation>>>,
 }
+
+/// Sites whose purges are remembered as applied. With more of them all are forgotten, and heard again with the next link.
+const MAX_PURGED_SITES: usize = 65_536;
 
 impl Roster {
     /// The edges that were admitted. Each counts as live for one lease.
@@ -39,6 +43,7 @@ impl Roster {
         Self(Arc::new(Inner {
             leases: Mutex::new(leases),
             fleet,
+            purged: Mutex::default(),
         }))
     }
 
@@ -75,6 +80,24 @@ impl Roster {
     fn heartbeat(&self, now: Timestamp, heartbeat: &Heartbeat) {
         self.leases().heartbeat(now, heartbeat);
         self.refresh(now);
+    }
+
+    /// Up to which purge of `site` each edge has said that it has forgotten what was purged. It says so when it has, and with
+    /// each new link: right after origin starts, not all have.
+    #[must_use]
+    pub fn purged(&self, site: &SiteId) -> BTreeMap<EdgeId, Generation> {
+        let purged = self.0.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        purged.get(site).cloned().unwrap_or_default()
+    }
+
+    fn purge(&self, report: PurgeReport) {
+        let mut purged = self.0.purged.lock().unwrap_or_else(PoisonError::into_inner);
+        if purged.len() >= MAX_PURGED_SITES && !purged.contains_key(&report.site) {
+            purged.clear();
+        }
+        // An edge whose state was lost starts again: its newest word counts.
+        let edges = purged.entry(report.site).or_default();
+        edges.insert(report.edge, report.generation);
     }
 
     fn refusal(&self, refusal: &Refusal) {
