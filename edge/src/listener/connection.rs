@@ -240,7 +240,7 @@ impl Core {
                     // Boxed: a connection that waits should not hold the room of one that works.
                     let again = if self.pingora_only {
                         io.admit(message.length, message.head.framing);
-                        Box::pin(self.by_pingora(io)).await
+                        Box::pin(self.by_pingora(io, message.head.persists)).await
                     } else {
                         Box::pin(self.respond(io, message)).await
                     };
@@ -373,7 +373,7 @@ async fn drained(mut draining: watch::Receiver<bool>) {
 
 impl Core {
     /// Lets pingora answer the one message behind the gate. Gives the connection back if it can be used again.
-    async fn by_pingora(&self, io: Box<EdgeIo>) -> Option<Box<EdgeIo>> {
+    async fn by_pingora(&self, io: Box<EdgeIo>, persists: bool) -> Option<Box<EdgeIo>> {
         let mut session = ServerSession::new_http1(io);
         // Only whether, not how long: waiting for the next head is done here.
         session.set_keepalive(Some(self.limits.idle_deadline.as_secs().max(1)));
@@ -382,7 +382,12 @@ impl Core {
             .process_new_http(session, &self.draining)
             .await?
             .consume();
-        let io = own(stream)?;
+        let mut io = own(stream)?;
+        if !persists {
+            // pingora looks at the first `Connection` alone.
+            io.close().await;
+            return None;
+        }
         // A body that was not read to its end leaves the next head nowhere to start.
         io.is_between_messages().then_some(io)
     }
