@@ -177,7 +177,7 @@ mod tests {
             let mut back = parts.next().unwrap().as_bytes().to_vec();
             for part in parts {
                 back.push(u8::from_str_radix(&part[..2], 16).unwrap());
-                back.extend_from_slice(part[2..].as_bytes());
+                back.extend_from_slice(&part.as_bytes()[2..]);
             }
             prop_assert_eq!(back, sent);
         }

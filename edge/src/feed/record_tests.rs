@@ -211,6 +211,7 @@ fn purges(site: &str, region: &str, generation: u64, listed: usize) -> PurgeReco
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn purges_count_only_in_their_place_and_in_a_number_that_can_be() {
     const KEY: &str = "purge.shop/production";
     let signer = SigningKey::generate(KeyRole::Record);

@@ -198,6 +198,10 @@ pub fn cores(config: &ListenerConfig) -> usize {
 ///
 /// # Errors
 /// When threads cannot be started.
+#[expect(
+    clippy::too_many_lines,
+    reason = "what all cores share and what each is given, in one place"
+)]
 pub fn serve_on(
     sockets: Sockets,
     config: ListenerConfig,
@@ -219,7 +223,7 @@ pub fn serve_on(
     };
     let mut endpoints = endpoints.into_iter();
     let public_port = config.tls.as_ref().and_then(|tls| tls.public_port);
-    if let Some(port) = public_port.or(tls_addr.map(|addr| addr.port())) {
+    if let Some(port) = public_port.or_else(|| tls_addr.map(|addr| addr.port())) {
         table.set_secure_port(port);
     }
     let (sockets, secure) = (sockets.plain, sockets.secure);
@@ -241,7 +245,7 @@ pub fn serve_on(
         lanes: config.lanes,
         shutdown: shutdown.clone(),
         limits,
-        alt_svc: http3_addr.map(|addr| alt_svc(public_port.unwrap_or(addr.port()))),
+        alt_svc: http3_addr.map(|addr| alt_svc(public_port.unwrap_or_else(|| addr.port()))),
         edge: HeaderValue::from_str(config.edge.as_str()).expect("an edge id is ASCII"),
         region: HeaderValue::from_str(config.region.as_str()).expect("a region id is ASCII"),
     };

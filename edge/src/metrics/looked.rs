@@ -17,10 +17,13 @@ const STATES: [(&str, State); 3] = [
     ("out", State::Out),
 ];
 
+/// What one listener uses.
+type Place = (Weak<Upstreams>, Weak<Table>);
+
 /// Where to look.
 #[derive(Clone, Debug)]
 pub(super) struct Looker {
-    places: Arc<Mutex<Vec<(Weak<Upstreams>, Weak<Table>)>>>,
+    places: Arc<Mutex<Vec<Place>>>,
     descriptions: Arc<[Desc]>,
 }
 

@@ -224,6 +224,7 @@ async fn conditions_are_judged_in_order_and_carry_the_fields_they_must() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(clippy::too_many_lines, reason = "a table")]
 async fn ranges_are_of_the_bytes_that_are_sent() {
     let mut three = Three::start().await;
     let long = three.get("/long.txt").await;

@@ -73,7 +73,7 @@ fn until(edge: &Edge, server: &Patient, what: &str, done: impl Fn(usize) -> bool
             return;
         }
         assert!(Instant::now() < until, "it never came about that {what}");
-        std::thread::sleep(Duration::from_millis(20));
+        std::thread::park_timeout(Duration::from_millis(20));
     }
 }
 
@@ -201,7 +201,7 @@ fn one_broken_server_of_three_costs_nobody_an_answer_and_nobody_a_storm() {
     while ill.seen().is_empty() {
         assert_eq!(get(&mut client), 200);
         assert!(Instant::now() < until, "it is never asked again");
-        std::thread::sleep(Duration::from_millis(5));
+        std::thread::park_timeout(Duration::from_millis(5));
     }
 }
 

@@ -228,7 +228,9 @@ fn read_http3(mut bytes: &[u8]) -> Told {
             0 => told.body.extend_from_slice(payload),
             1 => {
                 let status = http3_status(payload);
-                told.status = told.status.or(Some(status).filter(|status| *status >= 200));
+                told.status = told
+                    .status
+                    .or_else(|| Some(status).filter(|status| *status >= 200));
             }
             _ => {}
         }

@@ -158,7 +158,7 @@ fn a_check_goes_where_requests_go_whatever_host_it_names() {
                 break check;
             }
             assert!(Instant::now() < until, "{host} is never checked");
-            std::thread::sleep(Duration::from_millis(5));
+            std::thread::park_timeout(Duration::from_millis(5));
         };
         assert_eq!(checked.fields("host"), [host]);
     }

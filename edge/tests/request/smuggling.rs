@@ -79,7 +79,7 @@ fn an_ambiguous_request_never_reaches_the_upstream() {
     let upstream = Upstream::answering(|_| ok(""));
     let edge = Edge::start();
     forward_to(&edge, upstream.addr, &json!({}));
-    for fields in AMBIGUOUS.iter().copied() {
+    for fields in AMBIGUOUS {
         let mut client = edge.client();
         client.try_send(format!(
             "POST /api/ HTTP/1.1\r\nHost: {HOST}\r\n{fields}\r\n0\r\n\r\n{HIDDEN}"
@@ -129,7 +129,7 @@ fn a_malformed_request_line_never_reaches_the_upstream() {
     let upstream = Upstream::answering(|_| ok(""));
     let edge = Edge::start();
     forward_to(&edge, upstream.addr, &json!({}));
-    for line in REQUEST_LINES.iter().copied() {
+    for line in REQUEST_LINES {
         let mut client = edge.client();
         client.try_send(format!("{line}Host: {HOST}\r\n\r\n"));
         let status = client.response().status;
@@ -215,7 +215,7 @@ fn a_malformed_chunk_ends_the_request_at_the_upstream() {
     let upstream = Upstream::answering(|_| ok(""));
     let edge = Edge::start();
     forward_to(&edge, upstream.addr, &json!({}));
-    for chunk in CHUNKS.iter().copied() {
+    for chunk in CHUNKS {
         let mut client = edge.client();
         client.try_send(format!(
             "POST /api/ HTTP/1.1\r\nHost: {HOST}\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n{chunk}{HIDDEN}"

@@ -359,7 +359,7 @@ fn a_tunnel_whose_server_is_silent_ends_and_one_whose_client_is_does_not() {
             return;
         }
         for _ in 0..6 {
-            std::thread::sleep(Duration::from_millis(150));
+            std::thread::park_timeout(Duration::from_millis(150));
             link.send(Frame::of(TEXT, "tick").bytes(None));
         }
         while link.fill() {}

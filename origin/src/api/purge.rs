@@ -38,7 +38,7 @@ pub(super) async fn purge(
     project::check(&mut tx, &project).await?;
     let site = SiteId {
         project,
-        environment: new.environment.clone(),
+        environment: new.environment,
     };
     let regions = purge::purge(&mut tx, &site, &new, &app.regions).await?;
     let view = purge::view(&mut tx, &site, &regions, &app.roster).await?;

@@ -157,8 +157,7 @@ impl Rules {
         let pass = Pass::BeforeFiles;
         if !self.forcing.is_empty()
             && redirected(
-                &self.forcing,
-                pass,
+                (&self.forcing, pass),
                 routes,
                 files,
                 target,
@@ -182,8 +181,7 @@ impl Rules {
         let pass = Pass::AfterFiles;
         if !self.others.is_empty()
             && redirected(
-                &self.others,
-                pass,
+                (&self.others, pass),
                 routes,
                 files,
                 target,
@@ -265,8 +263,7 @@ enum Pass {
 
 /// Whether a rule decides; then `decided` says how. Also notes what its conditions asked about.
 fn redirected<S: Files>(
-    index: &Index,
-    pass: Pass,
+    (index, pass): (&Index, Pass),
     routes: &Routes,
     files: &S,
     target: Target<'_>,

@@ -22,19 +22,9 @@ const CLOCK_SLACK: u64 = 60;
 /// Reads everything, once the folder is this process's own.
 /// `began` is the moment up to which the fleet's purges were known.
 pub(super) fn run(disk: &Weak<Disk>, began: u64) {
-    let locked = lock(disk);
-    let Some(disk) = disk.upgrade() else {
+    let Some(disk) = take_folder(disk) else {
         return;
     };
-    let prepared = locked.and_then(|lock| disk.folder.prepare().map(|()| lock));
-    match prepared {
-        Ok(lock) => *disk.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock),
-        Err(error) => {
-            tracing::error!(folder = %disk.folder, %error, "no response is kept on disk");
-            disk.stage.send_replace(Stage::Failed);
-            return;
-        }
-    }
     disk.stage.send_replace(Stage::Reading);
     for folder in disk.folder.folders() {
         if let Err(error) = read_folder(&disk, &folder, began) {
@@ -45,6 +35,21 @@ pub(super) fn run(disk: &Weak<Disk>, began: u64) {
     disk.show();
     let (entries, bytes) = disk.index().size();
     tracing::info!(folder = %disk.folder, entries, bytes, "stored responses are known");
+}
+
+/// The disk, once its folder is this process's own; none when it cannot be, or nobody wants it any more.
+fn take_folder(disk: &Weak<Disk>) -> Option<Arc<Disk>> {
+    let locked = lock(disk);
+    let disk = disk.upgrade()?;
+    match locked.and_then(|lock| disk.folder.prepare().map(|()| lock)) {
+        Ok(lock) => *disk.lock.lock().unwrap_or_else(PoisonError::into_inner) = Some(lock),
+        Err(error) => {
+            tracing::error!(folder = %disk.folder, %error, "no response is kept on disk");
+            disk.stage.send_replace(Stage::Failed);
+            return None;
+        }
+    }
+    Some(disk)
 }
 
 fn lock(disk: &Weak<Disk>) -> io::Result<fs::File> {
