@@ -1,12 +1,14 @@
 # Every command that a developer or CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup build dev test check lint fmt pure fuzz torture-edge bench bench-peers bench-fleet
+.PHONY: help setup build dist dev test check lint fmt pure fuzz torture-edge bench bench-peers bench-fleet bench-build
 
 # The tools that set-up fetched come first, so that a build finds the same ones everywhere.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(HOME)/.cargo/bin
-# One profile and one target folder for everything, so that nothing is compiled twice.
+# One profile and one target folder for everything that is tested, so that nothing is compiled twice.
 CARGO := cargo
 RELEASE := --release --locked
+# What is installed, and what is measured.
+DIST := --profile dist --locked
 # Real folders to deploy: few files, many files, large files.
 FOLDERS := swagger-ui-dist @fortawesome/fontawesome-free monaco-editor
 PACKAGES := swagger-ui-dist@5.35.0 @fortawesome/fontawesome-free@7.3.1 monaco-editor@0.57.0
@@ -20,6 +22,9 @@ setup: ## fetch build tools and nats-server into .tools
 
 build: setup ## build helix, helix-origin and helix-edge
 	$(CARGO) build $(RELEASE) $(BINARIES)
+
+dist: setup ## build them as they are installed, into target/dist: slower to build, faster to run
+	$(CARGO) build $(DIST) $(BINARIES)
 
 dev: build ## start everything on this machine and deploy the example site
 	target/release/helix dev
@@ -67,17 +72,18 @@ torture-edge: setup ## ten thousand slow clients five times each way and every f
 
 bench: bench-peers bench-fleet ## measure the edge beside other servers, then a fleet
 
-bench-peers: build ## CPU per request beside nginx, haproxy, caddy and traefik, into bench/results
-	@python3 deploy/setup/tools.py --bench
-	$(CARGO) build $(RELEASE) --package helix-bench
-	target/release/helix-bench peers
-	target/release/helix-bench workers
+bench-build: setup
+	$(CARGO) build $(DIST) $(BINARIES) --package helix-bench
 
-bench-fleet: build ## measure a fleet on this machine; the real folders come from npm packages, so it needs Node
+bench-peers: bench-build ## CPU per request beside nginx, haproxy, caddy and traefik, into bench/results
+	@python3 deploy/setup/tools.py --bench
+	target/dist/helix-bench peers
+	target/dist/helix-bench workers
+
+bench-fleet: bench-build ## measure a fleet on this machine; the real folders come from npm packages, so it needs Node
 	npm install --silent --no-audit --no-fund --no-save --ignore-scripts --prefix .tools/bench $(PACKAGES)
-	$(CARGO) build $(RELEASE) --package helix-bench
-	target/release/helix-bench memory
-	target/release/helix-bench idle
-	target/release/helix-bench folders $(foreach folder,$(FOLDERS),.tools/bench/node_modules/$(folder))
-	target/release/helix-bench cutovers
-	target/release/helix-bench rollbacks
+	target/dist/helix-bench memory
+	target/dist/helix-bench idle
+	target/dist/helix-bench folders $(foreach folder,$(FOLDERS),.tools/bench/node_modules/$(folder))
+	target/dist/helix-bench cutovers
+	target/dist/helix-bench rollbacks

@@ -107,6 +107,10 @@ fn log_file(fleet: &Fleet) -> std::path::PathBuf {
     fleet.folder().join("graceful.log")
 }
 
+fn access_log_file(fleet: &Fleet) -> std::path::PathBuf {
+    fleet.folder().join("graceful.access.log")
+}
+
 /// Takes over from the first edge, while `helix dev` is kept from starting another.
 fn alone(fleet: &Fleet) -> Child {
     let before = fleet.pid("fra-1");
@@ -114,7 +118,8 @@ fn alone(fleet: &Fleet) -> Child {
     let edge = Command::new(program("helix-edge"))
         .arg("--config")
         .arg(fleet.config_file("fra-1"))
-        .env("HELIX_EDGE_ACCESS_LOG", "true")
+        .env("HELIX_EDGE_ACCESS_LOG__FORMAT", "json")
+        .env("HELIX_EDGE_ACCESS_LOG__PATH", access_log_file(fleet))
         // It ends with its standard input, as its config says.
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
@@ -434,7 +439,7 @@ fn whatever_is_in_flight_when_an_edge_is_told_to_end_is_finished() {
     // At once, long before the deadline.
     stage.until_ended_well(Duration::from_secs(10));
 
-    let log = stage.log();
+    let log = fs::read_to_string(access_log_file(&stage.fleet)).unwrap();
     let failed = log.lines().find(|line| line.contains("/nobody")).unwrap();
     assert!(
         failed.contains("502") && failed.to_ascii_lowercase().contains("refused"),

@@ -101,6 +101,12 @@ fn kill_and_revive(fleet: &Fleet, edge: &EdgeInfo) {
     let name = edge.edge.to_string();
     let before = fleet.kill(&name);
     fleet.wait_for_successor(&name, before);
+    // Origin takes it for live until its lease ends, whether it answers already or not.
+    wait::until_true("it answers again", REVIVE_LIMIT, || {
+        let host = fleet.host("kept");
+        let request = Request::get(&host, "/");
+        Client::of(&edge.http).send(request).is_ok()
+    });
     fleet.wait_until_whole();
 }
 

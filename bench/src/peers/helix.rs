@@ -9,12 +9,19 @@ use helix_tests::fleet::{Fleet, Options};
 use super::files::{Files, text};
 use super::process::{Server, pin};
 
-const SETUP: &str = "1 serving thread, a release deployed through origin, access log to a file, metrics, forward without cache";
+const SETUP: &str = "built by make dist, 1 serving thread, a release deployed through origin, access log (combined, pages of 64 KiB) to a file, metrics, forward without cache";
+
+/// The access log as the others write it.
+const COMBINED: (&str, &str) = ("HELIX_EDGE_ACCESS_LOG__FORMAT", "combined");
 
 const TWO_THREADS: &str = "2 serving threads";
 
 pub(crate) fn start(files: &Files, upstream: SocketAddr) -> anyhow::Result<Server> {
-    let server = of(Fleet::start(&Options::default()), files, upstream, SETUP)?;
+    let options = Options {
+        settings: &[COMBINED],
+        ..Options::default()
+    };
+    let server = of(Fleet::start(&options), files, upstream, SETUP)?;
     server.pid.map(pin).transpose()?;
     Ok(server)
 }
@@ -25,7 +32,7 @@ pub(crate) fn start_with_two_threads(
     upstream: SocketAddr,
 ) -> anyhow::Result<Server> {
     let options = Options {
-        settings: &[("HELIX_EDGE_THREADS", "2")],
+        settings: &[("HELIX_EDGE_THREADS", "2"), COMBINED],
         ..Options::default()
     };
     of(Fleet::start(&options), files, upstream, TWO_THREADS)

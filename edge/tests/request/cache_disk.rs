@@ -3,7 +3,7 @@
 //! A process that is killed leaves its folder as it is at that moment, so a copy of the folder stands for one.
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier};
@@ -96,7 +96,11 @@ fn killed(folder: &Path) -> TempDir {
     for file in files(folder) {
         let to = copy.path().join(file.strip_prefix(folder).unwrap());
         fs::create_dir_all(to.parent().unwrap()).unwrap();
-        fs::copy(&file, to).unwrap();
+        fs::copy(&file, &to).unwrap();
+        // When each was last used.
+        let used = fs::metadata(&file).unwrap().modified().unwrap();
+        let to = File::options().write(true).open(to).unwrap();
+        to.set_modified(used).unwrap();
     }
     copy
 }

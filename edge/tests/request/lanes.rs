@@ -2,7 +2,7 @@
 
 use helix_edge::listener::Lanes;
 
-use crate::support::{Client, Edge, Response, get};
+use crate::support::{Client, Edge, Response, get, large};
 
 /// Fields that differ by time, or that say how the connection goes on.
 const VARYING: [&str; 2] = ["date", "connection"];
@@ -80,6 +80,21 @@ fn pipelined_requests_for_the_same_thing_are_all_answered() {
         assert_eq!(response.header("connection"), Some(expected));
     }
     assert!(client.is_closed());
+}
+
+#[test]
+fn a_large_response_is_the_same_when_remembered_and_however_slowly_it_is_taken() {
+    let edge = Edge::start();
+    let mut client = edge.client();
+    // Far more than lies between the two ends: some of it leaves in parts.
+    client.send(format!("{}{}", get("/200k.bin"), get("/a.txt")).repeat(60));
+    for _ in 0..60 {
+        let response = client.response();
+        assert_eq!(response.status, 200);
+        assert!(response.body == large(), "{} bytes", response.body.len());
+        assert_eq!(response.header("content-length"), Some("204800"));
+        assert_eq!(client.response().text(), edge.get("/a.txt").text());
+    }
 }
 
 #[test]

@@ -267,10 +267,16 @@ pub(crate) fn release(id: &str) -> Arc<Release> {
             Bytes::from(vec![7u8; 1024]),
         ),
         ("empty", "application/octet-stream", Bytes::new()),
+        ("200k.bin", "application/octet-stream", large()),
         ("big.bin", "application/octet-stream", Bytes::from(big)),
     ];
     let artifact = Digest::from_hex(&"0".repeat(64)).unwrap();
     Arc::new(Release::from_memory(id.parse().unwrap(), artifact, files))
+}
+
+/// More than is gathered before it is sent, and less than is not remembered.
+pub(crate) fn large() -> Bytes {
+    (0..200 * 1024).map(|at: u32| (at % 249) as u8).collect()
 }
 
 pub(crate) fn get(target: &str) -> String {

@@ -26,12 +26,15 @@ pub(super) struct Slot {
     pub(super) used: u64,
 }
 
+/// Where a response stands: by when it was last used, which file systems know to some milliseconds only, then by its age.
+type Place = (u64, u64, Name);
+
 /// All of them.
 #[derive(Debug)]
 pub(super) struct Index {
     by_key: HashMap<u128, Vec<Slot>>,
     /// The one that was not used for longest stands first.
-    order: BTreeMap<(u64, Name), u64>,
+    order: BTreeMap<Place, u64>,
     bytes: u64,
     reserved: u64,
     limit: u64,
@@ -73,9 +76,9 @@ impl Index {
             .iter_mut()
             .filter(|slot| *slot.facts.key == *key && slot.facts.answers(request))
             .max_by_key(|slot| slot.name.serial)?;
-        self.order.remove(&(slot.used, slot.name));
+        self.order.remove(&place(slot));
         slot.used = now;
-        self.order.insert((slot.used, slot.name), slot.bytes);
+        self.order.insert(place(slot), slot.bytes);
         Some(slot.name)
     }
 
@@ -121,7 +124,7 @@ impl Index {
     pub(super) fn insert(&mut self, slot: Slot) -> Vec<Name> {
         let mut gone = self.supersede(slot.name.key, &slot.facts);
         self.bytes += slot.bytes;
-        self.order.insert((slot.used, slot.name), slot.bytes);
+        self.order.insert(place(&slot), slot.bytes);
         self.by_key.entry(slot.name.key).or_default().push(slot);
         gone.extend(self.shrink());
         gone
@@ -162,7 +165,7 @@ impl Index {
         if slots.is_empty() {
             self.by_key.remove(&name.key);
         }
-        self.order.remove(&(slot.used, slot.name));
+        self.order.remove(&place(&slot));
         self.bytes -= slot.bytes;
         true
     }
@@ -170,7 +173,7 @@ impl Index {
     fn shrink(&mut self) -> Vec<Name> {
         let mut gone = Vec::new();
         while self.bytes + self.reserved > self.limit || self.order.len() > self.most {
-            let Some((&(_, oldest), _)) = self.order.first_key_value() else {
+            let Some((&(_, _, oldest), _)) = self.order.first_key_value() else {
                 break;
             };
             self.remove(oldest);
@@ -178,6 +181,10 @@ impl Index {
         }
         gone
     }
+}
+
+const fn place(slot: &Slot) -> Place {
+    (slot.used, slot.name.serial, slot.name)
 }
 
 /// What a file of so many bytes takes of a disk.
