@@ -353,6 +353,8 @@ impl Store {
         let Some(disk) = self.disk() else {
             return;
         };
+        // What has no room in memory goes first, in its order.
+        self.resources.run_pending_tasks();
         for (_, variants) in &self.resources {
             variants.iter().for_each(|stored| disk.keep_last(stored));
         }

@@ -314,7 +314,8 @@ impl Core {
         let forwards = matches!(answered.answer, Answer::Forward(_));
         let pinned = answered.pinned.as_ref();
         let release = pinned.and_then(|pinned| pinned.release.as_ref());
-        let kept_as = message.hash.map(|hash| {
+        // What comes from an upstream is never remembered.
+        let kept_as = message.hash.filter(|_| !forwards).map(|hash| {
             let by = By {
                 release: release.map(|release| release.id.clone()),
                 site: pinned.map(|pinned| pinned.site.clone()),

@@ -39,7 +39,16 @@ impl Keeping {
 
     /// One that knew of these purges when it started.
     fn with(folder: &Path, upstream: &Upstream, bytes: u64, known: &[PurgeRecord]) -> Self {
-        let cache = Cache::default();
+        Self::of(Cache::default(), folder, upstream, bytes, known)
+    }
+
+    fn of(
+        cache: Cache,
+        folder: &Path,
+        upstream: &Upstream,
+        bytes: u64,
+        known: &[PurgeRecord],
+    ) -> Self {
         let edge = Edge::caching(cache);
         let store = &edge.table.cache().store;
         let config = DiskConfig {
@@ -439,7 +448,8 @@ fn disk_is_bounded_and_what_was_not_used_for_longest_goes_first() {
     let folder = tempfile::tempdir().unwrap();
     let body = "x".repeat(20_000);
     let upstream = Upstream::answering(move |_| response("max-age=600", "", &body));
-    let before = Keeping::with(folder.path(), &upstream, BOUND, &[]);
+    // Without room in memory, so that each comes to the disk in its turn.
+    let before = Keeping::of(Cache::new(1), folder.path(), &upstream, BOUND, &[]);
     for number in 0..30 {
         before.text(&format!("/{number}"));
         before.flush();
