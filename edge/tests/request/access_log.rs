@@ -217,8 +217,9 @@ fn what_the_cache_said_is_in_the_line() {
     });
     let edge = Edge::start();
     cached(&edge, HOST, upstream.addr, LIVE);
+    // One connection: each core has lines of its own.
+    let mut client = edge.client();
     for method in ["GET", "GET", "POST"] {
-        let mut client = edge.client();
         client.send(format!(
             "{method} /a HTTP/1.1\r\nHost: {HOST}\r\nContent-Length: 0\r\n\r\n"
         ));
