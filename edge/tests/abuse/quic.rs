@@ -101,7 +101,11 @@ fn flood(to: SocketAddr, packets: &[Vec<u8>]) -> Vec<Back> {
     while Instant::now() < until {
         for (sender, back) in senders.iter().zip(&mut backs) {
             let mut part = [0; 2000];
-            while let Ok(read) = sender.recv(&mut part) {
+            while let Ok((read, from)) = sender.recv_from(&mut part) {
+                // A port may have been another's a moment ago, whose peers do not know that yet.
+                if from != to {
+                    continue;
+                }
                 back.bytes += read;
                 // A long header of version 1, and the type of a retry.
                 back.retries += usize::from(part[0] & 0xf0 == 0xf0 && part[1..5] == [0, 0, 0, 1]);
