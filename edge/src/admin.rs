@@ -225,7 +225,7 @@ fn explain(table: &Table, host: &str, target: &str) -> Explanation {
             .and_then(|pinned| pinned.release.as_ref())
             .map(|release| release.id.clone()),
         generation: pinned.as_ref().map(|pinned| pinned.serving.generation),
-        site: pinned.map(|pinned| pinned.site),
+        site: pinned.map(|pinned| Arc::unwrap_or_clone(pinned.site)),
         status: answered.answer.status().as_u16(),
         file,
         reason: answered.reason,
@@ -251,11 +251,7 @@ mod tests {
         table.set_host(&"*.shop.example".parse().unwrap(), Some(&site));
         table.publish(
             &site,
-            Serving {
-                generation: Generation(5),
-                live: Some(Arc::new(release)),
-                kept: Vec::new(),
-            },
+            Serving::new(Generation(5), Some(Arc::new(release)), Vec::new()),
         );
         let shown = serde_json::to_value(explain(&table, "www.shop.example", "/?x=1")).unwrap();
         let expected = serde_json::json!({

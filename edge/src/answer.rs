@@ -52,7 +52,7 @@ pub struct RequestHead<'a> {
 #[derive(Clone, Debug)]
 pub struct Pinned {
     /// The site.
-    pub site: SiteId,
+    pub site: Arc<SiteId>,
     /// Why the host means it.
     pub rule: HostRule,
     /// What the site served when the request came.
@@ -64,7 +64,7 @@ pub struct Pinned {
 impl Pinned {
     /// Whether search engines are to leave this alone: previews, and releases by their own name.
     #[must_use]
-    pub const fn is_unlisted(&self) -> bool {
+    pub fn is_unlisted(&self) -> bool {
         matches!(self.rule, HostRule::Release(_))
             || matches!(self.site.environment, Environment::Preview(_))
     }
@@ -209,7 +209,7 @@ impl Made {
 /// Loads what the host means, once.
 fn pin(table: &Table, authority: &str) -> Option<Pinned> {
     let host = Host::from_authority(authority).ok()?;
-    Some(match table.resolve(&host) {
+    Some(match table.resolve(host) {
         Resolved::Nobody => return None,
         Resolved::Site { id, site, rule } => {
             let serving = site.map(|site| site.serving()).unwrap_or_default();
@@ -225,7 +225,7 @@ fn pin(table: &Table, authority: &str) -> Option<Pinned> {
             serving,
             release,
         } => Pinned {
-            site: site.id.clone(),
+            site: Arc::new(site.id.clone()),
             rule: HostRule::Release(release.id.clone()),
             serving,
             release: Some(release),
@@ -484,11 +484,7 @@ mod tests {
             table.set_host(&host.parse().unwrap(), Some(&site.parse().unwrap()));
         }
         for site in ["shop/production", "shop/preview/1"] {
-            let serving = Serving {
-                generation: Generation(3),
-                live: Some(Arc::clone(&release)),
-                kept: Vec::new(),
-            };
+            let serving = Serving::new(Generation(3), Some(Arc::clone(&release)), Vec::new());
             table.publish(&site.parse().unwrap(), serving);
         }
         table

@@ -11,11 +11,12 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use arc_swap::ArcSwap;
 use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
 use helix_routing::id::{Generation, ProjectName, ReleaseId, SiteId};
+use http::HeaderValue;
 
 use crate::release::Release;
 
 /// What an edge serves of one site, replaced whole.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Serving {
     /// The generation of the record this follows.
     pub generation: Generation,
@@ -23,9 +24,32 @@ pub struct Serving {
     pub live: Option<Arc<Release>>,
     /// Candidate and previous releases: reached by a release's own name only.
     pub kept: Vec<Arc<Release>>,
+    /// The generation as responses name it.
+    pub mark: HeaderValue,
+}
+
+impl Default for Serving {
+    fn default() -> Self {
+        Self::new(Generation::default(), None, Vec::new())
+    }
 }
 
 impl Serving {
+    /// What is served under `generation`.
+    #[must_use]
+    pub fn new(
+        generation: Generation,
+        live: Option<Arc<Release>>,
+        kept: Vec<Arc<Release>>,
+    ) -> Self {
+        Self {
+            generation,
+            live,
+            kept,
+            mark: HeaderValue::from(generation.0),
+        }
+    }
+
     /// The release with this id, live or kept.
     #[must_use]
     pub fn release(&self, id: &ReleaseId) -> Option<&Arc<Release>> {
@@ -79,7 +103,7 @@ pub enum Resolved {
     /// A site's live release, if it has one.
     Site {
         /// The site's id.
-        id: SiteId,
+        id: Arc<SiteId>,
         /// The site, when its record has arrived.
         site: Option<Arc<Site>>,
         /// Why.
@@ -105,9 +129,9 @@ type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
 #[derive(Debug)]
 pub struct Table {
     base: Host,
-    exact: Map<Host, SiteId>,
+    exact: Map<Host, Arc<SiteId>>,
     /// By suffix, without the `*.`.
-    wildcard: Map<Host, SiteId>,
+    wildcard: Map<Host, Arc<SiteId>>,
     sites: Map<SiteId, Arc<Site>>,
     /// A project's sites, to find a release by its name.
     projects: Map<ProjectName, Arc<[Arc<Site>]>>,
@@ -182,7 +206,7 @@ impl Table {
         };
         let hosts = hosts.pin();
         match site {
-            Some(site) => hosts.insert(pattern.name().clone(), site.clone()),
+            Some(site) => hosts.insert(pattern.name().clone(), Arc::new(site.clone())),
             None => hosts.remove(pattern.name()),
         };
         self.changed();
@@ -249,19 +273,19 @@ impl Table {
 
     /// What `host` means: the host itself, else a release's own name, else a wildcard over one label.
     #[must_use]
-    pub fn resolve(&self, host: &Host) -> Resolved {
-        if let Some(id) = self.exact.pin().get(host) {
-            return self.site_under(id, HostRule::Exact(host.clone()));
+    pub fn resolve(&self, host: Host) -> Resolved {
+        if let Some(id) = self.exact.pin().get(&host) {
+            return self.site_under(id, HostRule::Exact(host));
         }
         if host.is_within(&self.base) {
-            return self.release_named(host).unwrap_or(Resolved::Nobody);
+            return self.release_named(&host).unwrap_or(Resolved::Nobody);
         }
-        self.covered(host).unwrap_or(Resolved::Nobody)
+        self.covered(&host).unwrap_or(Resolved::Nobody)
     }
 
-    fn site_under(&self, id: &SiteId, rule: HostRule) -> Resolved {
+    fn site_under(&self, id: &Arc<SiteId>, rule: HostRule) -> Resolved {
         Resolved::Site {
-            id: id.clone(),
+            id: Arc::clone(id),
             site: self.site(id),
             rule,
         }
@@ -312,7 +336,7 @@ mod tests {
     }
 
     fn meaning(table: &Table, host: &str) -> String {
-        match table.resolve(&host.parse().unwrap()) {
+        match table.resolve(host.parse().unwrap()) {
             Resolved::Site { id, site, rule } => {
                 let live = site
                     .and_then(|site| site.serving().live.as_ref().map(|live| live.id.to_string()));
@@ -330,11 +354,7 @@ mod tests {
     fn hosts_and_sites_may_arrive_in_either_order() {
         let site: SiteId = "shop/production".parse().unwrap();
         let host = "shop.example".parse().unwrap();
-        let live = || Serving {
-            generation: Generation(1),
-            live: Some(release(A)),
-            kept: Vec::new(),
-        };
+        let live = || Serving::new(Generation(1), Some(release(A)), Vec::new());
 
         let host_first = table();
         host_first.set_host(&host, Some(&site));
@@ -408,19 +428,11 @@ mod tests {
         let preview: SiteId = "shop/preview/7".parse().unwrap();
         table.publish(
             &production,
-            Serving {
-                generation: Generation(1),
-                live: Some(release(A)),
-                kept: Vec::new(),
-            },
+            Serving::new(Generation(1), Some(release(A)), Vec::new()),
         );
         table.publish(
             &preview,
-            Serving {
-                generation: Generation(4),
-                live: None,
-                kept: vec![release(B)],
-            },
+            Serving::new(Generation(4), None, vec![release(B)]),
         );
         let named = |release: &str, project: &str| {
             meaning(
@@ -442,20 +454,12 @@ mod tests {
         let site: SiteId = "shop/production".parse().unwrap();
         table.publish(
             &site,
-            Serving {
-                generation: Generation(1),
-                live: Some(release(A)),
-                kept: Vec::new(),
-            },
+            Serving::new(Generation(1), Some(release(A)), Vec::new()),
         );
         let pinned = table.site(&site).unwrap().serving();
         table.publish(
             &site,
-            Serving {
-                generation: Generation(2),
-                live: Some(release(B)),
-                kept: Vec::new(),
-            },
+            Serving::new(Generation(2), Some(release(B)), Vec::new()),
         );
         assert_eq!(pinned.live.as_ref().unwrap().id.as_str(), A);
         assert_eq!(

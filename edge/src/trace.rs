@@ -7,7 +7,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Names the request's parent.
-pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+pub static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
 /// Length of what version 00 is: version, trace, parent and flags with three dashes.
 const LENGTH: usize = 55;
@@ -18,7 +18,7 @@ pub type TraceId = [u8; 32];
 /// The `traceparent` that may be passed on, if there is one.
 #[must_use]
 pub fn parent(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let mut given = headers.get_all(TRACEPARENT).iter();
+    let mut given = headers.get_all(&TRACEPARENT).iter();
     let parent = given.next()?;
     (given.next().is_none() && id(parent.as_bytes()).is_some()).then_some(parent)
 }
@@ -40,21 +40,34 @@ pub fn id(parent: &[u8]) -> Option<TraceId> {
     (whole && named(trace) && named(span)).then(|| trace.try_into().ok())?
 }
 
-/// The parent of what begins here, of two random numbers. It asks nobody to record anything.
+/// A trace of this name that begins here, and its `traceparent`.
+#[derive(Clone, Copy, Debug)]
+pub struct Begun {
+    /// Its name.
+    pub id: TraceId,
+    /// The parent of what is sent on. It asks nobody to record anything.
+    pub parent: [u8; LENGTH],
+}
+
+/// Begins a trace, of two random numbers.
 #[must_use]
-pub fn begun((trace, span): (u128, u64)) -> String {
+pub fn begin((trace, span): (u128, u64)) -> Begun {
     // Zero means none.
     let (trace, span) = (trace.max(1).to_be_bytes(), span.max(1).to_be_bytes());
-    let (mut id, mut parent) = ([0; 32], [0; 16]);
-    hex::encode_to_slice(trace, &mut id).expect("sixteen bytes are 32 digits");
-    hex::encode_to_slice(span, &mut parent).expect("eight bytes are 16 digits");
-    let mut begun = String::with_capacity(LENGTH);
-    begun.push_str("00-");
-    begun.extend(id.map(char::from));
-    begun.push('-');
-    begun.extend(parent.map(char::from));
-    begun.push_str("-00");
-    begun
+    let mut parent = *b"00-00000000000000000000000000000000-0000000000000000-00";
+    let mut id = [0; 32];
+    write_digits(&mut id, &trace);
+    parent[3..35].copy_from_slice(&id);
+    write_digits(&mut parent[36..52], &span);
+    Begun { id, parent }
+}
+
+fn write_digits(out: &mut [u8], bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for (pair, byte) in out.chunks_exact_mut(2).zip(bytes) {
+        pair[0] = DIGITS[usize::from(byte >> 4)];
+        pair[1] = DIGITS[usize::from(byte & 15)];
+    }
 }
 
 #[cfg(test)]
@@ -104,9 +117,9 @@ mod tests {
     fn two_parents_are_none() {
         let mut headers = HeaderMap::new();
         assert_eq!(parent(&headers), None);
-        headers.append(TRACEPARENT, HeaderValue::from_static(TRACE));
+        headers.append(&TRACEPARENT, HeaderValue::from_static(TRACE));
         assert_eq!(parent(&headers), Some(&HeaderValue::from_static(TRACE)));
-        headers.append(TRACEPARENT, HeaderValue::from_static(TRACE));
+        headers.append(&TRACEPARENT, HeaderValue::from_static(TRACE));
         assert_eq!(parent(&headers), None);
     }
 
@@ -114,7 +127,8 @@ mod tests {
         #[test]
         fn what_begins_here_may_be_passed_on(trace in any::<u128>(), span in any::<u64>()) {
             for fresh in [(trace, span), (0, 0)] {
-                prop_assert!(id(begun(fresh).as_bytes()).is_some());
+                let begun = begin(fresh);
+                prop_assert_eq!(id(&begun.parent), Some(begun.id));
             }
         }
 

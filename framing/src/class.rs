@@ -10,6 +10,8 @@ pub(super) const TOKEN: u8 = 8;
 pub(super) const PATH: u8 = 2;
 /// In a query.
 pub(super) const QUERY: u8 = 4;
+/// In the name that an authority holds.
+pub(super) const HOST: u8 = 16;
 
 static CLASSES: [u8; 256] = classes();
 
@@ -28,6 +30,9 @@ const fn classes() -> [u8; 256] {
         }
         if is_query(byte) {
             classes[byte as usize] |= QUERY;
+        }
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
+            classes[byte as usize] |= HOST;
         }
         if byte == u8::MAX {
             return classes;
@@ -59,6 +64,15 @@ pub(super) fn all(bytes: &[u8], class: u8) -> bool {
         .iter()
         .fold(class, |all, byte| all & CLASSES[usize::from(*byte)])
         == class
+}
+
+/// Whether all of `bytes` may stand in a field value or end a line. A whole head is told at once, since there is mostly
+/// nothing wrong with any of its lines.
+#[inline]
+pub(super) fn is_lines(bytes: &[u8]) -> bool {
+    bytes.iter().fold(true, |all, byte| {
+        all & (is_field_value(*byte) | (*byte == b'\r') | (*byte == b'\n'))
+    })
 }
 
 /// Whether all of `bytes` may stand in a field value. Without an early end, so that many are compared at once.

@@ -66,6 +66,14 @@ pub struct Field {
 }
 
 impl Field {
+    /// Name and value as they stand, with a colon and one space between them; none where they stand otherwise.
+    pub(super) fn whole(self, head: &[u8]) -> Option<&[u8]> {
+        let between = usize::from(self.name.end)..usize::from(self.value.start);
+        let whole = usize::from(self.name.start)..usize::from(self.value.end);
+        head.get(whole)
+            .filter(|_| head.get(between).is_some_and(|between| between == b": "))
+    }
+
     /// Its name. What is known does not have to be read again.
     pub(super) fn header_name(&self, head: &[u8]) -> Option<HeaderName> {
         match KNOWN.get(usize::from(self.known)) {

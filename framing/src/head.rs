@@ -213,8 +213,8 @@ impl Head {
         if !class::is_value(raw) {
             return Err(Refusal::FieldValue);
         }
+        let value_start = end - raw.trim_ascii_start().len();
         let value = raw.trim_ascii();
-        let value_start = start + colon + 1 + (raw.len() - raw.trim_ascii_start().len());
         let value_end = value_start + value.len();
         let number = known(name);
         let field = Field {
@@ -372,11 +372,11 @@ pub fn is_authority(value: &[u8]) -> bool {
     let (host, port) = colon.map_or((value, &[][..]), |colon| {
         (&value[..colon], &value[colon + 1..])
     });
-    let named =
-        |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
     let legal = match host {
-        [b'[', address @ .., b']'] => address.iter().all(|byte| named(byte) || *byte == b':'),
-        name => name.iter().all(named),
+        [b'[', address @ .., b']'] => address
+            .split(|byte| *byte == b':')
+            .all(|part| class::all(part, class::HOST)),
+        name => class::all(name, class::HOST),
     };
     legal && !host.is_empty() && port.len() <= 5 && port.iter().all(u8::is_ascii_digit)
 }

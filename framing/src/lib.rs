@@ -26,10 +26,10 @@ pub use fields::{Asked, Field, Fields, Lines, REFERER, Span, TRACEPARENT, USER_A
 pub use gate::Gate;
 pub use head::{Framing, Head, is_authority, parse};
 pub use refusal::Refusal;
-pub use reply::{BadReply, Reply, ReplyBody, parse_reply};
+pub use reply::{BadReply, Line, Reply, ReplyBody, parse_reply};
 pub use scan::{HeadScan, Preface, Scan, preface};
 pub use trailers::trailers;
-pub use write::{chunk_size, content_length, field, field_in_any_case, status_line, write_head};
+pub use write::{chunk_size, content_length, field, status_line, write_head};
 
 /// Whether `byte` may stand in a method or field name (RFC 9110 5.6.2).
 #[inline]

@@ -6,9 +6,9 @@
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 
-use super::class;
 use super::fields::{Field, Span, UNKNOWN};
 use super::head::{content_length, tokens};
+use super::{class, write};
 use crate::limits::MAX_HEADERS;
 
 /// How a response's body is delimited.
@@ -35,9 +35,45 @@ pub struct Reply {
     pub body: ReplyBody,
     /// Whether the connection can be used again when the body has ended.
     pub persists: bool,
+    /// Whether it says when it was made.
+    pub dated: bool,
     head: Bytes,
     /// Without `Transfer-Encoding`, which is about the bytes that were read here.
     fields: Vec<Field>,
+}
+
+/// One field as it was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Line<'a> {
+    /// Its name, in any case.
+    pub name: &'a [u8],
+    /// Its value.
+    pub value: &'a [u8],
+    /// Both as they stand, where that is how it would be written again: with one space between them.
+    whole: Option<&'a [u8]>,
+}
+
+impl<'a> Line<'a> {
+    /// One that was not sent by anybody.
+    #[must_use]
+    pub const fn new(name: &'a [u8], value: &'a [u8]) -> Self {
+        Self {
+            name,
+            value,
+            whole: None,
+        }
+    }
+
+    /// Writes it again, name and value as they are.
+    #[inline]
+    pub fn write(&self, out: &mut Vec<u8>) {
+        let Some(whole) = self.whole else {
+            return write::field(out, self.name, self.value);
+        };
+        out.reserve(whole.len() + b"\r\n".len());
+        out.extend_from_slice(whole);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// Fields that most heads have no more of.
@@ -46,8 +82,12 @@ const USUAL_FIELDS: usize = 16;
 impl Reply {
     /// Its fields in their order, names in the case they were sent in; without `Transfer-Encoding`, which is about the
     /// bytes that were read here.
-    pub fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let line = |field: &Field| (field.name.of(&self.head), field.value.of(&self.head));
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let line = |field: &Field| Line {
+            name: field.name.of(&self.head),
+            value: field.value.of(&self.head),
+            whole: field.whole(&self.head),
+        };
         self.fields.iter().map(line)
     }
 
@@ -103,6 +143,7 @@ pub enum BadReply {
 pub fn parse_reply(head: &Bytes, bodiless: bool) -> Result<Reply, BadReply> {
     let end = line_end(head, 0)?;
     let (status, version_1_0) = status_line(&head[..end])?;
+    let legal = class::is_lines(head);
     let mut said = Said::default();
     let mut fields = Vec::with_capacity(USUAL_FIELDS);
     let mut start = end + 2;
@@ -116,7 +157,7 @@ pub fn parse_reply(head: &Bytes, bodiless: bool) -> Result<Reply, BadReply> {
         if count > MAX_HEADERS {
             return Err(BadReply::TooManyHeaders);
         }
-        let field = field(head, start, end)?;
+        let field = field(head, start, end, legal)?;
         if said.take(field.name.of(head), field.value.of(head))? {
             fields.push(field);
         }
@@ -128,19 +169,21 @@ pub fn parse_reply(head: &Bytes, bodiless: bool) -> Result<Reply, BadReply> {
         length: said.length,
         body,
         persists: !said.close && !version_1_0 && body != ReplyBody::UntilClose,
+        dated: said.dated,
         head: head.clone(),
         fields,
     })
 }
 
-/// Where the line that starts at `start` ends: before its CR LF.
+/// Where the line that starts at `start` ends: before its CR LF. Neither stands anywhere else in it.
 fn line_end(head: &[u8], start: usize) -> Result<usize, BadReply> {
     let line = head.get(start..).unwrap_or_default();
-    let newline = memchr::memchr(b'\n', line).ok_or(BadReply::LineEnding)?;
-    if newline == 0 || line[newline - 1] != b'\r' {
-        return Err(BadReply::LineEnding);
+    let end = memchr::memchr2(b'\r', b'\n', line).ok_or(BadReply::LineEnding)?;
+    if line[end..].starts_with(b"\r\n") {
+        Ok(start + end)
+    } else {
+        Err(BadReply::LineEnding)
     }
-    Ok(start + newline - 1)
 }
 
 /// The status, and whether the version is 1.0. The space in front of an empty reason is often left out.
@@ -167,8 +210,8 @@ fn status_line(line: &[u8]) -> Result<(StatusCode, bool), BadReply> {
     Ok((status, version_1_0))
 }
 
-/// The field of one line.
-fn field(head: &[u8], start: usize, end: usize) -> Result<Field, BadReply> {
+/// The field of one line; `legal` when nothing in the head can be wrong with a value.
+fn field(head: &[u8], start: usize, end: usize, legal: bool) -> Result<Field, BadReply> {
     let line = &head[start..end];
     if matches!(line.first(), Some(b' ' | b'\t')) {
         return Err(BadReply::FieldValue);
@@ -178,13 +221,14 @@ fn field(head: &[u8], start: usize, end: usize) -> Result<Field, BadReply> {
         return Err(BadReply::FieldName);
     }
     let raw = &line[colon + 1..];
-    if !class::is_value(raw) {
+    if !legal && !class::is_value(raw) {
         return Err(BadReply::FieldValue);
     }
-    let value_start = start + colon + 1 + (raw.len() - raw.trim_ascii_start().len());
+    let value = raw.trim_ascii_start();
+    let value_start = end - value.len();
     Ok(Field {
         name: Span::new(start, start + colon),
-        value: Span::new(value_start, value_start + raw.trim_ascii().len()),
+        value: Span::new(value_start, value_start + value.trim_ascii_end().len()),
         known: UNKNOWN,
     })
 }
@@ -195,6 +239,7 @@ struct Said {
     length: Option<u64>,
     chunked: bool,
     close: bool,
+    dated: bool,
 }
 
 impl Said {
@@ -202,6 +247,7 @@ impl Said {
     fn take(&mut self, name: &[u8], value: &[u8]) -> Result<bool, BadReply> {
         let is = |other: &[u8]| name.eq_ignore_ascii_case(other);
         match name.len() {
+            4 if is(b"date") => self.dated = true,
             14 if is(b"content-length") => {
                 let length = content_length(value).map_err(|_| BadReply::ContentLength)?;
                 if self.length.replace(length).is_some() {
@@ -327,7 +373,7 @@ mod tests {
             ("A: b\r\n folded\r\n", BadReply::FieldValue),
             ("A: b\0c\r\n", BadReply::FieldValue),
             ("A: \u{c}b\r\n", BadReply::FieldValue),
-            ("A: b\rc\r\n", BadReply::FieldValue),
+            ("A: b\rc\r\n", BadReply::LineEnding),
             ("A: b\nC: d\r\n", BadReply::LineEnding),
         ] {
             assert_eq!(with(fields), Err(expected), "{fields:?}");
@@ -376,6 +422,21 @@ mod tests {
         let cookies: Vec<_> = headers.get_all("set-cookie").iter().collect();
         assert_eq!(cookies, ["a", "b"]);
         assert_eq!(headers.len(), 2);
+    }
+
+    #[test]
+    fn lines_are_written_again_with_one_space() {
+        let reply =
+            parse("HTTP/1.1 200 OK\r\nServer: a b\r\nX:\tc \r\nY:d\r\nDate: now\r\n\r\n").unwrap();
+        let mut out = Vec::new();
+        for line in reply.lines().chain([Line::new(b"own", b"e")]) {
+            line.write(&mut out);
+        }
+        assert_eq!(
+            out,
+            b"Server: a b\r\nX: c\r\nY: d\r\nDate: now\r\nown: e\r\n"
+        );
+        assert!(reply.dated && !parse("HTTP/1.1 200 OK\r\nUpdate: a\r\n\r\n").unwrap().dated);
     }
 
     proptest! {

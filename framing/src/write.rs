@@ -22,6 +22,7 @@ pub fn write_head(out: &mut Vec<u8>, status: StatusCode, headers: &HeaderMap, da
 /// Writes one field.
 #[inline]
 pub fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + b": \r\n".len());
     out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
@@ -40,16 +41,6 @@ pub fn content_length(out: &mut Vec<u8>, length: u64) {
 /// Writes a chunk's size line (RFC 9112 7.1).
 pub fn chunk_size(out: &mut Vec<u8>, size: usize) {
     out.extend_from_slice(format!("{size:x}\r\n").as_bytes());
-}
-
-/// Writes one field whose name is in any case, in lower case as all that are written here.
-#[inline]
-pub fn field_in_any_case(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    let start = out.len();
-    field(out, name, value);
-    if let Some(name) = out.get_mut(start..start + name.len()) {
-        name.make_ascii_lowercase();
-    }
 }
 
 /// Writes the first line.

@@ -46,12 +46,13 @@ impl Host {
     /// # Errors
     /// When it is no DNS name; addresses in brackets are none.
     pub fn from_authority(authority: &str) -> Result<Self, InvalidId> {
-        let name = match authority.rsplit_once(':') {
-            Some((name, port)) if port.len() <= 5 && port.bytes().all(|b| b.is_ascii_digit()) => {
-                name
-            }
-            Some(_) => return Err(InvalidId::new(KIND, authority, "the port is not a number")),
-            None => authority,
+        // By bytes: each request comes through here.
+        let digits = authority.bytes().rev().take_while(u8::is_ascii_digit);
+        let (rest, port) = authority.split_at(authority.len() - digits.count());
+        let name = match rest.strip_suffix(':') {
+            Some(name) if port.len() <= 5 => name,
+            None if !rest.contains(':') => authority,
+            _ => return Err(InvalidId::new(KIND, authority, "the port is not a number")),
         };
         name.strip_suffix('.').unwrap_or(name).parse()
     }
@@ -68,7 +69,8 @@ impl FromStr for Host {
         } else {
             idna::domain_to_ascii(text).map_err(|_| refused())?
         };
-        let legal = (1..=253).contains(&name.len()) && name.split('.').all(is_host_label);
+        let mut labels = name.as_bytes().split(|byte| *byte == b'.');
+        let legal = (1..=253).contains(&name.len()) && labels.all(is_host_label);
         if legal {
             Ok(Self(name))
         } else {
@@ -204,13 +206,12 @@ pub fn join(label: &str, parent: &Host) -> Result<Host, InvalidId> {
 }
 
 /// One label of a host. An underscore is not legal in a host name (RFC 952, RFC 1123 2.1).
-fn is_host_label(label: &str) -> bool {
+fn is_host_label(label: &[u8]) -> bool {
+    let may_stand = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-');
     (1..=63).contains(&label.len())
-        && label
-            .bytes()
-            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
-        && !label.starts_with('-')
-        && !label.ends_with('-')
+        && label.iter().all(may_stand)
+        && !label.starts_with(b"-")
+        && !label.ends_with(b"-")
 }
 
 #[cfg(test)]

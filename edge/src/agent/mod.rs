@@ -392,11 +392,11 @@ impl Agent {
         place.follow_retired(clock::now());
         let release = |named: &ReleaseRef| place.ready.get(named).cloned();
         let before = self.table.site(site).map(|site| site.serving());
-        let serving = Serving {
-            generation: plan.generation,
-            live: plan.live.as_ref().and_then(release),
-            kept: plan.kept.iter().filter_map(release).collect(),
-        };
+        let serving = Serving::new(
+            plan.generation,
+            plan.live.as_ref().and_then(release),
+            plan.kept.iter().filter_map(release).collect(),
+        );
         let from = before.and_then(|serving| serving.live.as_ref().map(|live| live.id.clone()));
         let to = plan.live.as_ref().map(|live| live.release.clone());
         if from != to

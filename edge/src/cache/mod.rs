@@ -118,7 +118,7 @@ fn key(request: &Request, pinned: &Pinned, target: &ForwardTo) -> Option<Key> {
     let head = head_of(request);
     let path = request.head.uri.path_and_query()?;
     Some(Key {
-        site: pinned.site.clone(),
+        site: (*pinned.site).clone(),
         release: pinned.release.as_ref()?.id.clone(),
         rule: target.rule,
         secure: request.secure,

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use helix_framing::Reply;
+use helix_framing::{Line, Reply};
 use http::header::HeaderName;
 use http::{HeaderValue, StatusCode};
 
@@ -20,6 +20,8 @@ pub struct Relayed<'a> {
     reply: &'a Reply,
     passes: Passes<'a>,
     own: &'a [Own],
+    /// Of the names that are replaced: a bit for each length.
+    replaced: u64,
 }
 
 impl fmt::Debug for Relayed<'_> {
@@ -50,16 +52,19 @@ impl<'a> Relayed<'a> {
             reply,
             passes: &|_| true,
             own: &[],
+            replaced: 0,
         }
     }
 
     /// Only with what `passes`, and with what this edge writes itself.
     #[must_use]
-    pub const fn marked(self, passes: Passes<'a>, own: &'a [Own]) -> Self {
+    pub fn marked(self, passes: Passes<'a>, own: &'a [Own]) -> Self {
+        let replacing = own.iter().filter(|own| !own.beside);
         Self {
             reply: self.reply,
             passes,
             own,
+            replaced: replacing.fold(0, |bits, own| bits | bit(own.name.as_str().len())),
         }
     }
 
@@ -82,9 +87,9 @@ impl<'a> Relayed<'a> {
     }
 
     /// Its fields, names in any case.
-    pub fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
-        let passed = self.reply.lines().filter(|(name, _)| self.stays(name));
-        let own = |own: &'a Own| (own.name.as_str().as_bytes(), own.value.as_bytes());
+    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
+        let passed = self.reply.lines().filter(|line| self.stays(line.name));
+        let own = |own: &'a Own| Line::new(own.name.as_str().as_bytes(), own.value.as_bytes());
         passed.chain(self.own.iter().map(own))
     }
 
@@ -112,8 +117,14 @@ impl<'a> Relayed<'a> {
     fn stays(&self, name: &[u8]) -> bool {
         let is_name = |own: &Own| own.name.as_str().as_bytes().eq_ignore_ascii_case(name);
         let replaced = |own: &Own| !own.beside && is_name(own);
-        (self.passes)(name) && !self.own.iter().any(replaced)
+        let may_be = self.replaced & bit(name.len()) != 0;
+        (self.passes)(name) && !(may_be && self.own.iter().any(replaced))
     }
+}
+
+/// For names too long to tell apart the last one.
+fn bit(length: usize) -> u64 {
+    1 << length.min(63)
 }
 
 #[cfg(test)]
@@ -135,7 +146,7 @@ mod tests {
         let relayed = Relayed::new(&reply).marked(&|name| name != b"Drop" && name != b"drop", &own);
         let lines: Vec<_> = relayed
             .lines()
-            .map(|(name, value)| (name.to_ascii_lowercase(), value.to_vec()))
+            .map(|line| (line.name.to_ascii_lowercase(), line.value.to_vec()))
             .collect();
         let map = relayed.to_head().headers;
         let mut of_map: Vec<_> = map

@@ -435,8 +435,7 @@ pub(crate) fn marks(edge: &Edge, pinned: Option<&Pinned>, secure: bool) -> Vec<O
     }
     add(EDGE, edge.edge.clone(), false);
     add(REGION, edge.region.clone(), false);
-    let generation = HeaderValue::from(pinned.serving.generation.0);
-    add(GENERATION, generation, false);
+    add(GENERATION, pinned.serving.mark.clone(), false);
     if let Some(release) = &pinned.release {
         add(RELEASE, release.mark.clone(), false);
     }
@@ -458,22 +457,25 @@ pub fn finish(
     started: Instant,
     ended: &Ended,
 ) {
-    let head = head_of(request);
-    let target = &request.head.uri;
-    let target = target
+    let uri = &request.head.uri;
+    let target = uri
         .path_and_query()
-        .map_or(head.path, http::uri::PathAndQuery::as_str);
+        .map_or(uri.path(), http::uri::PathAndQuery::as_str);
+    let host = || request.head.headers.get(HOST).map(HeaderValue::as_bytes);
+    let authority = uri
+        .authority()
+        .map(|authority| authority.as_str().as_bytes());
     let release = pinned.and_then(|pinned| pinned.release.as_ref());
     let served = Served {
         protocol,
         version_1_0: request.head.version == Version::HTTP_10,
-        method: head.method.as_str(),
-        host: head.authority.as_bytes(),
+        method: request.head.method.as_str(),
+        host: authority.or_else(host).unwrap_or_default(),
         target: target.as_bytes(),
         status: ended.status,
         bytes: ended.bytes,
         release: release.map_or("", |release| release.id.as_str()),
-        site: pinned.map(|pinned| &pinned.site),
+        site: pinned.map(|pinned| &*pinned.site),
     };
     let given = || trace::id(trace::parent(&request.head.headers)?.as_bytes());
     let trace = ended.trace.or_else(given);

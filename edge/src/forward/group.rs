@@ -88,6 +88,8 @@ pub enum PickError {
 /// A server, picked for one request. Counts as one of its connections until it is dropped.
 #[derive(Debug)]
 pub struct Picked {
+    /// When it was picked.
+    pub(super) at: Instant,
     /// The address to connect to, and no other: it has been checked.
     pub addr: SocketAddr,
     /// The name its certificate must have, when TLS is spoken.
@@ -205,11 +207,13 @@ impl Group {
     /// When there is none that may be connected to, or it has too much to do.
     pub async fn pick(self: &Arc<Self>, tried: &[SocketAddr]) -> Result<Picked, PickError> {
         self.keep_checked();
-        let known = self.known().await;
-        let server = choose(&known.servers, tried, Instant::now(), rand::random())
+        let now = Instant::now();
+        let known = self.known(now).await;
+        let server = choose(&known.servers, tried, now, rand::random())
             .ok_or_else(|| PickError::NoAddress(known.problem.clone().unwrap_or_default()))?;
         let connection = self.connection(server).await?;
         Ok(Picked {
+            at: now,
             addr: server.addr,
             tls: server.address.secure.then(|| self.name_of(server)),
             group: Arc::clone(self),
@@ -250,9 +254,9 @@ impl Group {
     }
 
     /// What is known; looked up first if nothing is, and in the background if it is old.
-    async fn known(self: &Arc<Self>) -> Arc<Known> {
+    async fn known(self: &Arc<Self>, now: Instant) -> Arc<Known> {
         let known = self.known.load_full();
-        if known.is_current(Instant::now()) {
+        if known.is_current(now) {
             return known;
         }
         if known.servers.is_empty() {

@@ -15,12 +15,12 @@ use http::header::{
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use crate::exchange::Protocol;
-use crate::trace::{self, TRACEPARENT, TraceId};
+use crate::trace::{self, Begun, TRACEPARENT, TraceId};
 
-const CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
-const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+static CDN_LOOP: HeaderName = HeaderName::from_static("cdn-loop");
+static FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+static FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+static FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
 /// By this name the edge knows itself in `CDN-Loop` and `Via`.
 const SELF: &str = "helixstack";
@@ -78,32 +78,27 @@ pub struct ToUpstream<'a> {
     client: &'a HeaderMap,
     /// Named in `Connection`.
     named: Vec<HeaderName>,
-    /// Whether the client's trace goes on.
-    traced: bool,
     trace: TraceId,
     /// The configured host, or the one asked for.
     host: Option<&'a [u8]>,
     own: Own,
 }
 
-/// The fields that this edge writes. Those that are made for one request lie in one text: there are many of them.
-#[derive(Debug, Default)]
-struct Own {
-    text: String,
-    fields: Vec<(HeaderName, Value)>,
-}
-
+/// The fields that this edge writes. `Forwarded` (RFC 7239) has all there is to say of the client; what the others say is
+/// part of it.
 #[derive(Debug)]
-enum Value {
-    Always(&'static str),
-    /// A part of the text.
-    Made(Range<usize>),
+struct Own {
+    takes_trailers: bool,
+    via: &'static str,
+    forwarded: String,
+    host: Option<Range<usize>>,
+    proto: Range<usize>,
+    address: Range<usize>,
+    begun: Option<Begun>,
 }
 
-/// Bytes that the texts of most requests fit in.
-const USUAL_TEXT: usize = 256;
-/// At most so many fields are written here.
-const MOST_OWN: usize = 8;
+/// Bytes that what is said of most clients fits in.
+const USUAL_FORWARDED: usize = 128;
 
 /// Makes of a client's fields those that an upstream is sent. `fresh` is random, for a trace that has no name.
 ///
@@ -115,33 +110,64 @@ pub fn to_upstream<'a>(
     host: Option<&'a HeaderValue>,
     fresh: (u128, u64),
 ) -> Result<ToUpstream<'a>, Loops> {
-    if has_token(headers, &CDN_LOOP, SELF) {
+    let said = Said::by(headers);
+    if said.loops {
         return Err(Loops);
     }
-    let mut own = Own {
-        text: String::with_capacity(USUAL_TEXT),
-        fields: Vec::with_capacity(MOST_OWN),
+    let given = said.trace();
+    let begun = given.is_none().then(|| trace::begin(fresh));
+    let own = Own {
+        takes_trailers: said.takes_trailers,
+        begun,
+        ..Own::introducing(client)
     };
-    if has_token(headers, &TE, "trailers") {
-        own.always(TE, "trailers");
-    }
-    own.introduce(client);
-    own.always(CDN_LOOP, SELF);
-    own.always(VIA, via(client.protocol));
-    let given = trace::parent(headers).and_then(|parent| trace::id(parent.as_bytes()));
-    let traced = given.is_some();
-    let trace = given.unwrap_or_else(|| own.begin_trace(fresh));
     let asked = Some(client.authority).filter(|asked| is_printable(asked));
     let host = host.map(HeaderValue::as_bytes);
     let host = host.or_else(|| asked.map(str::as_bytes));
     Ok(ToUpstream {
         client: headers,
-        named: named(headers),
-        traced,
-        trace,
+        named: said.named,
+        trace: given.or(begun.map(|begun| begun.id)).unwrap_or_default(),
         host: host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)),
         own,
     })
+}
+
+/// What a client's fields say that decides about the others. All are looked at once.
+#[derive(Default)]
+struct Said<'a> {
+    loops: bool,
+    takes_trailers: bool,
+    named: Vec<HeaderName>,
+    parents: usize,
+    parent: Option<&'a [u8]>,
+}
+
+impl<'a> Said<'a> {
+    fn by(headers: &'a HeaderMap) -> Self {
+        let mut said = Self::default();
+        for (name, value) in headers {
+            let value = value.as_bytes();
+            if *name == CDN_LOOP {
+                said.loops |= has_token(value, SELF);
+            } else if *name == TE {
+                said.takes_trailers |= has_token(value, "trailers");
+            } else if *name == CONNECTION {
+                said.named.extend(named_in(value));
+            } else if *name == TRACEPARENT {
+                said.parents += 1;
+                said.parent = Some(value);
+            }
+        }
+        said
+    }
+
+    /// The trace that goes on. Of two parents neither is one (4.3 of the recommendation).
+    fn trace(&self) -> Option<TraceId> {
+        self.parent
+            .filter(|_| self.parents == 1)
+            .and_then(trace::id)
+    }
 }
 
 impl ToUpstream<'_> {
@@ -161,7 +187,7 @@ impl ToUpstream<'_> {
 
     fn passes(&self, name: &HeaderName) -> bool {
         let replaced = matches!(*name, HOST | TE | EXPECT)
-            || !self.traced && matches!(name.as_str(), "traceparent" | "tracestate");
+            || self.own.begun.is_some() && matches!(name.as_str(), "traceparent" | "tracestate");
         !replaced && !is_of_a_connection(name) && !self.named.contains(name) && !is_claim(name)
     }
 }
@@ -182,9 +208,12 @@ pub fn to_client(headers: &mut HeaderMap) {
 /// Which of the fields of `reply`, by their names in any case, a client may see.
 pub(super) fn for_client(reply: &Reply) -> impl Fn(&[u8]) -> bool + Send + Sync {
     let mut named = Vec::new();
-    for (name, value) in reply.lines() {
-        if name.eq_ignore_ascii_case(CONNECTION.as_str().as_bytes()) {
-            named.extend(named_in(value));
+    for line in reply.lines() {
+        if line
+            .name
+            .eq_ignore_ascii_case(CONNECTION.as_str().as_bytes())
+        {
+            named.extend(named_in(line.value));
         }
     }
     move |name| {
@@ -266,89 +295,86 @@ fn is_listed(name: &str) -> bool {
             .any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether a comma-separated field holds `token`, parameters aside.
-fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
-    headers
-        .get_all(name)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+/// Whether a comma-separated value holds `token`, parameters aside.
+fn has_token(value: &[u8], token: &str) -> bool {
+    value
+        .split(|byte| *byte == b',')
         .filter_map(|entry| entry.split(|byte| *byte == b';').next())
         .any(|entry| entry.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 impl Own {
     fn iter(&self) -> impl Iterator<Item = (&HeaderName, &[u8])> {
-        self.fields.iter().map(|(name, value)| {
-            let value = match value {
-                Value::Always(value) => value,
-                Value::Made(part) => self.text.get(part.clone()).unwrap_or_default(),
-            };
-            (name, value.as_bytes())
-        })
+        let part = |range: &Range<usize>| {
+            let part = self.forwarded.get(range.clone());
+            part.unwrap_or_default().as_bytes()
+        };
+        let host = self.host.as_ref();
+        let begun = self.begun.as_ref();
+        let fields = [
+            self.takes_trailers.then_some((&TE, &b"trailers"[..])),
+            host.map(|host| (&FORWARDED_HOST, part(host))),
+            Some((&FORWARDED_PROTO, part(&self.proto))),
+            Some((&FORWARDED_FOR, part(&self.address))),
+            Some((&FORWARDED, self.forwarded.as_bytes())),
+            Some((&CDN_LOOP, SELF.as_bytes())),
+            Some((&VIA, self.via.as_bytes())),
+            begun.map(|begun| (&TRACEPARENT, &begun.parent[..])),
+        ];
+        fields.into_iter().flatten()
     }
 
-    fn always(&mut self, name: HeaderName, value: &'static str) {
-        self.fields.push((name, Value::Always(value)));
-    }
-
-    /// Adds to the text, and says where it is.
-    fn write(&mut self, text: &str) -> Range<usize> {
-        let start = self.text.len();
-        self.text.push_str(text);
-        start..self.text.len()
-    }
-
-    /// Says who the client is, to servers that read either form. `Forwarded` (RFC 7239) has it all; what the others
-    /// say is part of it.
-    fn introduce(&mut self, client: &Client<'_>) {
-        let forwarded = self.write("for=").start;
-        let address = self.write_address(client.peer.ip().to_canonical());
-        if is_quotable(client.authority) {
-            self.text.push_str(";host=\"");
-            let host = self.write(client.authority);
-            self.text.push('"');
-            self.fields.push((FORWARDED_HOST, Value::Made(host)));
+    /// Says who the client is, to servers that read either form.
+    fn introducing(client: &Client<'_>) -> Self {
+        let mut text = String::with_capacity(USUAL_FORWARDED);
+        text.push_str("for=");
+        let address = write_address(&mut text, client.peer.ip().to_canonical());
+        let host = is_quotable(client.authority).then(|| {
+            text.push_str(";host=\"");
+            let host = write(&mut text, client.authority);
+            text.push('"');
+            host
+        });
+        text.push_str(";proto=");
+        let proto = write(&mut text, if client.secure { "https" } else { "http" });
+        Self {
+            takes_trailers: false,
+            via: via(client.protocol),
+            forwarded: text,
+            host,
+            proto,
+            address,
+            begun: None,
         }
-        self.text.push_str(";proto=");
-        let proto = self.write(if client.secure { "https" } else { "http" });
-        let forwarded = forwarded..self.text.len();
-        for (name, part) in [
-            (FORWARDED_PROTO, proto),
-            (FORWARDED_FOR, address),
-            (FORWARDED, forwarded),
-        ] {
-            self.fields.push((name, Value::Made(part)));
-        }
     }
+}
 
-    /// As in `Forwarded`, and where in it the bare address is.
-    fn write_address(&mut self, ip: IpAddr) -> Range<usize> {
-        match ip {
-            IpAddr::V4(ip) => {
-                let start = self.text.len();
-                for (place, octet) in ip.octets().into_iter().enumerate() {
-                    if place > 0 {
-                        self.text.push('.');
-                    }
-                    push_decimal(&mut self.text, octet);
+/// Adds to `text`, and says where it is.
+fn write(text: &mut String, more: &str) -> Range<usize> {
+    let start = text.len();
+    text.push_str(more);
+    start..text.len()
+}
+
+/// As in `Forwarded`, and where in it the bare address is.
+fn write_address(text: &mut String, ip: IpAddr) -> Range<usize> {
+    match ip {
+        IpAddr::V4(ip) => {
+            let start = text.len();
+            for (place, octet) in ip.octets().into_iter().enumerate() {
+                if place > 0 {
+                    text.push('.');
                 }
-                start..self.text.len()
+                push_decimal(text, octet);
             }
-            IpAddr::V6(ip) => {
-                self.text.push_str("\"[");
-                let bare = self.write(&ip.to_string());
-                self.text.push_str("]\"");
-                bare
-            }
+            start..text.len()
         }
-    }
-
-    /// Writes the parent of a new trace, and says which.
-    fn begin_trace(&mut self, fresh: (u128, u64)) -> TraceId {
-        let begun = trace::begun(fresh);
-        let made = self.write(&begun);
-        self.fields.push((TRACEPARENT, Value::Made(made)));
-        trace::id(begun.as_bytes()).expect("a trace that is begun has a name")
+        IpAddr::V6(ip) => {
+            text.push_str("\"[");
+            let bare = write(text, &ip.to_string());
+            text.push_str("]\"");
+            bare
+        }
     }
 }
 

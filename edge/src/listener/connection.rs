@@ -220,8 +220,12 @@ impl Core {
     /// Answers messages until the connection ends.
     async fn messages(self: Arc<Self>, mut io: Box<EdgeIo>, mut wait: Wait) {
         loop {
+            if io.inbound.is_empty() && !self.more(&mut io, &mut wait).await {
+                return;
+            }
             let ends = self.ends.load(Ordering::Relaxed);
-            let (batch, next) = self.lane.answer(&self.edge, &mut io, ends);
+            let started = std::time::Instant::now();
+            let (batch, next) = self.lane.answer(&self.edge, &mut io, started, ends);
             if !batch.is_empty() {
                 if !self.send(&mut io, batch).await {
                     return;
@@ -242,7 +246,7 @@ impl Core {
                         io.admit(message.length, message.head.framing);
                         Box::pin(self.by_pingora(io, message.head.persists)).await
                     } else {
-                        Box::pin(self.respond(io, message)).await
+                        Box::pin(self.respond(io, message, started)).await
                     };
                     match again {
                         Some(again) => io = again,
@@ -303,8 +307,12 @@ impl Core {
     }
 
     /// Answers one message. Gives the connection back if it can be used again.
-    async fn respond(&self, mut io: Box<EdgeIo>, message: Message) -> Option<Box<EdgeIo>> {
-        let started = std::time::Instant::now();
+    async fn respond(
+        &self,
+        mut io: Box<EdgeIo>,
+        message: Message,
+        started: std::time::Instant,
+    ) -> Option<Box<EdgeIo>> {
         let bytes = Bytes::copy_from_slice(&io.inbound[..message.length]);
         io.inbound.advance(message.length);
         let (secure, peer) = (io.secure(), io.peer());
@@ -318,7 +326,7 @@ impl Core {
         let kept_as = message.hash.filter(|_| !forwards).map(|hash| {
             let by = By {
                 release: release.map(|release| release.id.clone()),
-                site: pinned.map(|pinned| pinned.site.clone()),
+                site: pinned.map(|pinned| (*pinned.site).clone()),
             };
             (hash, by)
         });

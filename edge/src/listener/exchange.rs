@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use helix_framing::{
-    ChunkPart, Chunks, Framing, Head, chunk_size, content_length, field, field_in_any_case,
-    status_line, trailers, write_head,
+    ChunkPart, Chunks, Framing, Head, chunk_size, content_length, field, status_line, trailers,
+    write_head,
 };
 use http::header::{CONNECTION, CONTENT_LENGTH, DATE};
 use http::{HeaderMap, HeaderName, StatusCode};
@@ -32,7 +32,6 @@ pub(super) const KEEP_ALIVE: &[u8] = b"connection: keep-alive\r\n\r\n";
 pub(super) const CLOSE: &[u8] = b"connection: close\r\n\r\n";
 
 const LENGTH_NAME: usize = "content-length".len();
-const DATE_NAME: usize = "date".len();
 const CONNECTION_NAME: usize = "connection".len();
 
 /// What is left of the request's body.
@@ -291,19 +290,18 @@ impl<'a> Http1Exchange<'a> {
         let (status, date) = (relayed.status(), self.date);
         self.write_final(status, relayed.length(), ends, |bytes| {
             status_line(bytes, status);
-            let mut dated = false;
-            for (name, value) in relayed.lines() {
+            for line in relayed.lines() {
+                let name = line.name;
                 let is = |other: HeaderName| name.eq_ignore_ascii_case(other.as_str().as_bytes());
-                if name.len() == LENGTH_NAME && is(CONTENT_LENGTH) && is_without_length(status) {
+                if name.len() == LENGTH_NAME && is_without_length(status) && is(CONTENT_LENGTH) {
                     continue;
                 }
-                dated |= name.len() == DATE_NAME && is(DATE);
                 if name.len() == CONNECTION_NAME && is(CONNECTION) {
                     continue;
                 }
-                field_in_any_case(bytes, name, value);
+                line.write(bytes);
             }
-            if !dated {
+            if !relayed.reply().dated {
                 field(bytes, DATE.as_str().as_bytes(), &date);
             }
         });

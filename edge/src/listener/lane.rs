@@ -110,8 +110,13 @@ impl Lane {
     }
 
     /// Writes the responses that are remembered to what has arrived on `io`.
-    pub(super) fn answer(&self, edge: &Edge, io: &mut EdgeIo, draining: bool) -> (Batch, Next) {
-        let started = Instant::now();
+    pub(super) fn answer(
+        &self,
+        edge: &Edge,
+        io: &mut EdgeIo,
+        started: Instant,
+        draining: bool,
+    ) -> (Batch, Next) {
         let mut guard = self.remembered();
         guard.clock.turn(started);
         let mut batch = Batch {

@@ -29,13 +29,13 @@ pub(crate) fn cached(edge: &Edge, host: &str, addr: std::net::SocketAddr, releas
     let made = Release::from_memory(release.parse().unwrap(), artifact, [page]);
     let site = "calls/production".parse().unwrap();
     edge.table.set_host(&host.parse().unwrap(), Some(&site));
-    let serving = Serving {
-        generation: Generation(if release == LIVE { 1 } else { 2 }),
-        live: Some(Arc::new(
+    let serving = Serving::new(
+        Generation(if release == LIVE { 1 } else { 2 }),
+        Some(Arc::new(
             made.with_routes(serde_json::from_value(routes).unwrap()),
         )),
-        kept: Vec::new(),
-    };
+        Vec::new(),
+    );
     edge.table.publish(&site, serving);
 }
 

@@ -38,11 +38,7 @@ async fn edge_on(root: &Path) -> (Edge, Digest) {
     let edge = Edge::start();
     edge.table.publish(
         &site(),
-        Serving {
-            generation: Generation(2),
-            live: Some(release),
-            kept: Vec::new(),
-        },
+        Serving::new(Generation(2), Some(release), Vec::new()),
     );
     (edge, large)
 }

@@ -149,11 +149,7 @@ fn start() -> Served {
             .into_iter()
             .map(|(name, body)| (name, "text/plain", Bytes::from(body)));
         let release = Release::from_memory(LIVE.parse().unwrap(), artifact.clone(), files);
-        let serving = Serving {
-            generation: Generation(1),
-            live: Some(release.into()),
-            kept: Vec::new(),
-        };
+        let serving = Serving::new(Generation(1), Some(release.into()), Vec::new());
         let site = site.parse().unwrap();
         let table = &served.edge.table;
         table.set_host(&host.parse().unwrap(), Some(&site));

@@ -264,11 +264,7 @@ fn ten_thousand_swaps_never_mix_two_releases() {
         {
             generation += 1;
             let live = Some(releases[usize::from(generation % 2 == 0)].clone());
-            let next = helix_edge::table::Serving {
-                generation: Generation(generation),
-                live,
-                kept: Vec::new(),
-            };
+            let next = helix_edge::table::Serving::new(Generation(generation), live, Vec::new());
             edge.table.publish(&site(), next);
             std::thread::yield_now();
         }

@@ -64,11 +64,11 @@ pub(crate) fn serve_site_over_tls(edge: &Edge) {
     let files = [file("data.txt", "0123456789")];
     let release = Release::from_files(LIVE.parse().unwrap(), artifact, files);
     let routes = Routes::compile(config, None, Some(HEADERS)).unwrap();
-    let serving = Serving {
-        generation: Generation(2),
-        live: Some(Arc::new(release.with_routes(routes))),
-        kept: Vec::new(),
-    };
+    let serving = Serving::new(
+        Generation(2),
+        Some(Arc::new(release.with_routes(routes))),
+        Vec::new(),
+    );
     edge.table.publish(&site(), serving);
 }
 
@@ -117,11 +117,7 @@ pub(crate) fn serve_site(edge: &Edge) {
     );
     before.set_live_lately(true);
     long_before.set_live_lately(true);
-    let serving = Serving {
-        generation: Generation(2),
-        live: Some(live),
-        kept: vec![before, long_before],
-    };
+    let serving = Serving::new(Generation(2), Some(live), vec![before, long_before]);
     edge.table.publish(&site(), serving);
 }
 

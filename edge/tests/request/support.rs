@@ -245,11 +245,7 @@ pub(crate) fn site() -> SiteId {
 
 pub(crate) fn serving(generation: u64, live: &str, kept: &[&str]) -> Serving {
     let kept = kept.iter().map(|id| release(id)).collect();
-    Serving {
-        generation: Generation(generation),
-        live: Some(release(live)),
-        kept,
-    }
+    Serving::new(Generation(generation), Some(release(live)), kept)
 }
 
 /// A release whose every page says which release it is of.

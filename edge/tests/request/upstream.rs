@@ -43,11 +43,11 @@ pub(crate) fn forward_by(edge: &Edge, routes: &Value) {
     let release = Release::from_memory(LIVE.parse().unwrap(), artifact, [page]);
     let site: SiteId = "calls/production".parse().unwrap();
     edge.table.set_host(&HOST.parse().unwrap(), Some(&site));
-    let serving = Serving {
-        generation: Generation(1),
-        live: Some(Arc::new(release.with_routes(routes))),
-        kept: Vec::new(),
-    };
+    let serving = Serving::new(
+        Generation(1),
+        Some(Arc::new(release.with_routes(routes))),
+        Vec::new(),
+    );
     edge.table.publish(&site, serving);
 }
 

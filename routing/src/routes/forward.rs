@@ -172,7 +172,7 @@ fn check_path(path: &str) -> Result<(), String> {
 fn is_plain(path: &str) -> bool {
     let bytes = path.as_bytes();
     if needs_a_look(bytes) {
-        return path.split('/').all(is_plain_part);
+        return bytes.split(|byte| *byte == b'/').all(is_plain_part);
     }
     true
 }
@@ -182,10 +182,10 @@ fn needs_a_look(bytes: &[u8]) -> bool {
     bytes.iter().any(|byte| matches!(byte, b'.' | b'%' | b'\\'))
 }
 
-fn is_plain_part(part: &str) -> bool {
+fn is_plain_part(part: &[u8]) -> bool {
     let mut dots = 0;
     let mut others = false;
-    let mut bytes = part.bytes();
+    let mut bytes = part.iter().copied();
     while let Some(byte) = bytes.next() {
         let byte = if byte == b'%' {
             let (Some(high), Some(low)) = (bytes.next().and_then(hex), bytes.next().and_then(hex))

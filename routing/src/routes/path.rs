@@ -41,11 +41,8 @@ pub fn decode(path: &str) -> Result<Option<Decoded<'_>>, BadPath> {
         unescape(rest)?
     };
     let decoded = without_empty_parts(decoded);
-    if decoded
-        .path
-        .split('/')
-        .any(|part| matches!(part, "." | ".."))
-    {
+    let mut parts = decoded.path.as_bytes().split(|byte| *byte == b'/');
+    if parts.any(|part| matches!(part, b"." | b"..")) {
         return Err(BadPath("has a dot segment"));
     }
     Ok(Some(decoded))

@@ -33,7 +33,7 @@ pub(super) async fn carry<E: Exchange>(
     upload: &mut Upload,
     exchange: &mut E,
 ) -> Result<Ended, Failure> {
-    if let Some(kept) = pool::take(picked.server()) {
+    if let Some(kept) = pool::take(picked.server(), picked.at) {
         match Trip::new(call, picked, upload, exchange, kept).run().await {
             // Closed just as it was used again, which says nothing about the server.
             Err(failure) if failure.repeats => {}

@@ -47,10 +47,10 @@ pub(super) fn count_new() {
     POOL.with_borrow_mut(|pool| pool.counted(|tally| tally.upstream_connections[NEW].add(1)));
 }
 
-/// A connection to `server` that can be used again.
-pub(super) fn take(server: u64) -> Option<Connection> {
+/// A connection to `server` that can be used again `now`.
+pub(super) fn take(server: u64, now: Instant) -> Option<Connection> {
     POOL.with_borrow_mut(|pool| {
-        let taken = pool.take(server, Instant::now());
+        let taken = pool.take(server, now);
         if taken.is_some() {
             pool.counted(|tally| tally.upstream_connections[REUSED].add(1));
         }
