@@ -28,12 +28,13 @@ pub(super) fn check(head: &mut Parts) -> Result<(), Refusal> {
     Ok(())
 }
 
-/// CONNECT only for a WebSocket (RFC 8441): to what it leads is then decided as for any request.
+/// CONNECT only for a WebSocket (RFC 8441): to what it leads is then decided as for any request. PRI is what HTTP/2 begins
+/// with, and no request in any version.
 fn method(head: &Parts) -> Result<(), Refusal> {
     let websocket = |protocol: &Protocol| protocol.as_str().eq_ignore_ascii_case("websocket");
     if head.method == Method::CONNECT && !head.extensions.get().is_some_and(websocket) {
         Err(Refusal::Connect)
-    } else if head.method.as_str().len() > MAX_METHOD_BYTES {
+    } else if head.method.as_str().len() > MAX_METHOD_BYTES || head.method.as_str() == "PRI" {
         Err(Refusal::RequestLine)
     } else {
         Ok(())
@@ -159,6 +160,7 @@ mod tests {
     fn what_two_readers_could_read_differently_is_refused() {
         for (method, uri, fields, expected) in [
             ("CONNECT", "a.example:443", &[][..], Refusal::Connect),
+            ("PRI", "https://a.example/", &[], Refusal::RequestLine),
             ("GET", "/", &[], Refusal::Host),
             ("GET", "/", &[("host", "")], Refusal::Host),
             ("GET", "/", &[("host", "a b")], Refusal::Host),
