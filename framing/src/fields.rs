@@ -87,7 +87,7 @@ pub(super) const UNKNOWN: u8 = u8::MAX;
 
 /// Names known by their place here: those that frame a message, those that answers depend on, and those that are logged. An
 /// answer that asks for any other is still right, it is only never kept for the next request.
-static KNOWN: [HeaderName; 23] = [
+static KNOWN: [HeaderName; 24] = [
     header::HOST,
     header::CONNECTION,
     header::CONTENT_LENGTH,
@@ -111,6 +111,7 @@ static KNOWN: [HeaderName; 23] = [
     header::REFERER,
     header::USER_AGENT,
     HeaderName::from_static("traceparent"),
+    HeaderName::from_static("want-repr-digest"),
 ];
 
 pub(super) const HOST: u8 = 0;
@@ -143,6 +144,7 @@ pub(super) fn known(name: &[u8]) -> u8 {
         13 => &[12],
         14 => &[CONTENT_LENGTH, 18, 19],
         15 => &[8, 9],
+        16 => &[23],
         17 => &[TRANSFER_ENCODING, 13],
         19 => &[14],
         _ => &[],

@@ -5,6 +5,7 @@
 
 mod beside;
 mod client;
+mod digest;
 mod negotiation;
 mod serve;
 

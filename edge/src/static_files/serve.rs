@@ -11,6 +11,7 @@ use http::header::{
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use super::digest::{REPR_DIGEST, repr_digest};
 use super::{choose, goes_beside};
 use crate::answer::{Answer, NO_STORE, RequestHead, Response};
 use crate::release::{File, Representation};
@@ -148,6 +149,9 @@ pub fn serve(
         fields,
         transient: false,
     };
+    if let Some(digest) = repr_digest(head.fields, &served.chosen().entry.digest) {
+        served.fields.push((REPR_DIGEST.clone(), digest));
+    }
     // Conditions count only where the answer would be a success (RFC 9110 13.2.1).
     if status != StatusCode::OK || !has_conditions(head.fields) {
         return (Answer::Static(served), None);

@@ -272,3 +272,33 @@ fn assets_of_the_release_before_answer_as_its_own_and_never_its_pages() {
     assert_eq!(ask(&edge, "/assets/app-C0nd_itX.js", "").status, 404);
     assert_eq!(ask(&edge, "/plain.css", "").text(), "oldest css");
 }
+
+#[test]
+fn a_digest_is_that_of_what_is_sent_to_who_asks() {
+    let edge = edge();
+    let ask = |more: &str| {
+        let mut client = edge.client();
+        client.send(format!(
+            "GET /data.txt HTTP/1.1\r\nHost: shop.example\r\n{more}\r\n"
+        ));
+        client.response()
+    };
+    let wanted = "Want-Repr-Digest: sha-256=1\r\n";
+    let plain = ask(wanted);
+    let digest = helix_service::digest::sha256(&plain.body);
+    let expected = format!("sha-256=:{}:", base64_of(digest.hex()));
+    assert_eq!(plain.header("repr-digest"), Some(&*expected));
+    // The same question again, from what is remembered; a part says what the whole is; who does not ask is not told.
+    assert_eq!(ask(wanted).header("repr-digest"), Some(&*expected));
+    let part = ask(&format!("{wanted}Range: bytes=0-1\r\n"));
+    assert_eq!(
+        (part.status, part.header("repr-digest")),
+        (206, Some(&*expected))
+    );
+    assert_eq!(ask("").header("repr-digest"), None);
+}
+
+fn base64_of(hex: &str) -> String {
+    use base64::Engine as _;
+    base64::prelude::BASE64_STANDARD.encode(hex::decode(hex).unwrap())
+}
