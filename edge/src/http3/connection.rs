@@ -28,6 +28,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::code::Code;
 use super::control::{Kind, Verdict, goaway, opening};
 use super::exchange::StreamExchange;
+use super::priority::{Changed, Priority};
 use super::stream::{Inbound, NoRequest};
 use crate::access_log::record_refused;
 use crate::answer::{Answer, Response, answer as decide};
@@ -57,6 +58,8 @@ pub(super) struct Session {
     pub(super) connection: Connection,
     /// Which hosts it may be asked for; none when its certificate has been taken away meanwhile.
     secured: Option<Secured>,
+    /// What the client has said of the order of its responses since it asked for them.
+    pub(super) changed: Changed,
     /// Which unidirectional streams there are already.
     seen: AtomicU8,
     requests: AtomicU32,
@@ -82,6 +85,7 @@ impl Session {
             limits,
             connection,
             secured,
+            changed: Changed::default(),
             seen: AtomicU8::new(0),
             requests: AtomicU32::new(0),
             broken_off: AtomicU32::new(0),
@@ -278,9 +282,11 @@ async fn answer(
             return None;
         }
     };
+    let priority = Priority::of(&head.parts.headers);
     let authority = head.parts.uri.authority();
     let directed = authority.is_some_and(|authority| session.covers(authority.as_str()));
     let mut exchange = StreamExchange::new(session.clone(), inbound, outbound);
+    exchange.prioritize(priority);
     if !directed {
         return refuse(&session, exchange, Refusal::Misdirected).await;
     }
@@ -361,6 +367,7 @@ async fn listen(session: Arc<Session>, mut stream: RecvStream) {
         while !bytes.is_empty() {
             match kind.take(&mut bytes) {
                 Ok(Verdict::On) => {}
+                Ok(Verdict::Prioritize(stream, priority)) => session.changed.set(stream, priority),
                 Ok(Verdict::Is(number)) => {
                     let bit = 1u8 << (number & 7);
                     if session.seen.fetch_or(bit, Ordering::Relaxed) & bit != 0 {

@@ -1,12 +1,13 @@
 //! What a client sends on its unidirectional streams (RFC 9114 6.2), judged byte by byte.
 //!
-//! Pure. Nothing in there changes how the edge answers: settings, priorities and push ids are checked
-//! for what the protocol forbids and then forgotten. No table is offered, so nothing may be put in one.
+//! Pure. Settings and push ids are checked for what the protocol forbids and then forgotten; priorities are handed on.
+//! No table is offered, so nothing may be put in one.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::code::Code;
 use super::frames::{self, Header, is_reserved, put_variable, variable};
+use super::priority::Priority;
 
 /// Longest frame on a control stream. Settings are a few dozen bytes, priorities of streams below a hundred.
 const MAX_CONTROL_FRAME_BYTES: usize = 4096;
@@ -41,6 +42,8 @@ pub(super) enum Verdict {
     On,
     /// It has been found out what it is; a connection has one of each.
     Is(u64),
+    /// A request's stream is to be sent so.
+    Prioritize(u64, Priority),
     /// Nobody knows its type, and nobody has to.
     Ignored,
 }
@@ -79,7 +82,7 @@ impl Kind {
                 };
                 Ok(Verdict::Is(kind))
             }
-            Self::Control(control) => control.take(input).map(|()| Verdict::On),
+            Self::Control(control) => control.take(input),
             // To set a capacity of nothing is the one instruction that may come.
             Self::Encoder { bytes } => {
                 if input.iter().any(|byte| *byte != 0x20) {
@@ -116,7 +119,8 @@ pub(super) struct Control {
 }
 
 impl Control {
-    fn take(&mut self, input: &mut Bytes) -> Result<(), Code> {
+    /// Up to the end of the next frame.
+    fn take(&mut self, input: &mut Bytes) -> Result<Verdict, Code> {
         while !input.is_empty() || self.frame.is_some_and(|(_, length)| length == 0) {
             let Some((kind, length)) = self.frame else {
                 if let Some((kind, length)) = self.header.take(input) {
@@ -129,12 +133,10 @@ impl Control {
             if self.payload.len() == length {
                 let payload = self.payload.split();
                 (self.frame, self.header) = (None, Header::default());
-                self.judge(kind, &payload)?;
-            } else {
-                return Ok(());
+                return self.judge(kind, &payload);
             }
         }
-        Ok(())
+        Ok(Verdict::On)
     }
 
     fn enter(&mut self, kind: u64, length: u64) -> Result<(), Code> {
@@ -157,15 +159,24 @@ impl Control {
         Ok(())
     }
 
-    fn judge(&mut self, kind: u64, mut payload: &[u8]) -> Result<(), Code> {
+    fn judge(&mut self, kind: u64, mut payload: &[u8]) -> Result<Verdict, Code> {
         match kind {
-            frames::SETTINGS => settings(payload),
+            frames::SETTINGS => settings(payload).map(|()| Verdict::On),
+            frames::PRIORITY_UPDATE => {
+                let stream = variable(&mut payload).ok_or(Code::FrameError)?;
+                // Only a client's requests have responses (RFC 9218 7.2).
+                if !stream.is_multiple_of(4) {
+                    return Err(Code::Id);
+                }
+                Ok(Verdict::Prioritize(stream, Priority::parse(payload)))
+            }
+            frames::PRIORITY_UPDATE_PUSH => Err(Code::Id),
             frames::GOAWAY => {
                 let id = only(&mut payload)?;
                 if self.last_goaway.replace(id).is_some_and(|last| id > last) {
                     return Err(Code::Id);
                 }
-                Ok(())
+                Ok(Verdict::On)
             }
             frames::MAX_PUSH_ID => {
                 let id = only(&mut payload)?;
@@ -173,14 +184,14 @@ impl Control {
                     return Err(Code::Id);
                 }
                 self.last_push_id = id;
-                Ok(())
+                Ok(Verdict::On)
             }
             // Nothing was ever promised.
             frames::CANCEL_PUSH => {
                 only(&mut payload)?;
                 Err(Code::Id)
             }
-            _ => Ok(()),
+            _ => Ok(Verdict::On),
         }
     }
 }
@@ -251,7 +262,7 @@ mod tests {
                 match kind.take(&mut input)? {
                     Verdict::On => {}
                     Verdict::Ignored => return Ok(vec![Verdict::Ignored]),
-                    verdict @ Verdict::Is(_) => verdicts.push(verdict),
+                    verdict => verdicts.push(verdict),
                 }
             }
         }
@@ -283,7 +294,8 @@ mod tests {
         assert_eq!(read(b"\x21xyz", 3), Ok(vec![Verdict::Ignored]));
         // A priority update and grease.
         let update = b"\x80\x0f\x07\x00\x04\x00u=1\x21\x00";
-        assert_eq!(after_settings(update), Ok(vec![Verdict::Is(0)]));
+        let urgent = Verdict::Prioritize(0, Priority::parse(b"u=1"));
+        assert_eq!(after_settings(update), Ok(vec![Verdict::Is(0), urgent]));
         // Twice the same GOAWAY, then a smaller one.
         assert!(after_settings(b"\x07\x01\x05\x07\x01\x05\x07\x01\x01").is_ok());
         assert_eq!(read(&opening(32 * 1024), 1), Ok(vec![Verdict::Is(0)]));
@@ -313,6 +325,10 @@ mod tests {
             (b"\x07\x01\x01\x07\x01\x05", Code::Id),
             (b"\x0d\x01\x05\x0d\x01\x01", Code::Id),
             (b"\x03\x01\x00", Code::Id),
+            // Of a stream of the edge's own, of a push, of none.
+            (b"\x80\x0f\x07\x00\x04\x01u=1", Code::Id),
+            (b"\x80\x0f\x07\x01\x04\x00u=1", Code::Id),
+            (b"\x80\x0f\x07\x00\x00", Code::FrameError),
         ] {
             assert_eq!(after_settings(frames), Err(code), "{frames:x?}");
         }

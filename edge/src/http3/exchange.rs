@@ -12,12 +12,13 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use helix_framing::qpack::{encode_response, encode_trailers};
 use http::header::DATE;
 use http::{HeaderMap, HeaderValue};
-use quinn::{SendStream, WriteError};
+use quinn::{SendStream, VarInt, WriteError};
 use tokio::time::timeout;
 
 use super::code::Code;
 use super::connection::Session;
 use super::frames::{DATA, HEADERS, put_variable};
+use super::priority::{PRIORITY, Priority};
 use super::stream::Inbound;
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead, Taken};
 
@@ -41,6 +42,9 @@ pub(super) struct StreamExchange {
     sent: u64,
     ended: bool,
     aborted: bool,
+    /// How it is to be sent, and up to which change of the client's mind.
+    priority: Priority,
+    seen: u64,
 }
 
 impl StreamExchange {
@@ -54,7 +58,31 @@ impl StreamExchange {
             sent: 0,
             ended: false,
             aborted: false,
+            priority: Priority::default(),
+            seen: 0,
         }
+    }
+
+    /// Sends it so from now on, as far as `wish` says how.
+    pub(super) fn prioritize(&mut self, wish: Priority) {
+        self.priority = self.priority.overridden(wish);
+        // An error means that the stream has ended.
+        let _ = self
+            .outbound
+            .set_priority(self.priority.rank(self.stream()));
+    }
+
+    /// Does so when the client has changed its mind.
+    fn follow_changes(&mut self) {
+        let stream = self.stream();
+        if let Some(changed) = self.session.changed.since(&mut self.seen, stream) {
+            self.priority = Priority::default();
+            self.prioritize(changed);
+        }
+    }
+
+    fn stream(&self) -> u64 {
+        VarInt::from(self.outbound.id()).into_inner()
     }
 
     /// The response is made here, so its body follows its head at once.
@@ -69,6 +97,7 @@ impl StreamExchange {
             return None;
         }
         self.inbound.stop(Code::NoError);
+        self.session.changed.forget(self.stream());
         self.ended.then_some(self.outbound)
     }
 
@@ -76,6 +105,7 @@ impl StreamExchange {
         if chunks.iter().all(Bytes::is_empty) {
             return Ok(());
         }
+        self.follow_changes();
         while !chunks.is_empty() {
             let written = timeout(
                 self.session.limits.write_stall,
@@ -154,6 +184,9 @@ impl Exchange for StreamExchange {
 
     async fn start(&mut self, mut head: ResponseHead, ends: bool) -> Result<(), Broken> {
         head.headers.entry(DATE).or_insert_with(date);
+        if head.headers.contains_key(&PRIORITY) {
+            self.prioritize(Priority::of(&head.headers));
+        }
         if self.prompt && !ends {
             self.held = head_frame(&head);
             return Ok(());

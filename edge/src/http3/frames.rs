@@ -22,6 +22,10 @@ pub(super) const SETTINGS: u64 = 0x4;
 pub(super) const PUSH_PROMISE: u64 = 0x5;
 pub(super) const GOAWAY: u64 = 0x7;
 pub(super) const MAX_PUSH_ID: u64 = 0xd;
+/// Of a request's stream (RFC 9218 7.2).
+pub(super) const PRIORITY_UPDATE: u64 = 0xf_0700;
+/// Of a push.
+pub(super) const PRIORITY_UPDATE_PUSH: u64 = 0xf_0701;
 
 /// Types that HTTP/2 has and HTTP/3 forbids (RFC 9114 11.2.1).
 pub(super) const fn is_reserved(kind: u64) -> bool {

@@ -182,7 +182,8 @@ fn copy(bytes: &[u8]) -> Bytes {
 }
 
 fn method(value: &[u8]) -> Result<Method, Refusal> {
-    if value.len() > MAX_METHOD_BYTES {
+    // PRI is what HTTP/2 begins with, and no request in any version.
+    if value.len() > MAX_METHOD_BYTES || value == b"PRI" {
         return Err(Refusal::RequestLine);
     }
     Method::from_bytes(value).map_err(|_| Refusal::RequestLine)
@@ -305,6 +306,7 @@ mod tests {
         for (name, value, refusal) in [
             (":method", "G T", Refusal::RequestLine),
             (":method", "CONNECT", Refusal::Connect),
+            (":method", "PRI", Refusal::RequestLine),
             (":scheme", "http", Refusal::Target),
             (":scheme", "https://b", Refusal::Target),
             (":authority", "u@a.example", Refusal::Host),

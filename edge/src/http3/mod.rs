@@ -1,7 +1,7 @@
 //! HTTP/3 (RFC 9114) over quinn: the same answers, over QUIC.
 //!
 //! `endpoint` admits connections, `connection` takes their requests, `stream` reads one and `exchange`
-//! writes its response through [`crate::exchange::respond`]. `frames`, `control`, `head` and
+//! writes its response through [`crate::exchange::respond`], in the order that `priority` gives. `frames`, `control`, `head` and
 //! [`helix_framing::qpack`] are pure and read every byte a client sends; they are as strict as [`helix_framing`], which is why they
 //! are the edge's own. `socket` and `connection_id` bring packets to the core and process they are for.
 //!
@@ -15,6 +15,7 @@ mod endpoint;
 mod exchange;
 mod frames;
 mod head;
+mod priority;
 mod socket;
 mod stream;
 

@@ -26,6 +26,7 @@ mod http2_abuse;
 mod http2_upstreams;
 mod http3;
 mod http3_abuse;
+mod http3_priority;
 mod lanes;
 mod limits;
 mod odd_upstreams;
