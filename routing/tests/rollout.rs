@@ -76,6 +76,7 @@ impl Stage {
             target: release(2),
             baseline: live.map(release),
             bytes: 0,
+            gates: Duration::ZERO,
         });
         let order = Order {
             id: "00000000000000aa".parse().unwrap(),

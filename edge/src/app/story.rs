@@ -88,6 +88,7 @@ impl Story {
             Arc::clone(&self.parts.reports),
             Arc::clone(&self.parts.ready),
             config.data_dir.join("retired"),
+            self.parts.asking.subscribe(),
         ))
     }
 
