@@ -152,12 +152,12 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// An agent that serves nothing yet. `retired` is the folder in which it remembers when releases were last live.
+    /// An agent that serves nothing yet. `retired` is the folder in which it remembers when releases were last live; gates are
+    /// run when there is something in `asking`.
     #[must_use]
     pub fn new(
         table: Arc<Table>,
-        store: Arc<Store>,
-        fetcher: Fetcher,
+        (store, fetcher): (Arc<Store>, Fetcher),
         reports: Arc<Reports>,
         ready: Arc<AtomicBool>,
         retired: PathBuf,

@@ -83,8 +83,7 @@ impl Story {
             })?;
         Ok(Agent::new(
             Arc::clone(&self.parts.table),
-            store,
-            fetcher,
+            (store, fetcher),
             Arc::clone(&self.parts.reports),
             Arc::clone(&self.parts.ready),
             config.data_dir.join("retired"),

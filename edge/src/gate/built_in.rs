@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use helix_routing::gate::result::{GateKind, GateResult, Verdict, evidence};
 use helix_routing::gate::watch::Outcome;
-use helix_routing::gate::{ARTIFACT, CERTIFICATE, UPSTREAM_TIMING};
+use helix_routing::gate::{ARTIFACT, BUILT_IN_TIMING};
 use helix_routing::host::HostPattern;
 use helix_routing::routes::{HttpsPolicy, Upstream};
 
@@ -17,10 +17,10 @@ use crate::tls::Certificates;
 /// Most hosts without a certificate that are named.
 const MAX_NAMED: usize = 5;
 
-fn result(gate: &str, kind: GateKind, verdict: Verdict, reason: Option<String>) -> GateResult {
+fn verified(verdict: Verdict, reason: Option<String>) -> GateResult {
     GateResult {
-        gate: gate.to_owned(),
-        kind,
+        gate: ARTIFACT.to_owned(),
+        kind: GateKind::Artifact,
         verdict,
         asked: String::new(),
         status: None,
@@ -34,56 +34,41 @@ fn result(gate: &str, kind: GateKind, verdict: Verdict, reason: Option<String>) 
 
 /// A release that is here was verified, or it would not be.
 pub(super) fn artifact() -> GateResult {
-    result(ARTIFACT, GateKind::Artifact, Verdict::Pass, None)
+    verified(Verdict::Pass, None)
 }
 
 /// The same of one that could not be made ready, with what prevented it.
 pub(crate) fn unready(verdict: Verdict, reason: &str) -> GateResult {
-    let reason = Some(evidence(reason));
-    result(ARTIFACT, GateKind::Artifact, verdict, reason)
+    verified(verdict, Some(evidence(reason)))
 }
 
-/// Each host that this release sends visitors to TLS on has to have a certificate. A release that does not is served
-/// without one as it was before, which is worth a word.
-pub(super) fn certificate(
-    edge: &Edge,
-    certificates: &Certificates,
-    subject: &Subject,
-) -> GateResult {
+/// Whether each host that this release sends visitors to TLS on has a certificate. One that a release does not is served
+/// without, as it was before, which is worth a word.
+pub(super) fn covered(edge: &Edge, certificates: &Certificates, subject: &Subject) -> Probed {
     let hosts = edge.table.hosts_of(&subject.site);
     let missing: Vec<_> = hosts
         .iter()
         .filter(|host| !is_covered(certificates, host))
         .map(ToString::to_string)
         .collect();
-    let named = |list: &[String]| {
-        let more = list.len().saturating_sub(MAX_NAMED);
-        let names = list[..list.len().min(MAX_NAMED)].join(", ");
-        if more > 0 {
-            format!("{names} and {more} more")
-        } else {
-            names
+    if missing.is_empty() {
+        return Probed::good("");
+    }
+    let more = missing.len().saturating_sub(MAX_NAMED);
+    let mut names = missing[..missing.len() - more].join(", ");
+    if more > 0 {
+        names.push_str(&format!(" and {more} more"));
+    }
+    match subject.release.routes.https {
+        HttpsPolicy::Redirect => {
+            let problem = "where this release sends visitors to TLS";
+            Probed::bad("", &format!("no certificate covers {names}, {problem}"))
         }
-    };
-    let is_needed = subject.release.routes.https == HttpsPolicy::Redirect;
-    let (verdict, reason) = match (missing.as_slice(), is_needed) {
-        ([], _) => (Verdict::Pass, None),
-        (missing, true) => {
-            let problem = format!(
-                "no certificate covers {}, where this release sends visitors to TLS",
-                named(missing)
-            );
-            (Verdict::Fail, Some(problem))
+        HttpsPolicy::Optional => {
+            let remark = format!("no certificate covers {names}, served without TLS");
+            Probed::good("").remarking(&remark)
         }
-        (missing, false) => {
-            let remark = format!(
-                "no certificate covers {}, served without TLS",
-                named(missing)
-            );
-            (Verdict::Pass, Some(remark))
-        }
-    };
-    result(CERTIFICATE, GateKind::Certificate, verdict, reason)
+    }
 }
 
 fn is_covered(certificates: &Certificates, host: &HostPattern) -> bool {
@@ -129,7 +114,7 @@ async fn one_of(edge: &Edge, subject: &Subject, name: &str, upstream: &Upstream)
 
 /// The first server that takes a connection, or what kept the last of them from it.
 async fn any(servers: &Servers) -> Probed {
-    let limit = UPSTREAM_TIMING.timeout;
+    let limit = BUILT_IN_TIMING.timeout;
     let asking = servers
         .iter()
         .map(|server| Question::Connect.put(servers, server, limit));

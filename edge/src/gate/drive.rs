@@ -58,6 +58,12 @@ impl Probed {
         Self::new(Outcome::Impossible, asked, Some(reason))
     }
 
+    /// With a word about it, though it is good.
+    pub(crate) fn remarking(mut self, remark: &str) -> Self {
+        self.reason = Some(evidence(remark));
+        self
+    }
+
     /// With what was answered.
     pub(crate) fn with(mut self, status: u16, body: Option<&[u8]>) -> Self {
         self.status = Some(status);

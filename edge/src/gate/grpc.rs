@@ -1,5 +1,7 @@
 //! The standard health check of gRPC servers: `grpc.health.v1.Health/Check`, one call on a connection of its own.
 
+use std::pin::pin;
+
 use bytes::{Bytes, BytesMut};
 use h2::client::ResponseFuture;
 use h2::{RecvStream, SendStream, client};
@@ -7,7 +9,7 @@ use http::header::{CONTENT_TYPE, TE, USER_AGENT};
 use http::{HeaderMap, Method, Request, StatusCode, Version};
 
 use super::drive::Probed;
-use super::health::{self, Serving};
+use super::health::{self, Health};
 use crate::forward::{Server, Servers};
 
 const PATH: &str = "/grpc.health.v1.Health/Check";
@@ -44,16 +46,15 @@ pub(super) async fn check(servers: &Servers, server: &Server, service: &str) -> 
         let (response, body) = sender.send_request(request, false)?;
         answer(response, body, health::request(service)).await
     };
-    tokio::select! {
-        biased;
-        answered = call => match answered {
-            Ok(answer) => judged(asked, &answer),
-            Err(error) => Probed::bad(asked, &format!("gave no answer: {error}")),
-        },
-        ended = connection => {
-            let why = ended.err().map_or_else(|| "closed the connection".to_owned(), |error| error.to_string());
-            Probed::bad(asked, &format!("gave no answer: {why}"))
-        }
+    let mut call = pin!(call);
+    let answered = tokio::select! {
+        answered = &mut call => answered,
+        // What came before the end was read with it. An end without an answer fails the call.
+        _ = connection => call.await,
+    };
+    match answered {
+        Ok(answer) => judged(asked, &answer),
+        Err(error) => Probed::bad(asked, &format!("gave no answer: {error}")),
     }
 }
 
@@ -126,8 +127,8 @@ fn judged(asked: &str, answer: &Answer) -> Probed {
         };
         return Probed::bad(asked, problem.trim_end()).with(code, None);
     }
-    match health::serving(&answer.message) {
-        Ok(Serving::Serving) => Probed::good(asked).with(code, None),
+    match health::health(&answer.message) {
+        Ok(Health::Serving) => Probed::good(asked).with(code, None),
         Ok(other) => Probed::bad(asked, &format!("is {other}")).with(code, None),
         Err(problem) => Probed::bad(asked, problem).with(code, None),
     }

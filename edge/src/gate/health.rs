@@ -9,7 +9,7 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 
 /// How a service is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Serving {
+pub(super) enum Health {
     Unknown,
     Serving,
     NotServing,
@@ -17,7 +17,7 @@ pub(super) enum Serving {
     Other(u64),
 }
 
-impl fmt::Display for Serving {
+impl fmt::Display for Health {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unknown => f.write_str("UNKNOWN"),
@@ -49,7 +49,7 @@ pub(super) fn request(service: &str) -> Bytes {
 ///
 /// # Errors
 /// When it is none.
-pub(super) fn serving(frame: &[u8]) -> Result<Serving, &'static str> {
+pub(super) fn health(frame: &[u8]) -> Result<Health, &'static str> {
     let Some((&[flags, a, b, c, d], message)) = frame.split_first_chunk::<5>() else {
         return Err("answered without a message");
     };
@@ -62,11 +62,11 @@ pub(super) fn serving(frame: &[u8]) -> Result<Serving, &'static str> {
         .ok_or("answered with half a message")?;
     let status = status(message).ok_or("answered with a malformed message")?;
     Ok(match status {
-        0 => Serving::Unknown,
-        1 => Serving::Serving,
-        2 => Serving::NotServing,
-        3 => Serving::ServiceUnknown,
-        other => Serving::Other(other),
+        0 => Health::Unknown,
+        1 => Health::Serving,
+        2 => Health::NotServing,
+        3 => Health::ServiceUnknown,
+        other => Health::Other(other),
     })
 }
 
@@ -132,16 +132,16 @@ mod tests {
     #[test]
     fn a_response_says_how_a_service_is() {
         for (frame, said) in [
-            (&[0, 0, 0, 0, 2, 8, 1][..], Ok(Serving::Serving)),
-            (&[0, 0, 0, 0, 0], Ok(Serving::Unknown)),
-            (&[0, 0, 0, 0, 2, 8, 2], Ok(Serving::NotServing)),
-            (&[0, 0, 0, 0, 2, 8, 3], Ok(Serving::ServiceUnknown)),
-            (&[0, 0, 0, 0, 3, 8, 0x80, 1], Ok(Serving::Other(128))),
+            (&[0, 0, 0, 0, 2, 8, 1][..], Ok(Health::Serving)),
+            (&[0, 0, 0, 0, 0], Ok(Health::Unknown)),
+            (&[0, 0, 0, 0, 2, 8, 2], Ok(Health::NotServing)),
+            (&[0, 0, 0, 0, 2, 8, 3], Ok(Health::ServiceUnknown)),
+            (&[0, 0, 0, 0, 3, 8, 0x80, 1], Ok(Health::Other(128))),
             // Fields that a later version may have.
-            (&[0, 0, 0, 0, 6, 0x12, 2, 9, 9, 8, 1], Ok(Serving::Serving)),
+            (&[0, 0, 0, 0, 6, 0x12, 2, 9, 9, 8, 1], Ok(Health::Serving)),
             (
                 &[0, 0, 0, 0, 7, 0x15, 1, 2, 3, 4, 8, 1],
-                Ok(Serving::Serving),
+                Ok(Health::Serving),
             ),
             (&[], Err("answered without a message")),
             (&[0, 0, 0, 0, 3, 8, 1], Err("answered with half a message")),
@@ -158,14 +158,14 @@ mod tests {
                 Err("answered with a malformed message"),
             ),
         ] {
-            assert_eq!(serving(frame), said, "{frame:?}");
+            assert_eq!(health(frame), said, "{frame:?}");
         }
     }
 
     proptest! {
         #[test]
         fn no_bytes_make_the_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
-            let _ = serving(&bytes);
+            let _ = health(&bytes);
         }
     }
 }

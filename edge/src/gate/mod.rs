@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use helix_routing::gate::result::{GateKind, GateResult, Verdict};
-use helix_routing::gate::{self, Ask, Gate, UPSTREAM_TIMING};
+use helix_routing::gate::{self, Ask, BUILT_IN_TIMING, Gate};
 use helix_routing::id::SiteId;
 use tokio::sync::Semaphore;
 
@@ -87,12 +87,12 @@ impl Asker {
         if wanted(gate::ARTIFACT) {
             results.push(built_in::artifact());
         }
+        let mut running: Vec<BoxFuture<'_, GateResult>> = Vec::new();
         if let Some(certificates) = &self.certificates
             && wanted(gate::CERTIFICATE)
         {
-            results.push(built_in::certificate(&self.edge, certificates, subject));
+            running.push(self.certificate(certificates, subject).boxed());
         }
-        let mut running: Vec<BoxFuture<'_, GateResult>> = Vec::new();
         let has_upstreams = !subject.release.routes.upstreams.is_empty();
         if has_upstreams && !scope.returns && wanted(gate::UPSTREAM) {
             running.push(self.upstream(subject).boxed());
@@ -109,9 +109,15 @@ impl Asker {
         results
     }
 
+    async fn certificate(&self, certificates: &Certificates, subject: &Subject) -> GateResult {
+        let probe = || std::future::ready(built_in::covered(&self.edge, certificates, subject));
+        let ended = drive(BUILT_IN_TIMING, probe).await;
+        ended.result(gate::CERTIFICATE, GateKind::Certificate)
+    }
+
     async fn upstream(&self, subject: &Subject) -> GateResult {
         let probe = || self.permitted(built_in::reachable(&self.edge, subject));
-        let ended = drive(UPSTREAM_TIMING, probe).await;
+        let ended = drive(BUILT_IN_TIMING, probe).await;
         ended.result(gate::UPSTREAM, GateKind::Upstream)
     }
 

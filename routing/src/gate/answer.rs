@@ -192,17 +192,13 @@ fn compile(text: &str) -> Result<BodyTest, InvalidBodyMatch> {
 
 /// Its last line: the ones before draw the pattern.
 fn problem_of(error: &regex::Error) -> String {
-    match error {
-        regex::Error::CompiledTooBig(_) => {
-            format!("needs more than the {MAX_COMPILED_BYTES} bytes that a pattern may take")
-        }
-        error => {
-            let text = error.to_string();
-            let last = text.lines().last().unwrap_or_default();
-            let last = last.strip_prefix("error: ").unwrap_or(last);
-            format!("is no pattern: {last}")
-        }
+    if matches!(error, regex::Error::CompiledTooBig(_)) {
+        return format!("needs more than the {MAX_COMPILED_BYTES} bytes that a pattern may take");
     }
+    let text = error.to_string();
+    let last = text.lines().last().unwrap_or_default();
+    let last = last.strip_prefix("error: ").unwrap_or(last);
+    format!("is no pattern: {last}")
 }
 
 impl TryFrom<String> for BodyMatch {

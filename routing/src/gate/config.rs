@@ -244,7 +244,12 @@ impl Reader<'_> {
     fn http(&self) -> Result<HttpAsk, KeyProblem> {
         let config = self.config;
         if let Some(upstream) = &config.upstream {
-            self.named(upstream)?;
+            let named = self.named(upstream)?;
+            if config.host.is_some() && named.protocol == UpstreamProtocol::Http2 {
+                let problem =
+                    format!("is said by host of [upstreams.{upstream}], whose protocol is http2");
+                return Err(self.wrong("host", problem));
+            }
         }
         let path = config.path.clone().unwrap_or_else(|| "/".to_owned());
         let is_path = path.starts_with('/')
@@ -368,7 +373,7 @@ impl Reader<'_> {
             interval: config.interval.unwrap_or(Span::from_secs(1)),
             timeout: config.timeout.unwrap_or(Span::from_secs(2)),
             rise: config.rise.unwrap_or(if is_static { 1 } else { 3 }),
-            fall: config.fall.or(is_static.then_some(3)),
+            fall: config.fall.or_else(|| is_static.then_some(3)),
             initial_delay: config.initial_delay.unwrap_or(Span::from_millis(0)),
             deadline: config
                 .deadline

@@ -21,13 +21,15 @@ fn read(json: &str, upstreams: &BTreeMap<String, Upstream>) -> Result<Gate, KeyP
 #[test]
 fn what_is_left_out_has_its_value() {
     let gate = read(r#"{"name":"home","kind":"http"}"#, &BTreeMap::new()).unwrap();
-    let Ask::Http(ask) = &gate.ask else {
-        panic!("{gate:?}")
-    };
-    assert_eq!(
-        (ask.path.as_str(), &ask.status),
-        ("/", &vec![Status::Class(2)])
-    );
+    let asked = Ask::Http(HttpAsk {
+        upstream: None,
+        path: "/".to_owned(),
+        host: None,
+        headers: BTreeMap::new(),
+        status: vec![Status::Class(2)],
+        body: None,
+    });
+    assert_eq!(gate.ask, asked);
     let timing = gate.timing;
     assert_eq!(
         (timing.rise, timing.fall),
@@ -51,6 +53,7 @@ fn what_is_left_out_has_its_value() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn what_is_wrong_is_told_by_its_key() {
     for (json, key, words) in [
         (r#"{"name":"No","kind":"http"}"#, "name", "1 to 63"),
@@ -63,6 +66,11 @@ fn what_is_wrong_is_told_by_its_key() {
             r#"{"name":"a","kind":"http","upstream":"x"}"#,
             "upstream",
             "no [upstreams.x]",
+        ),
+        (
+            r#"{"name":"a","kind":"http","upstream":"calls","host":"x.example"}"#,
+            "host",
+            "[upstreams.calls]",
         ),
         (r#"{"name":"a","kind":"tcp"}"#, "upstream", "kind tcp asks"),
         (

@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 pub use self::answer::{BodyMatch, BodyTest, InvalidBodyMatch, InvalidStatus, Status};
 pub use self::config::{AskKind, GateConfig, check, parse};
 use crate::host::Host;
-use crate::routes::{Routes, Span};
+use crate::routes::{HttpsPolicy, Routes, Span};
 
 /// The gate that every release passes by being fetched and verified.
 pub const ARTIFACT: &str = "artifact";
@@ -36,8 +36,9 @@ pub const BUILT_IN: [&str; 3] = [ARTIFACT, CERTIFICATE, UPSTREAM];
 /// Most bytes of a response's body that a gate looks at: a health page is short, and what a pattern costs grows with them.
 pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// The built-in gate of upstreams: a server that starts beside its release is there within seconds.
-pub const UPSTREAM_TIMING: Timing = Timing {
+/// The built-in gates that may have to wait: a server that starts beside its release is there within seconds, and so is a
+/// certificate that was just made.
+pub const BUILT_IN_TIMING: Timing = Timing {
     interval: Span::from_secs(1),
     timeout: Span::from_secs(2),
     rise: 1,
@@ -148,7 +149,8 @@ impl Gate {
 #[must_use]
 pub fn patience(routes: &Routes) -> Duration {
     let declared = routes.gates.iter().map(|gate| gate.timing.patience());
-    let built_in = (!routes.upstreams.is_empty()).then(|| UPSTREAM_TIMING.patience());
+    let waits = !routes.upstreams.is_empty() || routes.https == HttpsPolicy::Redirect;
+    let built_in = waits.then(|| BUILT_IN_TIMING.patience());
     declared.chain(built_in).max().unwrap_or_default()
 }
 
