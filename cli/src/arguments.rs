@@ -45,6 +45,9 @@ pub(crate) enum Command {
     Status(Status),
     /// List the releases of a site
     Releases(Releases),
+    /// What a release has to show before it goes live
+    #[command(subcommand)]
+    Gate(Gate),
     /// Let edges forget responses that they keep
     Purge(Purge),
     /// Hosts that show a site
@@ -143,6 +146,27 @@ pub(crate) struct Purge {
     /// Keep it, and ask about it before its next use
     #[arg(long)]
     pub(crate) stale: bool,
+    /// Do not wait for the edges
+    #[arg(long)]
+    pub(crate) detach: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Gate {
+    /// Run the gates of a release now, on every edge of a region; nothing that is served depends on it
+    Run(RunGates),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunGates {
+    /// The release, whether it is live or not; edges that do not have it fetch it
+    pub(crate) release: ReleaseId,
+    /// Only in this region; may be given more than once
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',')]
+    pub(crate) regions: Vec<RegionId>,
+    /// Only this gate; `artifact`, `certificate` and `upstream` are those that every release has
+    #[arg(long, value_name = "NAME")]
+    pub(crate) gate: Option<String>,
     /// Do not wait for the edges
     #[arg(long)]
     pub(crate) detach: bool,
@@ -298,6 +322,7 @@ mod tests {
                 &["purge", "--project", "shop", "--everything", "--tag", "x"],
                 "cannot be used with",
             ),
+            (&["gate", "run", "main/1"], "a release id is 20"),
             (
                 &["domains", "add", "*.com", "--project", "shop"],
                 "at least two labels",

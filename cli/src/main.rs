@@ -51,6 +51,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Rollout(rollout) => command::rollout::run(&origin, rollout, json).await,
         Command::Status(status) => command::status::run(&origin, status, json).await,
         Command::Releases(releases) => command::releases::run(&origin, releases, json).await,
+        Command::Gate(gate) => command::gates::run(&origin, gate, json).await,
         Command::Purge(purge) => command::purge::run(&origin, purge, json).await,
         Command::Domains(domains) => command::domains::run(&origin, domains, json).await,
         Command::Token(token) => command::tokens::run(&origin, token, json).await,

@@ -155,7 +155,7 @@ pub struct ForwardTo {
 /// Decides what `head` gets.
 #[must_use]
 pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
-    let Some(mut pinned) = pin(table, head.authority) else {
+    let Some(pinned) = pin(table, head.authority) else {
         let response = Response::text(StatusCode::NOT_FOUND, "no site has this host\n");
         return Answered {
             pinned: None,
@@ -164,6 +164,12 @@ pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
             line: None,
         };
     };
+    answer_pinned(table, pinned, head)
+}
+
+/// The same, for a request whose host means this.
+#[must_use]
+pub(crate) fn answer_pinned(table: &Table, mut pinned: Pinned, head: &RequestHead<'_>) -> Answered {
     let Some(release) = &pinned.release else {
         let response = Response::text(StatusCode::NOT_FOUND, "nothing is live here\n");
         return Answered {

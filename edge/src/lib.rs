@@ -17,6 +17,7 @@ pub mod edge;
 pub mod exchange;
 pub mod feed;
 pub mod forward;
+pub mod gate;
 pub mod handover;
 pub mod http2;
 pub mod http3;

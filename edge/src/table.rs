@@ -188,6 +188,22 @@ impl Table {
         }
     }
 
+    /// The domain that the edge's own hosts lie under.
+    #[must_use]
+    pub const fn base(&self) -> &Host {
+        &self.base
+    }
+
+    /// Every host, and every wildcard, that means `site`. Looks through all of them.
+    #[must_use]
+    pub fn hosts_of(&self, site: &SiteId) -> Vec<HostPattern> {
+        let of = |(host, held): (&Host, &SiteId)| (held == site).then(|| host.clone());
+        let (exact, wildcard) = (self.exact.pin(), self.wildcard.pin());
+        let exact = exact.iter().filter_map(of).map(HostPattern::Exact);
+        let wildcard = wildcard.iter().filter_map(of).map(HostPattern::Wildcard);
+        exact.chain(wildcard).collect()
+    }
+
     fn changed(&self) {
         self.version.fetch_add(1, Ordering::AcqRel);
     }

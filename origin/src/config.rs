@@ -43,6 +43,9 @@ pub struct Config {
     /// What is kept.
     #[serde(default)]
     pub keep: KeepConfig,
+    /// What gates may do.
+    #[serde(default)]
+    pub gates: GatesConfig,
     /// How log lines look.
     #[serde(default)]
     pub log: LogFormat,
@@ -83,6 +86,14 @@ pub struct KeepConfig {
     pub upload_seconds: u64,
     /// What one project may hold, in bytes.
     pub project_bytes: u64,
+}
+
+/// What the gates of releases may do.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct GatesConfig {
+    /// Run commands: true only where every edge has a runtime for them.
+    pub commands: bool,
 }
 
 impl Default for KeepConfig {

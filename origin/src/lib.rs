@@ -18,6 +18,7 @@ pub mod domain;
 pub mod explain;
 pub mod feed;
 pub mod fleet;
+pub mod gate;
 pub mod idempotency;
 pub mod metrics;
 pub mod overview;

@@ -106,7 +106,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
         config.base_domain.clone(),
     );
     let app = App {
-        artifacts: Artifacts::open(store.clone(), &config.data_dir, config.keep.project_bytes)?,
+        artifacts: Artifacts::open(store.clone(), &config.data_dir, config.keep.project_bytes)?
+            .running_commands(config.gates.commands),
         store,
         addresses: Arc::new(Addresses::new(config.base_domain.clone(), config.site_port)),
         regions,

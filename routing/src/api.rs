@@ -19,6 +19,8 @@
 //! GET    /v1/projects/{project}/releases?environment=      [ReleaseView]
 //! POST   /v1/projects/{project}/purges         NewPurge → PurgeView  (told to the edges; who has applied it, so far)
 //! GET    /v1/projects/{project}/purges?environment=        PurgeView  (the newest purge of each region)
+//! POST   /v1/releases/{release}/gates          NewGateRun → GateRunView  (told to the edges; what they found, so far)
+//! GET    /v1/releases/{release}/gates                      GateRunView  (the newest run of each region)
 //! GET    /v1/rollouts/{rollout}                            RolloutView
 //! GET    /v1/rollouts/{rollout}/events                     text/event-stream of RolloutView, `event: rollout`; ends after the finished one
 //! GET    /v1/explain?url=                                  Explanation
@@ -31,6 +33,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::Encoding;
+use crate::gate::view::EdgeGates;
 use crate::host::{Host, HostPattern};
 use crate::id::{
     BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId,
@@ -283,6 +286,9 @@ shape! {
         pub done: Vec<EdgeId>,
         /// Why it failed, or which edge is late.
         pub reason: Option<String>,
+        /// What the release's gates showed, on each edge that has said so.
+        #[serde(default)]
+        pub gates: Vec<EdgeGates>,
     }
 }
 

@@ -8,7 +8,7 @@ use core::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::InvalidId;
+use crate::id::{Environment, InvalidId, SiteId};
 
 const KIND: &str = "host";
 const RULE: &str =
@@ -203,6 +203,18 @@ pub fn under_base<'a>(host: &'a Host, base: &Host) -> Option<BaseHost<'a>> {
 /// When the result is no legal host.
 pub fn join(label: &str, parent: &Host) -> Result<Host, InvalidId> {
     format!("{label}.{parent}").as_str().to_owned().parse()
+}
+
+/// The host of a site under the base domain: `<project>.<base>`, or `pr-<n>.preview.<project>.<base>`.
+///
+/// # Errors
+/// When the base domain is too long for the project's name.
+pub fn primary(site: &SiteId, base: &Host) -> Result<Host, InvalidId> {
+    let project = join(site.project.as_str(), base)?;
+    match site.environment {
+        Environment::Production => Ok(project),
+        Environment::Preview(number) => join(&format!("pr-{number}.preview"), &project),
+    }
 }
 
 /// One label of a host. An underscore is not legal in a host name (RFC 952, RFC 1123 2.1).

@@ -87,6 +87,12 @@ pub fn purge(site: &SiteId) -> String {
     format!("purge.{site}")
 }
 
+/// The key of a site's run of gates in its region's stream: `gate.<site>`.
+#[must_use]
+pub fn gate(site: &SiteId) -> String {
+    format!("gate.{site}")
+}
+
 /// The key of a host's record in the global stream: `h.<xx>.<host>`, or `w.<xx>.<suffix>` for a wildcard.
 #[must_use]
 pub fn host(pattern: &HostPattern) -> String {
@@ -130,6 +136,10 @@ mod tests {
         assert_eq!(
             purge(&"shop/preview/42".parse().unwrap()),
             "purge.shop/preview/42"
+        );
+        assert_eq!(
+            gate(&"shop/preview/42".parse().unwrap()),
+            "gate.shop/preview/42"
         );
         assert!(host(&"www.example.com".parse().unwrap()).ends_with(".www=example=com"));
         assert!(host(&"*.example.com".parse().unwrap()).starts_with("w."));

@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use helix_routing::api::PhaseName;
+use helix_routing::gate::report::GatesReport;
 use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
 use helix_routing::record::{ReleaseRef, SiteRecord};
 use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
@@ -71,11 +72,17 @@ struct Stage {
 impl Stage {
     /// Release 2 goes out over `live`, which settled before.
     fn start(kind: Kind, live: Option<u8>) -> Self {
+        Self::gated(kind, live, Duration::ZERO)
+    }
+
+    /// The same of a release whose gates may take a while.
+    fn gated(kind: Kind, live: Option<u8>, gates: Duration) -> Self {
         let plans = ["fra", "iad"].map(|region| RegionPlan {
             record: record(region, live.map(release)),
             target: release(2),
             baseline: live.map(release),
             bytes: 0,
+            gates,
         });
         let order = Order {
             id: "00000000000000aa".parse().unwrap(),
@@ -270,6 +277,63 @@ fn a_late_edge_is_named_when_the_prepare_deadline_passes() {
             .unwrap()
             .ends_with("fra-2")
     );
+}
+
+#[test]
+fn the_prepare_deadline_allows_for_the_gates() {
+    let gates = Duration::from_secs(65);
+    let mut stage = Stage::gated(Kind::Deploy, Some(1), gates);
+    stage.pass(PREPARE_DEADLINE + gates - Duration::from_millis(1));
+    assert_eq!(stage.phase("fra"), PhaseName::Preparing);
+    stage.pass(Duration::from_millis(1));
+    assert_eq!(stage.phase("fra"), PhaseName::Aborted);
+}
+
+#[test]
+fn what_gates_showed_stays_with_the_rollout() {
+    let mut stage = Stage::start(Kind::Deploy, Some(1));
+    let shown = |of: u8, run: Option<Generation>| {
+        Event::Gated(GatesReport {
+            edge: "fra-2".parse().unwrap(),
+            region: "fra".parse().unwrap(),
+            boot: "0000000000000000".parse().unwrap(),
+            site: site(),
+            release: release(of).release,
+            run,
+            results: Vec::new(),
+        })
+    };
+    let before = stage.rollout.clone();
+    stage.step(&shown(3, None));
+    stage.step(&shown(2, Some(Generation(1))));
+    assert_eq!(stage.rollout, before, "of another release, or by hand");
+    stage.step(&shown(2, None));
+    assert_eq!(stage.commands, []);
+    stage.report(
+        "fra-2",
+        0,
+        Some(CandidateState::Failed("gate home: fail".to_owned())),
+        1,
+    );
+    stage.step(&shown(2, None));
+    let saved = serde_json::to_string(&stage.rollout).unwrap();
+    let loaded: Rollout = serde_json::from_str(&saved).unwrap();
+    let regions = loaded.regions();
+    assert_eq!(regions[0].gates[0].edge.as_str(), "fra-2");
+    assert_eq!(regions[0].reason.as_deref(), Some("fra-2: gate home: fail"));
+    assert!(regions[1].gates.is_empty());
+}
+
+#[test]
+fn a_rollout_saved_before_there_were_gates_goes_on() {
+    let stage = Stage::start(Kind::Deploy, Some(1));
+    let mut saved = serde_json::to_value(&stage.rollout).unwrap();
+    for cutover in saved["cutovers"].as_object_mut().unwrap().values_mut() {
+        let fields = cutover.as_object_mut().unwrap();
+        assert!(fields.remove("gates").is_some() && fields.remove("evidence").is_some());
+    }
+    let loaded: Rollout = serde_json::from_value(saved).unwrap();
+    assert_eq!(loaded, stage.rollout);
 }
 
 #[test]

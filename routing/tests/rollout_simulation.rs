@@ -269,6 +269,7 @@ impl World {
             },
             baseline: self.settled.get(&record.region).cloned(),
             bytes: 0,
+            gates: Duration::ZERO,
         });
         let order = Order {
             id: format!("{:016x}", self.started).parse().unwrap(),

@@ -1,6 +1,9 @@
 //! Records outlive binaries: bytes that were once written stay readable, and no bytes from outside make a reader panic.
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
+use helix_routing::gate::record::GateRecord;
+use helix_routing::gate::report::GatesReport;
+use helix_routing::gate::result::{GateKind, GateResult, Verdict};
 use helix_routing::host::{Host, HostPattern, under_base};
 use helix_routing::id::{Epoch, Generation};
 use helix_routing::record::{
@@ -73,6 +76,44 @@ fn purge_report() -> PurgeReport {
         boot: "0123456789abcdef".parse().unwrap(),
         site: "shop/production".parse().unwrap(),
         generation: Generation(300),
+    }
+}
+
+fn gate_record() -> GateRecord {
+    GateRecord {
+        site: "shop/production".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        epoch: Epoch(3),
+        generation: Generation(300),
+        at: Timestamp::from_millis(1_700_000_000_000),
+        release: ReleaseRef {
+            release: "a".repeat(20).parse().unwrap(),
+            artifact: format!("sha256:{}", "a".repeat(64)).parse().unwrap(),
+        },
+        gate: Some("home".to_owned()),
+    }
+}
+
+fn gates_report() -> GatesReport {
+    GatesReport {
+        edge: "fra-1".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        boot: "0123456789abcdef".parse().unwrap(),
+        site: "shop/production".parse().unwrap(),
+        release: "a".repeat(20).parse().unwrap(),
+        run: Some(Generation(300)),
+        results: vec![GateResult {
+            gate: "home".to_owned(),
+            kind: GateKind::Http,
+            verdict: Verdict::Fail,
+            asked: "http://shop.example/".to_owned(),
+            status: Some(404),
+            body: Some("gone".to_owned()),
+            reason: Some("answered 404, wanted 2xx".to_owned()),
+            probes: 3,
+            elapsed_ms: 2040,
+            last_probe: Some(Timestamp::from_millis(1_700_000_000_000)),
+        }],
     }
 }
 
@@ -163,6 +204,14 @@ fn version_1_of_every_record_stays_readable() {
         include_str!("fixtures/purge-report-1.hex").trim(),
     );
     fixture(
+        &gate_record(),
+        include_str!("fixtures/gate-record-1.hex").trim(),
+    );
+    fixture(
+        &gates_report(),
+        include_str!("fixtures/gates-report-1.hex").trim(),
+    );
+    fixture(
         &heartbeat(),
         include_str!("fixtures/heartbeat-1.hex").trim(),
     );
@@ -213,6 +262,8 @@ proptest! {
         let _ = HostRecord::decode(&bytes);
         let _ = PurgeRecord::decode(&bytes);
         let _ = PurgeReport::decode(&bytes);
+        let _ = GateRecord::decode(&bytes);
+        let _ = GatesReport::decode(&bytes);
         let _ = Snapshot::decode(&bytes);
         let _ = Beacon::decode(&bytes);
         let _ = SiteReport::decode(&bytes);

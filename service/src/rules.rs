@@ -3,6 +3,7 @@
 //! The same here for the command, which refuses a folder before anything is sent, and for origin, whose word counts.
 //! It reads no file: who calls it has the texts. What a rule means is [`helix_routing::routes`]' business.
 
+use helix_routing::gate::AskKind;
 use helix_routing::routes::{RouteError, Routes, SiteConfig};
 use toml::de::{DeTable, DeValue};
 
@@ -67,6 +68,27 @@ impl Rules {
             Err(more) => errors.extend(more),
         }
         Err(errors)
+    }
+}
+
+impl Rules {
+    /// What is told to who declares gates that run commands, where there is nothing that could run them.
+    #[must_use]
+    pub fn refuse_commands(&self) -> Vec<RouteError> {
+        let text = self.config.as_deref().unwrap_or_default();
+        let Ok(config) = toml::from_str::<SiteConfig>(text) else {
+            return Vec::new();
+        };
+        let gates = config.gates.iter().enumerate();
+        let commands = gates.filter(|(_, gate)| gate.kind == AskKind::Exec);
+        let refused = commands.map(|(at, gate)| {
+            let problem = format!(
+                "gates[{at}].kind: gate {} runs a command, which needs a runtime on the edges; this fleet has none",
+                gate.name
+            );
+            refused(CONFIG, line_of(text, &format!("gates[{at}].kind")), problem)
+        });
+        refused.collect()
     }
 }
 
@@ -180,6 +202,66 @@ mod tests {
             text.starts_with("helix.toml:3: ") && text.contains("api"),
             "{text}"
         );
+    }
+
+    #[test]
+    fn a_wrong_gate_is_refused_at_the_line_of_its_key() {
+        let good = "[[gates]]\nname = \"home\"\nkind = \"http\"\n\n";
+        for (bad, line, words) in [
+            ("[[gates]]\nname = \"a\"\nkind = \"udp\"\n", 7, "udp"),
+            (
+                "[[gates]]\nname = \"a\"\nkind = \"http\"\npat = \"/\"\n",
+                8,
+                "pat",
+            ),
+            (
+                "[[gates]]\nname = \"home\"\nkind = \"http\"\n",
+                6,
+                "another gate",
+            ),
+            (
+                "[[gates]]\nname = \"a\"\nkind = \"http\"\nstatus = [200,\n  99]\n",
+                9,
+                "99",
+            ),
+            (
+                "[[gates]]\nname = \"a\"\nkind = \"http\"\nbody = \"/(/\"\n",
+                8,
+                "no pattern",
+            ),
+            (
+                "[[gates]]\nname = \"a\"\nkind = \"http\"\ntimeout = \"2 weeks\"\n",
+                8,
+                "no time",
+            ),
+            (
+                "[[gates]]\nname = \"a\"\nkind = \"http\"\n[gates.headers]\nHost = \"x\"\n",
+                9,
+                "key host",
+            ),
+            ("[[gates]]\nname = \"a\"\nkind = \"tcp\"\n", 5, "upstream"),
+        ] {
+            let errors = of(&format!("{good}{bad}")).compile().unwrap_err();
+            let text = errors[0].to_string();
+            assert!(text.starts_with(&format!("helix.toml:{line}: ")), "{text}");
+            assert!(text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
+    fn commands_are_named_with_their_lines() {
+        let rules = of(
+            "[[gates]]\nname = \"a\"\nkind = \"http\"\n\n[[gates]]\nname = \"db\"\ncommand = [\"x\"]\nkind = \"exec\"\n",
+        );
+        assert!(rules.compile().is_ok());
+        let refused = rules.refuse_commands();
+        assert_eq!(refused.len(), 1);
+        let text = refused[0].to_string();
+        assert!(
+            text.starts_with("helix.toml:8: ") && text.contains("gate db"),
+            "{text}"
+        );
+        assert!(of("").refuse_commands().is_empty());
     }
 
     #[test]

@@ -29,6 +29,7 @@ const ROUTING_MAY_USE: &[&str] = &[
     "hashbrown",
     "idna",
     "postcard",
+    "regex",
     "serde",
     "thiserror",
     "utoipa",

@@ -9,6 +9,7 @@ mod alone;
 mod collection;
 mod cutover;
 mod folders;
+mod gates;
 mod graceful;
 mod hosts;
 mod kills;

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use helix_routing::api::{PhaseName, RegionView, RolloutView};
+use helix_routing::gate::view::EdgeGates;
 use helix_routing::time::Timestamp;
 
 use super::outcome_name;
@@ -22,18 +23,39 @@ pub(super) fn draw(view: &RolloutView, now: Timestamp) -> String {
             "├─"
         };
         write!(text, "\n{branch} {}", line(region)).expect("writing to a string cannot fail");
+        let bar = if branch == "├─" { "│" } else { " " };
+        for gate in gates(region) {
+            write!(text, "\n{bar}    ✘ {gate}").expect("writing to a string cannot fail");
+        }
     }
     text
 }
 
 /// A line for each region that differs from the view before.
 pub(super) fn changes(before: Option<&RolloutView>, view: &RolloutView) -> Vec<String> {
-    let known = |region: &RegionView| before.is_some_and(|before| before.regions.contains(region));
-    view.regions
-        .iter()
-        .filter(|region| !known(region))
-        .map(line)
-        .collect()
+    // What gates showed has lines of its own, and their passing none.
+    let all = |view: &RolloutView| {
+        let gates = view.regions.iter().flat_map(gates);
+        let gates = gates.map(|gate| format!("         ✘ {gate}"));
+        view.regions.iter().map(line).chain(gates).collect()
+    };
+    let known: Vec<String> = before.map(all).unwrap_or_default();
+    let mut new: Vec<String> = all(view);
+    new.retain(|line| !known.contains(line));
+    new
+}
+
+/// What gates showed that were not passed, each with the edge.
+fn gates(region: &RegionView) -> impl Iterator<Item = String> {
+    region.gates.iter().flat_map(|EdgeGates { edge, results }| {
+        let failed = results.iter().filter(|result| !result.is_passed());
+        let lines = failed.map(move |result| format!("{edge}: {result}"));
+        // The reason of the region tells one of them already.
+        lines.filter(|line| {
+            let reason = region.reason.as_deref().unwrap_or_default();
+            !reason.contains(line.as_str())
+        })
+    })
 }
 
 fn line(region: &RegionView) -> String {
@@ -45,6 +67,7 @@ fn line(region: &RegionView) -> String {
         required,
         done,
         reason,
+        gates: _,
     } = region;
     let mut text = format!(
         "{:<8} {} {:<14} {release} g{generation}",
@@ -132,5 +155,32 @@ mod tests {
         assert_eq!(changes(None, &first).len(), 2);
         assert_eq!(changes(Some(&first), &second).len(), 1);
         assert!(changes(Some(&second), &second).is_empty());
+    }
+
+    #[test]
+    fn a_gate_that_was_not_passed_is_told_with_its_edge_and_evidence() {
+        let before = view("preparing", "");
+        let mut after = before.clone();
+        let results = r#"[
+            {"gate":"artifact","kind":"artifact","verdict":"pass","asked":"","status":null,"body":null,"reason":null,
+                "probes":0,"elapsed_ms":0,"last_probe":null},
+            {"gate":"home","kind":"http","verdict":"fail","asked":"http://shop/","status":404,"body":"gone",
+                "reason":"answered 404, wanted 2xx","probes":3,"elapsed_ms":2040,"last_probe":1}]"#;
+        after.regions[0].gates.push(EdgeGates {
+            edge: "fra-1".parse().unwrap(),
+            results: serde_json::from_str(results).unwrap(),
+        });
+        let told = "fra-1: gate home: fail: http://shop/ answered 404, wanted 2xx (3 probes in 2.0 s): \"gone\"";
+        assert_eq!(
+            changes(Some(&before), &after),
+            [format!("         ✘ {told}")]
+        );
+        let drawn = draw(&after, Timestamp::from_millis(2500));
+        assert!(drawn.contains(&format!("\n│    ✘ {told}\n└─")), "{drawn}");
+        after.regions[0].gates[0].results.pop();
+        assert!(
+            changes(Some(&before), &after).is_empty(),
+            "passing is no news"
+        );
     }
 }

@@ -38,7 +38,7 @@ pub struct Pages {
 }
 
 impl CoreLog {
-    pub(super) const fn off() -> Self {
+    pub(crate) const fn off() -> Self {
         Self(None)
     }
 

@@ -4,6 +4,7 @@
 //! (fetching, collecting, sending) runs elsewhere and comes back as an event, so one site never waits for
 //! another. Records come from the feeds, which have written them to disk first.
 
+mod gating;
 mod improvement;
 pub mod placement;
 mod purging;
@@ -16,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use helix_routing::gate::result::GateResult;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::record::{HostRecord, ReleaseRef, SiteRecord};
@@ -24,12 +26,15 @@ use helix_service::{clock, failpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+pub use self::gating::Asking;
+use self::gating::{Run, Unready};
 use self::placement::{Command, Event, Placement, Plan};
 use self::purging::Purging;
 use self::reports::Reports;
 use self::retired::Retired;
 use crate::feed::record::Record;
 use crate::feed::{Change, FeedStatus};
+use crate::gate;
 use crate::release::Release;
 use crate::store::{Fetcher, Store};
 use crate::table::{Serving, Table};
@@ -55,8 +60,16 @@ enum Done {
     Prepared {
         site: SiteId,
         release: ReleaseRef,
-        result: Result<Box<Release>, String>,
+        result: Result<Box<Release>, Unready>,
     },
+    /// The gates of a candidate were run.
+    Gated {
+        site: SiteId,
+        release: ReleaseRef,
+        results: Vec<GateResult>,
+    },
+    /// A run by hand has ended whose release nobody else holds.
+    RunEnded,
     RetryDue {
         site: SiteId,
     },
@@ -85,6 +98,8 @@ struct Place {
     placement: Placement,
     ready: HashMap<ReleaseRef, Arc<Release>>,
     fetching: HashMap<ReleaseRef, AbortHandle>,
+    /// The candidate whose gates are run.
+    gating: Option<(ReleaseRef, AbortHandle)>,
     retired: Retired,
     /// Whether the file says something else.
     note_is_due: bool,
@@ -131,18 +146,22 @@ pub struct Agent {
     notes_are_due: bool,
     noting: bool,
     purging: Purging,
+    asking: Asking,
+    /// Runs of gates by hand.
+    runs: HashMap<SiteId, Run>,
 }
 
 impl Agent {
-    /// An agent that serves nothing yet. `retired` is the folder in which it remembers when releases were last live.
+    /// An agent that serves nothing yet. `retired` is the folder in which it remembers when releases were last live; gates are
+    /// run when there is something in `asking`.
     #[must_use]
     pub fn new(
         table: Arc<Table>,
-        store: Arc<Store>,
-        fetcher: Fetcher,
+        (store, fetcher): (Arc<Store>, Fetcher),
         reports: Arc<Reports>,
         ready: Arc<AtomicBool>,
         retired: PathBuf,
+        asking: Asking,
     ) -> Self {
         let (done, results) = mpsc::channel(MAX_WAITING_RESULTS);
         let responses = Arc::clone(&table.cache().store);
@@ -165,6 +184,8 @@ impl Agent {
             notes_are_due: false,
             noting: false,
             purging,
+            asking,
+            runs: HashMap::new(),
         }
     }
 
@@ -225,6 +246,7 @@ impl Agent {
             }
             Record::Host(host) => self.host(&host),
             Record::Purge(purge) => self.purging.apply(*purge),
+            Record::Gate(gate) => self.run_gates(*gate),
             Record::Term(_) => {}
         }
     }
@@ -267,6 +289,12 @@ impl Agent {
                 release,
                 result,
             } => self.prepared(&site, release, result),
+            Done::Gated {
+                site,
+                release,
+                results,
+            } => self.gated(&site, release, results),
+            Done::RunEnded => self.collect_later(),
             Done::RetryDue { site } => self.step(&site, Event::Retry),
             Done::ImprovementDue {
                 site,
@@ -290,7 +318,7 @@ impl Agent {
         &mut self,
         site: &SiteId,
         release: ReleaseRef,
-        result: Result<Box<Release>, String>,
+        result: Result<Box<Release>, Unready>,
     ) {
         let Some(place) = self.places.get_mut(site) else {
             return;
@@ -305,7 +333,9 @@ impl Agent {
                 place.ready.insert(release.clone(), Arc::new(*ready));
                 Event::Ready(release)
             }
-            Err(reason) => {
+            Err(Unready { verdict, reason }) => {
+                let results = vec![gate::unready(verdict, &reason)];
+                self.reports.gated(site, &release.release, None, results);
                 tracing::warn!(site = %site, release.id = %release.release, reason, "release is not ready");
                 Event::Failed { release, reason }
             }
@@ -345,6 +375,8 @@ impl Agent {
                     }
                 }
             }
+            Command::Gate { release, returns } => self.gate(site, release, returns),
+            Command::Ungate(release) => self.ungate(site, &release),
             Command::Serve(plan) => self.serve(site, &plan),
             Command::Remove => {
                 tracing::info!(site = %site, "site removed");
@@ -370,7 +402,7 @@ impl Agent {
         let (of, wanted) = (site.clone(), release.clone());
         let task = tokio::spawn(async move {
             let result = Box::pin(store.prepare(of.clone(), wanted.clone(), fetcher)).await;
-            let result = result.map(Box::new).map_err(|error| error.reason());
+            let result = result.map(Box::new).map_err(Unready::from);
             // The agent ends only with the process.
             let _ = done
                 .send(Done::Prepared {

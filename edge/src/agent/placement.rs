@@ -9,6 +9,11 @@
 //!                                        │  ▲
 //!                                        ▼  │ record received again, or (unless it is the candidate) time
 //!                                      Failed
+//!
+//!  the candidate, once it is ready:  Gating ──▶ Passed, and only then it is prepared
+//!                                        │  ▲
+//!                                        ▼  │ record received again
+//!                                      Failed
 //! ```
 //!
 //! Invariants: what is served is ready (invariant 2 of the design); the generation served under never falls
@@ -34,6 +39,13 @@ pub enum Event {
         /// Why.
         reason: String,
     },
+    /// The gates of the candidate were run: what keeps it from going live, if anything does.
+    Gated {
+        /// The candidate.
+        release: ReleaseRef,
+        /// Why not.
+        failure: Option<String>,
+    },
     /// It is time to try again what failed.
     Retry,
 }
@@ -45,6 +57,15 @@ pub enum Command {
     Fetch(ReleaseRef),
     /// No longer make this release ready, and no longer hold it.
     Drop(ReleaseRef),
+    /// Run the gates of this release, which is ready.
+    Gate {
+        /// The candidate.
+        release: ReleaseRef,
+        /// Whether it was live here before.
+        returns: bool,
+    },
+    /// No longer run them.
+    Ungate(ReleaseRef),
     /// Let requests see this.
     Serve(Plan),
     /// Let requests see nothing of this site.
@@ -91,11 +112,20 @@ enum Progress {
     Failed(String),
 }
 
+/// Where a candidate that is ready stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Candidacy {
+    Gating,
+    Passed,
+    Failed(String),
+}
+
 /// One site on this edge.
 #[derive(Debug, Default)]
 pub struct Placement {
     record: Option<SiteRecord>,
     releases: BTreeMap<ReleaseRef, Progress>,
+    candidacy: Option<(ReleaseRef, Candidacy)>,
     served: Option<Plan>,
     reported: Option<State>,
     /// Failures since something last succeeded or a record came.
@@ -153,6 +183,8 @@ impl Placement {
                 self.record = Some(*record);
                 self.failures = 0;
                 self.retry_failed(&mut commands, true);
+                self.candidacy
+                    .take_if(|(_, state)| matches!(state, Candidacy::Failed(_)));
                 again = true;
             }
             Event::Ready(release) => {
@@ -166,6 +198,14 @@ impl Placement {
                     && *progress == Progress::Fetching
                 {
                     *progress = Progress::Failed(reason);
+                }
+            }
+            Event::Gated { release, failure } => {
+                if let Some((candidate, state)) = &mut self.candidacy
+                    && *candidate == release
+                    && *state == Candidacy::Gating
+                {
+                    *state = failure.map_or(Candidacy::Passed, Candidacy::Failed);
                 }
             }
             Event::Retry => {
@@ -186,6 +226,7 @@ impl Placement {
             return;
         }
         self.fetch_named(&record, commands);
+        self.gate_candidate(&record, commands);
         self.serve(&record, commands);
         self.drop_unnamed(&record, commands);
         self.report(&record, again, commands);
@@ -199,6 +240,27 @@ impl Placement {
                 self.releases.insert(release.clone(), Progress::Fetching);
                 commands.push(Command::Fetch(release.clone()));
             }
+        }
+    }
+
+    /// A candidate is gated once, when it is ready. One that is live already has nothing left to show.
+    fn gate_candidate(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
+        let candidate = record
+            .candidate
+            .as_ref()
+            .filter(|_| !record.removed && record.live != record.candidate);
+        let is_other = |(held, _): &mut (ReleaseRef, Candidacy)| Some(&*held) != candidate;
+        if let Some((held, _)) = self.candidacy.take_if(is_other) {
+            commands.push(Command::Ungate(held));
+        }
+        if let Some(candidate) = candidate.filter(|candidate| self.is_ready(candidate))
+            && self.candidacy.is_none()
+        {
+            self.candidacy = Some((candidate.clone(), Candidacy::Gating));
+            commands.push(Command::Gate {
+                release: candidate.clone(),
+                returns: record.previous.contains(candidate),
+            });
         }
     }
 
@@ -245,6 +307,7 @@ impl Placement {
     }
 
     fn remove(&mut self, record: &SiteRecord, again: bool, commands: &mut Vec<Command>) {
+        self.gate_candidate(record, commands);
         let plan = Plan {
             generation: record.generation,
             ..Plan::default()
@@ -272,7 +335,7 @@ impl Placement {
                 .candidate
                 .as_ref()
                 .filter(|_| !record.removed)
-                .map(|candidate| self.candidate(candidate)),
+                .map(|candidate| self.candidate(candidate, record)),
         };
         if again || self.reported.as_ref() != Some(&state) {
             self.reported = Some(state.clone());
@@ -280,9 +343,16 @@ impl Placement {
         }
     }
 
-    fn candidate(&self, candidate: &ReleaseRef) -> CandidateReport {
+    fn candidate(&self, candidate: &ReleaseRef, record: &SiteRecord) -> CandidateReport {
         let state = match self.releases.get(candidate) {
-            Some(Progress::Ready) => CandidateState::Prepared,
+            Some(Progress::Ready) if record.live.as_ref() == Some(candidate) => {
+                CandidateState::Prepared
+            }
+            Some(Progress::Ready) => match &self.candidacy {
+                Some((_, Candidacy::Passed)) => CandidateState::Prepared,
+                Some((_, Candidacy::Failed(reason))) => CandidateState::Failed(reason.clone()),
+                Some((_, Candidacy::Gating)) | None => CandidateState::Preparing,
+            },
             Some(Progress::Failed(reason)) => CandidateState::Failed(reason.clone()),
             Some(Progress::Fetching) | None => CandidateState::Preparing,
         };

@@ -44,6 +44,18 @@ fn failed(n: u8) -> Event {
     }
 }
 
+fn gated(n: u8, failure: Option<&str>) -> Event {
+    Event::Gated {
+        release: release(n),
+        failure: failure.map(str::to_owned),
+    }
+}
+
+fn candidate_state(commands: &[Command]) -> CandidateState {
+    let candidate = last_report(commands).unwrap().candidate.clone();
+    candidate.unwrap().state
+}
+
 fn last_report(commands: &[Command]) -> Option<&State> {
     commands.iter().rev().find_map(|command| {
         if let Command::Report(state) = command {
@@ -79,16 +91,14 @@ fn a_first_release_is_prepared_then_live() {
         CandidateState::Preparing
     );
     let commands = site.step(Event::Ready(release(1)));
-    assert_eq!(
-        last_report(&commands)
-            .unwrap()
-            .candidate
-            .as_ref()
-            .unwrap()
-            .state,
-        CandidateState::Prepared
-    );
     assert_eq!(served(&commands).unwrap().live, None);
+    assert!(commands.contains(&Command::Gate {
+        release: release(1),
+        returns: false
+    }));
+    assert_eq!(last_report(&commands), None, "it is not prepared yet");
+    let commands = site.step(gated(1, None));
+    assert_eq!(candidate_state(&commands), CandidateState::Prepared);
     let commands = site.step(recorded(record(2, Some(1), None, &[])));
     let state = last_report(&commands).unwrap();
     assert_eq!(
@@ -178,6 +188,71 @@ fn a_failed_candidate_is_tried_again_when_its_record_comes_again() {
 }
 
 #[test]
+fn a_candidate_that_does_not_pass_its_gates_is_told_so_and_gated_again_when_its_record_comes_again()
+{
+    let mut site = Placement::default();
+    site.step(recorded(record(1, Some(1), None, &[])));
+    site.step(Event::Ready(release(1)));
+    site.step(recorded(record(2, Some(1), Some(2), &[])));
+    site.step(Event::Ready(release(2)));
+    let commands = site.step(gated(2, Some("gate home: fail")));
+    assert_eq!(
+        candidate_state(&commands),
+        CandidateState::Failed("gate home: fail".to_owned())
+    );
+    assert!(site.is_settled(), "what is live is served all the while");
+    let again = Command::Gate {
+        release: release(2),
+        returns: false,
+    };
+    let commands = site.step(recorded(record(2, Some(1), Some(2), &[])));
+    assert!(commands.contains(&again), "{commands:?}");
+    let commands = site.step(recorded(record(2, Some(1), Some(2), &[])));
+    assert!(!commands.contains(&again), "they are run once at a time");
+    assert_eq!(candidate_state(&commands), CandidateState::Preparing);
+    assert_eq!(
+        candidate_state(&site.step(gated(2, None))),
+        CandidateState::Prepared
+    );
+}
+
+#[test]
+fn gates_of_a_candidate_that_is_dropped_are_let_go() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, None, Some(1), &[])));
+    site.step(Event::Ready(release(1)));
+    let commands = site.step(recorded(record(2, None, Some(2), &[])));
+    assert!(commands.contains(&Command::Ungate(release(1))));
+    assert!(site.step(gated(1, None)).is_empty());
+    site.step(Event::Ready(release(2)));
+    let commands = site.step(recorded(record(3, Some(2), None, &[])));
+    assert!(commands.contains(&Command::Ungate(release(2))));
+    assert_eq!(
+        served(&commands).unwrap().live,
+        Some(release(2)),
+        "the record is the truth, whatever the gates would say"
+    );
+}
+
+#[test]
+fn a_release_that_comes_back_is_gated_without_a_fetch() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, Some(2), None, &[1])));
+    site.step(Event::Ready(release(1)));
+    site.step(Event::Ready(release(2)));
+    let commands = site.step(recorded(record(2, Some(2), Some(1), &[1])));
+    assert!(commands.contains(&Command::Gate {
+        release: release(1),
+        returns: true
+    }));
+    assert!(
+        !commands
+            .iter()
+            .any(|command| matches!(command, Command::Fetch(_)))
+    );
+}
+
+#[test]
 fn a_live_release_is_tried_again_by_itself() {
     let mut site = Placement::default();
     site.step(recorded(record(1, Some(1), None, &[])));
@@ -251,6 +326,9 @@ enum Step {
         which: usize,
         well: bool,
     },
+    Gated {
+        well: bool,
+    },
     Retry,
 }
 
@@ -266,6 +344,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         3 => record.prop_map(|(rise, live, candidate, previous, removed)| Step::Record { rise, live, candidate, previous, removed }),
         5 => (any::<usize>(), any::<bool>()).prop_map(|(which, well)| Step::Finish { which, well }),
+        3 => any::<bool>().prop_map(|well| Step::Gated { well }),
         1 => Just(Step::Retry),
     ];
     proptest::collection::vec(step, 0..60)
@@ -279,6 +358,8 @@ proptest! {
         let mut fetching: BTreeSet<ReleaseRef> = BTreeSet::new();
         let mut ready: BTreeSet<ReleaseRef> = BTreeSet::new();
         let mut plan = Plan::default();
+        let mut gating: Option<ReleaseRef> = None;
+        let mut passed: Option<ReleaseRef> = None;
         for step in steps {
             let event = match step {
                 Step::Record { rise, live, candidate, previous, removed } => {
@@ -299,6 +380,11 @@ proptest! {
                         Event::Failed { release, reason: "no".to_owned() }
                     }
                 }
+                Step::Gated { well } => {
+                    let Some(release) = gating.take() else { continue };
+                    passed = well.then(|| release.clone());
+                    Event::Gated { release, failure: (!well).then(|| "no".to_owned()) }
+                }
                 Step::Retry => Event::Retry,
             };
             for command in site.step(event) {
@@ -308,6 +394,15 @@ proptest! {
                         prop_assert!(plan.live.as_ref() != Some(&release), "dropped what is served");
                         fetching.remove(&release);
                         ready.remove(&release);
+                    }
+                    Command::Gate { release, .. } => {
+                        prop_assert!(ready.contains(&release), "gated before it is ready");
+                        prop_assert!(gating.replace(release).is_none(), "two are gated at once");
+                        passed = None;
+                    }
+                    Command::Ungate(release) => {
+                        gating.take_if(|held| *held == release);
+                        passed.take_if(|held| *held == release);
                     }
                     Command::Serve(new) => {
                         prop_assert!(new.generation >= plan.generation, "generation fell");
@@ -322,6 +417,12 @@ proptest! {
                     }
                     Command::Report(state) => {
                         prop_assert_eq!(Some(state.generation), held.as_ref().map(|record| record.generation));
+                        let prepared = state.candidate.as_ref().filter(|candidate| candidate.state == CandidateState::Prepared);
+                        if let Some(prepared) = prepared {
+                            let has_passed = passed.as_ref().is_some_and(|passed| passed.release == prepared.release);
+                            let is_live = held.as_ref().is_some_and(|record| record.live == record.candidate);
+                            prop_assert!(has_passed || is_live, "prepared without its gates");
+                        }
                         prop_assert_eq!(state.live, plan.live.as_ref().map(|live| live.release.clone()), "report before the pointer moved");
                     }
                     Command::RetryLater { .. } | Command::Collect => {}

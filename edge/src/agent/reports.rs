@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::connection::State as Link;
-use helix_routing::id::{BootId, EdgeId, Generation, RegionId, SiteId};
+use helix_routing::gate::report::GatesReport;
+use helix_routing::gate::result::GateResult;
+use helix_routing::id::{BootId, EdgeId, Generation, RegionId, ReleaseId, SiteId};
 use helix_routing::key;
 use helix_routing::record::SiteRecord;
 use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport, StreamPosition};
@@ -29,6 +31,8 @@ const HEARTBEAT: Duration = Duration::from_secs(5);
 const LINK_CHECK: Duration = Duration::from_millis(100);
 /// Refusals kept for origin; of a flood, the newest say as much as all.
 const MAX_REFUSALS: usize = 64;
+/// Reports about gates kept for a new link: what they led to is told by each site's own report.
+const MAX_GATES_REPORTS: usize = 1024;
 
 /// Who reports.
 #[derive(Clone, Debug)]
@@ -59,6 +63,8 @@ struct Pending {
     unsent: VecDeque<SiteId>,
     /// Up to where each site's purges were applied, and whether that was sent.
     purged: BTreeMap<SiteId, (Generation, bool)>,
+    /// What gates showed, the newest of each site and, of those by hand, of each too; and whether that was sent.
+    gates: VecDeque<(GatesReport, bool)>,
     refusals: VecDeque<Refusal>,
 }
 
@@ -105,6 +111,35 @@ impl Reports {
             .or_insert((generation, false));
         *held = generation.max(*held);
         *sent = false;
+        drop(pending);
+        self.wake.notify_one();
+    }
+
+    /// What the gates of a release showed. Sent before whatever is reported after it.
+    pub fn gated(
+        &self,
+        site: &SiteId,
+        release: &ReleaseId,
+        run: Option<Generation>,
+        results: Vec<GateResult>,
+    ) {
+        let report = GatesReport {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            boot: self.who.boot.clone(),
+            site: site.clone(),
+            release: release.clone(),
+            run,
+            results,
+        };
+        let mut pending = self.pending();
+        let replaces =
+            |held: &GatesReport| held.site == *site && held.run.is_some() == run.is_some();
+        pending.gates.retain(|(held, _)| !replaces(held));
+        if pending.gates.len() == MAX_GATES_REPORTS {
+            pending.gates.pop_front();
+        }
+        pending.gates.push_back((report, false));
         drop(pending);
         self.wake.notify_one();
     }
@@ -200,7 +235,10 @@ impl Reports {
         loop {
             let (kind, bytes) = {
                 let mut pending = self.pending();
-                if let Some(site) = pending.unsent.pop_front() {
+                if let Some((report, sent)) = pending.gates.iter_mut().find(|(_, sent)| !sent) {
+                    *sent = true;
+                    ("gates", report.encode())
+                } else if let Some(site) = pending.unsent.pop_front() {
                     let Some(report) = pending.sites.get(&site) else {
                         continue;
                     };
@@ -246,6 +284,9 @@ impl Reports {
     fn resend_all(&self) {
         let mut pending = self.pending();
         pending.unsent = pending.sites.keys().cloned().collect();
+        for (_, sent) in &mut pending.gates {
+            *sent = false;
+        }
         for (_, sent) in pending.purged.values_mut() {
             *sent = false;
         }

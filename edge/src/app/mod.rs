@@ -31,6 +31,8 @@ use crate::cache::disk::{Disk, DiskConfig};
 use crate::cache::store::Store as ResponseStore;
 use crate::config::EdgeConfig;
 use crate::feed::FeedStatus;
+use crate::gate::Asker;
+use crate::gate::exec::NoRuntime;
 use crate::handover::{self, Giver, Handed, HandoverError, Purpose, Taken};
 use crate::http3::Http3;
 use crate::limits::Limits;
@@ -147,6 +149,8 @@ struct Parts {
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     reports: Arc<Reports>,
+    /// What gates are asked with, once the listener is open.
+    asking: watch::Sender<Option<Arc<Asker>>>,
 }
 
 impl Parts {
@@ -165,6 +169,7 @@ impl Parts {
             metrics: Arc::new(Metrics::new(&config.edge, &config.region)),
             reports: Reports::new(who, Arc::clone(&ready)),
             ready,
+            asking: watch::channel(None).0,
         }
     }
 }
@@ -200,6 +205,7 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
     if let Some(tls) = &tls {
         tasks.push(tokio::spawn(follow_files(Arc::clone(&tls.certificates))));
     }
+    let certificates = tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
     let mut listening = listener_config(&config, tls);
     listening.upstreams.own.push(admin_addr);
     let sockets = Sockets::open(&listening, listener::cores(&listening), taken.as_mut())?;
@@ -211,6 +217,12 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
         Arc::clone(&parts.metrics),
         drain.shutdown.clone(),
     )?;
+    let asker = Asker::new(
+        Arc::clone(listener.edge()),
+        certificates,
+        Arc::new(NoRuntime),
+    );
+    parts.asking.send_replace(Some(Arc::new(asker)));
     if let Some(taken) = taken {
         succession::succeed(taken, listener.post()).await;
     }

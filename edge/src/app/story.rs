@@ -83,11 +83,11 @@ impl Story {
             })?;
         Ok(Agent::new(
             Arc::clone(&self.parts.table),
-            store,
-            fetcher,
+            (store, fetcher),
             Arc::clone(&self.parts.reports),
             Arc::clone(&self.parts.ready),
             config.data_dir.join("retired"),
+            self.parts.asking.subscribe(),
         ))
     }
 

@@ -22,7 +22,7 @@ pub(crate) use connect::{Connect, Key};
 pub use date::date;
 pub use relayed::{Own, Relayed};
 pub use respond::{Ended, at_once, carry_out, carry_rest, finish, head_of, respond, response_head};
-pub(crate) use respond::{mark, marks};
+pub(crate) use respond::{carry, mark, marks};
 
 /// What carries an exchange.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -175,7 +175,8 @@ pub fn head_of(request: &Request) -> RequestHead<'_> {
     }
 }
 
-async fn carry<E: Exchange>(
+/// Sends what this edge answers itself, and nothing else: no line in the log, no count.
+pub(crate) async fn carry<E: Exchange>(
     edge: &Edge,
     request: &Request,
     pinned: Option<&Pinned>,

@@ -5,6 +5,7 @@
 //! the one held is the ledger's question.
 
 use bytes::Bytes;
+use helix_routing::gate::record::GateRecord;
 use helix_routing::id::{Digest, Epoch, Generation, Incarnation};
 use helix_routing::key::{self, Scope};
 use helix_routing::record::{HostRecord, PurgeRecord, SiteRecord, TermRecord};
@@ -23,6 +24,8 @@ pub enum Record {
     Host(Box<HostRecord>),
     /// What is to be forgotten of a site's responses in this region.
     Purge(Box<PurgeRecord>),
+    /// Gates that are to be run in this region.
+    Gate(Box<GateRecord>),
     /// Who leads.
     Term(TermRecord),
 }
@@ -210,6 +213,15 @@ fn decode(
             let (expected, epoch, generation) =
                 (key::purge(&purge.site), purge.epoch, purge.generation);
             (Record::Purge(Box::new(purge)), expected, epoch, generation)
+        }
+        (Scope::Region(region), Some("gate")) => {
+            let gate = GateRecord::decode(&seal.body)?;
+            if gate.region != *region {
+                return Err(Rejected::Disagrees { what: "the region" });
+            }
+            let (expected, epoch, generation) =
+                (key::gate(&gate.site), gate.epoch, gate.generation);
+            (Record::Gate(Box::new(gate)), expected, epoch, generation)
         }
         (Scope::Global, Some("h" | "w")) => {
             let host = HostRecord::decode(&seal.body)?;

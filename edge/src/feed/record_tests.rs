@@ -193,6 +193,47 @@ fn hosts_are_global_and_sites_regional() {
 }
 
 /// The record of one purge of `site` in `region`, as it would be sealed by an origin in term 3.
+fn gate(site: &str, region: &str, generation: u64) -> GateRecord {
+    GateRecord {
+        site: site.parse().unwrap(),
+        region: region.parse().unwrap(),
+        epoch: Epoch(3),
+        generation: Generation(generation),
+        at: helix_routing::time::Timestamp::from_millis(0),
+        release: helix_routing::record::ReleaseRef {
+            release: "a".repeat(20).parse().unwrap(),
+            artifact: Digest::from_hex(&"a".repeat(64)).unwrap(),
+        },
+        gate: None,
+    }
+}
+
+#[test]
+fn runs_of_gates_count_only_in_their_place() {
+    const KEY: &str = "gate.shop/production";
+    let signer = SigningKey::generate(KeyRole::Record);
+    let ring = KeyRing::new([signer.public()]);
+    let fra = Scope::Region("fra".parse().unwrap());
+    let place = Sample { key: KEY, ..GOOD };
+    let verdict = |sample: &Sample, found: &str, record: &GateRecord| {
+        open_at(&ring, &fra, found, seal(&signer, sample, record.encode()))
+    };
+    let good = gate("shop/production", "fra", 7);
+    assert_eq!(
+        verdict(&place, KEY, &good).unwrap().generation,
+        Generation(7)
+    );
+    for (what, found, record) in [
+        ("another key", "gate.shop/preview/1", good.clone()),
+        ("another site", KEY, gate("shoe/production", "fra", 7)),
+        ("another region", KEY, gate("shop/production", "iad", 7)),
+        ("another number", KEY, gate("shop/production", "fra", 8)),
+    ] {
+        assert!(verdict(&place, found, &record).is_err(), "{what} was taken");
+    }
+    assert!(verdict(&GOOD, GOOD.key, &good).is_err(), "a site's key");
+}
+
 fn purges(site: &str, region: &str, generation: u64, listed: usize) -> PurgeRecord {
     let entry = helix_routing::record::PurgeEntry {
         at: helix_routing::time::Timestamp::from_millis(0),

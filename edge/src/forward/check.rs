@@ -10,7 +10,7 @@ use std::time::Duration;
 use helix_routing::routes::HealthCheck;
 use http::header::HOST;
 use reqwest::redirect::Policy;
-use reqwest::{Certificate, Client, Url};
+use reqwest::{Certificate, Client, ClientBuilder, Url};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 
@@ -58,7 +58,12 @@ async fn is_good(
     check: &HealthCheck,
 ) -> Result<bool, reqwest::Error> {
     let name = group.name_of(server);
-    let mut request = client(group, &name, server.addr, check)?.get(url(server, &name, check));
+    let client = client(group, &name, server.addr)?
+        .timeout(check.timeout.duration())
+        .user_agent("helix-health")
+        .build()?;
+    let url = url(server.address.secure, &name, server.addr, &check.path);
+    let mut request = client.get(url);
     // The same that requests are sent; over HTTP/2 the name in the URL is it.
     if let Some(host) = group.host().filter(|_| !group.is_http2()) {
         request = request.header(HOST, host);
@@ -69,36 +74,29 @@ async fn is_good(
 
 /// What to ask for. The name in it leads to the server's address; where it is itself written as an address it would
 /// lead there, whoever has allowed it, and so only the server's own may stand in its place.
-fn url(server: &Server, name: &str, check: &HealthCheck) -> String {
-    let scheme = if server.address.secure {
-        "https"
-    } else {
-        "http"
-    };
-    let (port, path) = (server.addr.port(), &check.path);
+pub(super) fn url(secure: bool, name: &str, addr: SocketAddr, path: &str) -> String {
+    let scheme = if secure { "https" } else { "http" };
+    let port = addr.port();
     let named = format!("{scheme}://{name}:{port}{path}");
     let is_name = |url: Url| url.domain().is_some();
     if Url::parse(&named).is_ok_and(is_name) {
         named
     } else {
-        format!("{scheme}://{}{path}", server.addr)
+        format!("{scheme}://{addr}{path}")
     }
 }
 
-/// A client that connects to `addr` and nowhere else.
-fn client(
+/// What becomes a client that connects to `addr` and nowhere else.
+pub(super) fn client(
     group: &Group,
     name: &str,
     addr: SocketAddr,
-    check: &HealthCheck,
-) -> Result<Client, reqwest::Error> {
+) -> Result<ClientBuilder, reqwest::Error> {
     let mut client = Client::builder()
         .no_proxy()
         .redirect(Policy::none())
         .resolve(name, addr)
-        .pool_max_idle_per_host(0)
-        .timeout(check.timeout.duration())
-        .user_agent("helix-health");
+        .pool_max_idle_per_host(0);
     client = if group.is_http2() {
         client.http2_prior_knowledge()
     } else {
@@ -107,5 +105,5 @@ fn client(
     if let Some(authorities) = group.authorities() {
         client = client.tls_certs_only(Certificate::from_pem_bundle(authorities.as_bytes())?);
     }
-    client.build()
+    Ok(client)
 }

@@ -224,7 +224,12 @@ impl Group {
 
     /// The name that a server's certificate must have.
     pub(super) fn name_of(&self, server: &Server) -> String {
-        match (&self.upstream.host, &server.address.host) {
+        self.name_at(&server.address)
+    }
+
+    /// The same for what is at `address`.
+    pub(super) fn name_at(&self, address: &Address) -> String {
+        match (&self.upstream.host, &address.host) {
             (Some(host), _) | (None, AddressHost::Name(host)) => host.as_str().to_owned(),
             (None, AddressHost::Ip(ip)) => ip.to_string(),
         }
@@ -311,6 +316,16 @@ impl Group {
             until: names.then(|| Instant::now() + age),
             problem,
         }));
+    }
+
+    /// What each of its addresses means right now, whatever is known.
+    pub(super) async fn resolve(&self) -> Vec<(Address, Result<Vec<SocketAddr>, ResolveError>)> {
+        let mut all = Vec::with_capacity(self.upstream.addresses.len());
+        for address in &self.upstream.addresses {
+            let found = resolve(address, &self.reachable).await;
+            all.push((address.clone(), found));
+        }
+        all
     }
 
     /// The server at `addr`, with what is known of it.

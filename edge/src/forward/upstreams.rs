@@ -55,6 +55,11 @@ impl Upstreams {
         slot.get()
     }
 
+    /// The group of an upstream, whether a rule leads to it or not. It lives as long as somebody holds it.
+    pub(crate) fn named(&self, site: &SiteId, upstream: &Upstream) -> Arc<Group> {
+        self.shared(site, upstream)
+    }
+
     /// What every server that is known is held for.
     pub(crate) fn states(&self) -> Vec<State> {
         let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);

@@ -29,7 +29,7 @@ use tokio::sync::mpsc;
 use self::caps::Caps;
 use self::core::{CoreSetup, CoreSockets};
 pub use self::sockets::Sockets;
-use crate::access_log::{AccessLog, AccessLogConfig, OpenError};
+use crate::access_log::{AccessLog, AccessLogConfig, CoreLog, OpenError};
 use crate::edge::Edge;
 use crate::forward::{Reachable, Upstreams};
 use crate::http3::{Http3, Http3Error, Post};
@@ -125,9 +125,16 @@ pub struct ListenerHandle {
     /// Closed when every core has ended.
     ended: mpsc::Receiver<()>,
     log: AccessLog,
+    edge: Arc<Edge>,
 }
 
 impl ListenerHandle {
+    /// What requests share, for whoever asks a release what a visitor would get: nothing of it is logged or counted.
+    #[must_use]
+    pub const fn edge(&self) -> &Arc<Edge> {
+        &self.edge
+    }
+
     /// The address it listens on, with the port it took.
     #[must_use]
     pub const fn local_addr(&self) -> SocketAddr {
@@ -276,6 +283,11 @@ pub fn serve_on(
                 .map_err(ListenError::Start)?,
         );
     }
+    let unseen = Edge {
+        tally: Arc::default(),
+        log: Arc::new(CoreLog::off()),
+        ..shared
+    };
     tracing::info!(addr = %local_addr, threads, "listening");
     Ok(ListenerHandle {
         local_addr,
@@ -285,6 +297,7 @@ pub fn serve_on(
         cores,
         ended,
         log,
+        edge: Arc::new(unseen),
     })
 }
 

@@ -6,7 +6,17 @@
 )]
 #![expect(clippy::print_stderr, reason = "a test that is skipped says why")]
 
+/// Runs a test in a world of its own, or skips it where there is no nats-server.
+macro_rules! in_world {
+    ($world:ident, $body:block) => {{
+        let Some(server) = nats_server() else { return };
+        let mut $world = Box::pin(World::new(server)).await;
+        Box::pin(async { $body }).await;
+    }};
+}
+
 mod blobs;
+mod gates;
 mod improve;
 mod retired;
 mod world;
@@ -23,15 +33,6 @@ use helix_routing::wire::Wire;
 use helix_service::keys::{Address, SigningKey};
 
 use world::*;
-
-/// Runs a test in a world of its own, or skips it where there is no nats-server.
-macro_rules! in_world {
-    ($world:ident, $body:block) => {{
-        let Some(server) = nats_server() else { return };
-        let mut $world = Box::pin(World::new(server)).await;
-        Box::pin(async { $body }).await;
-    }};
-}
 
 /// Prepares and commits a first release whose index says `text`.
 async fn settle(world: &mut World, text: &str) -> ReleaseRef {

@@ -14,11 +14,14 @@ use futures_util::StreamExt;
 use helix_edge::app::{self, Running};
 use helix_edge::config::{EdgeConfig, OriginConfig};
 use helix_routing::artifact::*;
+use helix_routing::gate::record::GateRecord;
+use helix_routing::gate::report::GatesReport;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Epoch, Generation, Incarnation, SiteId};
 use helix_routing::key::{self, Scope};
 use helix_routing::record::*;
 use helix_routing::report::{CandidateState, Heartbeat, Refusal, SiteReport};
+use helix_routing::routes::Routes;
 use helix_routing::seal::KeyRole;
 use helix_routing::wire::Wire;
 use helix_service::clock;
@@ -64,6 +67,7 @@ pub(crate) struct World {
     origin_task: tokio::task::JoinHandle<()>,
     pub(crate) reports: Arc<Mutex<Vec<SiteReport>>>,
     pub(crate) refusals: Arc<Mutex<Vec<Refusal>>>,
+    pub(crate) gates: Arc<Mutex<Vec<GatesReport>>>,
     pub(crate) heartbeats: Arc<Mutex<Vec<Heartbeat>>>,
     sequences: HashMap<String, u64>,
 }
@@ -123,6 +127,7 @@ impl World {
             origin_task,
             reports: Arc::default(),
             refusals: Arc::default(),
+            gates: Arc::default(),
             heartbeats: Arc::default(),
             sequences: HashMap::new(),
         };
@@ -191,6 +196,7 @@ impl World {
             .unwrap()
             .unwrap();
         let (reports, refusals) = (Arc::clone(&self.reports), Arc::clone(&self.refusals));
+        let gates = Arc::clone(&self.gates);
         let heartbeats = Arc::clone(&self.heartbeats);
         tokio::spawn(async move {
             while let Some(message) = messages.next().await {
@@ -199,6 +205,10 @@ impl World {
                         .lock()
                         .unwrap()
                         .push(SiteReport::decode(&message.payload).unwrap()),
+                    "rpt.fra.fra-1.gates" => gates
+                        .lock()
+                        .unwrap()
+                        .push(GatesReport::decode(&message.payload).unwrap()),
                     "rpt.fra.fra-1.refusal" => refusals
                         .lock()
                         .unwrap()
@@ -262,6 +272,12 @@ impl World {
 
     pub(crate) async fn site(&mut self, record: &SiteRecord) {
         let key = key::site(&record.site);
+        let sealed = self.seal(&fra(), &key, record.generation, record.encode());
+        self.publish(&fra(), &key, HeaderMap::new(), sealed).await;
+    }
+
+    pub(crate) async fn gate(&mut self, record: &GateRecord) {
+        let key = key::gate(&record.site);
         let sealed = self.seal(&fra(), &key, record.generation, record.encode());
         self.publish(&fra(), &key, HeaderMap::new(), sealed).await;
     }
@@ -335,6 +351,16 @@ impl World {
 
     /// Stores an artifact of these files at origin.
     pub(crate) fn release(&self, site: &str, files: &[(&str, &[u8])]) -> ReleaseRef {
+        self.ruled_release(site, files, Routes::default())
+    }
+
+    /// A release that has rules.
+    pub(crate) fn ruled_release(
+        &self,
+        site: &str,
+        files: &[(&str, &[u8])],
+        routes: Routes,
+    ) -> ReleaseRef {
         let site: SiteId = site.parse().unwrap();
         let mut blobs = self.blobs.lock().unwrap();
         let mut layers = Vec::new();
@@ -377,7 +403,7 @@ impl World {
             version: 1,
             project: site.project,
             environment: site.environment,
-            routes: Default::default(),
+            routes,
         };
         let manifest = Manifest {
             schema_version: 2,

@@ -19,6 +19,7 @@ mod disk;
 mod downgrade;
 mod forward;
 mod framing;
+mod gates;
 mod grpc;
 mod health;
 mod http2;

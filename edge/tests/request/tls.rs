@@ -68,6 +68,11 @@ impl Secure {
         }
     }
 
+    /// Those that it answers with.
+    pub(crate) fn certificates(&self) -> Arc<Certificates> {
+        Arc::clone(&self.certificates)
+    }
+
     /// A client that trusts what is on disk now.
     pub(crate) fn client(&self, alpn: &[&[u8]]) -> ClientConfig {
         let mut roots = RootCertStore::empty();

@@ -5,6 +5,7 @@
 
 mod deployment;
 pub mod extract;
+mod gate;
 pub mod problem;
 mod project;
 mod purge;
@@ -54,6 +55,7 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(project::domains))
                 .routes(routes!(deployment::releases))
                 .routes(routes!(purge::show))
+                .routes(routes!(gate::show))
                 .routes(routes!(rollout::show))
                 .routes(routes!(rollout::follow))
         }))
@@ -64,6 +66,7 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(project::add_domain))
                 .routes(routes!(project::remove_domain))
                 .routes(routes!(purge::purge))
+                .routes(routes!(gate::run))
         }))
         .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
             routes

@@ -58,6 +58,8 @@ pub struct Artifacts {
     encoders: usize,
     export: Arc<Notify>,
     project_bytes: u64,
+    /// Whether edges have what runs the commands of gates.
+    runs_commands: bool,
 }
 
 impl Artifacts {
@@ -78,7 +80,15 @@ impl Artifacts {
             encoders,
             export: Arc::default(),
             project_bytes,
+            runs_commands: false,
         })
+    }
+
+    /// The same of a fleet whose edges run the commands of gates, or not.
+    #[must_use]
+    pub const fn running_commands(mut self, runs: bool) -> Self {
+        self.runs_commands = runs;
+        self
     }
 
     /// The blobs on disk.

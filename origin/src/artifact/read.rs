@@ -41,6 +41,15 @@ impl Artifacts {
             .map(Arc::new)
     }
 
+    /// What an artifact does with requests besides looking files up.
+    ///
+    /// # Errors
+    /// When its manifest or config cannot be read.
+    pub async fn routes(&self, artifact: &Digest) -> Result<Routes, ReadError> {
+        let (layout, artifact) = (self.layout.clone(), artifact.clone());
+        blocking(move || read_routes(&layout, &artifact)).await
+    }
+
     /// The files of an artifact, and what it does with requests besides looking them up.
     ///
     /// # Errors
@@ -48,14 +57,8 @@ impl Artifacts {
     pub async fn contents(&self, artifact: &Digest) -> Result<(Routes, FileIndex), ReadError> {
         let (layout, artifact) = (self.layout.clone(), artifact.clone());
         blocking(move || {
-            let manifest = read_manifest(&layout, &artifact)?;
-            let config = layout.read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
-            let config: ReleaseConfig =
-                serde_json::from_slice(&config).map_err(|_| ReadError::Malformed {
-                    what: "config",
-                    artifact: artifact.clone(),
-                })?;
-            Ok((config.routes, read_index(&layout, &artifact)?))
+            let routes = read_routes(&layout, &artifact)?;
+            Ok((routes, read_index(&layout, &artifact)?))
         })
         .await
     }
@@ -99,6 +102,17 @@ fn read_manifest(layout: &Layout, artifact: &Digest) -> Result<Manifest, ReadErr
         what: "manifest",
         artifact: artifact.clone(),
     })
+}
+
+fn read_routes(layout: &Layout, artifact: &Digest) -> Result<Routes, ReadError> {
+    let manifest = read_manifest(layout, artifact)?;
+    let config = layout.read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
+    let config: ReleaseConfig =
+        serde_json::from_slice(&config).map_err(|_| ReadError::Malformed {
+            what: "config",
+            artifact: artifact.clone(),
+        })?;
+    Ok(config.routes)
 }
 
 fn read_index(layout: &Layout, artifact: &Digest) -> Result<FileIndex, ReadError> {

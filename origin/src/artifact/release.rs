@@ -16,12 +16,14 @@
 //! ```
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use helix_routing::api::NewFile;
 use helix_routing::artifact::{
     BLOB_TYPE, CONFIG_TYPE, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE, MAX_CONFIG_BYTES,
     MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, PACK_BYTES, PACK_TYPE,
 };
+use helix_routing::gate;
 use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_routing::routes::{RouteError, Routes};
@@ -136,6 +138,8 @@ struct Row {
     routes: Option<Digest>,
     /// How many files, and how many bytes they have.
     totals: (u64, u64),
+    /// How long its gates may take on an edge.
+    gates: Duration,
 }
 
 impl Artifacts {
@@ -161,7 +165,7 @@ impl Artifacts {
         )
         .await?;
         files.compare(&places)?;
-        let routes = self.routes(&mut files, &mut places).await?;
+        let routes = self.compiled(&mut files, &mut places).await?;
         let content = files.content();
         let routes_digest = digest_of(&routes);
         let release = release_id(site, &content, routes_digest.as_ref());
@@ -174,6 +178,7 @@ impl Artifacts {
         let mut sizes = self.pack_sizes(&site.project, &places).await?;
         self.repack(&site.project, &mut places, &mut sizes).await?;
         let totals = files.totals();
+        let gates = gate::patience(&routes);
         let (layout, site_id) = (self.layout.clone(), site.clone());
         let written = blocking(move || {
             let index = files.index(&places, &known);
@@ -189,13 +194,14 @@ impl Artifacts {
             content,
             routes: routes_digest,
             totals,
+            gates,
         };
         self.record(site, &made, &row, &written).await?;
         Ok(made)
     }
 
     /// Takes the files of rules out, and compiles them.
-    async fn routes(&self, files: &mut Files, places: &mut Places) -> Result<Routes, MakeError> {
+    async fn compiled(&self, files: &mut Files, places: &mut Places) -> Result<Routes, MakeError> {
         let taken = files.take_rules();
         if files.0.is_empty() && taken.is_empty() {
             return Err(MakeError::Empty);
@@ -205,7 +211,8 @@ impl Artifacts {
             .map(|(name, digest)| (name, places[&digest].clone()))
             .collect();
         let layout = self.layout.clone();
-        let routes = blocking(move || read_rules(&layout, found)).await?;
+        let commands = self.runs_commands;
+        let routes = blocking(move || read_rules(&layout, found, commands)).await?;
         // What only the rules need is no part of the release.
         let used: BTreeSet<&Digest> = files.0.values().map(|(digest, ..)| digest).collect();
         places.retain(|digest, _| used.contains(digest));
@@ -300,8 +307,8 @@ impl Artifacts {
         let now = millis(clock::now());
         make_site(&mut tx, site).await?;
         sqlx::query(
-            "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes, routes)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+            "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes, routes, gates_ms)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
              ON CONFLICT (site, release_id) DO UPDATE SET artifact = excluded.artifact, collected = NULL, improvement = NULL",
         )
         .bind(site.to_string())
@@ -312,6 +319,7 @@ impl Artifacts {
         .bind(number(files))
         .bind(number(bytes))
         .bind(row.routes.as_ref().map(Digest::as_str))
+        .bind(number(u64::try_from(row.gates.as_millis()).unwrap_or(u64::MAX)))
         .execute(&mut *tx)
         .await
         .map_err(StoreError::from)?;
@@ -405,7 +413,12 @@ fn digest_of(routes: &Routes) -> Option<Digest> {
     })
 }
 
-fn read_rules(layout: &Layout, found: Vec<(&'static str, Place)>) -> Result<Routes, MakeError> {
+/// `commands` says whether edges can run those of gates.
+fn read_rules(
+    layout: &Layout,
+    found: Vec<(&'static str, Place)>,
+    commands: bool,
+) -> Result<Routes, MakeError> {
     let (mut rules, mut errors) = (Rules::default(), Vec::new());
     for (name, place) in found {
         let read = if place.size > rules::MAX_FILE_BYTES {
@@ -414,6 +427,9 @@ fn read_rules(layout: &Layout, found: Vec<(&'static str, Place)>) -> Result<Rout
             rules.add(name, read_content(layout, &place)?)
         };
         errors.extend(read.err());
+    }
+    if !commands {
+        errors.extend(rules.refuse_commands());
     }
     match rules.compile() {
         Ok(routes) if errors.is_empty() => return Ok(routes),

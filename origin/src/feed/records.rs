@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use helix_routing::gate::record::GateRecord;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
 use helix_routing::key::{self, Scope};
@@ -110,6 +111,35 @@ pub async fn put_purges(tx: &mut Tx, record: &PurgeRecord) -> Result<(), RecordE
     let row = Row {
         scope: Scope::Region(record.region.clone()),
         key: key::purge(&record.site),
+        generation: record.generation,
+        epoch: record.epoch,
+        body: record.encode(),
+        is_tombstone: false,
+    };
+    row.write(tx).await
+}
+
+/// The newest run of gates of `site` in `region`; none when there never was one.
+///
+/// # Errors
+/// When the database fails, or holds what this build cannot read.
+pub async fn gate(
+    connection: &mut SqliteConnection,
+    region: &RegionId,
+    site: &SiteId,
+) -> Result<Option<GateRecord>, RecordError> {
+    let scope = Scope::Region(region.clone());
+    read(connection, &scope, &key::gate(site)).await
+}
+
+/// Writes a run of gates, whose generation must be the one after the stored one.
+///
+/// # Errors
+/// When another generation is stored, or the database fails.
+pub async fn put_gate(tx: &mut Tx, record: &GateRecord) -> Result<(), RecordError> {
+    let row = Row {
+        scope: Scope::Region(record.region.clone()),
+        key: key::gate(&record.site),
         generation: record.generation,
         epoch: record.epoch,
         body: record.encode(),

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use helix_routing::api::EdgeStatus;
+use helix_routing::gate::report::GatesReport;
 use helix_routing::id::{EdgeId, Generation, RegionId, SiteId};
 use helix_routing::report::{Heartbeat, PurgeReport, Refusal};
 use helix_routing::rollout::Fleet;
@@ -29,10 +30,13 @@ struct Inner {
     leases: Mutex<Leases>,
     fleet: watch::Sender<Arc<Fleet>>,
     purged: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, Generation>>>,
+    gated: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, GatesReport>>>,
 }
 
 /// Sites whose purges are remembered as applied. With more of them all are forgotten, and heard again with the next link.
 const MAX_PURGED_SITES: usize = 65_536;
+/// Sites whose gates by hand are remembered. With more of them all are forgotten: whoever ran gates has seen them by then.
+const MAX_GATED_SITES: usize = 1024;
 
 impl Roster {
     /// The edges that were admitted. Each counts as live for one lease.
@@ -44,6 +48,7 @@ impl Roster {
             leases: Mutex::new(leases),
             fleet,
             purged: Mutex::default(),
+            gated: Mutex::default(),
         }))
     }
 
@@ -98,6 +103,22 @@ impl Roster {
         // An edge whose state was lost starts again: its newest word counts.
         let edges = purged.entry(report.site).or_default();
         edges.insert(report.edge, report.generation);
+    }
+
+    /// What each edge found when it was last asked by hand to run gates of `site`.
+    #[must_use]
+    pub fn gated(&self, site: &SiteId) -> BTreeMap<EdgeId, GatesReport> {
+        let gated = self.0.gated.lock().unwrap_or_else(PoisonError::into_inner);
+        gated.get(site).cloned().unwrap_or_default()
+    }
+
+    fn gate(&self, report: GatesReport) {
+        let mut gated = self.0.gated.lock().unwrap_or_else(PoisonError::into_inner);
+        if gated.len() >= MAX_GATED_SITES && !gated.contains_key(&report.site) {
+            gated.clear();
+        }
+        let edges = gated.entry(report.site.clone()).or_default();
+        edges.insert(report.edge.clone(), report);
     }
 
     fn refusal(&self, refusal: &Refusal) {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
+use helix_routing::gate::report::GatesReport;
 use helix_routing::id::{EdgeId, InvalidId, RegionId};
 use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport};
 use helix_routing::wire::{Wire, WireError};
@@ -53,6 +54,7 @@ enum Report {
     Heartbeat(Heartbeat),
     Site(SiteReport),
     Purge(PurgeReport),
+    Gates(GatesReport),
     Refusal(Refusal),
 }
 
@@ -108,6 +110,8 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
         Ok(Report::Heartbeat(heartbeat)) => roster.heartbeat(clock::now(), &heartbeat),
         Ok(Report::Site(report)) => conductor.report(report),
         Ok(Report::Purge(report)) => roster.purge(report),
+        Ok(Report::Gates(report)) if report.run.is_some() => roster.gate(report),
+        Ok(Report::Gates(report)) => conductor.gated(report),
         Ok(Report::Refusal(refusal)) => {
             tracing::warn!(
                 edge = %refusal.edge, stream = refusal.stream, key = refusal.key, sequence = refusal.sequence,
@@ -158,6 +162,11 @@ fn attribute(
             let report = PurgeReport::decode(payload)?;
             let named = (report.region.clone(), report.edge.clone());
             (Report::Purge(report), named.0, named.1)
+        }
+        "gates" => {
+            let report = GatesReport::decode(payload)?;
+            let named = (report.region.clone(), report.edge.clone());
+            (Report::Gates(report), named.0, named.1)
         }
         "refusal" => {
             let refusal = Refusal::decode(payload)?;

@@ -1,6 +1,6 @@
 //! `preview.<project>.<base>`: the alias of the open preview with the highest deployment number settled in every region.
 
-use helix_routing::host::{Host, HostPattern, join};
+use helix_routing::host::{Host, HostPattern, join, primary};
 use helix_routing::id::{Environment, ProjectName, SiteId};
 
 use super::RolloutError;
@@ -30,15 +30,10 @@ pub async fn refresh(tx: &mut Tx, project: &ProjectName, base: &Host) -> Result<
     Ok(())
 }
 
-/// The host of a site under the base domain: `<project>.<base>`, or `pr-<n>.preview.<project>.<base>`.
+/// The host of a site under the base domain.
 ///
 /// # Errors
 /// When the base domain is too long for the project's name.
 pub fn primary_host(site: &SiteId, base: &Host) -> Result<Host, RolloutError> {
-    let project = join(site.project.as_str(), base).map_err(StoreError::from)?;
-    let host = match site.environment {
-        Environment::Production => Ok(project),
-        Environment::Preview(number) => join(&format!("pr-{number}.preview"), &project),
-    };
-    Ok(host.map_err(StoreError::from)?)
+    Ok(primary(site, base).map_err(StoreError::from)?)
 }

@@ -11,7 +11,7 @@ use helix_routing::time::Timestamp;
 use helix_service::{clock, random};
 
 use super::saved::{self, Saved};
-use super::target::{self, Step};
+use super::target::{self, Kept, Step};
 use super::{Conductor, NewRollback, NewRollout, RolloutError, alias};
 use crate::feed::records;
 use crate::store::{self, StoreError, Tx};
@@ -71,13 +71,13 @@ impl Conductor {
     pub async fn deploy(&self, new: NewRollout) -> Result<Begun, RolloutError> {
         let mut tx = self.0.store.write().await?;
         let regions: Vec<RegionId> = self.0.roster.regions().into_iter().collect();
-        let (kept, bytes) = target::kept(&mut tx, &new.site, &new.release.release).await?;
+        let kept = target::kept(&mut tx, &new.site, &new.release.release).await?;
         self.check_quarantine(&mut tx, &new, &regions).await?;
         self.supersede(&mut tx, &new.site).await?;
         let held = lift_holds(&mut tx, &new.site).await?;
         let mut plans = Vec::with_capacity(regions.len());
         for region in regions {
-            let mut plan = plan(&mut tx, &new.site, region, kept.clone(), bytes).await?;
+            let mut plan = plan(&mut tx, &new.site, region, kept.clone()).await?;
             plan.record.hold = None;
             plan.record.removed = false;
             plans.push(plan);
@@ -129,15 +129,12 @@ impl Conductor {
             .unwrap_or_else(|| format!("rolled back by {}", new.by));
         let mut plans = Vec::with_capacity(steps.len());
         for step in &steps {
-            let (_, bytes) = target::kept(&mut tx, &new.site, &step.to.release).await?;
-            let mut plan = plan(
-                &mut tx,
-                &new.site,
-                step.region.clone(),
-                step.to.clone(),
-                bytes,
-            )
-            .await?;
+            let kept = target::kept(&mut tx, &new.site, &step.to.release).await?;
+            let target = Kept {
+                release: step.to.clone(),
+                ..kept
+            };
+            let mut plan = plan(&mut tx, &new.site, step.region.clone(), target).await?;
             plan.record.hold = Some(Hold {
                 reason: reason.clone(),
                 since: now,
@@ -273,8 +270,7 @@ async fn plan(
     tx: &mut Tx,
     site: &SiteId,
     region: RegionId,
-    target: ReleaseRef,
-    bytes: u64,
+    target: Kept,
 ) -> Result<RegionPlan, RolloutError> {
     let record = records::site(tx, &region, site)
         .await?
@@ -295,9 +291,10 @@ async fn plan(
     };
     Ok(RegionPlan {
         record,
-        target,
+        target: target.release,
         baseline,
-        bytes,
+        bytes: target.bytes,
+        gates: target.gates,
     })
 }
 

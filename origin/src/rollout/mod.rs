@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
 use helix_routing::api::RolloutView;
+use helix_routing::gate::report::GatesReport;
 use helix_routing::host::Host;
 use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
 use helix_routing::record::ReleaseRef;
@@ -37,7 +38,7 @@ mod target;
 pub use begin::Begun;
 use driver::{Driver, Message};
 use saved::Saved;
-pub use target::Step;
+pub use target::{Kept, Step, kept};
 
 /// Events waiting for one driver. Reports are sent again, so those beyond may be dropped.
 const DRIVER_QUEUE: usize = 1024;
@@ -233,6 +234,14 @@ impl Conductor {
             let _ = handle
                 .inbox
                 .try_send(Message::Event(Event::Reported(report)));
+        }
+    }
+
+    /// An edge said what the gates of a candidate showed.
+    pub fn gated(&self, report: GatesReport) {
+        if let Some(handle) = self.drivers().get(&report.site) {
+            // A full queue means that the driver is behind; what follows from it is said again.
+            let _ = handle.inbox.try_send(Message::Event(Event::Gated(report)));
         }
     }
 

@@ -3,6 +3,8 @@
 //! Without a name: the newest settled release older than the live one, not quarantined and not collected, so
 //! a second rollback goes further back, never forward. With a name: that release, in every region in scope.
 
+use std::time::Duration;
+
 use helix_routing::id::{RegionId, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
 use sqlx::SqliteConnection;
@@ -135,7 +137,7 @@ async fn named_release(
     release: &ReleaseId,
     regions: &[RegionId],
 ) -> Result<ReleaseRef, RolloutError> {
-    let (named, _) = kept(connection, site, release).await?;
+    let named = kept(connection, site, release).await?.release;
     let settled: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM settlements WHERE site = $1 AND release_id = $2")
             .bind(site.to_string())
@@ -157,14 +159,28 @@ async fn named_release(
     Ok(named)
 }
 
-/// A release that is not collected, and its size in bytes.
-pub(super) async fn kept(
+/// A release that is not collected, and what its prepare deadline depends on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Kept {
+    /// The release.
+    pub release: ReleaseRef,
+    /// Its size.
+    pub bytes: u64,
+    /// How long its gates may take on an edge.
+    pub gates: Duration,
+}
+
+/// A release of `site`, unless it was collected.
+///
+/// # Errors
+/// When it was, when there is none, or when the database fails.
+pub async fn kept(
     connection: &mut SqliteConnection,
     site: &SiteId,
     release: &ReleaseId,
-) -> Result<(ReleaseRef, u64), RolloutError> {
-    let row: Option<(String, i64, Option<i64>)> = sqlx::query_as(
-        "SELECT artifact, bytes, collected FROM releases WHERE site = $1 AND release_id = $2",
+) -> Result<Kept, RolloutError> {
+    let row: Option<(String, i64, i64, Option<i64>)> = sqlx::query_as(
+        "SELECT artifact, bytes, gates_ms, collected FROM releases WHERE site = $1 AND release_id = $2",
     )
     .bind(site.to_string())
     .bind(release.as_str())
@@ -173,14 +189,15 @@ pub(super) async fn kept(
     let (site, release) = (site.clone(), release.clone());
     match row {
         None => Err(RolloutError::UnknownRelease { site, release }),
-        Some((_, _, Some(_))) => Err(RolloutError::Collected { site, release }),
-        Some((artifact, bytes, None)) => Ok((
-            ReleaseRef {
+        Some((_, _, _, Some(_))) => Err(RolloutError::Collected { site, release }),
+        Some((artifact, bytes, gates, None)) => Ok(Kept {
+            release: ReleaseRef {
                 release,
                 artifact: store::id(&artifact)?,
             },
-            store::count(bytes, "releases.bytes")?,
-        )),
+            bytes: store::count(bytes, "releases.bytes")?,
+            gates: Duration::from_millis(store::count(gates, "releases.gates_ms")?),
+        }),
     }
 }
 

@@ -42,10 +42,7 @@ impl World {
             .await
             .unwrap();
         let app = app(store, &folder).await;
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let router = api::router(app.clone());
-        tokio::spawn(async move { axum::serve(listener, router).await });
+        let address = serve(&app).await;
         let token = std::fs::read_to_string(&file).unwrap();
         Self {
             address,
@@ -54,6 +51,12 @@ impl World {
             token,
             folder,
         }
+    }
+
+    /// Answers with these artifacts from now on.
+    pub(crate) async fn serve_with(&mut self, artifacts: Artifacts) {
+        self.app.artifacts = artifacts;
+        self.address = serve(&self.app).await;
     }
 
     pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
@@ -126,6 +129,14 @@ impl World {
         )
         .await
     }
+}
+
+async fn serve(app: &App) -> SocketAddr {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let router = api::router(app.clone());
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    address
 }
 
 pub(crate) fn deployment(environment: &str, files: &[(String, Vec<u8>)]) -> Value {

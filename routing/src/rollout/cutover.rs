@@ -17,6 +17,9 @@ use super::phase::{
 };
 use super::{Command, Fleet, RegionFleet, RegionPlan};
 use crate::api::{PhaseName, RegionView};
+use crate::gate::report::GatesReport;
+use crate::gate::result::GateResult;
+use crate::gate::view::EdgeGates;
 use crate::id::{EdgeId, Epoch, Generation, RegionId, ReleaseId};
 use crate::record::{ReleaseRef, SiteRecord};
 use crate::report::{CandidateState, SiteReport};
@@ -36,6 +39,12 @@ pub(super) struct Cutover {
     target: ReleaseRef,
     baseline: Option<ReleaseRef>,
     bytes: u64,
+    /// How long its gates may take.
+    #[serde(default)]
+    gates: Duration,
+    /// What the target's gates showed, edge by edge.
+    #[serde(default)]
+    evidence: BTreeMap<EdgeId, Vec<GateResult>>,
     phase: Phase,
     /// This rollout made its target live here.
     moved: bool,
@@ -60,12 +69,15 @@ impl Cutover {
             target,
             baseline,
             bytes,
+            gates,
         } = plan;
         Self {
             record,
             target,
             baseline,
             bytes,
+            gates,
+            evidence: BTreeMap::new(),
             phase: Phase::Pending,
             moved: false,
             reason: None,
@@ -111,7 +123,15 @@ impl Cutover {
     }
 
     fn prepare_deadline(&self) -> Duration {
-        PREPARE_DEADLINE + Duration::from_secs(self.bytes / SLOWEST_FETCH)
+        PREPARE_DEADLINE + Duration::from_secs(self.bytes / SLOWEST_FETCH) + self.gates
+    }
+
+    /// An edge said what the target's gates showed. What it does next, it says itself.
+    pub(super) fn gated(&mut self, report: &GatesReport) {
+        if self.is_preparing() && report.run.is_none() && report.release == self.target.release {
+            self.evidence
+                .insert(report.edge.clone(), report.results.clone());
+        }
     }
 
     /// After a restart of origin: the present phase begins its deadline anew and asks its edges again.
@@ -501,7 +521,16 @@ impl Cutover {
             required,
             done,
             reason: self.reason.clone(),
+            gates: self.gates_view(),
         }
+    }
+
+    fn gates_view(&self) -> Vec<EdgeGates> {
+        let shown = self.evidence.iter().map(|(edge, results)| EdgeGates {
+            edge: edge.clone(),
+            results: results.clone(),
+        });
+        shown.collect()
     }
 }
 

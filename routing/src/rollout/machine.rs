@@ -94,6 +94,10 @@ impl Rollout {
                 }
             }
             Event::Reported(_) => {}
+            Event::Gated(report) if report.site == self.site => {
+                self.with(&report.region, |cutover| cutover.gated(report));
+            }
+            Event::Gated(_) => {}
             Event::Proved {
                 region,
                 edge,

@@ -14,8 +14,11 @@
 
 use alloc::collections::{BTreeMap, BTreeSet};
 
+use core::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
+use crate::gate::report::GatesReport;
 use crate::id::{EdgeId, Generation, RegionId, ReleaseId};
 use crate::record::{ReleaseRef, SiteRecord};
 use crate::report::SiteReport;
@@ -96,6 +99,8 @@ pub struct RegionPlan {
     pub baseline: Option<ReleaseRef>,
     /// Size of the target in bytes: the prepare deadline grows with it.
     pub bytes: u64,
+    /// How long its gates may take: the prepare deadline grows by it.
+    pub gates: Duration,
 }
 
 /// What can happen.
@@ -103,6 +108,8 @@ pub struct RegionPlan {
 pub enum Event {
     /// An edge said how it stands with the site.
     Reported(SiteReport),
+    /// An edge said what the target's gates showed.
+    Gated(GatesReport),
     /// A request through an edge was answered by this release under this generation.
     Proved {
         /// The edge's region.

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{Forward, HtmlHandling, KeyProblem, NotFoundHandling, Upstream, forward};
+use crate::gate::{self, GateConfig};
 
 /// Everything a `helix.toml` may say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct SiteConfig {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Which requests are sent on.
     pub forward: Vec<Forward>,
+    /// What has to be shown on every edge before a release goes live there.
+    pub gates: Vec<GateConfig>,
 }
 
 /// What a request gets that comes without TLS.
@@ -62,6 +65,7 @@ impl SiteConfig {
     /// # Errors
     /// Names the first key that is wrong.
     pub fn check(&self) -> Result<(), KeyProblem> {
-        forward::check(&self.upstreams, &self.forward)
+        forward::check(&self.upstreams, &self.forward)?;
+        gate::check(&self.gates, &self.upstreams)
     }
 }

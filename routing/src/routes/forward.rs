@@ -135,7 +135,8 @@ pub(super) fn check(
         .try_for_each(|(at, forward)| forward.check(at, upstreams))
 }
 
-fn is_name(name: &str) -> bool {
+/// Whether `name` can be that of an upstream or a gate.
+pub(crate) fn is_name(name: &str) -> bool {
     (1..=MAX_NAME_BYTES).contains(&name.len())
         && name
             .bytes()

@@ -5,10 +5,12 @@
 //! file and the line, so that no edge ever meets a rule that it has to interpret in its own way.
 
 use alloc::collections::BTreeMap;
-use alloc::string::String;
+use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
+
+use crate::gate::{self, Gate};
 
 mod config;
 mod decide;
@@ -25,6 +27,7 @@ mod upstream;
 pub use config::{HttpsPolicy, SiteConfig, StaticConfig};
 pub use decide::{Client, Decided, Decision, Rules, Target, merge};
 pub use forward::Forward;
+pub(crate) use forward::is_name;
 pub use headers::HeaderRule;
 pub use html::{Files, Found, HtmlHandling, NotFoundHandling, find, nearest_not_found_page};
 pub use kind::{is_asset, is_immutable, is_page};
@@ -32,6 +35,7 @@ pub use path::{BadPath, Decoded, decode, encode};
 pub use pattern::{InvalidPattern, Pattern};
 pub use redirect::{Condition, Parameter, Redirect};
 pub use span::{InvalidSpan, Span};
+pub(crate) use upstream::bounded;
 pub use upstream::{
     Address, AddressHost, HealthCheck, InvalidAddress, Timeouts, Upstream, UpstreamProtocol,
     UpstreamTls,
@@ -49,6 +53,9 @@ pub struct Routes {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Which requests are sent on; the first that fits decides.
     pub forwards: Vec<Forward>,
+    /// What has to be shown on every edge before the release goes live there.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub gates: Vec<Gate>,
     /// Rules of `_redirects`; the first that fits decides.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub redirects: Vec<Redirect>,
@@ -129,7 +136,18 @@ impl Routes {
                 return Err(errors.flatten().collect());
             }
         };
+        // Checked where the lines of the file are known; whoever did not gets the problem without its line.
+        let gates = gate::parse(&config.gates, &config.upstreams).map_err(|wrong| {
+            let problem = wrong.to_string();
+            let file = "helix.toml";
+            Vec::from([RouteError {
+                file,
+                line: 1,
+                problem,
+            }])
+        })?;
         Ok(Self {
+            gates,
             redirects,
             headers,
             html_handling: config.static_files.html_handling,

@@ -237,7 +237,8 @@ impl HealthCheck {
     }
 }
 
-fn bounded<T: PartialOrd + fmt::Display>(
+/// Refuses a value out of its bounds, and says which they are.
+pub(crate) fn bounded<T: PartialOrd + fmt::Display>(
     key: String,
     value: T,
     bounds: &RangeInclusive<T>,

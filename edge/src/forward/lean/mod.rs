@@ -15,7 +15,7 @@ mod trip;
 mod upload;
 
 pub(crate) use self::pool::count_in as count_idle_in;
-pub(super) use self::tls::Trust;
+pub(super) use self::tls::{Trust, shake_http2};
 use self::trip::Trip;
 pub(super) use self::upload::Upload;
 use super::call::Call;

@@ -13,7 +13,7 @@ use tokio_rustls::TlsConnector;
 use super::super::group::Group;
 use crate::proxy::Authorities;
 use crate::socket::Socket;
-use crate::tls::ALPN_HTTP1;
+use crate::tls::{ALPN_HTTP1, ALPN_HTTP2};
 
 /// What a group trusts, read when it is first needed. Tickets of its servers are kept in it.
 #[derive(Debug, Default)]
@@ -39,6 +39,19 @@ pub(super) async fn shake(group: &Group, name: &str, stream: TcpStream) -> io::R
     let connector = TlsConnector::from(Arc::clone(made.await?));
     let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
     let stream = connector.connect(name, stream).await?;
+    Ok(Socket::Tls(Box::new(stream.into())))
+}
+
+/// The same, with HTTP/2 as the only protocol. Seldom asked for: nothing of it is kept.
+pub(in crate::forward) async fn shake_http2(
+    group: &Group,
+    name: &str,
+    stream: TcpStream,
+) -> io::Result<Socket> {
+    let mut config = made(group.authorities()).await?;
+    Arc::make_mut(&mut config).alpn_protocols = vec![ALPN_HTTP2.to_vec()];
+    let name = ServerName::try_from(name.to_owned()).map_err(io::Error::other)?;
+    let stream = TlsConnector::from(config).connect(name, stream).await?;
     Ok(Socket::Tls(Box::new(stream.into())))
 }
 
