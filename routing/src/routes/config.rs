@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{Forward, HtmlHandling, KeyProblem, NotFoundHandling, Upstream, forward};
+use crate::bake::BakeRules;
 
 /// Everything a `helix.toml` may say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -21,6 +22,8 @@ pub struct SiteConfig {
     pub upstreams: BTreeMap<String, Upstream>,
     /// Which requests are sent on.
     pub forward: Vec<Forward>,
+    /// What a release is held to after its swap.
+    pub bake: BakeRules,
 }
 
 /// What a request gets that comes without TLS.
@@ -62,6 +65,7 @@ impl SiteConfig {
     /// # Errors
     /// Names the first key that is wrong.
     pub fn check(&self) -> Result<(), KeyProblem> {
+        self.bake.check()?;
         forward::check(&self.upstreams, &self.forward)
     }
 }
