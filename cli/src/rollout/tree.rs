@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use helix_routing::api::{PhaseName, RegionView, RolloutView};
+use helix_routing::api::{BakeView, CheckView, PhaseName, RegionView, RolloutView};
 use helix_routing::time::Timestamp;
 
 use super::outcome_name;
@@ -28,7 +28,15 @@ pub(super) fn draw(view: &RolloutView, now: Timestamp) -> String {
 
 /// A line for each region that differs from the view before.
 pub(super) fn changes(before: Option<&RolloutView>, view: &RolloutView) -> Vec<String> {
-    let known = |region: &RegionView| before.is_some_and(|before| before.regions.contains(region));
+    // What a bake counts changes every second, and is no news until it decides.
+    let quiet = |region: &RegionView| RegionView {
+        bake: region.bake.clone().filter(|bake| bake.decided.is_some()),
+        ..region.clone()
+    };
+    let known = |region: &RegionView| {
+        let seen = |other: &RegionView| quiet(other) == quiet(region);
+        before.is_some_and(|before| before.regions.iter().any(seen))
+    };
     view.regions
         .iter()
         .filter(|region| !known(region))
@@ -45,6 +53,7 @@ fn line(region: &RegionView) -> String {
         required,
         done,
         reason,
+        bake,
     } = region;
     let mut text = format!(
         "{:<8} {} {:<14} {release} g{generation}",
@@ -56,10 +65,45 @@ fn line(region: &RegionView) -> String {
         let mark = if done.contains(edge) { "✔" } else { "·" };
         write!(text, "  {edge} {mark}").expect("writing to a string cannot fail");
     }
+    if let Some(bake) = bake {
+        write!(text, "  {}", bake_line(bake)).expect("writing to a string cannot fail");
+    }
     if let Some(reason) = reason {
         write!(text, "  {reason}").expect("writing to a string cannot fail");
     }
     text
+}
+
+/// As in `pass: 5xx 0.02% (base 0.02%), p99 81ms (base 78ms)`.
+fn bake_line(bake: &BakeView) -> String {
+    let requests = format!("{} of {} requests", bake.requests, bake.min_requests);
+    let is_quiet = bake.requests < u64::from(bake.min_requests);
+    let measures = bake.measures.iter().map(ToString::to_string);
+    let checks = bake.checks.iter().map(|check| {
+        let CheckView {
+            name,
+            answer,
+            error,
+            ..
+        } = check;
+        match (answer, error) {
+            (_, Some(error)) => format!("{name}: {error}"),
+            (Some(answer), None) => format!("{name} {answer}"),
+            (None, None) => format!("{name} -"),
+        }
+    });
+    let shown: Vec<String> = is_quiet
+        .then_some(requests)
+        .into_iter()
+        .chain(measures)
+        .chain(checks)
+        .collect();
+    let verdict = match (bake.verdict, bake.decided) {
+        (Some(verdict), _) => format!("{verdict}: "),
+        (None, Some(_)) => "ended: ".to_owned(),
+        (None, None) => String::new(),
+    };
+    format!("{verdict}{}", shown.join(", "))
 }
 
 const fn mark(phase: PhaseName) -> &'static str {
@@ -72,6 +116,7 @@ const fn mark(phase: PhaseName) -> &'static str {
         | PhaseName::RollingBack => "◌",
         PhaseName::Stable => "✔",
         PhaseName::RolledBack | PhaseName::Superseded => "↩",
+        PhaseName::Undecided => "?",
         PhaseName::RevertBlocked | PhaseName::Aborted => "✘",
     }
 }
@@ -84,6 +129,7 @@ const fn phase_name(phase: PhaseName) -> &'static str {
         PhaseName::Committing => "committing",
         PhaseName::Baking => "baking",
         PhaseName::Stable => "stable",
+        PhaseName::Undecided => "undecided",
         PhaseName::RollingBack => "rolling-back",
         PhaseName::RolledBack => "rolled-back",
         PhaseName::RevertBlocked => "revert-blocked",

@@ -48,16 +48,19 @@ impl Artifacts {
     pub async fn contents(&self, artifact: &Digest) -> Result<(Routes, FileIndex), ReadError> {
         let (layout, artifact) = (self.layout.clone(), artifact.clone());
         blocking(move || {
-            let manifest = read_manifest(&layout, &artifact)?;
-            let config = layout.read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
-            let config: ReleaseConfig =
-                serde_json::from_slice(&config).map_err(|_| ReadError::Malformed {
-                    what: "config",
-                    artifact: artifact.clone(),
-                })?;
-            Ok((config.routes, read_index(&layout, &artifact)?))
+            let routes = read_routes(&layout, &artifact)?;
+            Ok((routes, read_index(&layout, &artifact)?))
         })
         .await
+    }
+
+    /// What an artifact says besides its files.
+    ///
+    /// # Errors
+    /// When its manifest or config cannot be read.
+    pub async fn routes_of(&self, artifact: &Digest) -> Result<Routes, ReadError> {
+        let (layout, artifact) = (self.layout.clone(), artifact.clone());
+        blocking(move || read_routes(&layout, &artifact)).await
     }
 
     /// How many files differ between two releases; 0 when that cannot be told.
@@ -99,6 +102,17 @@ fn read_manifest(layout: &Layout, artifact: &Digest) -> Result<Manifest, ReadErr
         what: "manifest",
         artifact: artifact.clone(),
     })
+}
+
+fn read_routes(layout: &Layout, artifact: &Digest) -> Result<Routes, ReadError> {
+    let manifest = read_manifest(layout, artifact)?;
+    let config = layout.read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
+    let config: ReleaseConfig =
+        serde_json::from_slice(&config).map_err(|_| ReadError::Malformed {
+            what: "config",
+            artifact: artifact.clone(),
+        })?;
+    Ok(config.routes)
 }
 
 fn read_index(layout: &Layout, artifact: &Digest) -> Result<FileIndex, ReadError> {

@@ -12,7 +12,7 @@ use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
 use helix_routing::id::{EdgeId, InvalidId, RegionId};
-use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport};
+use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport, WindowReport};
 use helix_routing::wire::{Wire, WireError};
 use helix_service::clock;
 use helix_service::shutdown::Shutdown;
@@ -53,6 +53,7 @@ enum Report {
     Heartbeat(Heartbeat),
     Site(SiteReport),
     Purge(PurgeReport),
+    Window(WindowReport),
     Refusal(Refusal),
 }
 
@@ -108,6 +109,7 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
         Ok(Report::Heartbeat(heartbeat)) => roster.heartbeat(clock::now(), &heartbeat),
         Ok(Report::Site(report)) => conductor.report(report),
         Ok(Report::Purge(report)) => roster.purge(report),
+        Ok(Report::Window(report)) => conductor.measure(report),
         Ok(Report::Refusal(refusal)) => {
             tracing::warn!(
                 edge = %refusal.edge, stream = refusal.stream, key = refusal.key, sequence = refusal.sequence,
@@ -158,6 +160,11 @@ fn attribute(
             let report = PurgeReport::decode(payload)?;
             let named = (report.region.clone(), report.edge.clone());
             (Report::Purge(report), named.0, named.1)
+        }
+        "window" => {
+            let report = WindowReport::decode(payload)?;
+            let named = (report.region.clone(), report.edge.clone());
+            (Report::Window(report), named.0, named.1)
         }
         "refusal" => {
             let refusal = Refusal::decode(payload)?;
