@@ -255,6 +255,7 @@ mod tests {
                 generation: Generation(5),
                 live: Some(Arc::new(release)),
                 kept: Vec::new(),
+                counted: Default::default(),
             },
         );
         let shown = serde_json::to_value(explain(&table, "www.shop.example", "/?x=1")).unwrap();

@@ -12,6 +12,7 @@ use arc_swap::ArcSwap;
 use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
 use helix_routing::id::{Generation, ProjectName, ReleaseId, SiteId};
 
+use crate::counted::Counted;
 use crate::release::Release;
 
 /// What an edge serves of one site, replaced whole.
@@ -23,6 +24,8 @@ pub struct Serving {
     pub live: Option<Arc<Release>>,
     /// Candidate and previous releases: reached by a release's own name only.
     pub kept: Vec<Arc<Release>>,
+    /// Where requests to the live release are counted.
+    pub counted: Arc<Counted>,
 }
 
 impl Serving {
@@ -334,6 +337,7 @@ mod tests {
             generation: Generation(1),
             live: Some(release(A)),
             kept: Vec::new(),
+            counted: Default::default(),
         };
 
         let host_first = table();
@@ -412,6 +416,7 @@ mod tests {
                 generation: Generation(1),
                 live: Some(release(A)),
                 kept: Vec::new(),
+                counted: Default::default(),
             },
         );
         table.publish(
@@ -420,6 +425,7 @@ mod tests {
                 generation: Generation(4),
                 live: None,
                 kept: vec![release(B)],
+                counted: Default::default(),
             },
         );
         let named = |release: &str, project: &str| {
@@ -446,6 +452,7 @@ mod tests {
                 generation: Generation(1),
                 live: Some(release(A)),
                 kept: Vec::new(),
+                counted: Default::default(),
             },
         );
         let pinned = table.site(&site).unwrap().serving();
@@ -455,6 +462,7 @@ mod tests {
                 generation: Generation(2),
                 live: Some(release(B)),
                 kept: Vec::new(),
+                counted: Default::default(),
             },
         );
         assert_eq!(pinned.live.as_ref().unwrap().id.as_str(), A);

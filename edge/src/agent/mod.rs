@@ -4,6 +4,7 @@
 //! (fetching, collecting, sending) runs elsewhere and comes back as an event, so one site never waits for
 //! another. Records come from the feeds, which have written them to disk first.
 
+mod counting;
 mod improvement;
 pub mod placement;
 mod purging;
@@ -24,6 +25,7 @@ use helix_service::{clock, failpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use self::counting::{Baking, Watch};
 use self::placement::{Command, Event, Placement, Plan};
 use self::purging::Purging;
 use self::reports::Reports;
@@ -86,6 +88,7 @@ struct Place {
     ready: HashMap<ReleaseRef, Arc<Release>>,
     fetching: HashMap<ReleaseRef, AbortHandle>,
     retired: Retired,
+    watch: Watch,
     /// Whether the file says something else.
     note_is_due: bool,
 }
@@ -131,6 +134,7 @@ pub struct Agent {
     notes_are_due: bool,
     noting: bool,
     purging: Purging,
+    baking: Baking,
 }
 
 impl Agent {
@@ -165,6 +169,7 @@ impl Agent {
             notes_are_due: false,
             noting: false,
             purging,
+            baking: Baking::default(),
         }
     }
 
@@ -190,6 +195,8 @@ impl Agent {
         let mut readiness = tokio::time::interval(Duration::from_millis(100));
         readiness.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut leftovers = tokio::time::interval(COLLECT_INTERVAL);
+        let mut telling = tokio::time::interval(counting::REPORT_INTERVAL);
+        telling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 biased;
@@ -201,8 +208,10 @@ impl Agent {
                 () = store.damage_found() => self.prepare_again(),
                 _ = leftovers.tick() => {
                     self.follow_retired();
+                    self.places.values_mut().for_each(|place| place.watch.mark());
                     self.collect_later();
                 }
+                _ = telling.tick() => self.baking.report(&self.places, &self.reports),
                 _ = readiness.tick() => {}
             }
             self.show_readiness(&settled);
@@ -211,7 +220,12 @@ impl Agent {
 
     fn change(&mut self, change: Change) {
         match change {
-            Change::Record { record, .. } => self.record(record),
+            Change::Record { record, .. } => {
+                if let Record::Site(site) = &record {
+                    self.baking.record(site, clock::now());
+                }
+                self.record(record);
+            }
             Change::Dropped { key } => self.dropped(&key),
             Change::Refused(refused) => self.reports.refused(refused),
         }
@@ -390,12 +404,16 @@ impl Agent {
             return;
         };
         place.follow_retired(clock::now());
+        let live_since = place.placement.record().map(|record| record.live_since);
+        let live = plan.live.as_ref().map(|live| &live.release);
+        let counted = place.watch.follow(live, live_since.unwrap_or_default());
         let release = |named: &ReleaseRef| place.ready.get(named).cloned();
         let before = self.table.site(site).map(|site| site.serving());
         let serving = Serving {
             generation: plan.generation,
             live: plan.live.as_ref().and_then(release),
             kept: plan.kept.iter().filter_map(release).collect(),
+            counted,
         };
         let from = before.and_then(|serving| serving.live.as_ref().map(|live| live.id.clone()));
         let to = plan.live.as_ref().map(|live| live.release.clone());

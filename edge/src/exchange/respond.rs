@@ -494,6 +494,12 @@ pub fn finish(
         error: error.map_or("", String::as_str),
     };
     record(edge, &line);
+    if let Some(counted) = pinned.and_then(Pinned::counted) {
+        let is_tunnel = ended.status == Some(StatusCode::SWITCHING_PROTOCOLS)
+            || request.head.method == Method::CONNECT;
+        let took = (!is_tunnel).then_some(line.took);
+        counted.finished(edge.tally.core, ended.status, took);
+    }
 }
 
 fn said(request: &Request) -> Said<'_> {

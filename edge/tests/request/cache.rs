@@ -35,6 +35,7 @@ pub(crate) fn cached(edge: &Edge, host: &str, addr: std::net::SocketAddr, releas
             made.with_routes(serde_json::from_value(routes).unwrap()),
         )),
         kept: Vec::new(),
+        counted: Default::default(),
     };
     edge.table.publish(&site, serving);
 }

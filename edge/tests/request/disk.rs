@@ -42,6 +42,7 @@ async fn edge_on(root: &Path) -> (Edge, Digest) {
             generation: Generation(2),
             live: Some(release),
             kept: Vec::new(),
+            counted: Default::default(),
         },
     );
     (edge, large)

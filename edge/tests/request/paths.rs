@@ -153,6 +153,7 @@ fn start() -> Served {
             generation: Generation(1),
             live: Some(release.into()),
             kept: Vec::new(),
+            counted: Default::default(),
         };
         let site = site.parse().unwrap();
         let table = &served.edge.table;

@@ -268,6 +268,7 @@ fn ten_thousand_swaps_never_mix_two_releases() {
                 generation: Generation(generation),
                 live,
                 kept: Vec::new(),
+                counted: Default::default(),
             };
             edge.table.publish(&site(), next);
             std::thread::yield_now();

@@ -68,6 +68,7 @@ pub(crate) fn serve_site_over_tls(edge: &Edge) {
         generation: Generation(2),
         live: Some(Arc::new(release.with_routes(routes))),
         kept: Vec::new(),
+        counted: Default::default(),
     };
     edge.table.publish(&site(), serving);
 }
@@ -121,6 +122,7 @@ pub(crate) fn serve_site(edge: &Edge) {
         generation: Generation(2),
         live: Some(live),
         kept: vec![before, long_before],
+        counted: Default::default(),
     };
     edge.table.publish(&site(), serving);
 }

@@ -249,6 +249,7 @@ pub(crate) fn serving(generation: u64, live: &str, kept: &[&str]) -> Serving {
         generation: Generation(generation),
         live: Some(release(live)),
         kept,
+        counted: Default::default(),
     }
 }
 

@@ -47,6 +47,7 @@ pub(crate) fn forward_by(edge: &Edge, routes: &Value) {
         generation: Generation(1),
         live: Some(Arc::new(release.with_routes(routes))),
         kept: Vec::new(),
+        counted: Default::default(),
     };
     edge.table.publish(&site, serving);
 }
