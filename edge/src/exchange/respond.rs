@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use helix_framing::Fields;
 use helix_framing::ranges::{Multipart, Part};
 use http::header::{
-    ALT_SVC, CONTENT_LENGTH, HOST, LINK, REFERER, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+    ALT_SVC, CONTENT_LENGTH, HOST, LINK, REFERER, UPGRADE, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
@@ -495,8 +495,9 @@ pub fn finish(
     };
     record(edge, &line);
     if let Some(counted) = pinned.and_then(Pinned::counted) {
+        // Of HTTP/2 and HTTP/3, too: there it is an upgrade by now, whose answer is 200.
         let is_tunnel = ended.status == Some(StatusCode::SWITCHING_PROTOCOLS)
-            || request.head.method == Method::CONNECT;
+            || request.head.headers.contains_key(UPGRADE);
         let took = (!is_tunnel).then_some(line.took);
         counted.finished(edge.tally.core, ended.status, took);
     }
