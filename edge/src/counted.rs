@@ -22,7 +22,10 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 
 /// The counts of one release, while it is live.
 #[derive(Debug, Default)]
-pub struct Counted(OnceLock<Box<[OnceLock<Option<Box<Row>>>; ROWS]>>);
+pub struct Counted(OnceLock<Box<Rows>>);
+
+/// By core, each made by its first request; none where there is no room for one more.
+type Rows = [OnceLock<Option<Box<Row>>>; ROWS];
 
 #[derive(Debug)]
 struct Row {
@@ -72,10 +75,6 @@ fn add_shared(count: &AtomicU64) {
 }
 
 impl Row {
-    #[expect(
-        clippy::unnecessary_box_returns,
-        reason = "it is two kilobytes, and made where it stays"
-    )]
     fn new() -> Option<Box<Self>> {
         if HELD.fetch_add(1, Ordering::Relaxed) >= MAX_ROWS {
             HELD.fetch_sub(1, Ordering::Relaxed);

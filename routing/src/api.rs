@@ -31,7 +31,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::Encoding;
-use crate::bake::{Measure, Verdict};
+pub use crate::bake::{BakeView, CheckView};
 use crate::host::{Host, HostPattern};
 use crate::id::{
     BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId,
@@ -289,47 +289,6 @@ shape! {
         /// What it was measured by after its swap; none where it does not bake, or not yet.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub bake: Option<BakeView>,
-    }
-}
-
-shape! {
-    /// What a release showed after its swap in one region.
-    pub struct BakeView {
-        /// When it began.
-        pub since: Timestamp,
-        /// When it is over, unless it fails before.
-        pub until: Timestamp,
-        /// When it was decided; none while it is not.
-        pub decided: Option<Timestamp>,
-        /// What it came to; none while that is open, and where another region's failure ended it.
-        pub verdict: Option<Verdict>,
-        /// Requests that the release answered.
-        pub requests: u64,
-        /// Requests that say something at least.
-        pub min_requests: u32,
-        /// Requests that the release before answered lately, before the swap.
-        pub baseline_requests: u64,
-        /// What was measured, and what it is held to.
-        pub measures: Vec<Measure>,
-        /// What Prometheus said.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        pub checks: Vec<CheckView>,
-    }
-}
-
-shape! {
-    /// What Prometheus said to one question.
-    pub struct CheckView {
-        /// The question's name.
-        pub name: String,
-        /// What it is held to.
-        pub bounds: String,
-        /// Its newest answer; none while it has none.
-        pub answer: Option<String>,
-        /// Whether that is beyond its bounds.
-        pub broken: bool,
-        /// Why it could not be asked, if it could not.
-        pub error: Option<String>,
     }
 }
 

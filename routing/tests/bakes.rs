@@ -183,7 +183,7 @@ impl Oven {
 
     fn measure(&mut self, name: &str, window: Window, before: Option<Window>) -> &mut Self {
         let report = self.counted(name, 1, window, before);
-        self.step(&Event::Measured(report))
+        self.step(&Event::Measured(Box::new(report)))
     }
 
     fn phase(&self, name: &str) -> PhaseName {
@@ -324,7 +324,7 @@ fn lost_repeated_and_late_reports_change_nothing() {
     let newest = oven.counted("fra", 1, window(150, 0, 10), Some(window(200, 0, 10)));
     let older = oven.counted("fra", 1, window(50, 0, 10), None);
     for report in [&newest, &older, &newest] {
-        oven.step(&Event::Measured(report.clone()));
+        oven.step(&Event::Measured(Box::new(report.clone())));
     }
     assert_eq!(
         (
@@ -334,8 +334,8 @@ fn lost_repeated_and_late_reports_change_nothing() {
         (150, 200)
     );
     let next_boot = oven.counted("fra", 2, window(30, 0, 10), None);
-    oven.step(&Event::Measured(next_boot));
-    oven.step(&Event::Measured(newest));
+    oven.step(&Event::Measured(Box::new(next_boot)));
+    oven.step(&Event::Measured(Box::new(newest)));
     assert_eq!(
         oven.bake("fra").requests,
         180,
@@ -356,12 +356,12 @@ fn counts_of_another_release_or_of_an_earlier_time_say_nothing() {
         ..report
     };
     for report in [other, earlier] {
-        oven.step(&Event::Measured(report));
+        oven.step(&Event::Measured(Box::new(report)));
     }
     assert_eq!(oven.bake("fra").requests, 0);
     let mut compared = oven.counted("fra", 1, window(1, 0, 10), Some(window(500, 0, 1)));
     compared.baseline.as_mut().unwrap().release = release(7).release;
-    oven.step(&Event::Measured(compared));
+    oven.step(&Event::Measured(Box::new(compared)));
     assert_eq!(
         oven.bake("fra").baseline_requests,
         0,

@@ -172,6 +172,33 @@ mod tests {
         );
     }
 
+    fn baking(requests: u64, decided: &str) -> RolloutView {
+        let mut view = view("baking", "");
+        let bake = format!(
+            r#"{{"since":1000,"until":9000,"decided":{decided},"requests":{requests},"min_requests":100,"baseline_requests":500,
+                "measures":[{{"name":"5xx","unit":"millionths","value":200,"baseline":100,"limit":10000}},
+                            {{"name":"p99","unit":"micros","value":81920,"baseline":null,"limit":null}}],
+                "checks":[{{"name":"carts","bounds":"at most 1","answer":"0.5","broken":false,"error":null}}]}}"#
+        );
+        view.regions[0].bake = Some(serde_json::from_str(&bake).unwrap());
+        view
+    }
+
+    #[test]
+    fn a_bake_shows_what_was_measured_and_is_no_news_until_it_decides() {
+        let (early, later) = (
+            baking(20, r#"null,"verdict":null"#),
+            baking(200, r#"null,"verdict":null"#),
+        );
+        let decided = baking(200, r#"9000,"verdict":"pass""#);
+        let text = draw(&early, Timestamp::from_millis(2500));
+        let shown = "20 of 100 requests, 5xx 0.02% (base 0.01%), p99 81ms, carts 0.5";
+        assert!(text.contains(shown), "{text}");
+        assert!(changes(Some(&early), &later).is_empty());
+        let news = changes(Some(&later), &decided);
+        assert!(news[0].contains("pass: 5xx 0.02%"), "{news:?}");
+    }
+
     #[test]
     fn only_what_changed_is_a_line() {
         let (first, second) = (view("preparing", ""), view("preparing", "\"fra-1\""));

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helix_routing::api::{PhaseName, RolloutView};
+use helix_routing::bake::Verdict;
 use helix_routing::id::{EdgeId, Generation, RegionId};
 use helix_routing::key::{self, Scope};
 use helix_routing::rollout::{Command, Event, Fleet, Outcome, Rollout};
@@ -333,9 +334,10 @@ fn saved_at(machine: &Rollout) {
 fn log_phases(from: &Rollout, to: &Rollout) {
     for (before, after) in from.regions().iter().zip(to.regions()) {
         if before.phase != after.phase {
+            let verdict = after.bake.as_ref().and_then(|bake| bake.verdict);
             tracing::info!(
                 rollout = %to.id(), site = %to.site(), region = %after.region, generation = after.generation.0,
-                from = ?before.phase, to = ?after.phase, reason = after.reason, "cutover"
+                from = ?before.phase, to = ?after.phase, verdict = verdict.map(Verdict::label), reason = after.reason, "cutover"
             );
         }
     }

@@ -257,7 +257,7 @@ impl Conductor {
 
     /// An edge said what it has counted of a release.
     pub fn measure(&self, report: WindowReport) {
-        self.tell(&report.site.clone(), Event::Measured(report));
+        self.tell(&report.site.clone(), Event::Measured(Box::new(report)));
     }
 
     fn tell(&self, site: &SiteId, event: Event) {

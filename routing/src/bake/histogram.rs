@@ -33,10 +33,6 @@ pub struct InvalidHistogram;
 /// The bucket of a time, in microseconds.
 #[must_use]
 #[inline]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "both numbers are below the number of buckets, or cut to it"
-)]
 pub const fn bucket(micros: u64) -> usize {
     let units = micros / UNIT_MICROS;
     if units < SUB as u64 {
@@ -217,7 +213,7 @@ mod tests {
             let (a, b, c) = (of(&a), of(&b), of(&c));
             prop_assert_eq!(a.merged(&b), b.merged(&a));
             prop_assert_eq!(a.merged(&b).merged(&c), a.merged(&b.merged(&c)));
-            prop_assert_eq!(a.merged(&Histogram::default()), a.clone());
+            prop_assert_eq!(&a.merged(&Histogram::default()), &a);
             prop_assert_eq!(a.merged(&b).since(&b), a);
         }
 
@@ -243,7 +239,7 @@ mod tests {
         fn it_is_written_and_read_alike(a in times()) {
             let a = of(&a);
             let json = serde_json::to_string(&a).unwrap();
-            prop_assert_eq!(serde_json::from_str::<Histogram>(&json).unwrap(), a.clone());
+            prop_assert_eq!(&serde_json::from_str::<Histogram>(&json).unwrap(), &a);
             let bytes = postcard::to_allocvec(&a).unwrap();
             prop_assert_eq!(postcard::from_bytes::<Histogram>(&bytes).unwrap(), a);
         }

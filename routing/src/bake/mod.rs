@@ -11,10 +11,12 @@ mod histogram;
 mod judge;
 mod quantity;
 mod rules;
+mod view;
 mod window;
 
 pub use histogram::{BUCKETS, Histogram, InvalidHistogram, bucket};
 pub use judge::{Judgement, Measure, Unit, Verdict, is_beyond_chance, judge};
 pub use quantity::{InvalidQuantity, Number, Share, Times};
 pub use rules::{BakeRules, LatencyLimit, MAX_CHECKS, OnFail, OnInconclusive, PromqlCheck};
+pub use view::{BakeView, CheckView};
 pub use window::{InvalidWindow, Window};

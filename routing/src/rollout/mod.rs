@@ -16,6 +16,7 @@
 //! at the next generation. It is level-triggered: late and repeated reports change nothing, and
 //! [`Rollout::resume`] issues the commands of the present state again.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::string::String;
 
@@ -126,7 +127,7 @@ pub enum Event {
         release: ReleaseId,
     },
     /// An edge said what it has counted of a release.
-    Measured(WindowReport),
+    Measured(Box<WindowReport>),
     /// Prometheus answered a question of [`Command::Ask`], or could not be asked, for this reason.
     Answered {
         /// The region it was asked for.
@@ -144,10 +145,6 @@ pub enum Event {
 
 /// What must be done. Writes, settlements, returns and the end are saved in one transaction with the machine; the rest follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a step gives a handful of commands, most of them writes"
-)]
 pub enum Command {
     /// Store this record and publish it.
     Write(SiteRecord),

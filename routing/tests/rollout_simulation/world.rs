@@ -332,7 +332,7 @@ impl World {
                 }
             }
             Message::Report(report) => self.step(&Event::Reported(report)),
-            Message::Window(report) => self.step(&Event::Measured(report)),
+            Message::Window(report) => self.step(&Event::Measured(Box::new(report))),
             Message::Ask(region, check) => self.answer(region, check),
             Message::Probe(index, generation) => {
                 let edge = &self.edges[index];
@@ -437,7 +437,7 @@ impl World {
                     self.step(&Event::Reported(report));
                 }
                 if let Some(report) = self.edges[index].window_report(&self.site) {
-                    self.step(&Event::Measured(report));
+                    self.step(&Event::Measured(Box::new(report)));
                 }
             }
             self.now = self.now + Duration::from_secs(1);
