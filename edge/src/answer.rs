@@ -16,6 +16,7 @@ use helix_routing::routes::{
 use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
+use crate::counted::Counted;
 use crate::release::{File, Release};
 pub use crate::static_files::StaticFile;
 use crate::static_files::{goes_beside, serve};
@@ -67,6 +68,13 @@ impl Pinned {
     pub fn is_unlisted(&self) -> bool {
         matches!(self.rule, HostRule::Release(_))
             || matches!(self.site.environment, Environment::Preview(_))
+    }
+
+    /// Where its requests are counted: those to the live release, under the names of its site.
+    #[must_use]
+    pub fn counted(&self) -> Option<&Arc<Counted>> {
+        let is_live = self.release.is_some() && !matches!(self.rule, HostRule::Release(_));
+        is_live.then_some(&self.serving.counted)
     }
 }
 

@@ -13,6 +13,7 @@ pub mod app;
 mod buffer;
 pub mod cache;
 pub mod config;
+pub mod counted;
 pub mod edge;
 pub mod exchange;
 pub mod feed;

@@ -13,6 +13,7 @@ use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
 use helix_routing::id::{Generation, ProjectName, ReleaseId, SiteId};
 use http::HeaderValue;
 
+use crate::counted::Counted;
 use crate::release::Release;
 
 /// What an edge serves of one site, replaced whole.
@@ -26,6 +27,8 @@ pub struct Serving {
     pub kept: Vec<Arc<Release>>,
     /// The generation as responses name it.
     pub mark: HeaderValue,
+    /// Where requests to the live release are counted.
+    pub counted: Arc<Counted>,
 }
 
 impl Default for Serving {
@@ -35,7 +38,7 @@ impl Default for Serving {
 }
 
 impl Serving {
-    /// What is served under `generation`.
+    /// What is served under `generation`, counted anew.
     #[must_use]
     pub fn new(
         generation: Generation,
@@ -47,6 +50,7 @@ impl Serving {
             live,
             kept,
             mark: HeaderValue::from(generation.0),
+            counted: Arc::default(),
         }
     }
 
@@ -197,7 +201,7 @@ impl Table {
     /// Every host, and every wildcard, that means `site`. Looks through all of them.
     #[must_use]
     pub fn hosts_of(&self, site: &SiteId) -> Vec<HostPattern> {
-        let of = |(host, held): (&Host, &SiteId)| (held == site).then(|| host.clone());
+        let of = |(host, held): (&Host, &Arc<SiteId>)| (**held == *site).then(|| host.clone());
         let (exact, wildcard) = (self.exact.pin(), self.wildcard.pin());
         let exact = exact.iter().filter_map(of).map(HostPattern::Exact);
         let wildcard = wildcard.iter().filter_map(of).map(HostPattern::Wildcard);

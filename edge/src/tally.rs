@@ -50,6 +50,8 @@ impl Cell {
 #[derive(Debug, Default)]
 #[repr(align(128))]
 pub struct Tally {
+    /// The number of the core, from 0.
+    pub core: usize,
     /// Finished requests by protocol and class.
     pub requests: [[Cell; CLASSES.len()]; PROTOCOLS.len()],
     /// How many of them took no longer than each bound, but longer than the one before; the last longer than all.

@@ -9,6 +9,7 @@ use crate::artifact::Artifacts;
 use crate::fleet::Roster;
 use crate::project::Reach;
 use crate::rollout::Conductor;
+use crate::rollout::bake::BakeConfig;
 use crate::store::Store;
 
 /// The parts. Cheap to clone.
@@ -24,6 +25,8 @@ pub struct App {
     pub regions: Arc<[RegionId]>,
     /// Starts rollouts and knows those that run.
     pub conductor: Conductor,
+    /// How long releases bake that say nothing of it.
+    pub bakes: Arc<BakeConfig>,
     /// The edges.
     pub roster: Roster,
     /// Asks edges what a visitor would see; follows no redirect, since that is an answer too.

@@ -10,6 +10,7 @@ use helix_service::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::address::MAX_BASE_BYTES;
+use crate::rollout::bake::BakeConfig;
 
 /// What a project may hold unless the config says otherwise, in bytes.
 const PROJECT_BYTES: u64 = 20 * 1024 * 1024 * 1024;
@@ -46,6 +47,9 @@ pub struct Config {
     /// What gates may do.
     #[serde(default)]
     pub gates: GatesConfig,
+    /// How long releases are watched after their swap.
+    #[serde(default)]
+    pub bake: BakeConfig,
     /// How log lines look.
     #[serde(default)]
     pub log: LogFormat,
@@ -147,6 +151,9 @@ impl Config {
             });
         }
         check_url("public_url", &self.public_url)?;
+        if let Some(prometheus) = &self.bake.prometheus {
+            check_url("bake.prometheus", prometheus)?;
+        }
         if self.regions.is_empty() || self.regions.iter().any(|region| region.edges.is_empty()) {
             return Err(IllegalConfig::NoEdges);
         }

@@ -11,6 +11,7 @@ use helix_routing::record::ReleaseRef;
 use helix_service::clock;
 
 use crate::app::App;
+use crate::artifact::read::ReadError;
 use crate::artifact::release::MakeError;
 use crate::audit;
 use crate::auth::Caller;
@@ -28,6 +29,9 @@ pub enum StartError {
     /// The release cannot be made.
     #[error(transparent)]
     Make(#[from] MakeError),
+    /// The release just made cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// The rollout cannot start.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
@@ -59,7 +63,9 @@ pub async fn deploy(
         environment: new.environment,
     };
     let release = app.artifacts.make_release(&site, new.files).await?;
+    let routes = app.artifacts.routes_of(&release.artifact).await?;
     let wanted = NewRollout {
+        bake: app.bakes.plan(&site, &routes)?,
         site: site.clone(),
         release: release.clone(),
         by: caller.name.clone(),

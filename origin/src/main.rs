@@ -104,6 +104,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         feed.clone(),
         roster.clone(),
         config.base_domain.clone(),
+        config.bake.prometheus.as_deref(),
     );
     let app = App {
         artifacts: Artifacts::open(store.clone(), &config.data_dir, config.keep.project_bytes)?
@@ -112,6 +113,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         addresses: Arc::new(Addresses::new(config.base_domain.clone(), config.site_port)),
         regions,
         conductor,
+        bakes: Arc::new(config.bake.clone()),
         roster,
         asking: reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())

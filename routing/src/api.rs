@@ -33,6 +33,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::artifact::Encoding;
+pub use crate::bake::{BakeView, CheckView};
 use crate::gate::view::EdgeGates;
 use crate::host::{Host, HostPattern};
 use crate::id::{
@@ -233,6 +234,8 @@ pub enum PhaseName {
     Baking,
     /// Settled.
     Stable,
+    /// Live and not settled: its bake said nothing, and its rules want a person to decide.
+    Undecided,
     /// Going back to the release before.
     RollingBack,
     /// Back on the release before.
@@ -289,6 +292,9 @@ shape! {
         /// What the release's gates showed, on each edge that has said so.
         #[serde(default)]
         pub gates: Vec<EdgeGates>,
+        /// What it was measured by after its swap; none where it does not bake, or not yet.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub bake: Option<BakeView>,
     }
 }
 

@@ -6,6 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bake::Window;
 use crate::id::{BootId, EdgeId, Generation, Incarnation, RegionId, ReleaseId, SiteId};
 use crate::time::Timestamp;
 use crate::wire::Wire;
@@ -112,6 +113,44 @@ pub struct PurgeReport {
 
 impl Wire for PurgeReport {
     const WHAT: &'static str = "purge report";
+}
+
+/// What an edge has counted of a site's live release since its swap. Sent again and again while the record says that it bakes.
+///
+/// Counts rise as long as the edge runs, so the newest report says all that those before it did.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WindowReport {
+    /// The edge.
+    pub edge: EdgeId,
+    /// Its region.
+    pub region: RegionId,
+    /// This start of it: counts begin with it.
+    pub boot: BootId,
+    /// The site.
+    pub site: SiteId,
+    /// The release that answered.
+    pub release: ReleaseId,
+    /// The generation that it went live under.
+    pub live_since: Generation,
+    /// What was counted of it.
+    pub window: Window,
+    /// What the release before it showed here before the swap; none in a boot that did not see it.
+    pub baseline: Option<Baseline>,
+}
+
+/// What a release showed before another took its place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Baseline {
+    /// The release.
+    pub release: ReleaseId,
+    /// What was counted of it lately.
+    pub window: Window,
+}
+
+impl Wire for WindowReport {
+    const WHAT: &'static str = "window report";
+    // Two windows of as many buckets as there are.
+    const MAX_BYTES: usize = 16 * 1024;
 }
 
 /// A record that an edge refused. The last good one stays.

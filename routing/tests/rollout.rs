@@ -9,8 +9,8 @@ use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
 use helix_routing::record::{ReleaseRef, SiteRecord};
 use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
 use helix_routing::rollout::{
-    COMMIT_DEADLINE, Command, Event, Fleet, Kind, Order, Outcome, PREPARE_DEADLINE, RegionFleet,
-    RegionPlan, Rollout,
+    BakePlan, COMMIT_DEADLINE, Command, Event, Fleet, Kind, Order, Outcome, PREPARE_DEADLINE,
+    RegionFleet, RegionPlan, Rollout,
 };
 use helix_routing::time::Timestamp;
 
@@ -81,6 +81,7 @@ impl Stage {
             record: record(region, live.map(release)),
             target: release(2),
             baseline: live.map(release),
+            is_baseline_quarantined: false,
             bytes: 0,
             gates,
         });
@@ -90,6 +91,7 @@ impl Stage {
             kind,
             epoch: Epoch(1),
             plans: plans.into(),
+            bake: BakePlan::default(),
         };
         let (rollout, commands) = Rollout::start(order, START, &fleet());
         Self {

@@ -1,6 +1,7 @@
 //! Records outlive binaries: bytes that were once written stay readable, and no bytes from outside make a reader panic.
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
+use helix_routing::bake::Window;
 use helix_routing::gate::record::GateRecord;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::gate::result::{GateKind, GateResult, Verdict};
@@ -11,7 +12,8 @@ use helix_routing::record::{
     TermRecord,
 };
 use helix_routing::report::{
-    CandidateReport, CandidateState, Heartbeat, PurgeReport, Refusal, SiteReport, StreamPosition,
+    Baseline, CandidateReport, CandidateState, Heartbeat, PurgeReport, Refusal, SiteReport,
+    StreamPosition, WindowReport,
 };
 use helix_routing::seal::{self, Seal};
 use helix_routing::time::Timestamp;
@@ -163,6 +165,25 @@ fn heartbeat() -> Heartbeat {
     }
 }
 
+fn window_report() -> WindowReport {
+    let mut window = Window::default();
+    window.add(false, 80_000);
+    window.add(true, 3_000_000);
+    WindowReport {
+        edge: "fra-1".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        boot: "0123456789abcdef".parse().unwrap(),
+        site: "shop/production".parse().unwrap(),
+        release: "b".repeat(20).parse().unwrap(),
+        live_since: Generation(7),
+        window: window.clone(),
+        baseline: Some(Baseline {
+            release: "a".repeat(20).parse().unwrap(),
+            window: window.merged(&window),
+        }),
+    }
+}
+
 /// Version 1 of a value, as it was first written.
 fn fixture<T: Wire + PartialEq + std::fmt::Debug>(value: &T, text: &str) {
     let bytes = value.encode();
@@ -210,6 +231,10 @@ fn version_1_of_every_record_stays_readable() {
     fixture(
         &gates_report(),
         include_str!("fixtures/gates-report-1.hex").trim(),
+    );
+    fixture(
+        &window_report(),
+        include_str!("fixtures/window-report-1.hex").trim(),
     );
     fixture(
         &heartbeat(),
@@ -267,6 +292,7 @@ proptest! {
         let _ = Snapshot::decode(&bytes);
         let _ = Beacon::decode(&bytes);
         let _ = SiteReport::decode(&bytes);
+        let _ = WindowReport::decode(&bytes);
         let _ = Heartbeat::decode(&bytes);
         let _ = Refusal::decode(&bytes);
         let _ = Seal::decode(&bytes);

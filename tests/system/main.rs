@@ -6,6 +6,7 @@
 
 mod access;
 mod alone;
+mod bakes;
 mod collection;
 mod cutover;
 mod folders;

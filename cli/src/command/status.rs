@@ -61,7 +61,8 @@ fn sites(sites: &[SiteStatus]) -> String {
         .iter()
         .flat_map(|site| site.regions.iter().map(move |region| (site, region)))
         .map(|(site, region)| {
-            let hold = region.hold.as_ref().map(|_| "held".to_owned());
+            let hold = region.hold.as_ref();
+            let hold = hold.map(|hold| format!("held: {}", hold.reason));
             let rolling = site
                 .rollout
                 .as_ref()

@@ -76,6 +76,14 @@ struct OriginFile {
     exit_with_parent: bool,
     nats: nats::NatsConfig,
     regions: Vec<RegionTable>,
+    bake: BakeTable,
+}
+
+/// A deployment to one's own machine is there at once; a release that names its window bakes all the same.
+#[derive(Serialize)]
+struct BakeTable {
+    window: &'static str,
+    window_with_upstreams: &'static str,
 }
 
 #[derive(Serialize)]
@@ -228,6 +236,10 @@ impl Fleet {
                 monitor: Some(url(self.monitor)),
             },
             regions: self.regions().into_iter().map(RegionTable::new).collect(),
+            bake: BakeTable {
+                window: "0s",
+                window_with_upstreams: "0s",
+            },
         })
     }
 

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use helix_routing::api::{PhaseName, RegionView, RolloutView};
+use helix_routing::api::{BakeView, CheckView, PhaseName, RegionView, RolloutView};
 use helix_routing::gate::view::EdgeGates;
 use helix_routing::time::Timestamp;
 
@@ -33,11 +33,20 @@ pub(super) fn draw(view: &RolloutView, now: Timestamp) -> String {
 
 /// A line for each region that differs from the view before.
 pub(super) fn changes(before: Option<&RolloutView>, view: &RolloutView) -> Vec<String> {
+    // What a bake counts changes every second, and is no news until it decides.
+    let quiet = |region: &RegionView| RegionView {
+        bake: region.bake.clone().filter(|bake| bake.decided.is_some()),
+        ..region.clone()
+    };
     // What gates showed has lines of its own, and their passing none.
     let all = |view: &RolloutView| {
         let gates = view.regions.iter().flat_map(gates);
         let gates = gates.map(|gate| format!("         ✘ {gate}"));
-        view.regions.iter().map(line).chain(gates).collect()
+        view.regions
+            .iter()
+            .map(|region| line(&quiet(region)))
+            .chain(gates)
+            .collect()
     };
     let known: Vec<String> = before.map(all).unwrap_or_default();
     let mut new: Vec<String> = all(view);
@@ -68,6 +77,7 @@ fn line(region: &RegionView) -> String {
         done,
         reason,
         gates: _,
+        bake,
     } = region;
     let mut text = format!(
         "{:<8} {} {:<14} {release} g{generation}",
@@ -79,10 +89,45 @@ fn line(region: &RegionView) -> String {
         let mark = if done.contains(edge) { "✔" } else { "·" };
         write!(text, "  {edge} {mark}").expect("writing to a string cannot fail");
     }
+    if let Some(bake) = bake {
+        write!(text, "  {}", bake_line(bake)).expect("writing to a string cannot fail");
+    }
     if let Some(reason) = reason {
         write!(text, "  {reason}").expect("writing to a string cannot fail");
     }
     text
+}
+
+/// As in `pass: 5xx 0.02% (base 0.02%), p99 81ms (base 78ms)`.
+fn bake_line(bake: &BakeView) -> String {
+    let requests = format!("{} of {} requests", bake.requests, bake.min_requests);
+    let is_quiet = bake.requests < u64::from(bake.min_requests);
+    let measures = bake.measures.iter().map(ToString::to_string);
+    let checks = bake.checks.iter().map(|check| {
+        let CheckView {
+            name,
+            answer,
+            error,
+            ..
+        } = check;
+        match (answer, error) {
+            (_, Some(error)) => format!("{name}: {error}"),
+            (Some(answer), None) => format!("{name} {answer}"),
+            (None, None) => format!("{name} -"),
+        }
+    });
+    let shown: Vec<String> = is_quiet
+        .then_some(requests)
+        .into_iter()
+        .chain(measures)
+        .chain(checks)
+        .collect();
+    let verdict = match (bake.verdict, bake.decided) {
+        (Some(verdict), _) => format!("{verdict}: "),
+        (None, Some(_)) => "ended: ".to_owned(),
+        (None, None) => String::new(),
+    };
+    format!("{verdict}{}", shown.join(", "))
 }
 
 const fn mark(phase: PhaseName) -> &'static str {
@@ -95,6 +140,7 @@ const fn mark(phase: PhaseName) -> &'static str {
         | PhaseName::RollingBack => "◌",
         PhaseName::Stable => "✔",
         PhaseName::RolledBack | PhaseName::Superseded => "↩",
+        PhaseName::Undecided => "?",
         PhaseName::RevertBlocked | PhaseName::Aborted => "✘",
     }
 }
@@ -107,6 +153,7 @@ const fn phase_name(phase: PhaseName) -> &'static str {
         PhaseName::Committing => "committing",
         PhaseName::Baking => "baking",
         PhaseName::Stable => "stable",
+        PhaseName::Undecided => "undecided",
         PhaseName::RollingBack => "rolling-back",
         PhaseName::RolledBack => "rolled-back",
         PhaseName::RevertBlocked => "revert-blocked",
@@ -147,6 +194,33 @@ mod tests {
              ├─ fra      ◌ committing     00112233445566778899 g43  fra-1 ·  fra-2 ✔\n\
              └─ iad      ◌ preparing      00112233445566778899 g43  iad-1 ·  iad-2 ·"
         );
+    }
+
+    fn baking(requests: u64, decided: &str) -> RolloutView {
+        let mut view = view("baking", "");
+        let bake = format!(
+            r#"{{"since":1000,"until":9000,"decided":{decided},"requests":{requests},"min_requests":100,"baseline_requests":500,
+                "measures":[{{"name":"5xx","unit":"millionths","value":200,"baseline":100,"limit":10000}},
+                            {{"name":"p99","unit":"micros","value":81920,"baseline":null,"limit":null}}],
+                "checks":[{{"name":"carts","bounds":"at most 1","answer":"0.5","broken":false,"error":null}}]}}"#
+        );
+        view.regions[0].bake = Some(serde_json::from_str(&bake).unwrap());
+        view
+    }
+
+    #[test]
+    fn a_bake_shows_what_was_measured_and_is_no_news_until_it_decides() {
+        let (early, later) = (
+            baking(20, r#"null,"verdict":null"#),
+            baking(200, r#"null,"verdict":null"#),
+        );
+        let decided = baking(200, r#"9000,"verdict":"pass""#);
+        let text = draw(&early, Timestamp::from_millis(2500));
+        let shown = "20 of 100 requests, 5xx 0.02% (base 0.01%), p99 81ms, carts 0.5";
+        assert!(text.contains(shown), "{text}");
+        assert!(changes(Some(&early), &later).is_empty());
+        let news = changes(Some(&later), &decided);
+        assert!(news[0].contains("pass: 5xx 0.02%"), "{news:?}");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! (fetching, collecting, sending) runs elsewhere and comes back as an event, so one site never waits for
 //! another. Records come from the feeds, which have written them to disk first.
 
+mod counting;
 mod gating;
 mod improvement;
 pub mod placement;
@@ -26,6 +27,7 @@ use helix_service::{clock, failpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
+use self::counting::{Baking, Watch};
 pub use self::gating::Asking;
 use self::gating::{Run, Unready};
 use self::placement::{Command, Event, Placement, Plan};
@@ -101,6 +103,7 @@ struct Place {
     /// The candidate whose gates are run.
     gating: Option<(ReleaseRef, AbortHandle)>,
     retired: Retired,
+    watch: Watch,
     /// Whether the file says something else.
     note_is_due: bool,
 }
@@ -149,6 +152,7 @@ pub struct Agent {
     asking: Asking,
     /// Runs of gates by hand.
     runs: HashMap<SiteId, Run>,
+    baking: Baking,
 }
 
 impl Agent {
@@ -186,6 +190,7 @@ impl Agent {
             purging,
             asking,
             runs: HashMap::new(),
+            baking: Baking::default(),
         }
     }
 
@@ -211,6 +216,8 @@ impl Agent {
         let mut readiness = tokio::time::interval(Duration::from_millis(100));
         readiness.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         let mut leftovers = tokio::time::interval(COLLECT_INTERVAL);
+        let mut telling = tokio::time::interval(counting::REPORT_INTERVAL);
+        telling.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 biased;
@@ -222,8 +229,10 @@ impl Agent {
                 () = store.damage_found() => self.prepare_again(),
                 _ = leftovers.tick() => {
                     self.follow_retired();
+                    self.places.values_mut().for_each(|place| place.watch.mark());
                     self.collect_later();
                 }
+                _ = telling.tick() => self.baking.report(&self.places, &self.reports),
                 _ = readiness.tick() => {}
             }
             self.show_readiness(&settled);
@@ -232,7 +241,12 @@ impl Agent {
 
     fn change(&mut self, change: Change) {
         match change {
-            Change::Record { record, .. } => self.record(record),
+            Change::Record { record, .. } => {
+                if let Record::Site(site) = &record {
+                    self.baking.record(site, clock::now());
+                }
+                self.record(record);
+            }
             Change::Dropped { key } => self.dropped(&key),
             Change::Refused(refused) => self.reports.refused(refused),
         }
@@ -422,13 +436,19 @@ impl Agent {
             return;
         };
         place.follow_retired(clock::now());
+        let live_since = place.placement.record().map(|record| record.live_since);
+        let live = plan.live.as_ref().map(|live| &live.release);
+        let counted = place.watch.follow(live, live_since.unwrap_or_default());
         let release = |named: &ReleaseRef| place.ready.get(named).cloned();
         let before = self.table.site(site).map(|site| site.serving());
-        let serving = Serving::new(
-            plan.generation,
-            plan.live.as_ref().and_then(release),
-            plan.kept.iter().filter_map(release).collect(),
-        );
+        let serving = Serving {
+            counted,
+            ..Serving::new(
+                plan.generation,
+                plan.live.as_ref().and_then(release),
+                plan.kept.iter().filter_map(release).collect(),
+            )
+        };
         let from = before.and_then(|serving| serving.live.as_ref().map(|live| live.id.clone()));
         let to = plan.live.as_ref().map(|live| live.release.clone());
         if from != to

@@ -10,12 +10,15 @@ use std::time::Duration;
 
 use async_nats::Client;
 use async_nats::connection::State as Link;
+use helix_routing::bake::Window;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::gate::result::GateResult;
 use helix_routing::id::{BootId, EdgeId, Generation, RegionId, ReleaseId, SiteId};
 use helix_routing::key;
 use helix_routing::record::SiteRecord;
-use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport, StreamPosition};
+use helix_routing::report::{
+    Baseline, Heartbeat, PurgeReport, Refusal, SiteReport, StreamPosition, WindowReport,
+};
 use helix_routing::wire::Wire;
 use helix_service::{clock, failpoint};
 use tokio::sync::{Notify, watch};
@@ -66,6 +69,8 @@ struct Pending {
     /// What gates showed, the newest of each site and, of those by hand, of each too; and whether that was sent.
     gates: VecDeque<(GatesReport, bool)>,
     refusals: VecDeque<Refusal>,
+    /// What was counted of sites that bake, and not sent.
+    counted: BTreeMap<SiteId, WindowReport>,
 }
 
 impl Reports {
@@ -141,6 +146,28 @@ impl Reports {
         }
         pending.gates.push_back((report, false));
         drop(pending);
+        self.wake.notify_one();
+    }
+
+    /// What was counted of a site's live release, which went live under that generation.
+    pub(super) fn counted(
+        &self,
+        site: &SiteId,
+        (release, live_since): (&ReleaseId, Generation),
+        window: Window,
+        baseline: Option<Baseline>,
+    ) {
+        let report = WindowReport {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            boot: self.who.boot.clone(),
+            site: site.clone(),
+            release: release.clone(),
+            live_since,
+            window,
+            baseline,
+        };
+        self.pending().counted.insert(site.clone(), report);
         self.wake.notify_one();
     }
 
@@ -245,6 +272,8 @@ impl Reports {
                     ("site", report.encode())
                 } else if let Some(report) = self.purge_report(&mut pending) {
                     ("purge", report.encode())
+                } else if let Some((_, report)) = pending.counted.pop_first() {
+                    ("window", report.encode())
                 } else if let Some(refusal) = pending.refusals.pop_front() {
                     ("refusal", refusal.encode())
                 } else {

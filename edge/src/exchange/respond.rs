@@ -14,7 +14,7 @@ use futures_util::FutureExt as _;
 use helix_framing::Fields;
 use helix_framing::ranges::{Multipart, Part};
 use http::header::{
-    ALT_SVC, CONTENT_LENGTH, HOST, LINK, REFERER, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+    ALT_SVC, CONTENT_LENGTH, HOST, LINK, REFERER, UPGRADE, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
@@ -461,7 +461,7 @@ pub fn finish(
     let uri = &request.head.uri;
     let target = uri
         .path_and_query()
-        .map_or(uri.path(), http::uri::PathAndQuery::as_str);
+        .map_or_else(|| uri.path(), http::uri::PathAndQuery::as_str);
     let host = || request.head.headers.get(HOST).map(HeaderValue::as_bytes);
     let authority = uri
         .authority()
@@ -497,6 +497,13 @@ pub fn finish(
         error: error.map_or("", String::as_str),
     };
     record(edge, &line);
+    if let Some(counted) = pinned.and_then(Pinned::counted) {
+        // Of HTTP/2 and HTTP/3, too: there it is an upgrade by now, whose answer is 200.
+        let is_tunnel = ended.status == Some(StatusCode::SWITCHING_PROTOCOLS)
+            || request.head.headers.contains_key(UPGRADE);
+        let took = (!is_tunnel).then_some(line.took);
+        counted.finished(edge.tally.core, ended.status, took);
+    }
 }
 
 fn said(request: &Request) -> Said<'_> {

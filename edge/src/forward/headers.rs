@@ -127,7 +127,9 @@ pub fn to_upstream<'a>(
     Ok(ToUpstream {
         client: headers,
         named: said.named,
-        trace: given.or(begun.map(|begun| begun.id)).unwrap_or_default(),
+        trace: given
+            .or_else(|| begun.map(|begun| begun.id))
+            .unwrap_or_default(),
         host: host.or_else(|| headers.get(HOST).map(HeaderValue::as_bytes)),
         own,
     })

@@ -83,7 +83,7 @@ impl<'a> Itself<'a> {
     ) -> Probed {
         let release = &self.subject.release;
         let pinned = Pinned {
-            site: self.subject.site.clone(),
+            site: Arc::new(self.subject.site.clone()),
             rule: HostRule::Exact(host.clone()),
             serving: Arc::new(Serving {
                 live: Some(Arc::clone(release)),

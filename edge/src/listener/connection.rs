@@ -30,7 +30,7 @@ use super::io::EdgeIo;
 use super::lane::{Batch, Lane, Message, Next};
 use super::memo::By;
 use crate::access_log::record_refused;
-use crate::answer::{Answer, RequestHead, answer};
+use crate::answer::{Answer, Pinned, RequestHead, answer};
 use crate::edge::Edge;
 use crate::exchange::{Protocol, Request, carry_out};
 use crate::http2;
@@ -327,6 +327,7 @@ impl Core {
             let by = By {
                 release: release.map(|release| release.id.clone()),
                 site: pinned.map(|pinned| (*pinned.site).clone()),
+                counted: pinned.and_then(Pinned::counted).cloned(),
             };
             (hash, by)
         });

@@ -165,6 +165,9 @@ impl Lane {
             let left = hit.left(io, whole);
             edge.tally
                 .finished(Protocol::Http1, left.status, left.bytes, took);
+            if let Some(counted) = &hit.kept.by.counted {
+                counted.finished(edge.tally.core, left.status, Some(took));
+            }
             if let Some(pages) = &mut pages {
                 hit.log(pages, io, (at, took), &left);
             }

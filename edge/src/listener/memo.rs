@@ -16,6 +16,7 @@ use helix_framing::{Asked, Framing, Head};
 use helix_routing::id::{ReleaseId, SiteId};
 use http::{Method, StatusCode};
 
+use crate::counted::Counted;
 use crate::limits::{MEMO_BODY_BYTES, MEMO_BYTES, MEMO_SLOTS};
 
 /// A response in bytes.
@@ -41,6 +42,8 @@ pub(super) struct By {
     pub(super) release: Option<ReleaseId>,
     /// The site that the host means, if it means one.
     pub(super) site: Option<SiteId>,
+    /// Where it is counted.
+    pub(super) counted: Option<Arc<Counted>>,
 }
 
 /// A response as it was sent.

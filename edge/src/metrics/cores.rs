@@ -36,8 +36,11 @@ impl Cores {
 
     /// One more core. What it counted stays when it has ended.
     pub(super) fn join(&self) -> Arc<Tally> {
-        let tally = Arc::new(Tally::default());
         let mut tallies = self.tallies.lock().unwrap_or_else(PoisonError::into_inner);
+        let tally = Arc::new(Tally {
+            core: tallies.len(),
+            ..Tally::default()
+        });
         tallies.push(Arc::clone(&tally));
         tally
     }

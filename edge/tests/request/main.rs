@@ -14,6 +14,7 @@ mod cache_judge;
 mod checklist;
 mod claims;
 mod confusion;
+mod counting;
 mod differential;
 mod disk;
 mod downgrade;

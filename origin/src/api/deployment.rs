@@ -129,6 +129,7 @@ impl From<StartError> for Rejection {
         match error {
             StartError::Project(error) => error.into(),
             StartError::Make(error) => error.into(),
+            StartError::Read(error) => Self::internal(&error),
             StartError::Rollout(error) => error.into(),
             StartError::Key(error) => error.into(),
             StartError::Store(error) => error.into(),
@@ -158,6 +159,7 @@ impl From<RolloutError> for Rejection {
             | RolloutError::NeverLive { .. }
             | RolloutError::NothingOlder { .. }
             | RolloutError::AlreadyLive { .. }
+            | RolloutError::NoPrometheus { .. }
             | RolloutError::NoRegions => Self::conflict(kind, title),
             RolloutError::Store(error) => error.into(),
             RolloutError::Record(error) => error.into(),

@@ -63,6 +63,15 @@ impl Artifacts {
         .await
     }
 
+    /// What an artifact says besides its files.
+    ///
+    /// # Errors
+    /// When its manifest or config cannot be read.
+    pub async fn routes_of(&self, artifact: &Digest) -> Result<Routes, ReadError> {
+        let (layout, artifact) = (self.layout.clone(), artifact.clone());
+        blocking(move || read_routes(&layout, &artifact)).await
+    }
+
     /// How many files differ between two releases; 0 when that cannot be told.
     pub async fn files_changed(&self, from: Option<&ReleaseRef>, to: &ReleaseRef) -> u64 {
         let from = match from {

@@ -13,7 +13,7 @@ use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::id::{EdgeId, InvalidId, RegionId};
-use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport};
+use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport, WindowReport};
 use helix_routing::wire::{Wire, WireError};
 use helix_service::clock;
 use helix_service::shutdown::Shutdown;
@@ -55,6 +55,7 @@ enum Report {
     Site(SiteReport),
     Purge(PurgeReport),
     Gates(GatesReport),
+    Window(WindowReport),
     Refusal(Refusal),
 }
 
@@ -112,6 +113,7 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
         Ok(Report::Purge(report)) => roster.purge(report),
         Ok(Report::Gates(report)) if report.run.is_some() => roster.gate(report),
         Ok(Report::Gates(report)) => conductor.gated(report),
+        Ok(Report::Window(report)) => conductor.measure(report),
         Ok(Report::Refusal(refusal)) => {
             tracing::warn!(
                 edge = %refusal.edge, stream = refusal.stream, key = refusal.key, sequence = refusal.sequence,
@@ -167,6 +169,11 @@ fn attribute(
             let report = GatesReport::decode(payload)?;
             let named = (report.region.clone(), report.edge.clone());
             (Report::Gates(report), named.0, named.1)
+        }
+        "window" => {
+            let report = WindowReport::decode(payload)?;
+            let named = (report.region.clone(), report.edge.clone());
+            (Report::Window(report), named.0, named.1)
         }
         "refusal" => {
             let refusal = Refusal::decode(payload)?;

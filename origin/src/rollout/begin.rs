@@ -6,7 +6,7 @@
 use helix_routing::host::HostPattern;
 use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
 use helix_routing::record::{Hold, ReleaseRef, SiteRecord};
-use helix_routing::rollout::{Command, Event, Kind, Order, Outcome, RegionPlan, Rollout};
+use helix_routing::rollout::{BakePlan, Command, Event, Kind, Order, Outcome, RegionPlan, Rollout};
 use helix_routing::time::Timestamp;
 use helix_service::{clock, random};
 
@@ -85,7 +85,13 @@ impl Conductor {
         let host = alias::primary_host(&new.site, &self.0.base)?;
         records::put_host(&mut tx, &HostPattern::Exact(host), Some(&new.site)).await?;
         let mut begun = self
-            .begin(tx, new.site, Kind::Deploy, plans, (new.by, None))
+            .begin(
+                tx,
+                new.site,
+                (Kind::Deploy, new.bake),
+                plans,
+                (new.by, None),
+            )
             .await?;
         begun.held = held;
         Ok(begun)
@@ -143,7 +149,13 @@ impl Conductor {
             plans.push(plan);
         }
         let mut begun = self
-            .begin(tx, new.site, Kind::Rollback, plans, (new.by, new.reason))
+            .begin(
+                tx,
+                new.site,
+                (Kind::Rollback, BakePlan::default()),
+                plans,
+                (new.by, new.reason),
+            )
             .await?;
         begun.steps = steps;
         Ok(begun)
@@ -232,7 +244,7 @@ impl Conductor {
         &self,
         mut tx: Tx,
         site: SiteId,
-        kind: Kind,
+        (kind, bake): (Kind, BakePlan),
         plans: Vec<RegionPlan>,
         (by, reason): (String, Option<String>),
     ) -> Result<Begun, RolloutError> {
@@ -247,6 +259,7 @@ impl Conductor {
             kind,
             epoch: tx.epoch(),
             plans,
+            bake,
         };
         let (machine, commands) = Rollout::start(order, now, &self.0.roster.snapshot());
         let saved = Saved::new(machine, by, now);
@@ -289,10 +302,19 @@ async fn plan(
         }),
         Some(_) | None => None,
     };
+    let is_baseline_quarantined = match &baseline {
+        Some(baseline) => {
+            let here = [record.region.clone()];
+            let found = target::quarantined(tx, site, &baseline.release, &here).await?;
+            !found.is_empty()
+        }
+        None => false,
+    };
     Ok(RegionPlan {
         record,
         target: target.release,
         baseline,
+        is_baseline_quarantined,
         bytes: target.bytes,
         gates: target.gates,
     })
@@ -327,7 +349,7 @@ async fn lift_holds(tx: &mut Tx, site: &SiteId) -> Result<Vec<RegionId>, Rollout
     Ok(held)
 }
 
-async fn hold(
+pub(super) async fn hold(
     tx: &mut Tx,
     site: &SiteId,
     region: &RegionId,

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helix_routing::api::{PhaseName, RolloutView};
+use helix_routing::bake::Verdict;
 use helix_routing::id::{EdgeId, Generation, RegionId};
 use helix_routing::key::{self, Scope};
 use helix_routing::rollout::{Command, Event, Fleet, Outcome, Rollout};
@@ -154,7 +155,7 @@ impl Driver {
         }
         let mut next = self.saved.clone();
         next.advance(machine, now);
-        if commands.iter().any(saved::is_durable) {
+        if commands.iter().any(Command::is_durable) {
             let rest = loop {
                 match self.save(&mut next, commands.clone()).await {
                     Ok(Some(rest)) => break rest,
@@ -235,10 +236,33 @@ impl Driver {
                     edge,
                     generation,
                 } => self.probe(&region, edge, generation),
+                Command::Ask {
+                    region,
+                    check,
+                    query,
+                } => self.ask(region, check, query),
                 // Done in the transaction.
-                Command::Write(_) | Command::Settle { .. } | Command::Finish(_) => {}
+                Command::Write(_)
+                | Command::Settle { .. }
+                | Command::Bake { .. }
+                | Command::Return { .. }
+                | Command::Finish(_) => {}
             }
         }
+    }
+
+    fn ask(&mut self, region: RegionId, check: usize, query: String) {
+        let (prometheus, sender) = (self.conductor.0.prometheus.clone(), self.sender.clone());
+        self.probes.spawn(async move {
+            let answer = prometheus.ask(&query).await;
+            let answered = Event::Answered {
+                region,
+                check,
+                answer,
+            };
+            // Lost, it is asked again.
+            let _ = sender.send(Message::Event(answered)).await;
+        });
     }
 
     fn probe(&mut self, region: &RegionId, edge: EdgeId, generation: Generation) {
@@ -296,8 +320,12 @@ fn saved_at(machine: &Rollout) {
         .collect();
     if machine.outcome() == Some(Outcome::Settled) {
         failpoint::hit("origin.saved.settled");
+    } else if phases.contains(&PhaseName::RollingBack) {
+        failpoint::hit("origin.saved.returning");
     } else if phases.contains(&PhaseName::Committing) {
         failpoint::hit("origin.saved.committing");
+    } else if phases.contains(&PhaseName::Baking) {
+        failpoint::hit("origin.saved.baking");
     } else if phases.contains(&PhaseName::Preparing) {
         failpoint::hit("origin.saved.preparing");
     }
@@ -306,9 +334,10 @@ fn saved_at(machine: &Rollout) {
 fn log_phases(from: &Rollout, to: &Rollout) {
     for (before, after) in from.regions().iter().zip(to.regions()) {
         if before.phase != after.phase {
+            let verdict = after.bake.as_ref().and_then(|bake| bake.verdict);
             tracing::info!(
                 rollout = %to.id(), site = %to.site(), region = %after.region, generation = after.generation.0,
-                from = ?before.phase, to = ?after.phase, reason = after.reason, "cutover"
+                from = ?before.phase, to = ?after.phase, verdict = verdict.map(Verdict::label), reason = after.reason, "cutover"
             );
         }
     }

@@ -19,8 +19,8 @@ use helix_routing::gate::report::GatesReport;
 use helix_routing::host::Host;
 use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
 use helix_routing::record::ReleaseRef;
-use helix_routing::report::SiteReport;
-use helix_routing::rollout::{Command, Event};
+use helix_routing::report::{SiteReport, WindowReport};
+use helix_routing::rollout::{BakePlan, Command, Event};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::WatchStream;
 
@@ -29,14 +29,18 @@ use crate::fleet::Roster;
 use crate::store::{Store, StoreError};
 
 pub mod alias;
+pub mod bake;
 mod begin;
 mod driver;
 mod probe;
+mod prometheus;
+mod returned;
 mod saved;
 mod target;
 
 pub use begin::Begun;
 use driver::{Driver, Message};
+use prometheus::Prometheus;
 use saved::Saved;
 pub use target::{Kept, Step, kept};
 
@@ -56,6 +60,8 @@ pub struct NewRollout {
     pub by: String,
     /// Deploy although the release is quarantined.
     pub lift_quarantine: bool,
+    /// How it is watched after its swap.
+    pub bake: BakePlan,
 }
 
 /// Regions to take back.
@@ -125,6 +131,14 @@ pub enum RolloutError {
     /// There is no such region.
     #[error("there is no region {0}")]
     UnknownRegion(RegionId),
+    /// The release wants to ask Prometheus, and there is none.
+    #[error(
+        "the helix.toml of {site} has [[bake.promql]], and origin's config names no Prometheus"
+    )]
+    NoPrometheus {
+        /// The site.
+        site: SiteId,
+    },
     /// There are no regions at all.
     #[error("no region is configured")]
     NoRegions,
@@ -163,6 +177,7 @@ impl RolloutError {
             Self::NothingOlder { .. } => "nothing-older",
             Self::AlreadyLive { .. } => "already-live",
             Self::UnknownRegion(_) => "unknown-region",
+            Self::NoPrometheus { .. } => "no-prometheus",
             Self::NoRegions => "no-regions",
             Self::Store(_) | Self::Record(_) | Self::Machine { .. } => "internal",
         }
@@ -188,6 +203,7 @@ struct Inner {
     roster: Roster,
     base: Host,
     probes: reqwest::Client,
+    prometheus: Prometheus,
     drivers: Mutex<BTreeMap<SiteId, Handle>>,
     settled: Arc<Notify>,
 }
@@ -201,15 +217,23 @@ struct Handle {
 }
 
 impl Conductor {
-    /// A conductor of no rollouts yet. `base` is the domain below which every site has its host.
+    /// A conductor of no rollouts yet. `base` is the domain below which every site has its host; `prometheus` is where
+    /// releases may ask how they are.
     #[must_use]
-    pub fn new(store: Store, feed: Feed, roster: Roster, base: Host) -> Self {
+    pub fn new(
+        store: Store,
+        feed: Feed,
+        roster: Roster,
+        base: Host,
+        prometheus: Option<&str>,
+    ) -> Self {
         Self(Arc::new(Inner {
             store,
             feed,
             roster,
             base,
             probes: probe::client(),
+            prometheus: Prometheus::new(prometheus),
             drivers: Mutex::default(),
             settled: Arc::default(),
         }))
@@ -229,11 +253,18 @@ impl Conductor {
 
     /// An edge said how it stands with a site.
     pub fn report(&self, report: SiteReport) {
-        if let Some(handle) = self.drivers().get(&report.site) {
-            // A full queue means that the driver is behind; it will ask again.
-            let _ = handle
-                .inbox
-                .try_send(Message::Event(Event::Reported(report)));
+        self.tell(&report.site.clone(), Event::Reported(report));
+    }
+
+    /// An edge said what it has counted of a release.
+    pub fn measure(&self, report: WindowReport) {
+        self.tell(&report.site.clone(), Event::Measured(Box::new(report)));
+    }
+
+    fn tell(&self, site: &SiteId, event: Event) {
+        if let Some(handle) = self.drivers().get(site) {
+            // A full queue means that the driver is behind; it will ask again, and edges report again.
+            let _ = handle.inbox.try_send(Message::Event(event));
         }
     }
 

@@ -12,7 +12,7 @@ use helix_routing::time::Timestamp;
 use helix_service::clock;
 use sqlx::SqliteConnection;
 
-use super::{RolloutError, alias};
+use super::{RolloutError, alias, returned};
 use crate::feed::records;
 use crate::store::{self, Store, Tx};
 
@@ -113,14 +113,6 @@ impl Saved {
     }
 }
 
-/// Whether a command belongs into the transaction that saves the machine.
-pub(super) const fn is_durable(command: &Command) -> bool {
-    match command {
-        Command::Write(_) | Command::Settle { .. } | Command::Finish(_) => true,
-        Command::Republish { .. } | Command::Probe { .. } => false,
-    }
-}
-
 /// Carries out the durable commands and returns the others. The machine's row is saved before.
 pub(super) async fn apply(
     tx: &mut Tx,
@@ -132,11 +124,24 @@ pub(super) async fn apply(
     for command in commands {
         match command {
             Command::Write(record) => records::put_site(tx, &record).await?,
+            // The row of the machine says all of it.
+            Command::Bake { .. } => {}
             Command::Settle {
                 region, release, ..
             } => settle(tx, machine, &region, &release).await?,
+            Command::Return {
+                region,
+                left,
+                to,
+                quarantine,
+            } => {
+                let blamed = quarantine.as_deref().map(|why| (&left.release, why));
+                returned::note(tx, machine, &region, &to, blamed).await?;
+            }
             Command::Finish(outcome) => finish(tx, base, machine, outcome).await?,
-            Command::Republish { .. } | Command::Probe { .. } => rest.push(command),
+            Command::Republish { .. } | Command::Probe { .. } | Command::Ask { .. } => {
+                rest.push(command);
+            }
         }
     }
     Ok(rest)
@@ -200,18 +205,12 @@ async fn quarantine_what_was_left(
         .and_then(|record| record.previous.first())
         .filter(|left| *left != release);
     let Some(left) = left else { return Ok(()) };
-    sqlx::query(
-        "INSERT INTO quarantines (site, region, release_id, reason, since) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (site, region, release_id) DO UPDATE SET reason = excluded.reason, since = excluded.since",
-    )
-    .bind(machine.site().to_string())
-    .bind(region.as_str())
-    .bind(left.release.as_str())
-    .bind(format!("rolled back to {} by rollout {}", release.release, machine.id()))
-    .bind(store::millis(clock::now()))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
+    let reason = format!(
+        "rolled back to {} by rollout {}",
+        release.release,
+        machine.id()
+    );
+    returned::quarantine(tx, machine, region, &left.release, &reason).await
 }
 
 /// Notes why regions did not get their target, and moves the preview alias.

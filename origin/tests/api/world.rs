@@ -9,6 +9,7 @@ use helix_origin::artifact::Artifacts;
 use helix_origin::feed::Feed;
 use helix_origin::fleet::{Edge, Roster};
 use helix_origin::rollout::Conductor;
+use helix_origin::rollout::bake::BakeConfig;
 use helix_origin::store::Store;
 use helix_origin::{api, auth};
 use helix_routing::api::{PACK_UPLOAD_TYPE, Role, encoding_byte};
@@ -216,7 +217,8 @@ async fn app(store: Store, folder: &TempDir) -> App {
         artifacts: Artifacts::open(store.clone(), folder.path(), PROJECT_BYTES).unwrap(),
         addresses: Arc::new(Addresses::new(base.clone(), 8081)),
         regions: Arc::from([region]),
-        conductor: Conductor::new(store.clone(), feed, roster.clone(), base),
+        bakes: Arc::new(BakeConfig::none()),
+        conductor: Conductor::new(store.clone(), feed, roster.clone(), base, None),
         roster,
         asking: reqwest::Client::new(),
         store,

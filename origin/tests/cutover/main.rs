@@ -20,7 +20,7 @@ use helix_routing::api::RolloutView;
 use helix_routing::host::{Host, HostPattern};
 use helix_routing::id::{ReleaseId, RolloutId, SiteId};
 use helix_routing::record::ReleaseRef;
-use helix_routing::rollout::Outcome;
+use helix_routing::rollout::{BakePlan, Outcome};
 use helix_routing::seal::KeyRole;
 use helix_service::clock;
 use helix_service::keys::{KeyRing, SigningKey};
@@ -110,7 +110,7 @@ impl Origin {
             Arc::clone(&fleet.key),
             &regions,
         );
-        let conductor = Conductor::new(store.clone(), feed.clone(), roster.clone(), base());
+        let conductor = Conductor::new(store.clone(), feed.clone(), roster.clone(), base(), None);
         conductor.resume().await.expect("rollouts are read");
         let (shutdown, handle) = Shutdown::manual();
         let (monitor, ending) = (nats.monitor(), shutdown.clone());
@@ -154,6 +154,7 @@ impl Origin {
             release: release.clone(),
             by: "test".to_owned(),
             lift_quarantine: false,
+            bake: BakePlan::default(),
         };
         let mut begun = self.conductor.deploy(new).await.expect("it starts");
         sqlx::query(

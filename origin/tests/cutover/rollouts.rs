@@ -4,7 +4,7 @@ use helix_origin::feed::records;
 use helix_origin::rollout::NewRollout;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Environment, SiteId};
-use helix_routing::rollout::Outcome;
+use helix_routing::rollout::{BakePlan, Outcome};
 
 use crate::edge::Mood;
 use crate::{release, site, start};
@@ -97,6 +97,7 @@ async fn rollbacks_go_further_back_and_hold_the_regions() {
         release: release(3),
         by: "test".to_owned(),
         lift_quarantine: false,
+        bake: BakePlan::default(),
     };
     assert_eq!(
         origin

@@ -12,6 +12,7 @@ use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::baking::{BakePlan, Evidence};
 use super::phase::{
     COMMIT_DEADLINE, Clock, NUDGE_INTERVAL, Phase, Proof, forget_gone, names, plan_required,
 };
@@ -35,20 +36,28 @@ pub const KEEP_PREVIOUS: usize = 20;
 /// One region's part of a rollout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Cutover {
-    record: SiteRecord,
-    target: ReleaseRef,
-    baseline: Option<ReleaseRef>,
+    pub(super) record: SiteRecord,
+    pub(super) target: ReleaseRef,
+    pub(super) baseline: Option<ReleaseRef>,
     bytes: u64,
     /// How long its gates may take.
     #[serde(default)]
     gates: Duration,
     /// What the target's gates showed, edge by edge.
     #[serde(default)]
-    evidence: BTreeMap<EdgeId, Vec<GateResult>>,
-    phase: Phase,
+    shown: BTreeMap<EdgeId, Vec<GateResult>>,
+    pub(super) phase: Phase,
     /// This rollout made its target live here.
     moved: bool,
-    reason: Option<String>,
+    pub(super) reason: Option<String>,
+    #[serde(default)]
+    pub(super) is_baseline_quarantined: bool,
+    /// What the target fails by, the baseline was worse at.
+    #[serde(default)]
+    pub(super) is_baseline_sicker: bool,
+    /// What the bake came to.
+    #[serde(default)]
+    pub(super) evidence: Option<Evidence>,
 }
 
 /// What a phase came to by itself, for the rollout to decide about.
@@ -60,6 +69,10 @@ pub(super) enum Turn {
     PrepareFailed,
     /// It was committed and did not prove itself.
     CommitFailed,
+    /// It baked, and is beyond a limit.
+    BakeFailed,
+    /// It baked, nothing can be said of it, and a person is to decide.
+    Undecided,
 }
 
 impl Cutover {
@@ -68,6 +81,7 @@ impl Cutover {
             record,
             target,
             baseline,
+            is_baseline_quarantined,
             bytes,
             gates,
         } = plan;
@@ -77,10 +91,13 @@ impl Cutover {
             baseline,
             bytes,
             gates,
-            evidence: BTreeMap::new(),
+            shown: BTreeMap::new(),
             phase: Phase::Pending,
             moved: false,
             reason: None,
+            is_baseline_quarantined,
+            is_baseline_sicker: false,
+            evidence: None,
         }
     }
 
@@ -98,6 +115,7 @@ impl Cutover {
         epoch: Epoch,
         now: Timestamp,
         fleet: &RegionFleet,
+        plan: &BakePlan,
         out: &mut Vec<Command>,
     ) {
         let is_live = self.record.live.as_ref() == Some(&self.target);
@@ -107,11 +125,17 @@ impl Cutover {
         {
             self.phase = Phase::Stable;
         } else if is_live {
-            // A superseded rollout committed it and did not get to prove it.
+            // Another rollout committed it, and did not get to prove it or could not say that it is well.
             self.phase = Phase::Committing(Proof::new(now, plan_required(fleet)));
             self.moved = true;
-            out.push(self.republish());
+            if plan.bakes() && self.record.bake_until.is_none() {
+                self.record.bake_until = Some(latest_end(now, plan));
+                self.write(epoch, out);
+            } else {
+                out.push(self.republish());
+            }
         } else {
+            self.record.bake_until = None;
             self.record.candidate = Some(self.target.clone());
             self.write(epoch, out);
             self.phase = Phase::Preparing {
@@ -129,7 +153,7 @@ impl Cutover {
     /// An edge said what the target's gates showed. What it does next, it says itself.
     pub(super) fn gated(&mut self, report: &GatesReport) {
         if self.is_preparing() && report.run.is_none() && report.release == self.target.release {
-            self.evidence
+            self.shown
                 .insert(report.edge.clone(), report.results.clone());
         }
     }
@@ -151,9 +175,10 @@ impl Cutover {
                     });
                 }
             }
+            Phase::Baking(baking) => baking.resume(now),
             Phase::Pending
-            | Phase::Baking { .. }
             | Phase::Stable
+            | Phase::Undecided
             | Phase::RolledBack
             | Phase::RevertBlocked
             | Phase::Aborted
@@ -207,8 +232,9 @@ impl Cutover {
                 }
             }
             Phase::Pending
-            | Phase::Baking { .. }
+            | Phase::Baking(_)
             | Phase::Stable
+            | Phase::Undecided
             | Phase::RolledBack
             | Phase::RevertBlocked
             | Phase::Aborted
@@ -241,6 +267,7 @@ impl Cutover {
         &mut self,
         now: Timestamp,
         fleet: &RegionFleet,
+        plan: &BakePlan,
         out: &mut Vec<Command>,
     ) -> Turn {
         match &mut self.phase {
@@ -268,9 +295,10 @@ impl Cutover {
                 }
                 self.nudge(now, out);
             }
+            Phase::Baking(_) => return self.bake_on(now, plan, out),
             Phase::Pending
-            | Phase::Baking { .. }
             | Phase::Stable
+            | Phase::Undecided
             | Phase::RolledBack
             | Phase::RevertBlocked
             | Phase::Aborted
@@ -301,27 +329,17 @@ impl Cutover {
         }
     }
 
-    /// Moves on when every required edge has done its part. Bakes come with metrics; until then one ends as it begins.
-    pub(super) fn settle(&mut self, now: Timestamp, out: &mut Vec<Command>) {
+    /// Moves on when every required edge has done its part.
+    pub(super) fn settle(&mut self, now: Timestamp, plan: &BakePlan, out: &mut Vec<Command>) {
         match &self.phase {
-            Phase::Committing(proof) if proof.is_complete() => {
-                self.phase = Phase::Baking { until: now };
-                self.settle(now, out);
-            }
-            Phase::Baking { until } if now >= *until => {
-                self.phase = Phase::Stable;
-                out.push(Command::Settle {
-                    region: self.record.region.clone(),
-                    release: self.target.clone(),
-                    generation: self.record.generation,
-                });
-            }
+            Phase::Committing(proof) if proof.is_complete() => self.after_proof(now, plan, out),
             Phase::RollingBack(proof) if proof.is_complete() => self.phase = Phase::RolledBack,
             Phase::Pending
             | Phase::Preparing { .. }
             | Phase::Committing(_)
-            | Phase::Baking { .. }
+            | Phase::Baking(_)
             | Phase::Stable
+            | Phase::Undecided
             | Phase::RollingBack(_)
             | Phase::RolledBack
             | Phase::RevertBlocked
@@ -338,8 +356,9 @@ impl Cutover {
             } => required.iter().all(|edge| prepared.contains_key(edge)),
             Phase::Pending
             | Phase::Committing(_)
-            | Phase::Baking { .. }
+            | Phase::Baking(_)
             | Phase::Stable
+            | Phase::Undecided
             | Phase::RollingBack(_)
             | Phase::RolledBack
             | Phase::RevertBlocked
@@ -361,6 +380,7 @@ impl Cutover {
         matches!(
             self.phase,
             Phase::Stable
+                | Phase::Undecided
                 | Phase::RolledBack
                 | Phase::RevertBlocked
                 | Phase::Aborted
@@ -374,6 +394,7 @@ impl Cutover {
         epoch: Epoch,
         now: Timestamp,
         fleet: &RegionFleet,
+        plan: &BakePlan,
         out: &mut Vec<Command>,
     ) {
         let Phase::Preparing { prepared, .. } = &self.phase else {
@@ -382,6 +403,7 @@ impl Cutover {
         let ready: BTreeSet<EdgeId> = prepared.keys().cloned().collect();
         let live: BTreeSet<EdgeId> = ready.intersection(&fleet.live).cloned().collect();
         let required = if live.is_empty() { ready } else { live };
+        self.record.bake_until = plan.bakes().then(|| latest_end(now, plan));
         self.make_live(self.target.clone(), epoch, out);
         self.moved = true;
         self.phase = Phase::Committing(Proof::new(now, required));
@@ -402,31 +424,12 @@ impl Cutover {
         }
     }
 
-    /// Goes back to the last settled release, at a higher generation; blocked when there is none.
-    pub(super) fn revert(
-        &mut self,
-        epoch: Epoch,
-        now: Timestamp,
-        fleet: &RegionFleet,
-        because: &str,
-        out: &mut Vec<Command>,
-    ) {
-        self.reason.get_or_insert_with(|| String::from(because));
-        match self.baseline.clone() {
-            Some(baseline) if baseline != self.target => {
-                self.make_live(baseline, epoch, out);
-                self.phase = Phase::RollingBack(Proof::new(now, plan_required(fleet)));
-            }
-            Some(_) | None => self.phase = Phase::RevertBlocked,
-        }
-    }
-
     /// A rollback that failed has nothing safer to go to.
     pub(super) fn block(&mut self) {
         self.phase = Phase::RevertBlocked;
     }
 
-    fn make_live(&mut self, release: ReleaseRef, epoch: Epoch, out: &mut Vec<Command>) {
+    pub(super) fn make_live(&mut self, release: ReleaseRef, epoch: Epoch, out: &mut Vec<Command>) {
         let record = &mut self.record;
         let before = record.live.replace(release.clone());
         record.candidate = None;
@@ -453,7 +456,7 @@ impl Cutover {
         out.push(Command::Write(self.record.clone()));
     }
 
-    fn republish(&self) -> Command {
+    pub(super) fn republish(&self) -> Command {
         Command::Republish {
             region: self.record.region.clone(),
         }
@@ -463,9 +466,10 @@ impl Cutover {
         match &self.phase {
             Phase::Preparing { clock, .. } => Some(clock.due()),
             Phase::Committing(proof) | Phase::RollingBack(proof) => Some(proof.clock.due()),
-            Phase::Baking { until } => Some(*until),
+            Phase::Baking(baking) => Some(baking.due()),
             Phase::Pending
             | Phase::Stable
+            | Phase::Undecided
             | Phase::RolledBack
             | Phase::RevertBlocked
             | Phase::Aborted
@@ -479,8 +483,9 @@ impl Cutover {
             Phase::Preparing { .. } if self.is_prepared() => PhaseName::Prepared,
             Phase::Preparing { .. } => PhaseName::Preparing,
             Phase::Committing(_) => PhaseName::Committing,
-            Phase::Baking { .. } => PhaseName::Baking,
+            Phase::Baking(_) => PhaseName::Baking,
             Phase::Stable => PhaseName::Stable,
+            Phase::Undecided => PhaseName::Undecided,
             Phase::RollingBack(_) => PhaseName::RollingBack,
             Phase::RolledBack => PhaseName::RolledBack,
             Phase::RevertBlocked => PhaseName::RevertBlocked,
@@ -489,7 +494,7 @@ impl Cutover {
         }
     }
 
-    pub(super) fn view(&self, region: &RegionId) -> RegionView {
+    pub(super) fn view(&self, region: &RegionId, plan: &BakePlan) -> RegionView {
         let (required, done): (Vec<EdgeId>, Vec<EdgeId>) = match &self.phase {
             Phase::Preparing {
                 required, prepared, ..
@@ -506,8 +511,9 @@ impl Cutover {
                 proof.proven.iter().cloned().collect(),
             ),
             Phase::Pending
-            | Phase::Baking { .. }
+            | Phase::Baking(_)
             | Phase::Stable
+            | Phase::Undecided
             | Phase::RolledBack
             | Phase::RevertBlocked
             | Phase::Aborted
@@ -522,16 +528,22 @@ impl Cutover {
             done,
             reason: self.reason.clone(),
             gates: self.gates_view(),
+            bake: self.bake_view(plan),
         }
     }
 
     fn gates_view(&self) -> Vec<EdgeGates> {
-        let shown = self.evidence.iter().map(|(edge, results)| EdgeGates {
+        let shown = self.shown.iter().map(|(edge, results)| EdgeGates {
             edge: edge.clone(),
             results: results.clone(),
         });
         shown.collect()
     }
+}
+
+/// When a bake that follows a commit at `now` is over at the latest, if nobody is late.
+fn latest_end(now: Timestamp, plan: &BakePlan) -> Timestamp {
+    now + COMMIT_DEADLINE + plan.window.duration()
 }
 
 /// The fleet of `region`; empty for one that origin does not know.

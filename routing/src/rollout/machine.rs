@@ -8,9 +8,12 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use super::baking::BakePlan;
 use super::cutover::{Cutover, Turn, region_fleet};
+use super::returning::Because;
 use super::{Command, Event, Fleet, Kind, Outcome, RegionFleet, RegionPlan};
 use crate::api::{PhaseName, RegionView};
+use crate::bake::OnFail;
 use crate::id::{Epoch, RegionId, RolloutId, SiteId};
 use crate::record::SiteRecord;
 use crate::time::Timestamp;
@@ -28,6 +31,8 @@ pub struct Order {
     pub epoch: Epoch,
     /// One plan per region in scope.
     pub plans: Vec<RegionPlan>,
+    /// How its target is watched after the swap; a rollback's is not.
+    pub bake: BakePlan,
 }
 
 /// One release to all regions in scope.
@@ -42,6 +47,8 @@ pub struct Rollout {
     wave: usize,
     cutovers: BTreeMap<RegionId, Cutover>,
     outcome: Option<Outcome>,
+    #[serde(default)]
+    bake: BakePlan,
 }
 
 impl Rollout {
@@ -56,6 +63,7 @@ impl Rollout {
             kind,
             epoch,
             plans,
+            bake,
         } = order;
         let cutovers: BTreeMap<RegionId, Cutover> = plans
             .into_iter()
@@ -71,6 +79,11 @@ impl Rollout {
             wave: 0,
             cutovers,
             outcome: None,
+            bake: match kind {
+                Kind::Deploy => bake,
+                // What one goes back to was watched in its time.
+                Kind::Rollback => BakePlan::default(),
+            },
         };
         let mut commands = Vec::new();
         rollout.begin_wave(now, fleet, &mut commands);
@@ -93,11 +106,26 @@ impl Rollout {
                     self.turn(&report.region, turn, now, fleet, &mut commands);
                 }
             }
-            Event::Reported(_) => {}
             Event::Gated(report) if report.site == self.site => {
                 self.with(&report.region, |cutover| cutover.gated(report));
             }
-            Event::Gated(_) => {}
+            Event::Measured(report) if report.site == self.site => {
+                if let Some(cutover) = self.cutovers.get_mut(&report.region) {
+                    let turn = cutover.measured(now, report, &self.bake, &mut commands);
+                    self.turn(&report.region, turn, now, fleet, &mut commands);
+                }
+            }
+            Event::Reported(_) | Event::Gated(_) | Event::Measured(_) => {}
+            Event::Answered {
+                region,
+                check,
+                answer,
+            } => {
+                if let Some(cutover) = self.cutovers.get_mut(region) {
+                    let turn = cutover.answered(now, *check, answer, &self.bake, &mut commands);
+                    self.turn(region, turn, now, fleet, &mut commands);
+                }
+            }
             Event::Proved {
                 region,
                 edge,
@@ -170,7 +198,7 @@ impl Rollout {
     pub fn regions(&self) -> Vec<RegionView> {
         self.cutovers
             .iter()
-            .map(|(region, cutover)| cutover.view(region))
+            .map(|(region, cutover)| cutover.view(region, &self.bake))
             .collect()
     }
 
@@ -179,7 +207,8 @@ impl Rollout {
         let regions: Vec<RegionId> = self.cutovers.keys().cloned().collect();
         for region in regions {
             if let Some(cutover) = self.cutovers.get_mut(&region) {
-                let turn = cutover.tick(now, region_fleet(fleet, &region, &none), commands);
+                let fleet_here = region_fleet(fleet, &region, &none);
+                let turn = cutover.tick(now, fleet_here, &self.bake, commands);
                 self.turn(&region, turn, now, fleet, commands);
             }
         }
@@ -197,14 +226,17 @@ impl Rollout {
         match (turn, self.kind) {
             (Turn::None, _) => {}
             (Turn::PrepareFailed, Kind::Deploy) => {
-                self.abort(&format!("not prepared in {region}"), commands);
-                self.take_back(&format!("not prepared in {region}"), now, fleet, commands);
+                let because = format!("not prepared in {region}");
+                self.abort(&because, commands);
+                self.take_back(blameless(&because), now, fleet, commands);
             }
             (Turn::CommitFailed, Kind::Deploy) => {
                 let because = format!("not proven in {region}");
                 self.abort(&because, commands);
-                self.take_back(&because, now, fleet, commands);
+                self.take_back(blameless(&because), now, fleet, commands);
             }
+            (Turn::BakeFailed, _) => self.bake_failed(region, now, fleet, commands),
+            (Turn::Undecided, _) => self.abort(&format!("undecided in {region}"), commands),
             // One region's trouble must not keep another from going back.
             (Turn::PrepareFailed, Kind::Rollback) => {
                 let epoch = self.epoch;
@@ -232,10 +264,36 @@ impl Rollout {
         }
     }
 
+    /// One region's bake failed. Where it cannot go back, a person is asked, and the others are left as they are.
+    fn bake_failed(
+        &mut self,
+        region: &RegionId,
+        now: Timestamp,
+        fleet: &Fleet,
+        commands: &mut Vec<Command>,
+    ) {
+        let because = format!("the bake failed in {region}");
+        self.abort(&because, commands);
+        let because = Because {
+            text: &because,
+            blames_release: true,
+        };
+        let can_return = |cutover: &Cutover| cutover.way_back().is_ok();
+        let takes_all = self.bake.rules.on_fail == OnFail::All
+            && self.cutovers.get(region).is_some_and(can_return);
+        if takes_all {
+            self.take_back(because, now, fleet, commands);
+        } else if let Some(cutover) = self.cutovers.get_mut(region) {
+            let none = RegionFleet::default();
+            let here = region_fleet(fleet, region, &none);
+            cutover.revert((self.epoch, now), here, because, &self.bake, commands);
+        }
+    }
+
     /// Takes back every region that this rollout moved, so that the regions agree again.
     fn take_back(
         &mut self,
-        because: &str,
+        because: Because<'_>,
         now: Timestamp,
         fleet: &Fleet,
         commands: &mut Vec<Command>,
@@ -247,13 +305,8 @@ impl Rollout {
                 PhaseName::RollingBack | PhaseName::RolledBack | PhaseName::RevertBlocked
             );
             if cutover.is_moved() && !is_back {
-                cutover.revert(
-                    self.epoch,
-                    now,
-                    region_fleet(fleet, region, &none),
-                    because,
-                    commands,
-                );
+                let here = region_fleet(fleet, region, &none);
+                cutover.revert((self.epoch, now), here, because, &self.bake, commands);
             }
         }
     }
@@ -275,6 +328,7 @@ impl Rollout {
                     self.epoch,
                     now,
                     region_fleet(fleet, region, &none),
+                    &self.bake,
                     commands,
                 );
             }
@@ -284,7 +338,7 @@ impl Rollout {
     fn advance(&mut self, now: Timestamp, fleet: &Fleet, commands: &mut Vec<Command>) {
         self.commit_prepared(now, fleet, commands);
         for cutover in self.cutovers.values_mut() {
-            cutover.settle(now, commands);
+            cutover.settle(now, &self.bake, commands);
         }
         let wave = self.waves.get(self.wave).map_or(&[][..], Vec::as_slice);
         let is_stable = |region: &RegionId| {
@@ -318,6 +372,7 @@ impl Rollout {
                     self.epoch,
                     now,
                     region_fleet(fleet, region, &none),
+                    &self.bake,
                     commands,
                 );
             }
@@ -330,7 +385,9 @@ impl Rollout {
                 .values()
                 .any(|cutover| cutover.phase_name() == phase)
         };
-        if any(PhaseName::RevertBlocked) || (self.kind == Kind::Rollback && any(PhaseName::Aborted))
+        if any(PhaseName::RevertBlocked)
+            || any(PhaseName::Undecided)
+            || (self.kind == Kind::Rollback && any(PhaseName::Aborted))
         {
             Outcome::NeedsOperator
         } else if any(PhaseName::RolledBack) {
@@ -350,6 +407,13 @@ impl Rollout {
     }
 }
 
+const fn blameless(text: &str) -> Because<'_> {
+    Because {
+        text,
+        blames_release: false,
+    }
+}
+
 impl core::fmt::Display for Kind {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str(match self {
@@ -363,7 +427,10 @@ impl core::fmt::Display for Kind {
 #[must_use]
 pub fn failure(region: &RegionView) -> Option<String> {
     match region.phase {
-        PhaseName::RolledBack | PhaseName::RevertBlocked | PhaseName::Aborted => Some(
+        PhaseName::Undecided
+        | PhaseName::RolledBack
+        | PhaseName::RevertBlocked
+        | PhaseName::Aborted => Some(
             region
                 .reason
                 .clone()

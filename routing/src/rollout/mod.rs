@@ -4,29 +4,39 @@
 //!  Pending ──▶ Preparing ──all required edges prepared──▶ Prepared ──its wave is prepared──▶ Committing
 //!                 │ deadline, or an edge failed                                                │   │
 //!                 ▼                                                 all report and are proven  │   │ deadline
-//!              Aborted (nothing was live)                       Stable ◀── Baking ◀────────────┘   ▼
-//!                                                                             RolledBack ◀── RollingBack ──▶ RevertBlocked
+//!              Aborted (nothing was live)         Stable, Undecided ◀── Baking ◀───────────────┘   ▼
+//!                                                                         │ fail            RollingBack ──▶ RolledBack
+//!                                                                         └───────────────────▶   │
+//!                                                                                                 └──▶ RevertBlocked
 //! ```
+//!
+//! A bake watches a release after its proof. Only its failure takes regions back, once, and never to what was worse.
 //!
 //! The machine owns the site's records while it runs: it alone writes them, each write a whole record
 //! at the next generation. It is level-triggered: late and repeated reports change nothing, and
 //! [`Rollout::resume`] issues the commands of the present state again.
 
+use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::string::String;
 
 use core::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bake::Number;
 use crate::gate::report::GatesReport;
 use crate::id::{EdgeId, Generation, RegionId, ReleaseId};
 use crate::record::{ReleaseRef, SiteRecord};
-use crate::report::SiteReport;
+use crate::report::{SiteReport, WindowReport};
 
+mod baking;
 mod cutover;
 mod machine;
 mod phase;
+mod returning;
 
+pub use baking::{BAKE_NUDGE, BakePlan};
 pub use cutover::{KEEP_PREVIOUS, PREPARE_DEADLINE};
 pub use machine::{Order, Rollout, failure};
 pub use phase::{COMMIT_DEADLINE, NUDGE_INTERVAL};
@@ -38,7 +48,7 @@ pub use phase::{COMMIT_DEADLINE, NUDGE_INTERVAL};
 pub enum Outcome {
     /// Every region in scope serves it.
     Settled,
-    /// It was live somewhere and every region is back on the release before.
+    /// It was live somewhere and is back on the release before: in every region, or where its bake failed.
     WentBack,
     /// It ended before any visitor saw it.
     Aborted,
@@ -97,6 +107,8 @@ pub struct RegionPlan {
     pub target: ReleaseRef,
     /// The last release that settled here: where to go back to.
     pub baseline: Option<ReleaseRef>,
+    /// Whether that may not be gone back to by itself.
+    pub is_baseline_quarantined: bool,
     /// Size of the target in bytes: the prepare deadline grows with it.
     pub bytes: u64,
     /// How long its gates may take: the prepare deadline grows by it.
@@ -121,18 +133,25 @@ pub enum Event {
         /// The release it answered with.
         release: ReleaseId,
     },
+    /// An edge said what it has counted of a release.
+    Measured(Box<WindowReport>),
+    /// Prometheus answered a question of [`Command::Ask`], or could not be asked, for this reason.
+    Answered {
+        /// The region it was asked for.
+        region: RegionId,
+        /// Which of the release's questions.
+        check: usize,
+        /// The answer.
+        answer: Result<Number, String>,
+    },
     /// A newer rollout of the site takes over.
     Superseded,
     /// Time passed, or the fleet changed.
     Tick,
 }
 
-/// What must be done. Writes, settlements and the end are saved in one transaction with the machine; the rest follows it.
+/// What must be done. Writes, settlements, returns and the end are saved in one transaction with the machine; the rest follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a step gives a handful of commands, most of them writes"
-)]
 pub enum Command {
     /// Store this record and publish it.
     Write(SiteRecord),
@@ -159,6 +178,46 @@ pub enum Command {
         /// The generation to see.
         generation: Generation,
     },
+    /// A bake has begun. Saved, so that a restarted origin goes on with its clock.
+    Bake {
+        /// The region.
+        region: RegionId,
+    },
+    /// The region goes back, with the write before this. What it goes back to counts as settled again.
+    Return {
+        /// The region.
+        region: RegionId,
+        /// What it leaves.
+        left: ReleaseRef,
+        /// What it goes back to.
+        to: ReleaseRef,
+        /// Why the one left is quarantined and the region held, if they are.
+        quarantine: Option<String>,
+    },
+    /// Ask Prometheus this; the answer is [`Event::Answered`].
+    Ask {
+        /// The region it is asked for.
+        region: RegionId,
+        /// Which of the release's questions.
+        check: usize,
+        /// PromQL.
+        query: String,
+    },
     /// The rollout is over.
     Finish(Outcome),
+}
+
+impl Command {
+    /// Whether the machine has to be saved with it. What asks for none only counts progress, and is asked for again.
+    #[must_use]
+    pub const fn is_durable(&self) -> bool {
+        match self {
+            Self::Write(_)
+            | Self::Settle { .. }
+            | Self::Bake { .. }
+            | Self::Return { .. }
+            | Self::Finish(_) => true,
+            Self::Republish { .. } | Self::Probe { .. } | Self::Ask { .. } => false,
+        }
+    }
 }

@@ -10,6 +10,7 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::RegionFleet;
+use super::baking::Baking;
 use crate::id::{BootId, EdgeId};
 use crate::time::Timestamp;
 
@@ -27,10 +28,9 @@ pub(super) enum Phase {
         prepared: BTreeMap<EdgeId, BootId>,
     },
     Committing(Proof),
-    Baking {
-        until: Timestamp,
-    },
+    Baking(Baking),
     Stable,
+    Undecided,
     RollingBack(Proof),
     RolledBack,
     RevertBlocked,

@@ -7,6 +7,7 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use super::{Forward, HtmlHandling, KeyProblem, NotFoundHandling, Upstream, forward};
+use crate::bake::BakeRules;
 use crate::gate::{self, GateConfig};
 
 /// Everything a `helix.toml` may say.
@@ -24,6 +25,8 @@ pub struct SiteConfig {
     pub forward: Vec<Forward>,
     /// What has to be shown on every edge before a release goes live there.
     pub gates: Vec<GateConfig>,
+    /// What a release is held to after its swap.
+    pub bake: BakeRules,
 }
 
 /// What a request gets that comes without TLS.
@@ -65,6 +68,7 @@ impl SiteConfig {
     /// # Errors
     /// Names the first key that is wrong.
     pub fn check(&self) -> Result<(), KeyProblem> {
+        self.bake.check()?;
         forward::check(&self.upstreams, &self.forward)?;
         gate::check(&self.gates, &self.upstreams)
     }

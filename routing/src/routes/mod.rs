@@ -10,6 +10,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
+use crate::bake::BakeRules;
 use crate::gate::{self, Gate};
 
 mod config;
@@ -69,6 +70,13 @@ pub struct Routes {
     pub unmarked: bool,
     /// Whether responses carry `server-timing`.
     pub server_timing: bool,
+    /// What the release is held to after its swap. Edges do not read it.
+    #[serde(skip_serializing_if = "is_default_bake")]
+    pub bake: BakeRules,
+}
+
+fn is_default_bake(bake: &BakeRules) -> bool {
+    *bake == BakeRules::default()
 }
 
 impl Routes {
@@ -157,6 +165,7 @@ impl Routes {
             https: config.https,
             unmarked: config.static_files.unmarked,
             server_timing: config.static_files.server_timing,
+            bake: config.bake,
         })
     }
 }

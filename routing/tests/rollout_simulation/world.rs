@@ -1,36 +1,28 @@
-//! The rollout machine against model edges, over a network that drops, repeats and reorders, with
-//! processes that restart at any moment. After every step the invariants of ARCHITECTURE.md hold;
-//! once the faults stop, every rollout ends and every edge serves what its record names.
-//!
-//! `HELIX_SIM_SEED=<n>` runs one seed, `HELIX_SIM_SEEDS=<n>` that many.
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::print_stderr,
-    reason = "a test may stop here, and names its seed"
-)]
+//! Origin, the network and time.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use helix_routing::id::{BootId, EdgeId, Epoch, Generation, RegionId, ReleaseId, SiteId};
-use helix_routing::record::{self, ReleaseRef, SiteRecord};
-use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
+use helix_routing::id::{EdgeId, Epoch, Generation, RegionId, ReleaseId, SiteId};
+use helix_routing::record::{ReleaseRef, SiteRecord};
+use helix_routing::report::{SiteReport, WindowReport};
 use helix_routing::rollout::{
-    Command, Event, Fleet, Kind, Order, Outcome, RegionFleet, RegionPlan, Rollout,
+    Command, Event, Fleet, Kind, Order, RegionFleet, RegionPlan, Rollout,
 };
 use helix_routing::time::Timestamp;
+
+use crate::bakes::Bake;
+use crate::edge::Edge;
 
 const REGIONS: [&str; 2] = ["fra", "iad"];
 const EDGES: usize = 3;
 const RELEASES: u64 = 6;
-const STEPS: usize = 1_500;
 
 /// Numbers from a seed (splitmix64): the same seed is the same run, on every machine.
-struct Dice(u64);
+pub(crate) struct Dice(u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.0;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -38,155 +30,48 @@ impl Dice {
         (z ^ (z >> 31)) % sides
     }
 
-    fn pick(&mut self, length: usize) -> usize {
+    pub(crate) fn pick(&mut self, length: usize) -> usize {
         usize::try_from(self.roll(length as u64)).unwrap()
     }
 
-    fn one_in(&mut self, sides: u64) -> bool {
+    pub(crate) fn one_in(&mut self, sides: u64) -> bool {
         self.roll(sides) == 0
     }
 }
 
-/// An edge as ARCHITECTURE.md describes it, without bytes: what is on disk survives a restart, what was
-/// prepared in this boot does not.
-struct Edge {
-    id: EdgeId,
-    region: RegionId,
-    boot: u64,
-    up: bool,
-    leased: bool,
-    disk: Option<SiteRecord>,
-    prepared: BTreeSet<ReleaseId>,
-    failing: bool,
-    serving: Generation,
-    live: Option<ReleaseId>,
-    highest: Generation,
-}
-
-impl Edge {
-    fn boot_id(&self) -> BootId {
-        format!("{:016x}", self.boot).parse().unwrap()
-    }
-
-    fn receive(&mut self, site: &SiteId, new: &SiteRecord) -> Option<SiteReport> {
-        let held = self
-            .disk
-            .as_ref()
-            .map(|held| (held.epoch, held.generation, format!("{held:?}")));
-        let body = format!("{new:?}");
-        let held = held
-            .as_ref()
-            .map(|(epoch, generation, body)| (*epoch, *generation, body.as_bytes()));
-        match record::order(held, (new.epoch, new.generation, body.as_bytes())) {
-            record::Order::Newer => {
-                self.disk = Some(new.clone());
-                self.reconcile();
-            }
-            record::Order::Same => {}
-            record::Order::Older => return None,
-            record::Order::Conflict => panic!("two records of one generation: {new:?}"),
-        }
-        Some(self.report(site))
-    }
-
-    /// One fetch ends: of what is live first, then of the candidate.
-    fn fetch_one(&mut self) {
-        let Some(disk) = &self.disk else { return };
-        let wanted = disk
-            .live
-            .iter()
-            .chain(&disk.candidate)
-            .find(|wanted| !self.prepared.contains(&wanted.release));
-        if let Some(wanted) = wanted
-            && !self.failing
-        {
-            self.prepared.insert(wanted.release.clone());
-        }
-        self.reconcile();
-    }
-
-    fn reconcile(&mut self) {
-        let Some(disk) = &self.disk else { return };
-        let live = disk.live.as_ref().map(|live| live.release.clone());
-        if live
-            .as_ref()
-            .is_none_or(|live| self.prepared.contains(live))
-        {
-            self.serving = disk.generation;
-            self.live = live;
-            assert!(
-                self.serving >= self.highest,
-                "{}: generation went from {} to {}",
-                self.id,
-                self.highest,
-                self.serving
-            );
-            self.highest = self.serving;
-        }
-    }
-
-    fn restart(&mut self, next_boot: u64) {
-        self.boot = next_boot;
-        self.up = true;
-        self.prepared.clear();
-        // Verified from disk: what is live there was fetched in an earlier boot.
-        if let Some(live) = &self.live {
-            self.prepared.insert(live.clone());
-        }
-    }
-
-    fn report(&self, site: &SiteId) -> SiteReport {
-        let disk = self.disk.as_ref().unwrap();
-        let candidate = disk.candidate.as_ref().map(|candidate| CandidateReport {
-            release: candidate.release.clone(),
-            state: if self.prepared.contains(&candidate.release) {
-                CandidateState::Prepared
-            } else if self.failing {
-                CandidateState::Failed("no space left on device".to_owned())
-            } else {
-                CandidateState::Preparing
-            },
-        });
-        SiteReport {
-            edge: self.id.clone(),
-            region: self.region.clone(),
-            boot: self.boot_id(),
-            site: site.clone(),
-            generation: disk.generation,
-            serving: self.serving,
-            live: self.live.clone(),
-            candidate,
-        }
-    }
-}
-
-enum Message {
+pub(crate) enum Message {
     Record(usize, SiteRecord),
     Report(SiteReport),
     Probe(usize, Generation),
+    Window(WindowReport),
+    Ask(RegionId, usize),
 }
 
-struct World {
-    dice: Dice,
-    now: Timestamp,
-    site: SiteId,
-    edges: Vec<Edge>,
-    network: Vec<Message>,
+pub(crate) struct World {
+    pub(crate) dice: Dice,
+    pub(crate) now: Timestamp,
+    pub(crate) site: SiteId,
+    pub(crate) edges: Vec<Edge>,
+    pub(crate) network: Vec<Message>,
     // Origin's SQL.
-    epoch: Epoch,
-    records: BTreeMap<RegionId, SiteRecord>,
-    settled: BTreeMap<RegionId, ReleaseRef>,
-    stored: Option<String>,
+    pub(crate) epoch: Epoch,
+    pub(crate) records: BTreeMap<RegionId, SiteRecord>,
+    pub(crate) settled: BTreeMap<RegionId, ReleaseRef>,
+    pub(crate) quarantined: BTreeSet<(RegionId, ReleaseId)>,
+    pub(crate) stored: Option<String>,
     // Origin's memory.
-    rollout: Option<Rollout>,
-    started: u64,
-    boots: u64,
+    pub(crate) rollout: Option<Rollout>,
+    pub(crate) started: u64,
+    pub(crate) boots: u64,
     /// Edges that held their lease and their boot since the running rollout began.
-    steady: BTreeSet<EdgeId>,
-    outcomes: BTreeMap<String, u64>,
+    pub(crate) steady: BTreeSet<EdgeId>,
+    pub(crate) outcomes: BTreeMap<String, u64>,
+    pub(crate) bake: Bake,
+    /// Requests that were truly answered, by region, release and since when that was live.
+    pub(crate) answered: BTreeMap<(RegionId, ReleaseId, Generation), u64>,
 }
 
-fn release(number: u64) -> ReleaseRef {
+pub(crate) fn release(number: u64) -> ReleaseRef {
     ReleaseRef {
         release: format!("{number:020x}").parse().unwrap(),
         artifact: format!("sha256:{number:064x}").parse().unwrap(),
@@ -194,7 +79,7 @@ fn release(number: u64) -> ReleaseRef {
 }
 
 impl World {
-    fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let site: SiteId = "shop/production".parse().unwrap();
         let edges = REGIONS
             .iter()
@@ -211,6 +96,8 @@ impl World {
             serving: Generation(0),
             live: None,
             highest: Generation(0),
+            counted: None,
+            before: None,
         });
         let records = REGIONS.iter().map(|name| name.parse::<RegionId>().unwrap());
         Self {
@@ -229,16 +116,19 @@ impl World {
             network: Vec::new(),
             epoch: Epoch(1),
             settled: BTreeMap::new(),
+            quarantined: BTreeSet::new(),
             stored: None,
             rollout: None,
             started: 0,
             boots: 0,
             steady: BTreeSet::new(),
             outcomes: BTreeMap::new(),
+            bake: Bake::default(),
+            answered: BTreeMap::new(),
         }
     }
 
-    fn fleet(&self) -> Fleet {
+    pub(crate) fn fleet(&self) -> Fleet {
         let mut fleet = Fleet::default();
         for edge in &self.edges {
             let region: &mut RegionFleet = fleet.regions.entry(edge.region.clone()).or_default();
@@ -250,13 +140,22 @@ impl World {
         fleet
     }
 
-    fn start(&mut self, kind: Kind) {
+    pub(crate) fn start(&mut self, kind: Kind) {
         if let Some(mut running) = self.rollout.take() {
             let commands = running.step(self.now, &self.fleet(), &Event::Superseded);
             self.carry_out(commands);
         }
         self.started += 1;
         let number = self.dice.roll(RELEASES);
+        self.bake = Bake {
+            plan: self.bake_plan(),
+            ..Bake::default()
+        };
+        if kind == Kind::Deploy {
+            // Deployed with the word.
+            let deployed = release(number).release;
+            self.quarantined.retain(|(_, release)| *release != deployed);
+        }
         let plans = self.records.values().map(|record| RegionPlan {
             record: record.clone(),
             target: match kind {
@@ -268,6 +167,10 @@ impl World {
                     .unwrap_or_else(|| release(number)),
             },
             baseline: self.settled.get(&record.region).cloned(),
+            is_baseline_quarantined: self.settled.get(&record.region).is_some_and(|settled| {
+                let here = (record.region.clone(), settled.release.clone());
+                self.quarantined.contains(&here)
+            }),
             bytes: 0,
             gates: Duration::ZERO,
         });
@@ -277,6 +180,7 @@ impl World {
             kind,
             epoch: self.epoch,
             plans: plans.collect(),
+            bake: self.bake.plan.clone(),
         };
         self.steady = self
             .edges
@@ -289,7 +193,7 @@ impl World {
         self.carry_out(commands);
     }
 
-    fn step(&mut self, event: &Event) {
+    pub(crate) fn step(&mut self, event: &Event) {
         let fleet = self.fleet();
         if let Some(rollout) = &mut self.rollout {
             let commands = rollout.step(self.now, &fleet, event);
@@ -298,11 +202,12 @@ impl World {
     }
 
     /// Persist, then act.
-    fn carry_out(&mut self, commands: Vec<Command>) {
-        self.stored = self
-            .rollout
-            .as_ref()
-            .map(|rollout| serde_json::to_string(rollout).unwrap());
+    pub(crate) fn carry_out(&mut self, commands: Vec<Command>) {
+        if commands.iter().any(Command::is_durable) {
+            let rollout = self.rollout.as_ref();
+            self.stored = rollout.map(|rollout| serde_json::to_string(rollout).unwrap());
+        }
+        self.check_bakes();
         for command in &commands {
             if let Command::Write(record) = command {
                 self.check_write(record);
@@ -312,6 +217,7 @@ impl World {
         for command in commands {
             match command {
                 Command::Write(record) => self.publish(&record.region),
+                Command::Bake { .. } => {}
                 Command::Republish { region } => self.publish(&region),
                 Command::Settle {
                     region,
@@ -319,6 +225,7 @@ impl World {
                     generation,
                 } => {
                     self.check_settled(&region, &release, generation);
+                    self.check_baked(&region, &release);
                     self.settled.insert(region, release);
                 }
                 Command::Probe {
@@ -333,6 +240,21 @@ impl World {
                         .unwrap();
                     self.network.push(Message::Probe(index, generation));
                 }
+                Command::Return {
+                    region,
+                    left,
+                    to,
+                    quarantine,
+                } => {
+                    self.check_return(&region, &left, &to, quarantine.as_deref());
+                    if quarantine.is_some() {
+                        self.quarantined.insert((region.clone(), left.release));
+                    }
+                    self.settled.insert(region, to);
+                }
+                Command::Ask { region, check, .. } => {
+                    self.network.push(Message::Ask(region, check));
+                }
                 Command::Finish(outcome) => {
                     *self.outcomes.entry(format!("{outcome:?}")).or_default() += 1;
                     self.rollout = None;
@@ -342,7 +264,7 @@ impl World {
         }
     }
 
-    fn check_write(&self, new: &SiteRecord) {
+    pub(crate) fn check_write(&self, new: &SiteRecord) {
         let old = &self.records[&new.region];
         assert_eq!(
             new.generation,
@@ -367,7 +289,12 @@ impl World {
         }
     }
 
-    fn check_settled(&self, region: &RegionId, release: &ReleaseRef, generation: Generation) {
+    pub(crate) fn check_settled(
+        &self,
+        region: &RegionId,
+        release: &ReleaseRef,
+        generation: Generation,
+    ) {
         for edge in self
             .edges
             .iter()
@@ -387,7 +314,7 @@ impl World {
         }
     }
 
-    fn publish(&mut self, region: &RegionId) {
+    pub(crate) fn publish(&mut self, region: &RegionId) {
         let record = self.records[region].clone();
         for (index, edge) in self.edges.iter().enumerate() {
             if edge.region == *region {
@@ -396,7 +323,7 @@ impl World {
         }
     }
 
-    fn deliver(&mut self, message: Message) {
+    pub(crate) fn deliver(&mut self, message: Message) {
         match message {
             Message::Record(index, record) => {
                 if self.edges[index].up
@@ -406,6 +333,8 @@ impl World {
                 }
             }
             Message::Report(report) => self.step(&Event::Reported(report)),
+            Message::Window(report) => self.step(&Event::Measured(Box::new(report))),
+            Message::Ask(region, check) => self.answer(region, check),
             Message::Probe(index, generation) => {
                 let edge = &self.edges[index];
                 if !edge.up || edge.serving < generation {
@@ -424,10 +353,10 @@ impl World {
         }
     }
 
-    fn restart_origin(&mut self) {
+    pub(crate) fn restart_origin(&mut self) {
         self.epoch = self.epoch.next();
         self.network
-            .retain(|message| !matches!(message, Message::Probe(..)));
+            .retain(|message| !matches!(message, Message::Probe(..) | Message::Ask(..)));
         if let Some(stored) = &self.stored {
             let mut rollout: Rollout = serde_json::from_str(stored).unwrap();
             let commands = rollout.resume(self.epoch, self.now, &self.fleet());
@@ -436,7 +365,7 @@ impl World {
         }
     }
 
-    fn fault(&mut self) {
+    pub(crate) fn fault(&mut self) {
         let index = self.dice.pick(self.edges.len());
         let edge = &mut self.edges[index];
         match self.dice.roll(5) {
@@ -453,7 +382,7 @@ impl World {
         self.step(&Event::Tick);
     }
 
-    fn random_step(&mut self) {
+    pub(crate) fn random_step(&mut self) {
         match self.dice.roll(40) {
             0 if self.rollout.is_none() || self.dice.one_in(48) => self.start(Kind::Deploy),
             1 if self.dice.one_in(48) => self.start(Kind::Rollback),
@@ -462,6 +391,8 @@ impl World {
                 self.now = self.now + Duration::from_millis(self.dice.roll(2_000));
                 self.step(&Event::Tick);
             }
+            15..=18 => self.serve(),
+            19..=20 => self.tell_window(),
             6..=14 => {
                 let index = self.dice.pick(self.edges.len());
                 self.edges[index].fetch_one();
@@ -487,7 +418,7 @@ impl World {
     }
 
     /// The faults stop: everything is up and answers.
-    fn heal(&mut self) {
+    pub(crate) fn heal(&mut self) {
         for edge in &mut self.edges {
             edge.up = true;
             edge.leased = true;
@@ -505,6 +436,9 @@ impl World {
                 if self.edges[index].disk.is_some() {
                     let report = self.edges[index].report(&self.site);
                     self.step(&Event::Reported(report));
+                }
+                if let Some(report) = self.edges[index].window_report(&self.site) {
+                    self.step(&Event::Measured(Box::new(report)));
                 }
             }
             self.now = self.now + Duration::from_secs(1);
@@ -533,49 +467,7 @@ fn copy(message: &Message) -> Message {
         Message::Record(index, record) => Message::Record(*index, record.clone()),
         Message::Report(report) => Message::Report(report.clone()),
         Message::Probe(index, generation) => Message::Probe(*index, *generation),
-    }
-}
-
-fn run(seed: u64) -> BTreeMap<String, u64> {
-    let mut world = World::new(seed);
-    for _ in 0..STEPS {
-        world.random_step();
-    }
-    world.heal();
-    world.outcomes
-}
-
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok()?.parse().ok()
-}
-
-#[test]
-fn invariants_hold_whatever_is_lost_repeated_or_restarted() {
-    if let Some(seed) = number("HELIX_SIM_SEED") {
-        run(seed);
-        return;
-    }
-    let mut outcomes: BTreeMap<String, u64> = BTreeMap::new();
-    for seed in 0..number("HELIX_SIM_SEEDS").unwrap_or(1_000) {
-        let result = std::panic::catch_unwind(|| run(seed)).unwrap_or_else(|cause| {
-            eprintln!("seed {seed} failed; run it again with HELIX_SIM_SEED={seed}");
-            std::panic::resume_unwind(cause)
-        });
-        for (outcome, count) in result {
-            *outcomes.entry(outcome).or_default() += count;
-        }
-    }
-    // A simulation that never reaches an end proves nothing about it.
-    for outcome in [
-        Outcome::Settled,
-        Outcome::WentBack,
-        Outcome::Aborted,
-        Outcome::Superseded,
-        Outcome::NeedsOperator,
-    ] {
-        assert!(
-            outcomes.contains_key(&format!("{outcome:?}")),
-            "{outcome:?} was never reached: {outcomes:?}"
-        );
+        Message::Window(report) => Message::Window(report.clone()),
+        Message::Ask(region, check) => Message::Ask(region.clone(), *check),
     }
 }

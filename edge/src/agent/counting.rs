@@ -1,0 +1,188 @@
+//! What is counted of each site's live release, and told to origin while it bakes.
+//!
+//! ```text
+//! swap ──▶ new counts; what the release before showed lately is kept ──record says it bakes──▶ a report each second
+//! ```
+//!
+//! Counts begin at the swap and only rise. Whether and for how long there is a bake is origin's to say: it sends the record
+//! again and again meanwhile, and when it stops, so does this.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use helix_routing::bake::Window;
+use helix_routing::id::{Generation, ReleaseId, SiteId};
+use helix_routing::record::SiteRecord;
+use helix_routing::report::Baseline;
+use helix_routing::time::Timestamp;
+use tokio::time::Instant;
+
+use super::Place;
+use super::reports::Reports;
+use crate::counted::Counted;
+
+/// How often counts are told while a release bakes.
+pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+/// For how long they are told after the record was last received: origin sends it every five seconds.
+const TOLD_AFTER_RECORD: Duration = Duration::from_secs(15);
+/// A bake that should have ended so long ago is none: an edge without state reads records of all times.
+const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// One site's live release.
+#[derive(Debug, Default)]
+pub(super) struct Watch {
+    live: Option<Live>,
+    /// What the release before showed lately, when it was swapped.
+    before: Option<Baseline>,
+}
+
+#[derive(Debug)]
+struct Live {
+    release: ReleaseId,
+    since: Generation,
+    counted: Arc<Counted>,
+    /// What was counted at the two newest marks: "lately" begins at the older.
+    marks: [Window; 2],
+}
+
+impl Watch {
+    /// Follows what is served: a swap begins new counts. Returns those that requests are to be counted in.
+    pub(super) fn follow(&mut self, live: Option<&ReleaseId>, since: Generation) -> Arc<Counted> {
+        let Some(release) = live else {
+            *self = Self::default();
+            return Arc::default();
+        };
+        match &self.live {
+            Some(held) if held.release == *release && held.since == since => {
+                return Arc::clone(&held.counted);
+            }
+            // Gone and come back between two looks: what was before it then is before it now.
+            Some(held) if held.release == *release => {}
+            Some(held) => {
+                self.before = Some(Baseline {
+                    release: held.release.clone(),
+                    window: held.lately(),
+                });
+            }
+            None => self.before = None,
+        }
+        let counted = Arc::<Counted>::default();
+        self.live = Some(Live {
+            release: release.clone(),
+            since,
+            counted: Arc::clone(&counted),
+            marks: [Window::default(), Window::default()],
+        });
+        counted
+    }
+
+    /// Some minutes have passed.
+    pub(super) fn mark(&mut self) {
+        if let Some(live) = &mut self.live {
+            let now = live.counted.window();
+            let [_, newer] = std::mem::take(&mut live.marks);
+            live.marks = [newer, now];
+        }
+    }
+}
+
+impl Live {
+    fn lately(&self) -> Window {
+        self.counted.window().since(&self.marks[0])
+    }
+}
+
+/// The sites that bake, and until when their counts are told.
+#[derive(Debug, Default)]
+pub(super) struct Baking(HashMap<SiteId, Instant>);
+
+impl Baking {
+    /// A record was received.
+    pub(super) fn record(&mut self, record: &SiteRecord, now: Timestamp) {
+        let bakes = record
+            .bake_until
+            .is_some_and(|until| now < until + LONGEST_DELAY);
+        if bakes {
+            let until = Instant::now() + TOLD_AFTER_RECORD;
+            self.0.insert(record.site.clone(), until);
+        } else {
+            self.0.remove(&record.site);
+        }
+    }
+
+    /// Tells what was counted of each.
+    pub(super) fn report(&mut self, places: &HashMap<SiteId, Place>, reports: &Reports) {
+        let now = Instant::now();
+        self.0.retain(|_, until| now < *until);
+        for site in self.0.keys() {
+            let watch = places.get(site).map(|place| &place.watch);
+            if let Some(watch) = watch
+                && let Some(live) = &watch.live
+            {
+                reports.counted(
+                    site,
+                    (&live.release, live.since),
+                    live.counted.window(),
+                    watch.before.clone(),
+                );
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(digit: char) -> ReleaseId {
+        String::from(digit).repeat(20).parse().unwrap()
+    }
+
+    fn count(counted: &Counted, requests: usize) {
+        for _ in 0..requests {
+            counted.finished(0, None, Some(Duration::ZERO));
+        }
+    }
+
+    fn before(watch: &Watch) -> Option<(&ReleaseId, u64)> {
+        let before = watch.before.as_ref()?;
+        Some((&before.release, before.window.requests()))
+    }
+
+    #[test]
+    fn a_swap_begins_new_counts_and_keeps_what_was_before() {
+        let (a, b) = (release('a'), release('b'));
+        let mut watch = Watch::default();
+        let first = watch.follow(Some(&a), Generation(2));
+        assert_eq!(before(&watch), None);
+        count(&first, 3);
+        let same = watch.follow(Some(&a), Generation(2));
+        assert!(Arc::ptr_eq(&first, &same), "nothing was swapped");
+        let second = watch.follow(Some(&b), Generation(4));
+        assert_eq!(second.window().requests(), 0);
+        assert_eq!(before(&watch), Some((&a, 3)));
+        // Live again under a later generation, with something in between that was never seen here.
+        count(&second, 5);
+        let again = watch.follow(Some(&b), Generation(6));
+        assert_eq!(again.window().requests(), 0);
+        assert_eq!(before(&watch), Some((&a, 3)));
+        watch.follow(None, Generation(7));
+        watch.follow(Some(&b), Generation(8));
+        assert_eq!(before(&watch), None);
+    }
+
+    #[test]
+    fn lately_is_between_one_and_two_marks_long() {
+        let (a, b) = (release('a'), release('b'));
+        let mut watch = Watch::default();
+        let counted = watch.follow(Some(&a), Generation(1));
+        for requests in [100, 20, 3] {
+            count(&counted, requests);
+            watch.mark();
+        }
+        count(&counted, 4);
+        watch.follow(Some(&b), Generation(2));
+        assert_eq!(before(&watch), Some((&a, 7)));
+    }
+}
