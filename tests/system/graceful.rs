@@ -46,10 +46,9 @@ impl Stage {
         let fleet = Fleet::start(&Options::default());
         let (release, released) = channel();
         let (api, calls) = (serve(released), runtime.block_on(echo_calls()));
-        let nobody = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap();
+        // There until the release is: without a server none goes live.
+        let leaving = TcpListener::bind("127.0.0.1:0").unwrap();
+        let nobody = leaving.local_addr().unwrap();
         let content = noise(11, LONG);
         let rules = format!(
             "[upstreams.api]\naddresses = [\"http://{api}\"]\n\
@@ -63,6 +62,7 @@ impl Stage {
             .with("long.bin", &content)
             .with("helix.toml", rules.as_bytes());
         let _ = fleet.deploy("graceful", &folder);
+        drop(leaving);
         let edge = alone(&fleet);
         let (_, info) = fleet.edges().next().unwrap();
         let http = info.http.strip_prefix("http://").unwrap();
@@ -179,6 +179,10 @@ fn serve(released: Receiver<()>) -> SocketAddr {
 }
 
 fn answer(mut line: Line, released: &std::sync::Mutex<Receiver<()>>) {
+    // Whoever only looks whether somebody is there says nothing.
+    if line.0.peek(&mut [0]).unwrap_or(0) == 0 {
+        return;
+    }
     let head = line.head().to_ascii_lowercase();
     if head.starts_with("get /api/ws ") {
         line.send(
@@ -221,7 +225,10 @@ async fn echo_calls() -> SocketAddr {
     tokio::spawn(async move {
         while let Ok((socket, _)) = listener.accept().await {
             tokio::spawn(async move {
-                let mut connection = h2::server::handshake(socket).await.unwrap();
+                // Whoever only looks whether somebody is there says nothing.
+                let Ok(mut connection) = h2::server::handshake(socket).await else {
+                    return;
+                };
                 while let Some(Ok((request, mut respond))) = connection.accept().await {
                     tokio::spawn(async move {
                         let mut out = respond.send_response(Response::new(()), false).unwrap();
