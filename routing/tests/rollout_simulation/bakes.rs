@@ -12,7 +12,7 @@ use helix_routing::time::Timestamp;
 use crate::world::{Message, World, release};
 
 /// Releases below this answer every request with 500.
-const SICK: u64 = 2;
+const SICK: u64 = 3;
 
 /// What the running rollout's bake is held to.
 #[derive(Default)]
@@ -21,6 +21,8 @@ pub(crate) struct Bake {
     pub(crate) began: BTreeMap<RegionId, Timestamp>,
     pub(crate) returned: BTreeSet<RegionId>,
     pub(crate) bad_answer: bool,
+    /// Prometheus has no answer to anything.
+    pub(crate) is_unanswered: bool,
 }
 
 /// Whether every request to it fails.
@@ -152,32 +154,32 @@ impl World {
         }
     }
 
-    /// Requests come in on one edge.
+    /// Requests come in on every edge.
     pub(crate) fn serve(&mut self) {
-        let index = self.dice.pick(self.edges.len());
-        let requests = self.dice.roll(80);
-        let edge = &mut self.edges[index];
-        if let Some((release, since, window)) = edge.counted.as_mut().filter(|_| edge.up) {
-            for _ in 0..requests {
-                window.add(is_sick(release), 1_000);
+        for edge in self.edges.iter_mut().filter(|edge| edge.up) {
+            let requests = self.dice.roll(60);
+            if let Some((release, since, window)) = &mut edge.counted {
+                for _ in 0..requests {
+                    window.add(is_sick(release), 1_000);
+                }
+                let key = (edge.region.clone(), release.clone(), *since);
+                *self.answered.entry(key).or_default() += requests;
             }
-            let key = (edge.region.clone(), release.clone(), *since);
-            *self.answered.entry(key).or_default() += requests;
         }
     }
 
-    pub(crate) fn tell_window(&mut self) {
-        let index = self.dice.pick(self.edges.len());
-        let edge = &self.edges[index];
-        if let Some(report) = edge.window_report(&self.site).filter(|_| edge.up) {
-            self.network.push(Message::Window(report));
+    /// Every edge says what it has counted, where its record says that it is to.
+    pub(crate) fn tell_windows(&mut self) {
+        for edge in self.edges.iter().filter(|edge| edge.up) {
+            let report = edge.window_report(&self.site);
+            self.network.extend(report.map(Message::Window));
         }
     }
 
     pub(crate) fn answer(&mut self, region: RegionId, check: usize) {
         let answer = match self.dice.roll(30) {
-            0 => Number(9.0),
-            1..=9 => {
+            0 if !self.bake.is_unanswered => Number(9.0),
+            roll if roll < 10 || self.bake.is_unanswered => {
                 return self.step(&Event::Answered {
                     region,
                     check,

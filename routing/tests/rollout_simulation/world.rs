@@ -149,6 +149,7 @@ impl World {
         let number = self.dice.roll(RELEASES);
         self.bake = Bake {
             plan: self.bake_plan(),
+            is_unanswered: self.dice.one_in(3),
             ..Bake::default()
         };
         if kind == Kind::Deploy {
@@ -392,7 +393,7 @@ impl World {
                 self.step(&Event::Tick);
             }
             15..=18 => self.serve(),
-            19..=20 => self.tell_window(),
+            19..=20 => self.tell_windows(),
             6..=14 => {
                 let index = self.dice.pick(self.edges.len());
                 self.edges[index].fetch_one();
@@ -424,12 +425,16 @@ impl World {
             edge.leased = true;
             edge.failing = false;
         }
+        let is_busy = self.dice.one_in(2);
         for _ in 0..200 {
             for region in REGIONS {
                 self.publish(&region.parse().unwrap());
             }
             for message in std::mem::take(&mut self.network) {
                 self.deliver(message);
+            }
+            if is_busy {
+                self.serve();
             }
             for index in 0..self.edges.len() {
                 self.edges[index].fetch_one();
