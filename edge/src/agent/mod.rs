@@ -451,12 +451,10 @@ impl Agent {
         };
         let from = before.and_then(|serving| serving.live.as_ref().map(|live| live.id.clone()));
         let to = plan.live.as_ref().map(|live| live.release.clone());
-        if from != to
-            && let Some(live) = &plan.live
-        {
-            self.improve_later(site, live, 0);
-        }
         if from != to {
+            if let Some(live) = &plan.live {
+                self.improve_later(site, live, 0);
+            }
             tracing::info!(site = %site, generation = plan.generation.0, from = ?from, to = ?to, "live release");
         }
         self.table.publish(site, serving);
