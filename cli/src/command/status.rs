@@ -67,7 +67,10 @@ fn sites(sites: &[SiteStatus]) -> String {
                 .rollout
                 .as_ref()
                 .map(|rollout| format!("rollout {rollout}"));
-            let notes = [hold, rolling, region.note.clone()];
+            // Why a region went back is why it is held.
+            let told = |note: &String| hold.as_ref().is_some_and(|hold| hold.contains(note));
+            let note = region.note.clone().filter(|note| !told(note));
+            let notes = [hold, rolling, note];
             [
                 site.site.to_string(),
                 region.region.to_string(),

@@ -89,10 +89,12 @@ fn line(region: &RegionView) -> String {
         let mark = if done.contains(edge) { "✔" } else { "·" };
         write!(text, "  {edge} {mark}").expect("writing to a string cannot fail");
     }
-    if let Some(bake) = bake {
-        write!(text, "  {}", bake_line(bake)).expect("writing to a string cannot fail");
+    let baked = bake.as_ref().map(bake_line).unwrap_or_default();
+    if !baked.is_empty() {
+        write!(text, "  {baked}").expect("writing to a string cannot fail");
     }
-    if let Some(reason) = reason {
+    // Of a bake that failed both say the same.
+    if let Some(reason) = reason.as_ref().filter(|reason| !baked.contains(*reason)) {
         write!(text, "  {reason}").expect("writing to a string cannot fail");
     }
     text
