@@ -24,4 +24,5 @@ pub mod rollout;
 pub mod routes;
 pub mod seal;
 pub mod time;
+pub mod verdict;
 pub mod wire;

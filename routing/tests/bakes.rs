@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use helix_routing::api::{BakeView, PhaseName};
 use helix_routing::bake::{
-    BakeRules, LatencyLimit, Number, OnFail, OnInconclusive, PromqlCheck, Verdict, Window,
+    BakeRules, LatencyLimit, Number, OnFail, OnInconclusive, PromqlCheck, Window,
 };
 use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
 use helix_routing::record::{ReleaseRef, SiteRecord};
@@ -16,6 +16,7 @@ use helix_routing::rollout::{
 };
 use helix_routing::routes::Span;
 use helix_routing::time::Timestamp;
+use helix_routing::verdict::Verdict;
 
 const REGIONS: [&str; 2] = ["fra", "iad"];
 const MINUTE: Duration = Duration::from_secs(60);

@@ -4,7 +4,7 @@
 use helix_routing::bake::Window;
 use helix_routing::gate::record::GateRecord;
 use helix_routing::gate::report::GatesReport;
-use helix_routing::gate::result::{GateKind, GateResult, Verdict};
+use helix_routing::gate::result::{GateKind, GateResult};
 use helix_routing::host::{Host, HostPattern, under_base};
 use helix_routing::id::{Epoch, Generation};
 use helix_routing::record::{
@@ -17,6 +17,7 @@ use helix_routing::report::{
 };
 use helix_routing::seal::{self, Seal};
 use helix_routing::time::Timestamp;
+use helix_routing::verdict::Verdict;
 use helix_routing::wire::{Wire, WireError};
 use proptest::prelude::*;
 

@@ -8,8 +8,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use helix_routing::api::{BakeView, PhaseName, RegionView, RolloutView};
-use helix_routing::bake::Verdict;
 use helix_routing::id::ReleaseId;
+use helix_routing::verdict::Verdict;
 use helix_tests::client::{Client, Request};
 use helix_tests::command::{Ended, finish};
 use helix_tests::fleet::{Fleet, Options, release_of};

@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use helix_routing::api::RolloutView;
-use helix_routing::gate::result::{GateResult, Verdict};
+use helix_routing::gate::result::GateResult;
 use helix_routing::gate::view::GateRunView;
 use helix_routing::rollout::Outcome;
+use helix_routing::verdict::Verdict;
 use helix_tests::command::Ended;
 use helix_tests::fleet::{Fleet, Options};
 use helix_tests::folder::{Folder, page};

@@ -6,9 +6,10 @@
 use std::sync::Arc;
 
 use helix_routing::gate::record::GateRecord;
-use helix_routing::gate::result::{GateResult, Verdict};
+use helix_routing::gate::result::GateResult;
 use helix_routing::id::{Generation, SiteId};
 use helix_routing::record::ReleaseRef;
+use helix_routing::verdict::Verdict;
 use helix_service::clock;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;

@@ -1,11 +1,12 @@
 //! The gates that nobody declares: artifact, certificate, upstream.
 
 use futures_util::future::join_all;
-use helix_routing::gate::result::{GateKind, GateResult, Verdict, evidence};
+use helix_routing::gate::result::{GateKind, GateResult, evidence};
 use helix_routing::gate::watch::Outcome;
 use helix_routing::gate::{ARTIFACT, BUILT_IN_TIMING};
 use helix_routing::host::HostPattern;
 use helix_routing::routes::{HttpsPolicy, Upstream};
+use helix_routing::verdict::Verdict;
 
 use super::drive::Probed;
 use super::servers::Question;

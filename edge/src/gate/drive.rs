@@ -4,10 +4,11 @@ use std::pin::{Pin, pin};
 use std::time::Duration;
 
 use helix_routing::gate::Timing;
-use helix_routing::gate::result::{GateKind, GateResult, Verdict, evidence};
+use helix_routing::gate::result::{GateKind, GateResult, evidence};
 use helix_routing::gate::watch::{Command, Event, Outcome, Watch};
 use helix_routing::routes::Span;
 use helix_routing::time::Timestamp;
+use helix_routing::verdict::Verdict;
 use helix_service::clock;
 use tokio::time::{Instant, sleep_until, timeout};
 

@@ -18,9 +18,10 @@ mod servers;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
-use helix_routing::gate::result::{GateKind, GateResult, Verdict};
+use helix_routing::gate::result::{GateKind, GateResult};
 use helix_routing::gate::{self, Ask, BUILT_IN_TIMING, Gate};
 use helix_routing::id::SiteId;
+use helix_routing::verdict::Verdict;
 use tokio::sync::Semaphore;
 
 pub(crate) use self::built_in::unready;

@@ -1,12 +1,13 @@
 //! Gates in the release story: what keeps a candidate from being prepared, and runs that are asked for by hand.
 
 use helix_routing::gate::record::GateRecord;
-use helix_routing::gate::result::{GateResult, Verdict};
+use helix_routing::gate::result::GateResult;
 use helix_routing::id::{Epoch, Generation};
 use helix_routing::record::ReleaseRef;
 use helix_routing::report::CandidateState;
 use helix_routing::routes::{Routes, SiteConfig};
 use helix_routing::time::Timestamp;
+use helix_routing::verdict::Verdict;
 use helix_service::clock;
 
 use crate::settle;

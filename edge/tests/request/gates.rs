@@ -11,9 +11,10 @@ use helix_edge::gate::{Asker, Scope, Subject};
 use helix_edge::limits::Limits;
 use helix_edge::release::Release;
 use helix_edge::tls::Certificates;
-use helix_routing::gate::result::{GateResult, Verdict};
+use helix_routing::gate::result::GateResult;
 use helix_routing::id::Digest;
 use helix_routing::routes::{Routes, SiteConfig};
+use helix_routing::verdict::Verdict;
 use serde_json::{Value, json};
 
 use crate::support::{Edge, KEPT, site};

@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helix_routing::api::{PhaseName, RolloutView};
-use helix_routing::bake::Verdict;
 use helix_routing::id::{EdgeId, Generation, RegionId};
 use helix_routing::key::{self, Scope};
 use helix_routing::rollout::{Command, Event, Fleet, Outcome, Rollout};
 use helix_routing::time::Timestamp;
+use helix_routing::verdict::Verdict;
 use helix_service::{clock, failpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};

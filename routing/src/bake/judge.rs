@@ -8,21 +8,7 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::{BakeRules, LatencyLimit, Window};
-
-/// What a bake comes to. Only [`Verdict::Fail`] takes a region back.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum Verdict {
-    /// Within every limit.
-    Pass,
-    /// Beyond a limit.
-    Fail,
-    /// Too few requests to say.
-    Inconclusive,
-    /// Something that was to be asked could not be.
-    Error,
-}
+use crate::verdict::Verdict;
 
 /// What a measure is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -202,25 +188,6 @@ impl fmt::Display for Measure {
     }
 }
 
-impl Verdict {
-    /// As in logs and on screens.
-    #[must_use]
-    pub const fn label(self) -> &'static str {
-        match self {
-            Self::Pass => "pass",
-            Self::Fail => "fail",
-            Self::Inconclusive => "inconclusive",
-            Self::Error => "error",
-        }
-    }
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.label())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -233,6 +200,13 @@ mod tests {
             window.add(number < errors, millis * 1000);
         }
         window
+    }
+
+    fn of_p99(limit: LatencyLimit) -> BakeRules {
+        BakeRules {
+            p99: limit,
+            ..BakeRules::default()
+        }
     }
 
     fn verdict(candidate: &Window, baseline: Option<&Window>) -> Verdict {
@@ -273,14 +247,10 @@ mod tests {
 
     #[test]
     fn the_stricter_of_two_limits_on_a_time_counts() {
-        let limit = LatencyLimit {
+        let rules = of_p99(LatencyLimit {
             max: Some(Span::from_millis(100)),
             ..LatencyLimit::default()
-        };
-        let rules = BakeRules {
-            p99: limit,
-            ..BakeRules::default()
-        };
+        });
         let slow = window(200, 0, 120);
         assert_eq!(
             judge(&rules, &slow, Some(&window(200, 0, 110))).verdict,
@@ -290,14 +260,10 @@ mod tests {
             judge(&rules, &window(200, 0, 80), None).verdict,
             Verdict::Pass
         );
-        let alone = LatencyLimit {
+        let rules = of_p99(LatencyLimit {
             compare: false,
             ..LatencyLimit::default()
-        };
-        let rules = BakeRules {
-            p99: alone,
-            ..BakeRules::default()
-        };
+        });
         assert_eq!(
             judge(&rules, &slow, Some(&window(200, 0, 1))).verdict,
             Verdict::Pass
@@ -306,14 +272,10 @@ mod tests {
 
     #[test]
     fn a_baseline_is_sicker_only_in_what_the_release_fails_by() {
-        let limit = LatencyLimit {
+        let rules = of_p99(LatencyLimit {
             max: Some(Span::from_millis(100)),
             ..LatencyLimit::default()
-        };
-        let rules = BakeRules {
-            p99: limit,
-            ..BakeRules::default()
-        };
+        });
         let sicker = |candidate: &Window, baseline: &Window| {
             judge(&rules, candidate, Some(baseline)).is_baseline_sicker()
         };

@@ -15,7 +15,7 @@ mod view;
 mod window;
 
 pub use histogram::{BUCKETS, Histogram, InvalidHistogram, bucket};
-pub use judge::{Judgement, Measure, Unit, Verdict, is_beyond_chance, judge};
+pub use judge::{Judgement, Measure, Unit, is_beyond_chance, judge};
 pub use quantity::{InvalidQuantity, Number, Share, Times};
 pub use rules::{BakeRules, LatencyLimit, MAX_CHECKS, OnFail, OnInconclusive, PromqlCheck};
 pub use view::{BakeView, CheckView};

@@ -5,8 +5,9 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Measure, Verdict};
+use super::Measure;
 use crate::time::Timestamp;
+use crate::verdict::Verdict;
 
 /// What a release showed after its swap in one region.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

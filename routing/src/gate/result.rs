@@ -6,24 +6,10 @@ use core::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::time::Timestamp;
+use crate::verdict::Verdict;
 
 /// Most characters of a body's start, a reason or an address that are kept as evidence.
 pub const MAX_EVIDENCE_CHARS: usize = 300;
-
-/// How a gate ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Verdict {
-    /// What it wanted to see was seen often enough.
-    Pass,
-    /// Something else was seen.
-    Fail,
-    /// Good answers, but too few by the deadline.
-    Inconclusive,
-    /// It could not be asked.
-    Error,
-}
 
 /// What a gate looks at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,17 +78,6 @@ pub fn evidence(text: &str) -> String {
         shown.push('…');
     }
     shown
-}
-
-impl fmt::Display for Verdict {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Self::Pass => "pass",
-            Self::Fail => "fail",
-            Self::Inconclusive => "inconclusive",
-            Self::Error => "error",
-        })
-    }
 }
 
 impl fmt::Display for GateKind {

@@ -14,8 +14,8 @@
 use alloc::vec::Vec;
 
 use super::Timing;
-use super::result::Verdict;
 use crate::time::Timestamp;
+use crate::verdict::Verdict;
 
 /// What one probe showed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

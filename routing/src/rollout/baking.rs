@@ -11,11 +11,12 @@ use core::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::api::{BakeView, CheckView};
-use crate::bake::{BakeRules, Judgement, Number, Verdict, Window, is_beyond_chance, judge};
+use crate::bake::{BakeRules, Judgement, Number, Window, is_beyond_chance, judge};
 use crate::id::{BootId, EdgeId, ReleaseId};
 use crate::report::WindowReport;
 use crate::routes::Span;
 use crate::time::Timestamp;
+use crate::verdict::Verdict;
 
 /// How often edges are sent the record again, so that they go on reporting what they count.
 pub const BAKE_NUDGE: Duration = Duration::from_secs(5);

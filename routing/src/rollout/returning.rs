@@ -11,11 +11,12 @@ use super::cutover::{Cutover, Turn};
 use super::phase::{Phase, Proof, plan_required};
 use super::{Command, RegionFleet};
 use crate::api::BakeView;
-use crate::bake::{Number, OnInconclusive, Verdict};
+use crate::bake::{Number, OnInconclusive};
 use crate::id::Epoch;
 use crate::record::{Hold, ReleaseRef};
 use crate::report::WindowReport;
 use crate::time::Timestamp;
+use crate::verdict::Verdict;
 
 /// Why regions go back.
 #[derive(Clone, Copy, Debug)]

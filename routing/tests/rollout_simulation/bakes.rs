@@ -2,12 +2,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use helix_routing::bake::{BakeRules, Number, OnFail, OnInconclusive, PromqlCheck, Verdict};
+use helix_routing::bake::{BakeRules, Number, OnFail, OnInconclusive, PromqlCheck};
 use helix_routing::id::{RegionId, ReleaseId};
 use helix_routing::record::ReleaseRef;
 use helix_routing::rollout::{BakePlan, Event, Kind};
 use helix_routing::routes::Span;
 use helix_routing::time::Timestamp;
+use helix_routing::verdict::Verdict;
 
 use crate::world::{Message, World, release};
 

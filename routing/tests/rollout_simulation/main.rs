@@ -16,8 +16,8 @@ mod world;
 
 use std::collections::BTreeMap;
 
-use helix_routing::bake::Verdict;
 use helix_routing::rollout::Outcome;
+use helix_routing::verdict::Verdict;
 
 use crate::world::World;
 
