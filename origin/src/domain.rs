@@ -8,10 +8,9 @@ use helix_routing::api::{DomainView, NewDomain};
 use helix_routing::host::{Host, HostPattern};
 use helix_routing::id::{ProjectName, SiteId};
 use helix_service::clock;
-use sqlx::SqliteConnection;
 
 use crate::feed::records::{self, RecordError};
-use crate::store::{StoreError, Tx, id, millis, time};
+use crate::store::{Connection, StoreError, Tx, id, millis, time};
 
 /// Domains of one project. Each is a record on every edge.
 const MAX_DOMAINS: i64 = 1000;
@@ -74,7 +73,7 @@ impl From<sqlx::Error> for DomainError {
 /// # Errors
 /// When the database fails.
 pub async fn list(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     project: &ProjectName,
 ) -> Result<Vec<DomainView>, DomainError> {
     let rows: Vec<(String, String, i64)> =

@@ -12,11 +12,10 @@ use helix_routing::artifact::FileIndex;
 use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
 use helix_routing::id::{Digest, Generation, InvalidId, ProjectName, ReleaseId, SiteId};
 use helix_routing::routes::{Client, Decision, Files, Routes, Rules, Target, decode};
-use sqlx::SqliteConnection;
 
 use crate::app::App;
 use crate::feed::records::{self, RecordError};
-use crate::store::{StoreError, id};
+use crate::store::{Connection, StoreError, id};
 
 /// How long an edge is waited for.
 const EDGE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -80,7 +79,7 @@ pub async fn explain(app: &App, text: &str) -> Result<Explanation, ExplainError>
 
 /// The site of a host and why: its own record, then a release's own name, then a wildcard one label up.
 async fn resolve(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     app: &App,
     host: &Host,
 ) -> Result<(String, Option<SiteId>), ExplainError> {
@@ -118,7 +117,7 @@ async fn resolve(
 }
 
 async fn routed(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     pattern: &HostPattern,
 ) -> Result<Option<SiteId>, RecordError> {
     Ok(records::host(connection, pattern)
@@ -127,7 +126,7 @@ async fn routed(
 }
 
 async fn site_of(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     project: &ProjectName,
     release: &ReleaseId,
 ) -> Result<Option<SiteId>, StoreError> {

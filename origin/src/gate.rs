@@ -11,14 +11,13 @@ use helix_routing::gate::{self};
 use helix_routing::id::{Generation, RegionId, ReleaseId, SiteId};
 use helix_routing::routes::Routes;
 use helix_service::clock;
-use sqlx::SqliteConnection;
 
 use crate::artifact::Artifacts;
 use crate::artifact::read::ReadError;
 use crate::feed::records::{self, RecordError};
 use crate::fleet::Roster;
 use crate::rollout::{Kept, RolloutError, kept};
-use crate::store::{self, StoreError, Tx};
+use crate::store::{self, Connection, StoreError, Tx};
 
 /// Gates cannot be run.
 #[derive(Debug, thiserror::Error)]
@@ -72,10 +71,7 @@ pub struct Gated {
 ///
 /// # Errors
 /// When there is none, or it was collected.
-pub async fn find(
-    connection: &mut SqliteConnection,
-    release: &ReleaseId,
-) -> Result<Gated, GateError> {
+pub async fn find(connection: &mut Connection, release: &ReleaseId) -> Result<Gated, GateError> {
     let site: Option<String> =
         sqlx::query_scalar("SELECT site FROM releases WHERE release_id = $1")
             .bind(release.as_str())
@@ -149,7 +145,7 @@ pub async fn run(
 /// # Errors
 /// When the database fails.
 pub async fn view(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     gated: &Gated,
     regions: &[RegionId],
     roster: &Roster,

@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::auth::Caller;
-use crate::store::{Store, StoreError, Tx, millis};
+use crate::store::{Connection, Store, StoreError, Tx, millis};
 
 /// How long an answer is kept.
 const KEPT: Duration = Duration::from_secs(24 * 60 * 60);
@@ -108,7 +108,7 @@ impl Repeatable {
 
     async fn read<T: DeserializeOwned>(
         &self,
-        connection: &mut sqlx::SqliteConnection,
+        connection: &mut Connection,
     ) -> Result<Option<T>, KeyError> {
         let row: Option<(String, String)> =
             sqlx::query_as("SELECT request, answer FROM idempotency WHERE caller = $1 AND request_key = $2 AND created >= $3")

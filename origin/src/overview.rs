@@ -6,12 +6,11 @@ use helix_routing::api::{ReleaseView, SiteRegionStatus, SiteStatus, Status};
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Generation, ProjectName, RegionId, ReleaseId, SiteId};
 use helix_routing::record::Hold;
-use sqlx::SqliteConnection;
 
 use crate::app::App;
 use crate::feed::records;
 use crate::project::{self, ProjectError};
-use crate::store::{StoreError, count, id, time};
+use crate::store::{Connection, StoreError, count, id, time};
 
 /// The fleet and every site.
 ///
@@ -93,7 +92,7 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
         .map_err(ProjectError::Store)
 }
 
-async fn open_projects(connection: &mut SqliteConnection) -> Result<Vec<ProjectName>, StoreError> {
+async fn open_projects(connection: &mut Connection) -> Result<Vec<ProjectName>, StoreError> {
     let names: Vec<String> =
         sqlx::query_scalar("SELECT project FROM projects WHERE purge_at IS NULL ORDER BY project")
             .fetch_all(connection)
@@ -102,7 +101,7 @@ async fn open_projects(connection: &mut SqliteConnection) -> Result<Vec<ProjectN
 }
 
 async fn alias(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     app: &App,
     project: &ProjectName,
 ) -> Result<Option<SiteId>, ProjectError> {
@@ -115,7 +114,7 @@ async fn alias(
 type RegionRow = (String, Option<String>, Option<i64>, Option<String>);
 
 async fn regions(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     app: &App,
     site: &SiteId,
 ) -> Result<Vec<SiteRegionStatus>, ProjectError> {
@@ -157,7 +156,7 @@ async fn regions(
 }
 
 async fn live_in(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     app: &App,
     site: &SiteId,
 ) -> Result<BTreeMap<ReleaseId, Vec<RegionId>>, ProjectError> {
@@ -174,7 +173,7 @@ async fn live_in(
 }
 
 async fn quarantined_in(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     site: &SiteId,
 ) -> Result<BTreeMap<ReleaseId, Vec<RegionId>>, ProjectError> {
     let rows: Vec<(String, String)> = sqlx::query_as(

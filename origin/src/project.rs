@@ -11,12 +11,11 @@ use helix_routing::api::ProjectView;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{ProjectName, RegionId, SiteId};
 use helix_service::clock;
-use sqlx::SqliteConnection;
 
 use crate::address::Addresses;
 use crate::feed::records::{self, RecordError};
 use crate::rollout::{RolloutError, alias};
-use crate::store::{Store, StoreError, Tx, id, millis, time};
+use crate::store::{Connection, Store, StoreError, Tx, id, millis, time};
 
 /// How long a deleted project can be restored.
 pub const PURGED_AFTER: Duration = Duration::from_secs(7 * 24 * 60 * 60);
@@ -102,10 +101,7 @@ pub async fn ensure(store: &Store, project: &ProjectName) -> Result<(), ProjectE
 ///
 /// # Errors
 /// When it is not so, or the database fails.
-pub async fn check(
-    connection: &mut SqliteConnection,
-    project: &ProjectName,
-) -> Result<(), ProjectError> {
+pub async fn check(connection: &mut Connection, project: &ProjectName) -> Result<(), ProjectError> {
     match purge_at(connection, project).await? {
         None => Err(ProjectError::Unknown {
             project: project.clone(),
@@ -138,7 +134,7 @@ pub async fn list(store: &Store) -> Result<Vec<ProjectView>, ProjectError> {
 /// # Errors
 /// When there is none, or the database fails.
 pub async fn view(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     project: &ProjectName,
 ) -> Result<ProjectView, ProjectError> {
     let row: Option<(i64, Option<i64>)> =
@@ -218,7 +214,7 @@ pub async fn restore(
 /// # Errors
 /// When the database fails.
 pub async fn hosts(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     project: &ProjectName,
     addresses: &Addresses,
 ) -> Result<Vec<(HostPattern, SiteId)>, StoreError> {
@@ -239,7 +235,7 @@ pub async fn hosts(
 }
 
 async fn sites(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     project: &ProjectName,
 ) -> Result<Vec<SiteId>, StoreError> {
     let sites: Vec<String> = sqlx::query_scalar(
@@ -253,7 +249,7 @@ async fn sites(
 
 /// Outer none: no such project. Inner none: not deleted.
 async fn purge_at(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     project: &ProjectName,
 ) -> Result<Option<Option<i64>>, StoreError> {
     let purge_at = sqlx::query_scalar("SELECT purge_at FROM projects WHERE project = $1")

@@ -8,11 +8,10 @@ use helix_routing::id::{Generation, RegionId, SiteId};
 use helix_routing::record::{PurgeEntry, PurgeRecord, PurgeUrl};
 use helix_service::clock;
 use http::Uri;
-use sqlx::SqliteConnection;
 
 use crate::feed::records::{self, RecordError};
 use crate::fleet::Roster;
-use crate::store::{StoreError, Tx};
+use crate::store::{Connection, StoreError, Tx};
 
 /// A purge cannot be made.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +85,7 @@ pub async fn purge(
 /// # Errors
 /// When the database fails.
 pub async fn view(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     site: &SiteId,
     regions: &[RegionId],
     roster: &Roster,

@@ -11,13 +11,13 @@ use helix_routing::artifact::{BLOB_TYPE, Encoding, MAX_FILE_BYTES, PACK_TYPE, ST
 use helix_routing::id::{Digest, ProjectName};
 use helix_routing::time::Timestamp;
 use helix_service::clock;
-use sqlx::{QueryBuilder, Sqlite, SqliteConnection};
+use sqlx::QueryBuilder;
 
 use super::frame;
 use super::pack::{self, Pack, PackError, Packed};
 use super::partial::{Partials, Upload, VerifyError};
 use super::{Artifacts, LayoutError};
-use crate::store::{StoreError, Tx, count, id, millis, number, time};
+use crate::store::{Connection, Database, StoreError, Tx, count, id, millis, number, time};
 
 /// Values bound in one statement; SQLite's limit is 32,766, PostgreSQL's 65,535.
 pub(super) const BINDS: usize = 500;
@@ -247,11 +247,11 @@ pub async fn places(
 type PlaceRow = (String, i64, String, i64, i64, String, Option<String>, i64);
 
 async fn some_places(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     project: &ProjectName,
     digests: &[&Digest],
 ) -> Result<Places, StoreError> {
-    let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+    let mut query: QueryBuilder<Database> = QueryBuilder::new(
         "SELECT digest, size, pack, position, length, encoding, encoded, seen FROM contents WHERE project = ",
     );
     query.push_bind(project.as_str()).push(" AND digest IN (");
@@ -347,7 +347,11 @@ pub(super) async fn move_contents(
     Ok(())
 }
 
-fn content_rows(project: &ProjectName, blob: &Digest, contents: &[Packed]) -> QueryBuilder<Sqlite> {
+fn content_rows(
+    project: &ProjectName,
+    blob: &Digest,
+    contents: &[Packed],
+) -> QueryBuilder<Database> {
     let mut query = QueryBuilder::new(
         "INSERT INTO contents (project, digest, size, pack, position, length, encoding, encoded, seen) ",
     );

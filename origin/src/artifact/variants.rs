@@ -15,7 +15,7 @@ use helix_routing::artifact::{
 };
 use helix_routing::id::{Digest, ProjectName};
 use helix_service::digest::sha256;
-use sqlx::{QueryBuilder, Sqlite};
+use sqlx::QueryBuilder;
 
 use super::coding::{self, Effort};
 use super::content::{
@@ -23,7 +23,7 @@ use super::content::{
 };
 use super::pack::{Pack, Packed};
 use super::{Artifacts, Layout, LayoutError};
-use crate::store::{StoreError, Tx, id};
+use crate::store::{Database, StoreError, Tx, id};
 
 /// How long a release waits for its variants. What is not made by then is made after it went out, by [`super::improve`];
 /// meanwhile there is the stored frame, which is the zstd variant.
@@ -82,7 +82,7 @@ impl Artifacts {
         let contents: Vec<&Digest> = contents.iter().collect();
         let mut known = Known::new();
         for part in contents.chunks(BINDS) {
-            let mut query: QueryBuilder<Sqlite> = QueryBuilder::new(
+            let mut query: QueryBuilder<Database> = QueryBuilder::new(
                 "SELECT content, coding, effort, variant FROM variants WHERE project = ",
             );
             query.push_bind(project.as_str()).push(" AND content IN (");
@@ -419,7 +419,7 @@ type Row = (Digest, ContentEncoding, Effort, Option<Digest>);
 /// Notes what was tried. What was better before stays.
 async fn note(tx: &mut Tx, project: &ProjectName, rows: &[Row]) -> Result<(), StoreError> {
     for part in rows.chunks(BINDS / VARIANT_BINDS) {
-        let mut query: QueryBuilder<Sqlite> =
+        let mut query: QueryBuilder<Database> =
             QueryBuilder::new("INSERT INTO variants (project, content, coding, effort, variant) ");
         query.push_values(part, |mut row, (content, coding, effort, variant)| {
             row.push_bind(project.to_string())

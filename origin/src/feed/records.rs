@@ -13,9 +13,8 @@ use helix_routing::key::{self, Scope};
 use helix_routing::record::{HostRecord, PurgeRecord, SiteRecord};
 use helix_routing::wire::{Wire, WireError};
 use helix_service::clock;
-use sqlx::SqliteConnection;
 
-use crate::store::{self, StoreError, Tx};
+use crate::store::{self, Connection, StoreError, Tx};
 
 /// How long a tombstone stays on the feed. An edge that was away for longer than half of it starts from a snapshot.
 pub const TOMBSTONE_LIFE: Duration = Duration::from_hours(7 * 24);
@@ -56,7 +55,7 @@ impl From<sqlx::Error> for RecordError {
 /// # Errors
 /// When the database fails, or holds what this build cannot read.
 pub async fn site(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     region: &RegionId,
     site: &SiteId,
 ) -> Result<Option<SiteRecord>, RecordError> {
@@ -68,7 +67,7 @@ pub async fn site(
 /// # Errors
 /// When the database fails, or holds what this build cannot read.
 pub async fn host(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     pattern: &HostPattern,
 ) -> Result<Option<HostRecord>, RecordError> {
     read(connection, &Scope::Global, &key::host(pattern)).await
@@ -95,7 +94,7 @@ pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordErro
 /// # Errors
 /// When the database fails, or holds what this build cannot read.
 pub async fn purges(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     region: &RegionId,
     site: &SiteId,
 ) -> Result<Option<PurgeRecord>, RecordError> {
@@ -124,7 +123,7 @@ pub async fn put_purges(tx: &mut Tx, record: &PurgeRecord) -> Result<(), RecordE
 /// # Errors
 /// When the database fails, or holds what this build cannot read.
 pub async fn gate(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     region: &RegionId,
     site: &SiteId,
 ) -> Result<Option<GateRecord>, RecordError> {
@@ -240,7 +239,7 @@ impl Row {
 }
 
 async fn read<T: Wire>(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     scope: &Scope,
     key: &str,
 ) -> Result<Option<T>, RecordError> {

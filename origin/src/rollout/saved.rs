@@ -10,11 +10,10 @@ use helix_routing::record::ReleaseRef;
 use helix_routing::rollout::{Command, Kind, Outcome, Rollout, failure};
 use helix_routing::time::Timestamp;
 use helix_service::clock;
-use sqlx::SqliteConnection;
 
 use super::{RolloutError, alias, returned};
 use crate::feed::records;
-use crate::store::{self, Store, Tx};
+use crate::store::{self, Connection, Store, Tx};
 
 /// A rollout and what is known about it besides its state.
 #[derive(Clone, Debug)]
@@ -256,7 +255,7 @@ type RolloutRow = (String, String, String, i64, i64, i64);
 
 /// The rollout of that id; none when there is none.
 pub(super) async fn load(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     rollout: &RolloutId,
 ) -> Result<Option<Saved>, RolloutError> {
     let row: Option<RolloutRow> =
@@ -269,7 +268,7 @@ pub(super) async fn load(
 
 /// The rollout of a site that has not ended.
 pub(super) async fn running(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     site: &str,
 ) -> Result<Option<Saved>, RolloutError> {
     let row: Option<RolloutRow> = sqlx::query_as(

@@ -7,11 +7,10 @@ use std::time::Duration;
 
 use helix_routing::id::{RegionId, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
-use sqlx::SqliteConnection;
 
 use super::{NewRollback, RolloutError};
 use crate::feed::records;
-use crate::store;
+use crate::store::{self, Connection};
 
 /// What a rollback changes in one region.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +35,7 @@ enum Offer {
 
 /// The steps of a rollback. Regions that offer none are left out, unless they were asked for by name.
 pub(super) async fn steps(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     wanted: &NewRollback,
     regions: &[RegionId],
 ) -> Result<Vec<Step>, RolloutError> {
@@ -76,7 +75,7 @@ pub(super) async fn steps(
 }
 
 async fn offer(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     site: &SiteId,
     region: &RegionId,
     named: Option<&ReleaseRef>,
@@ -101,7 +100,7 @@ async fn offer(
 
 /// A live release that never settled here, after a commit that was superseded, counts as newer than all that did.
 async fn newest_older(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     site: &SiteId,
     region: &RegionId,
     live: &ReleaseId,
@@ -132,7 +131,7 @@ async fn newest_older(
 
 /// A named release has to be there, to have been live once, and not to be quarantined where it is to go.
 async fn named_release(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     site: &SiteId,
     release: &ReleaseId,
     regions: &[RegionId],
@@ -175,7 +174,7 @@ pub struct Kept {
 /// # Errors
 /// When it was, when there is none, or when the database fails.
 pub async fn kept(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     site: &SiteId,
     release: &ReleaseId,
 ) -> Result<Kept, RolloutError> {
@@ -203,7 +202,7 @@ pub async fn kept(
 
 /// Those of `regions` where the release may not be used without a word.
 pub(super) async fn quarantined(
-    connection: &mut SqliteConnection,
+    connection: &mut Connection,
     site: &SiteId,
     release: &ReleaseId,
     regions: &[RegionId],

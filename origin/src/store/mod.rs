@@ -12,10 +12,8 @@ use std::time::Duration;
 
 use helix_routing::id::{Epoch, InvalidId};
 use helix_routing::time::Timestamp;
-use sqlx::sqlite::{
-    SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
-};
-use sqlx::{Sqlite, SqliteConnection, Transaction};
+use sqlx::Transaction;
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{Notify, watch};
 
 /// Connections for reading; each is a thread with a page cache of about 2 MB.
@@ -24,6 +22,13 @@ const READERS: u32 = 3;
 const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a caller waits for a connection: longer than any of our transactions takes.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// The kind of database. Statements elsewhere name it, its connections and its pools by these names only.
+pub type Database = sqlx::Sqlite;
+/// One connection, for reading or inside of a [`Tx`].
+pub type Connection = sqlx::SqliteConnection;
+/// Connections that are handed out one by one.
+pub type Pool = sqlx::SqlitePool;
 
 static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
 
@@ -67,8 +72,8 @@ pub enum StoreError {
 /// The database. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    writer: SqlitePool,
-    reader: SqlitePool,
+    writer: Pool,
+    reader: Pool,
     epoch: Epoch,
     committed: Arc<Notify>,
     fenced: watch::Sender<bool>,
@@ -119,7 +124,7 @@ impl Store {
 
     /// Connections for statements that change nothing.
     #[must_use]
-    pub const fn reader(&self) -> &SqlitePool {
+    pub const fn reader(&self) -> &Pool {
         &self.reader
     }
 
@@ -173,7 +178,7 @@ impl Store {
 /// A change in the making; dropped without [`Tx::commit`], nothing happened.
 #[derive(Debug)]
 pub struct Tx {
-    inner: Transaction<'static, Sqlite>,
+    inner: Transaction<'static, Database>,
     epoch: Epoch,
     committed: Arc<Notify>,
 }
@@ -199,15 +204,15 @@ impl Tx {
 }
 
 impl Deref for Tx {
-    type Target = SqliteConnection;
+    type Target = Connection;
 
-    fn deref(&self) -> &SqliteConnection {
+    fn deref(&self) -> &Connection {
         &self.inner
     }
 }
 
 impl DerefMut for Tx {
-    fn deref_mut(&mut self) -> &mut SqliteConnection {
+    fn deref_mut(&mut self) -> &mut Connection {
         &mut self.inner
     }
 }
@@ -253,7 +258,7 @@ fn pool(connections: u32) -> SqlitePoolOptions {
         .acquire_timeout(ACQUIRE_TIMEOUT)
 }
 
-async fn raise_term(writer: &SqlitePool) -> Result<Epoch, StoreError> {
+async fn raise_term(writer: &Pool) -> Result<Epoch, StoreError> {
     let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
     sqlx::query("UPDATE terms SET epoch = epoch + 1 WHERE id = 1")
         .execute(&mut *tx)
@@ -263,7 +268,7 @@ async fn raise_term(writer: &SqlitePool) -> Result<Epoch, StoreError> {
     Ok(epoch)
 }
 
-async fn read_term(connection: &mut SqliteConnection) -> Result<Epoch, StoreError> {
+async fn read_term(connection: &mut Connection) -> Result<Epoch, StoreError> {
     let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM terms WHERE id = 1")
         .fetch_one(connection)
         .await?;
