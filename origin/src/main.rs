@@ -98,7 +98,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Arc::new(record_key(&config)?),
         &regions,
     );
-    let roster = Roster::new(registered(&config), clock::now());
+    let edges = registered(&config);
+    fleet::versions::register(&store, &edges).await?;
+    let roster = Roster::new(edges, clock::now());
     let conductor = Conductor::new(
         store.clone(),
         feed.clone(),

@@ -116,6 +116,15 @@ text_id! {
 }
 
 text_id! {
+    /// What a visitor shows to get the release that is pinned under it. The words for what a record names, and what could
+    /// be a release, are no labels.
+    PinLabel, "pin", "use 1 to 40 of a-z, 0-9 and -, not starting or ending with -; `live`, `candidate` and release ids are reserved",
+    |text| is_label(text, 40)
+        && !matches!(text, "live" | "candidate")
+        && !(text.len() == 20 && is_lower_hex(text))
+}
+
+text_id! {
     /// One rollout: 16 hex digits.
     RolloutId, "rollout", "a rollout id is 16 of 0-9 and a-f",
     |text| text.len() == 16 && is_lower_hex(text)

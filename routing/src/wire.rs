@@ -1,7 +1,8 @@
 //! Versioned encoding of everything that is stored or sent between origin and edges.
 //!
 //! A value is one version byte and a postcard body. Bytes from a newer version, bytes left
-//! over and bytes that do not fit are errors, never a panic: the reader keeps what it has.
+//! over and bytes that do not fit are errors, never a panic: the reader keeps what it has. What has changed its form
+//! is still read in the forms before.
 
 use alloc::vec::Vec;
 
@@ -45,14 +46,15 @@ pub trait Wire: Serialize + DeserializeOwned {
     const WHAT: &'static str;
     /// The version byte that this build writes and the newest it reads.
     const VERSION: u8 = 1;
+    /// The oldest version that is still read.
+    const OLDEST: u8 = Self::VERSION;
     /// The most bytes that are read.
     const MAX_BYTES: usize = 256 * 1024;
 
     /// The value as bytes.
     #[must_use]
     fn encode(&self) -> Vec<u8> {
-        let start = Vec::from([Self::VERSION]);
-        postcard::to_extend(self, start).expect("plain data with known lengths always encodes")
+        body_of(Self::VERSION, self)
     }
 
     /// Reads a value that [`Wire::encode`] wrote.
@@ -69,16 +71,36 @@ pub trait Wire: Serialize + DeserializeOwned {
             });
         }
         let (&found, body) = bytes.split_first().ok_or(WireError::Malformed { what })?;
-        if found != Self::VERSION {
-            return Err(WireError::Version {
+        if found == Self::VERSION {
+            whole(body).ok_or(WireError::Malformed { what })
+        } else if (Self::OLDEST..Self::VERSION).contains(&found) {
+            Self::older(found, body).ok_or(WireError::Malformed { what })
+        } else {
+            Err(WireError::Version {
                 what,
                 found,
                 newest: Self::VERSION,
-            });
-        }
-        match postcard::take_from_bytes(body) {
-            Ok((value, [])) => Ok(value),
-            Ok(_) | Err(_) => Err(WireError::Malformed { what }),
+            })
         }
     }
+
+    /// Reads the body of a version between [`Wire::OLDEST`] and this build's; none when it is no such value.
+    #[must_use]
+    fn older(_version: u8, _body: &[u8]) -> Option<Self> {
+        None
+    }
+}
+
+/// The value that `body` is, to its last byte.
+pub(crate) fn whole<T: DeserializeOwned>(body: &[u8]) -> Option<T> {
+    match postcard::take_from_bytes(body) {
+        Ok((value, [])) => Some(value),
+        Ok(_) | Err(_) => None,
+    }
+}
+
+/// `value` as a body after the byte of this version.
+pub(crate) fn body_of(version: u8, value: &impl Serialize) -> Vec<u8> {
+    postcard::to_extend(value, Vec::from([version]))
+        .expect("plain data with known lengths always encodes")
 }

@@ -1,6 +1,8 @@
 //! Records outlive binaries: bytes that were once written stay readable, and no bytes from outside make a reader panic.
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
+use core::time::Duration;
+
 use helix_routing::bake::Window;
 use helix_routing::gate::record::GateRecord;
 use helix_routing::gate::report::GatesReport;
@@ -8,8 +10,8 @@ use helix_routing::gate::result::{GateKind, GateResult};
 use helix_routing::host::{Host, HostPattern, under_base};
 use helix_routing::id::{Epoch, Generation};
 use helix_routing::record::{
-    Beacon, HostRecord, PurgeEntry, PurgeRecord, PurgeUrl, ReleaseRef, SiteRecord, Snapshot,
-    TermRecord,
+    Beacon, Guard, HostRecord, MAX_PINS, Override, Pin, PinBy, PurgeEntry, PurgeRecord, PurgeUrl,
+    ReleaseRef, SiteRecord, Snapshot, TermRecord,
 };
 use helix_routing::report::{
     Baseline, CandidateReport, CandidateState, Heartbeat, PurgeReport, Refusal, SiteReport,
@@ -37,10 +39,47 @@ fn site_record() -> SiteRecord {
         weight: None,
         previous: vec![release("c")],
         pins: Vec::new(),
-        override_reason: None,
+        overridden: None,
+        guard: None,
         hold: None,
         bake_until: None,
         removed: false,
+    }
+}
+
+/// With all that version 2 added.
+fn full_site_record() -> SiteRecord {
+    let plain = site_record();
+    let (live, since) = (
+        plain.live.clone().unwrap(),
+        Timestamp::from_millis(1_700_000_000_000),
+    );
+    let pin = |label: &str, by| Pin {
+        label: label.parse().unwrap(),
+        by,
+        release: live.clone(),
+    };
+    SiteRecord {
+        weight: Some(25),
+        pins: vec![
+            pin("beta", PinBy::Label),
+            pin("team", PinBy::header("X-Team", "internal").unwrap()),
+            pin("old", PinBy::cookie("shop", "old").unwrap()),
+        ],
+        overridden: Some(Override {
+            reason: "origin is gone".to_owned(),
+            by: "operator".to_owned(),
+            since,
+            until: since + Duration::from_secs(3600),
+        }),
+        guard: Some(Guard {
+            to: live.clone(),
+            silence_secs: 30,
+            min_requests: 100,
+            max_5xx_millionths: 50_000,
+            max_p99_ms: Some(2000),
+        }),
+        ..plain
     }
 }
 
@@ -185,7 +224,7 @@ fn window_report() -> WindowReport {
     }
 }
 
-/// Version 1 of a value, as it was first written.
+/// A value as it is written.
 fn fixture<T: Wire + PartialEq + std::fmt::Debug>(value: &T, text: &str) {
     let bytes = value.encode();
     let written: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -199,10 +238,10 @@ fn fixture<T: Wire + PartialEq + std::fmt::Debug>(value: &T, text: &str) {
 }
 
 #[test]
-fn version_1_of_every_record_stays_readable() {
+fn every_record_is_written_as_it_always_was() {
     fixture(
-        &site_record(),
-        include_str!("fixtures/site-record-1.hex").trim(),
+        &full_site_record(),
+        include_str!("fixtures/site-record-2.hex").trim(),
     );
     fixture(
         &host_record(),
@@ -244,17 +283,72 @@ fn version_1_of_every_record_stays_readable() {
 }
 
 #[test]
+fn version_1_of_a_site_record_stays_readable_and_can_be_written() {
+    let text = include_str!("fixtures/site-record-1.hex").trim();
+    let bytes = from_hex(text);
+    assert_eq!(SiteRecord::decode(&bytes).unwrap(), site_record());
+    assert_eq!(site_record().encode_for(1), bytes);
+    let full = full_site_record();
+    let old = SiteRecord::decode(&full.encode_for(1)).unwrap();
+    assert_eq!(old, site_record(), "what it cannot say is left out");
+    assert_eq!(full.encode_for(2), full.encode());
+    assert_eq!(full.encode_for(9), full.encode());
+}
+
+fn from_hex(text: &str) -> Vec<u8> {
+    (0..text.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_weight_of_more_than_everybody_and_more_pins_than_there_may_be_are_refused() {
+    for (weight, pins, is_legal) in [
+        (Some(100), MAX_PINS, true),
+        (Some(101), 1, false),
+        (None, MAX_PINS + 1, false),
+    ] {
+        let full = full_site_record();
+        let record = SiteRecord {
+            weight,
+            pins: vec![full.pins[0].clone(); pins],
+            ..full
+        };
+        let read = SiteRecord::decode(&record.encode());
+        assert_eq!(read.is_ok(), is_legal, "{weight:?} {pins}");
+    }
+}
+
+#[test]
+fn a_record_names_every_release_that_an_edge_has_to_keep() {
+    let release = |digit: &str| ReleaseRef {
+        release: digit.repeat(20).parse().unwrap(),
+        artifact: format!("sha256:{}", digit.repeat(64)).parse().unwrap(),
+    };
+    let mut record = full_site_record();
+    record.pins[1].release = release("d");
+    record.guard.as_mut().unwrap().to = release("e");
+    for digit in ["a", "b", "c", "d", "e"] {
+        let named = release(digit);
+        assert!(record.releases().any(|kept| *kept == named), "{digit}");
+    }
+}
+
+#[test]
 fn a_newer_version_is_refused_by_name() {
-    let mut bytes = site_record().encode();
-    bytes[0] = 2;
-    assert_eq!(
-        SiteRecord::decode(&bytes),
-        Err(WireError::Version {
-            what: "site record",
-            found: 2,
-            newest: 1
-        })
-    );
+    for (found, newest) in [(3, 2), (0, 2)] {
+        let mut bytes = site_record().encode();
+        bytes[0] = found;
+        assert_eq!(
+            SiteRecord::decode(&bytes),
+            Err(WireError::Version {
+                what: "site record",
+                found,
+                newest
+            })
+        );
+    }
 }
 
 #[test]
@@ -301,8 +395,8 @@ proptest! {
     }
 
     #[test]
-    fn no_changed_byte_makes_a_reader_panic(at in 0usize..200, byte in any::<u8>()) {
-        let mut bytes = site_record().encode();
+    fn no_changed_byte_makes_a_reader_panic(at in 0usize..600, byte in any::<u8>()) {
+        let mut bytes = full_site_record().encode();
         let length = bytes.len();
         bytes[at % length] = byte;
         let _ = SiteRecord::decode(&bytes);

@@ -173,7 +173,7 @@ async fn collect_releases(
     Ok(gone.len())
 }
 
-/// Live, candidate and previous of every region, the baseline, and what is young evidence of a quarantine.
+/// Live, candidate, pinned and previous of every region, the baseline, and what is young evidence of a quarantine.
 async fn referenced(
     tx: &mut Tx,
     site: &SiteId,
@@ -184,7 +184,6 @@ async fn referenced(
     for region in regions {
         if let Some(record) = records::site(tx, region, site).await? {
             referenced.extend(record.releases().map(|named| named.release.clone()));
-            referenced.extend(record.pins.into_iter().map(|pin| pin.release));
         }
     }
     let rows: Vec<String> = sqlx::query_scalar(

@@ -14,6 +14,7 @@ use helix_routing::record::{HostRecord, PurgeRecord, SiteRecord};
 use helix_routing::wire::{Wire, WireError};
 use helix_service::clock;
 
+use crate::fleet::versions;
 use crate::store::{self, Connection, StoreError, Tx};
 
 /// How long a tombstone stays on the feed. An edge that was away for longer than half of it starts from a snapshot.
@@ -73,17 +74,34 @@ pub async fn host(
     read(connection, &Scope::Global, &key::host(pattern)).await
 }
 
-/// Writes a site's record, whose generation must be the one after the stored one.
+/// Whether a rollout runs that owns the records of `site`: it alone writes them, each at the generation after its last.
+///
+/// # Errors
+/// When the database fails.
+pub async fn is_owned(
+    connection: &mut Connection,
+    site: &SiteId,
+) -> Result<bool, StoreError> {
+    let running: i64 =
+        sqlx::query_scalar("SELECT COUNT(*) FROM rollouts WHERE site = $1 AND outcome IS NULL")
+            .bind(site.to_string())
+            .fetch_one(connection)
+            .await?;
+    Ok(running > 0)
+}
+
+/// Writes a site's record, whose generation must be the one after the stored one, as every edge of its region reads it.
 ///
 /// # Errors
 /// When another generation is stored, or the database fails.
 pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordError> {
+    let version = versions::of_region(tx, &record.region).await?;
     let row = Row {
         scope: Scope::Region(record.region.clone()),
         key: key::site(&record.site),
         generation: record.generation,
         epoch: record.epoch,
-        body: record.encode(),
+        body: record.encode_for(version),
         is_tombstone: record.removed,
     };
     row.write(tx).await

@@ -15,8 +15,11 @@ use helix_routing::time::Timestamp;
 use helix_service::clock;
 use tokio::sync::watch;
 
+use crate::store::Store;
+
 mod leases;
 pub mod reports;
+pub mod versions;
 
 use leases::Leases;
 pub use leases::{Edge, LEASE};
@@ -31,6 +34,7 @@ struct Inner {
     fleet: watch::Sender<Arc<Fleet>>,
     purged: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, Generation>>>,
     gated: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, GatesReport>>>,
+    versions: Mutex<versions::Noted>,
 }
 
 /// Sites whose purges are remembered as applied. With more of them all are forgotten, and heard again with the next link.
@@ -49,6 +53,7 @@ impl Roster {
             fleet,
             purged: Mutex::default(),
             gated: Mutex::default(),
+            versions: Mutex::default(),
         }))
     }
 
@@ -85,6 +90,25 @@ impl Roster {
     fn heartbeat(&self, now: Timestamp, heartbeat: &Heartbeat) {
         self.leases().heartbeat(now, heartbeat);
         self.refresh(now);
+    }
+
+    /// Writes down which records an edge reads, when that is news.
+    fn note_version(&self, store: &Store, heartbeat: &Heartbeat) {
+        if !self.noted().is_news(heartbeat) {
+            return;
+        }
+        let (roster, store, heartbeat) = (self.clone(), store.clone(), heartbeat.clone());
+        tokio::spawn(async move {
+            if let Err(error) = versions::note(&store, &heartbeat).await {
+                tracing::warn!(edge = %heartbeat.edge, error = &error as &dyn std::error::Error, "what an edge reads is not written down");
+                roster.noted().forget(&heartbeat.edge);
+            }
+        });
+    }
+
+    fn noted(&self) -> MutexGuard<'_, versions::Noted> {
+        let noted = &self.0.versions;
+        noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Up to which purge of `site` each edge has said that it has forgotten what was purged. It says so when it has, and with

@@ -108,7 +108,10 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
         message.headers.as_ref(),
         &message.payload,
     ) {
-        Ok(Report::Heartbeat(heartbeat)) => roster.heartbeat(clock::now(), &heartbeat),
+        Ok(Report::Heartbeat(heartbeat)) => {
+            roster.note_version(conductor.store(), &heartbeat);
+            roster.heartbeat(clock::now(), &heartbeat);
+        }
         Ok(Report::Site(report)) => conductor.report(report),
         Ok(Report::Purge(report)) => roster.purge(report),
         Ok(Report::Gates(report)) if report.run.is_some() => roster.gate(report),

@@ -217,6 +217,12 @@ struct Handle {
 }
 
 impl Conductor {
+    /// The record.
+    #[must_use]
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
     /// A conductor of no rollouts yet. `base` is the domain below which every site has its host; `prometheus` is where
     /// releases may ask how they are.
     #[must_use]

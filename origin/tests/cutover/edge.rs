@@ -208,7 +208,7 @@ impl Shared {
                 region: self.region.clone(),
                 boot: self.boot.clone(),
                 version: "test".to_owned(),
-                record_version: 1,
+                record_version: SiteRecord::VERSION,
                 at: clock::now(),
                 ready: true,
                 streams: Vec::new(),

@@ -6,106 +6,16 @@ use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
 use crate::host::HostPattern;
-use crate::id::{Digest, Epoch, Generation, Incarnation, RegionId, ReleaseId, SiteId};
+use crate::id::{Epoch, Generation, Incarnation, RegionId, ReleaseId, SiteId};
 use crate::time::Timestamp;
 use crate::wire::Wire;
 
-/// A release as a record names it: its id, and the manifest that holds its files.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct ReleaseRef {
-    /// The release.
-    pub release: ReleaseId,
-    /// Digest of its OCI manifest.
-    pub artifact: Digest,
-}
+mod older;
+mod pin;
+mod site;
 
-/// A visitor group pinned to a release. Written by the canary issue; kept so that records need no new version.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Pin {
-    /// What the visitor shows to be pinned.
-    pub label: String,
-    /// The release it gets.
-    pub release: ReleaseId,
-}
-
-/// No automatic deploys to this (site, region).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-pub struct Hold {
-    /// Why.
-    pub reason: String,
-    /// Since when.
-    pub since: Timestamp,
-}
-
-/// All that an edge of `region` needs to serve `site`: the only record a cutover writes.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SiteRecord {
-    /// The site.
-    pub site: SiteId,
-    /// The region this record is for.
-    pub region: RegionId,
-    /// Term of the origin that wrote this generation.
-    pub epoch: Epoch,
-    /// Rises with every write.
-    pub generation: Generation,
-    /// The generation of the last cutover.
-    pub live_since: Generation,
-    /// What is served.
-    pub live: Option<ReleaseRef>,
-    /// What is being prepared.
-    pub candidate: Option<ReleaseRef>,
-    /// Share of visitors that the candidate gets, in percent.
-    pub weight: Option<u8>,
-    /// Releases kept warm to go back to, newest first.
-    pub previous: Vec<ReleaseRef>,
-    /// Visitors pinned to a release.
-    pub pins: Vec<Pin>,
-    /// An operator's override is in force, for this reason.
-    pub override_reason: Option<String>,
-    /// No automatic deploys here.
-    pub hold: Option<Hold>,
-    /// Bake ends at this time.
-    pub bake_until: Option<Timestamp>,
-    /// The site is gone: serve nothing, keep nothing.
-    pub removed: bool,
-}
-
-impl SiteRecord {
-    /// The record of a site that was never in `region`: generation 0, nothing live. It is never sent.
-    #[must_use]
-    pub const fn blank(site: SiteId, region: RegionId, epoch: Epoch) -> Self {
-        Self {
-            site,
-            region,
-            epoch,
-            generation: Generation(0),
-            live_since: Generation(0),
-            live: None,
-            candidate: None,
-            weight: None,
-            previous: Vec::new(),
-            pins: Vec::new(),
-            override_reason: None,
-            hold: None,
-            bake_until: None,
-            removed: false,
-        }
-    }
-
-    /// Releases that must stay on an edge's disk for this record: live, candidate, previous.
-    pub fn releases(&self) -> impl Iterator<Item = &ReleaseRef> {
-        self.live
-            .iter()
-            .chain(&self.candidate)
-            .chain(&self.previous)
-    }
-}
-
-impl Wire for SiteRecord {
-    const WHAT: &'static str = "site record";
-}
+pub use pin::{InvalidPin, MAX_PINS, Pin, PinBy, Shown};
+pub use site::{Guard, Hold, MAX_WEIGHT, Override, ReleaseRef, SiteRecord};
 
 /// Where a host routes.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
