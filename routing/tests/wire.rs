@@ -66,19 +66,19 @@ fn full_site_record() -> SiteRecord {
             pin("team", PinBy::header("X-Team", "internal").unwrap()),
             pin("old", PinBy::cookie("shop", "old").unwrap()),
         ],
-        overridden: Some(Override {
+        overridden: Some(Box::new(Override {
             reason: "origin is gone".to_owned(),
             by: "operator".to_owned(),
             since,
             until: since + Duration::from_secs(3600),
-        }),
-        guard: Some(Guard {
+        })),
+        guard: Some(Box::new(Guard {
             to: live.clone(),
             silence_secs: 30,
             min_requests: 100,
             max_5xx_millionths: 50_000,
             max_p99_ms: Some(2000),
-        }),
+        })),
         ..plain
     }
 }

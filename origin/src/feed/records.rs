@@ -78,10 +78,7 @@ pub async fn host(
 ///
 /// # Errors
 /// When the database fails.
-pub async fn is_owned(
-    connection: &mut Connection,
-    site: &SiteId,
-) -> Result<bool, StoreError> {
+pub async fn is_owned(connection: &mut Connection, site: &SiteId) -> Result<bool, StoreError> {
     let running: i64 =
         sqlx::query_scalar("SELECT COUNT(*) FROM rollouts WHERE site = $1 AND outcome IS NULL")
             .bind(site.to_string())

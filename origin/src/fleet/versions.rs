@@ -25,10 +25,7 @@ const PAGE_ROWS: i64 = 256;
 ///
 /// # Errors
 /// When the database fails.
-pub async fn of_region(
-    connection: &mut Connection,
-    region: &RegionId,
-) -> Result<u8, StoreError> {
+pub async fn of_region(connection: &mut Connection, region: &RegionId) -> Result<u8, StoreError> {
     let oldest: Option<i64> =
         sqlx::query_scalar("SELECT MIN(site_record) FROM edge_versions WHERE region = $1")
             .bind(region.as_str())

@@ -1,5 +1,6 @@
 //! How one site shall be in one region.
 
+use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -91,14 +92,14 @@ pub struct SiteRecord {
     pub pins: Vec<Pin>,
     /// An operator's override is in force.
     #[serde(default)]
-    pub overridden: Option<Override>,
+    pub overridden: Option<Box<Override>>,
     /// No automatic deploys here.
     pub hold: Option<Hold>,
     /// Bake ends at this time.
     pub bake_until: Option<Timestamp>,
     /// When an edge takes itself back.
     #[serde(default)]
-    pub guard: Option<Guard>,
+    pub guard: Option<Box<Guard>>,
     /// The site is gone: serve nothing, keep nothing.
     pub removed: bool,
 }
