@@ -43,6 +43,7 @@ fn fleet() -> Fleet {
         let edges = RegionFleet {
             registered: edges.clone(),
             live: edges,
+            ..RegionFleet::default()
         };
         (region(name), edges)
     });

@@ -37,6 +37,7 @@ fn fleet() -> Fleet {
         let edges = RegionFleet {
             registered: edges.clone(),
             live: edges,
+            ..RegionFleet::default()
         };
         fleet.regions.insert(region.parse().unwrap(), edges);
     }
@@ -233,6 +234,34 @@ fn what_an_edge_prepared_before_it_restarted_is_void() {
     stage.report("fra-1", 1, Some(CandidateState::Preparing), 1);
     stage.prepare(&["iad-2"]);
     assert_eq!(stage.phase("fra"), PhaseName::Preparing);
+    stage.report("fra-1", 1, Some(CandidateState::Prepared), 1);
+    assert_eq!(stage.phase("fra"), PhaseName::Committing);
+}
+
+#[test]
+fn a_late_word_of_an_earlier_boot_does_not_count() {
+    let boot = |number: u8| format!("{number:016x}").parse().unwrap();
+    let mut stage = Stage::start(Kind::Deploy, Some(1));
+    stage.prepare(&["fra-1", "fra-2", "iad-1"]);
+    // It restarts, and its first sign of life comes before what it said last.
+    let fra = stage
+        .fleet
+        .regions
+        .get_mut(&"fra".parse().unwrap())
+        .unwrap();
+    fra.boots.insert("fra-1".parse().unwrap(), boot(1));
+    stage.prepare(&["iad-2"]);
+    assert_eq!(
+        stage.phase("fra"),
+        PhaseName::Preparing,
+        "it was prepared in another boot"
+    );
+    stage.report("fra-1", 0, Some(CandidateState::Prepared), 1);
+    assert_eq!(
+        stage.phase("fra"),
+        PhaseName::Preparing,
+        "that boot is over"
+    );
     stage.report("fra-1", 1, Some(CandidateState::Prepared), 1);
     assert_eq!(stage.phase("fra"), PhaseName::Committing);
 }

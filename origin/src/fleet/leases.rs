@@ -133,6 +133,11 @@ impl Leases {
             if self.is_live(known, now) {
                 region.live.insert(known.edge.edge.clone());
             }
+            if let Some(seen) = &known.seen {
+                region
+                    .boots
+                    .insert(known.edge.edge.clone(), seen.boot.clone());
+            }
         }
         fleet
     }

@@ -243,6 +243,13 @@ impl Cutover {
         Turn::None
     }
 
+    /// What an edge prepared before it was started again is void, also before it says so.
+    pub(super) fn forget_restarted(&mut self, fleet: &RegionFleet) {
+        if let Phase::Preparing { prepared, .. } = &mut self.phase {
+            prepared.retain(|edge, boot| fleet.is_present(edge, boot));
+        }
+    }
+
     /// A request through an edge was answered.
     pub(super) fn proved(&mut self, edge: &EdgeId, generation: Generation, release: &ReleaseId) {
         let fits = generation >= self.record.generation && *release == self.shown().release;

@@ -101,7 +101,11 @@ impl Rollout {
         }
         match event {
             Event::Reported(report) if report.site == self.site => {
-                if let Some(cutover) = self.cutovers.get_mut(&report.region) {
+                let none = RegionFleet::default();
+                let fleet_here = region_fleet(fleet, &report.region, &none);
+                if fleet_here.is_present(&report.edge, &report.boot)
+                    && let Some(cutover) = self.cutovers.get_mut(&report.region)
+                {
                     let turn = cutover.report(report, &mut commands);
                     self.turn(&report.region, turn, now, fleet, &mut commands);
                 }
@@ -336,6 +340,10 @@ impl Rollout {
     }
 
     fn advance(&mut self, now: Timestamp, fleet: &Fleet, commands: &mut Vec<Command>) {
+        let none = RegionFleet::default();
+        for (region, cutover) in &mut self.cutovers {
+            cutover.forget_restarted(region_fleet(fleet, region, &none));
+        }
         self.commit_prepared(now, fleet, commands);
         for cutover in self.cutovers.values_mut() {
             cutover.settle(now, &self.bake, commands);

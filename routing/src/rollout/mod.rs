@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bake::Number;
 use crate::gate::report::GatesReport;
-use crate::id::{EdgeId, Generation, RegionId, ReleaseId};
+use crate::id::{BootId, EdgeId, Generation, RegionId, ReleaseId};
 use crate::record::{ReleaseRef, SiteRecord};
 use crate::report::{SiteReport, WindowReport};
 
@@ -96,6 +96,16 @@ pub struct RegionFleet {
     pub registered: BTreeSet<EdgeId>,
     /// Those that hold their lease.
     pub live: BTreeSet<EdgeId>,
+    /// The boot that each was last heard in. What an edge said in another one is void.
+    pub boots: BTreeMap<EdgeId, BootId>,
+}
+
+impl RegionFleet {
+    /// Whether a word of this edge is of the boot that it was last heard in, as far as one is known.
+    #[must_use]
+    pub fn is_present(&self, edge: &EdgeId, boot: &BootId) -> bool {
+        self.boots.get(edge).is_none_or(|newest| newest == boot)
+    }
 }
 
 /// What a rollout is to do in one region.
