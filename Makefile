@@ -1,6 +1,6 @@
 # Every command that a developer or CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist dev test check lint fmt pure fuzz torture-edge bench bench-peers bench-fleet bench-build
+.PHONY: help setup build dist dev test check lint fmt pure fuzz torture torture-edge bench bench-peers bench-fleet bench-build
 
 # The tools that set-up fetched come first, so that a build finds the same ones everywhere.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -69,6 +69,16 @@ fuzz: setup ## fuzz every target for FUZZ_SECONDS each, from the saved corpus on
 
 torture-edge: setup ## ten thousand slow clients five times each way and every flood, with figures; on a machine left alone
 	HELIX_PAIRS=5 $(CARGO) test $(RELEASE) --package helix-edge --test abuse -- --nocapture --test-threads=1
+
+# Every fault of tests/torture, the model's largest world, and ten times the seeds of the simulation.
+TORTURE_REPORT := $(CURDIR)/bench/results/torture.md
+torture: build ## kill, pause, cut off, fill up and skew a fleet, for an hour; into bench/results/torture.md
+	@python3 deploy/setup/tools.py --tests
+	printf '%s\n' '# What a fleet lived through' '' '`make torture`, on the state it was committed with. Requests are those of one client for each edge.' '' \
+		'| fault | requests | lost connections | wrong answers | whole again after |' '| --- | --- | --- | --- | --- |' > $(TORTURE_REPORT)
+	HELIX_TORTURE_REPORT=$(TORTURE_REPORT) $(CARGO) test $(RELEASE) --workspace --test torture -- --include-ignored --test-threads=1
+	$(CARGO) test $(RELEASE) --workspace --test model -- --ignored
+	HELIX_SIM_SEEDS=10000 $(CARGO) test $(RELEASE) --workspace --test rollout_simulation
 
 bench: bench-peers bench-fleet ## measure the edge beside other servers, then a fleet
 

@@ -33,6 +33,10 @@ const LOG_TAIL_LINES: usize = 30;
 pub struct Options {
     /// The place where one process is to be killed, once, after [`Fleet::arm`].
     pub failpoint: Option<&'static str>,
+    /// There it is paused instead, until [`Fleet::signal`] lets it go on.
+    pub failpoint_pauses: bool,
+    /// Where our programs are taken from; by default the folder of this build.
+    pub programs: Option<PathBuf>,
     /// Variables that lay settings over the config files.
     pub settings: &'static [(&'static str, &'static str)],
 }
@@ -314,6 +318,39 @@ impl Fleet {
         kill(pid, Signal::SIGSTOP).unwrap();
     }
 
+    /// Lets `helix dev` go on after [`Fleet::freeze`].
+    ///
+    /// # Panics
+    /// When it has ended itself.
+    pub fn thaw(&self) {
+        let pid = Pid::from_raw(i32::try_from(self.dev.id()).unwrap());
+        kill(pid, Signal::SIGCONT).unwrap();
+    }
+
+    /// The name of a child that stands still, if one does.
+    ///
+    /// # Panics
+    /// When the fleet's folder cannot be read.
+    #[must_use]
+    pub fn paused(&self) -> Option<String> {
+        let pids = fs::read_dir(self.folder.path().join("run")).unwrap();
+        let names = pids.flatten().filter_map(|entry| {
+            let path = entry.path();
+            (path.extension()? == "pid").then_some(path.file_stem()?.to_str()?.to_owned())
+        });
+        let is_paused = |name: &String| {
+            let pid = self.pid_now(name)?;
+            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            // The state follows the name, which is in parentheses and may hold anything.
+            stat.rsplit(')')
+                .next()?
+                .trim_start()
+                .starts_with('T')
+                .then_some(())
+        };
+        names.into_iter().find(|name| is_paused(name).is_some())
+    }
+
     /// Waits until `name` runs as another process than `before`.
     ///
     /// # Panics
@@ -428,7 +465,11 @@ fn spawn(folder: &Path, options: &Options) -> Child {
         .append(true)
         .open(folder.join("dev.out"))
         .unwrap();
-    let mut command = Command::new(program("helix"));
+    let helix = match &options.programs {
+        Some(folder) => folder.join("helix"),
+        None => program("helix"),
+    };
+    let mut command = Command::new(helix);
     command
         .arg("dev")
         .arg("--dir")
@@ -444,6 +485,9 @@ fn spawn(folder: &Path, options: &Options) -> Child {
         command
             .env("HELIX_FAILPOINT", point)
             .env("HELIX_FAILPOINT_ONCE", folder.join("failpoint"));
+    }
+    if options.failpoint_pauses {
+        command.env("HELIX_FAILPOINT_PAUSES", "1");
     }
     command
         .stdin(Stdio::null())
