@@ -41,6 +41,8 @@ pub(crate) enum Command {
     Deploy(Deploy),
     /// Take regions back to an earlier release
     Rollback(Rollback),
+    /// Begin what is live anew, region by region: gates, connections to servers, and what is in flight
+    Restart(Restart),
     /// Show edges and sites
     Status(Status),
     /// List the releases of a site
@@ -118,6 +120,24 @@ pub(crate) struct Rollback {
     /// Only show what would change
     #[arg(long)]
     pub(crate) plan: bool,
+    /// Why, for the record
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Restart {
+    #[command(flatten)]
+    pub(crate) site: Site,
+    /// A region to restart in; may be given more than once; else all in which something is live
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',')]
+    pub(crate) regions: Vec<RegionId>,
+    /// Only show what would begin anew
+    #[arg(long)]
+    pub(crate) plan: bool,
+    /// Do not wait for the rollout
+    #[arg(long)]
+    pub(crate) detach: bool,
     /// Why, for the record
     #[arg(long)]
     pub(crate) reason: Option<String>,

@@ -48,6 +48,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match command {
         Command::Deploy(deploy) => Box::pin(deploy::run(&origin, deploy, json)).await,
         Command::Rollback(rollback) => command::rollback::run(&origin, rollback, json).await,
+        Command::Restart(restart) => command::restart::run(&origin, restart, json).await,
         Command::Rollout(rollout) => command::rollout::run(&origin, rollout, json).await,
         Command::Status(status) => command::status::run(&origin, status, json).await,
         Command::Releases(releases) => command::releases::run(&origin, releases, json).await,

@@ -138,7 +138,7 @@ pub async fn roll_back(
     Ok(view)
 }
 
-async fn answered<T: serde::de::DeserializeOwned>(
+pub(crate) async fn answered<T: serde::de::DeserializeOwned>(
     app: &App,
     repeatable: Option<&Repeatable>,
 ) -> Result<Option<T>, KeyError> {
@@ -148,7 +148,7 @@ async fn answered<T: serde::de::DeserializeOwned>(
     }
 }
 
-async fn answered_now<T: serde::de::DeserializeOwned>(
+pub(crate) async fn answered_now<T: serde::de::DeserializeOwned>(
     tx: &mut Tx,
     repeatable: Option<&Repeatable>,
 ) -> Result<Option<T>, KeyError> {

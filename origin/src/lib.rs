@@ -25,6 +25,7 @@ pub mod overview;
 pub mod project;
 pub mod purge;
 pub mod registry;
+pub mod restart;
 pub mod rollout;
 pub mod store;
 pub mod upkeep;

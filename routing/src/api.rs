@@ -16,6 +16,7 @@
 //! PATCH  /v1/projects/{project}/blobs/{digest}  bytes    → 204 with `upload-offset`
 //! POST   /v1/projects/{project}/deployments    NewDeployment → DeploymentView
 //! POST   /v1/projects/{project}/rollbacks      NewRollback → RollbackView  (with `plan: true` nothing changes)
+//! POST   /v1/projects/{project}/restarts       NewRestart → RestartView    (with `plan: true` nothing changes)
 //! GET    /v1/projects/{project}/releases?environment=      [ReleaseView]
 //! POST   /v1/projects/{project}/purges         NewPurge → PurgeView  (told to the edges; who has applied it, so far)
 //! GET    /v1/projects/{project}/purges?environment=        PurgeView  (the newest purge of each region)
@@ -41,6 +42,7 @@ use crate::id::{
     RolloutId, SiteId,
 };
 use crate::record::Hold;
+pub use crate::restart::{NewRestart, RestartStep, RestartView};
 use crate::rollout::Outcome;
 use crate::time::Timestamp;
 
@@ -255,7 +257,7 @@ shape! {
         pub rollout: RolloutId,
         /// The site.
         pub site: SiteId,
-        /// `deploy` or `rollback`.
+        /// `deploy`, `rollback` or `restart`.
         pub kind: String,
         /// Who started it.
         pub by: String,

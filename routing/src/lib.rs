@@ -20,6 +20,7 @@ pub mod key;
 mod openapi;
 pub mod record;
 pub mod report;
+pub mod restart;
 pub mod rollout;
 pub mod routes;
 pub mod seal;

@@ -7,6 +7,7 @@ pub(crate) mod login;
 pub(crate) mod projects;
 pub(crate) mod purge;
 pub(crate) mod releases;
+pub(crate) mod restart;
 pub(crate) mod rollback;
 pub(crate) mod rollout;
 pub(crate) mod status;

@@ -243,12 +243,9 @@ impl Placement {
         }
     }
 
-    /// A candidate is gated once, when it is ready. One that is live already has nothing left to show.
+    /// A candidate is gated once, when it is ready; one that is live already, too: that is a restart.
     fn gate_candidate(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
-        let candidate = record
-            .candidate
-            .as_ref()
-            .filter(|_| !record.removed && record.live != record.candidate);
+        let candidate = record.candidate.as_ref().filter(|_| !record.removed);
         let is_other = |(held, _): &mut (ReleaseRef, Candidacy)| Some(&*held) != candidate;
         if let Some((held, _)) = self.candidacy.take_if(is_other) {
             commands.push(Command::Ungate(held));
@@ -335,7 +332,7 @@ impl Placement {
                 .candidate
                 .as_ref()
                 .filter(|_| !record.removed)
-                .map(|candidate| self.candidate(candidate, record)),
+                .map(|candidate| self.candidate(candidate)),
         };
         if again || self.reported.as_ref() != Some(&state) {
             self.reported = Some(state.clone());
@@ -343,11 +340,8 @@ impl Placement {
         }
     }
 
-    fn candidate(&self, candidate: &ReleaseRef, record: &SiteRecord) -> CandidateReport {
+    fn candidate(&self, candidate: &ReleaseRef) -> CandidateReport {
         let state = match self.releases.get(candidate) {
-            Some(Progress::Ready) if record.live.as_ref() == Some(candidate) => {
-                CandidateState::Prepared
-            }
             Some(Progress::Ready) => match &self.candidacy {
                 Some((_, Candidacy::Passed)) => CandidateState::Prepared,
                 Some((_, Candidacy::Failed(reason))) => CandidateState::Failed(reason.clone()),

@@ -441,3 +441,32 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_live_is_gated_again_when_it_is_the_candidate_and_served_meanwhile() {
+    let mut site = Placement::default();
+    site.step(recorded(record(1, Some(1), None, &[])));
+    site.step(Event::Ready(release(1)));
+    let again = |generation| SiteRecord {
+        live_since: Generation(1),
+        ..record(generation, Some(1), Some(1), &[])
+    };
+    let commands = site.step(recorded(again(2)));
+    assert!(commands.contains(&Command::Gate {
+        release: release(1),
+        returns: false
+    }));
+    assert_eq!(candidate_state(&commands), CandidateState::Preparing);
+    assert_eq!(served(&commands).unwrap().live, Some(release(1)));
+    let commands = site.step(gated(1, Some("it is away")));
+    assert_eq!(
+        candidate_state(&commands),
+        CandidateState::Failed("it is away".to_owned())
+    );
+    let commands = site.step(recorded(again(3)));
+    let is_gate = |command: &Command| matches!(command, Command::Gate { .. });
+    assert!(commands.iter().any(is_gate), "{commands:?}");
+    let commands = site.step(gated(1, None));
+    assert_eq!(candidate_state(&commands), CandidateState::Prepared);
+    assert!(site.is_settled());
+}

@@ -104,7 +104,7 @@ pub(super) async fn releases(
     Ok(axum::Json(overview::releases(&app, &site).await?))
 }
 
-fn repeatable(
+pub(super) fn repeatable(
     caller: &Caller,
     headers: &HeaderMap,
     what: &str,
@@ -117,7 +117,9 @@ fn repeatable(
     Ok(Some(Repeatable::new(caller, key, what, body)?))
 }
 
-fn joined<T>(done: Result<Result<T, StartError>, tokio::task::JoinError>) -> Result<T, Rejection> {
+pub(super) fn joined<T>(
+    done: Result<Result<T, StartError>, tokio::task::JoinError>,
+) -> Result<T, Rejection> {
     match done {
         Ok(result) => Ok(result?),
         Err(failed) => Err(Rejection::internal(&failed)),
@@ -159,6 +161,8 @@ impl From<RolloutError> for Rejection {
             | RolloutError::NeverLive { .. }
             | RolloutError::NothingOlder { .. }
             | RolloutError::AlreadyLive { .. }
+            | RolloutError::NothingLive { .. }
+            | RolloutError::Running { .. }
             | RolloutError::NoPrometheus { .. }
             | RolloutError::NoRegions => Self::conflict(kind, title),
             RolloutError::Store(error) => error.into(),

@@ -9,6 +9,7 @@ mod gate;
 pub mod problem;
 mod project;
 mod purge;
+mod restart;
 mod rollout;
 mod status;
 mod token;
@@ -63,6 +64,7 @@ fn routes(app: &App) -> OpenApiRouter<App> {
             routes
                 .routes(routes!(upload::progress, upload::part))
                 .routes(routes!(deployment::roll_back))
+                .routes(routes!(restart::restart))
                 .routes(routes!(project::add_domain))
                 .routes(routes!(project::remove_domain))
                 .routes(routes!(purge::purge))

@@ -114,7 +114,7 @@ impl Conductor {
             by: String::new(),
             reason: None,
         };
-        let scope = self.scope(&wanted)?;
+        let scope = self.scope(regions)?;
         let mut connection = self.0.store.reader().acquire().await?;
         target::steps(&mut connection, &wanted, &scope).await
     }
@@ -124,7 +124,7 @@ impl Conductor {
     /// # Errors
     /// When there is nothing to go back to, each reason by its own name, or the database fails.
     pub async fn rollback(&self, new: NewRollback) -> Result<Begun, RolloutError> {
-        let scope = self.scope(&new)?;
+        let scope = self.scope(new.regions.as_deref())?;
         let mut tx = self.0.store.write().await?;
         self.supersede(&mut tx, &new.site).await?;
         let steps = target::steps(&mut tx, &new, &scope).await?;
@@ -186,10 +186,10 @@ impl Conductor {
         Ok(())
     }
 
-    /// The regions of a rollback.
-    fn scope(&self, wanted: &NewRollback) -> Result<Vec<RegionId>, RolloutError> {
+    /// The regions that are meant: all, unless some are named.
+    pub(super) fn scope(&self, named: Option<&[RegionId]>) -> Result<Vec<RegionId>, RolloutError> {
         let all = self.0.roster.regions();
-        let Some(named) = &wanted.regions else {
+        let Some(named) = named else {
             return Ok(all.into_iter().collect());
         };
         if let Some(unknown) = named.iter().find(|region| !all.contains(*region)) {
@@ -227,7 +227,7 @@ impl Conductor {
     }
 
     /// Ends the site's running rollout in favour of a newer one.
-    async fn supersede(&self, tx: &mut Tx, site: &SiteId) -> Result<(), RolloutError> {
+    pub(super) async fn supersede(&self, tx: &mut Tx, site: &SiteId) -> Result<(), RolloutError> {
         let Some(mut running) = saved::running(tx, &site.to_string()).await? else {
             return Ok(());
         };
@@ -240,7 +240,7 @@ impl Conductor {
         Ok(())
     }
 
-    async fn begin(
+    pub(super) async fn begin(
         &self,
         mut tx: Tx,
         site: SiteId,
@@ -279,7 +279,7 @@ impl Conductor {
     }
 }
 
-async fn plan(
+pub(super) async fn plan(
     tx: &mut Tx,
     site: &SiteId,
     region: RegionId,

@@ -20,7 +20,7 @@ use helix_routing::host::Host;
 use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_routing::report::{SiteReport, WindowReport};
-use helix_routing::rollout::{BakePlan, Command, Event};
+use helix_routing::rollout::{BakePlan, Command, Event, Kind};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::WatchStream;
 
@@ -34,6 +34,7 @@ mod begin;
 mod driver;
 mod probe;
 mod prometheus;
+mod restart;
 mod returned;
 mod saved;
 mod target;
@@ -41,6 +42,7 @@ mod target;
 pub use begin::Begun;
 use driver::{Driver, Message};
 use prometheus::Prometheus;
+pub use restart::{Anew, NewRestart};
 use saved::Saved;
 pub use target::{Kept, Step, kept};
 
@@ -128,6 +130,26 @@ pub enum RolloutError {
         /// Where.
         regions: Vec<RegionId>,
     },
+    /// Nothing is live that could be restarted.
+    #[error("nothing of {site} is live in {}", list(.regions))]
+    NothingLive {
+        /// The site.
+        site: SiteId,
+        /// Where.
+        regions: Vec<RegionId>,
+    },
+    /// A restart would keep it from bringing what it brings.
+    #[error(
+        "the {kind} {rollout} of {site} runs: wait for its end with `helix rollout watch {rollout}`, then restart"
+    )]
+    Running {
+        /// The site.
+        site: SiteId,
+        /// What runs.
+        kind: Kind,
+        /// Its rollout.
+        rollout: RolloutId,
+    },
     /// There is no such region.
     #[error("there is no region {0}")]
     UnknownRegion(RegionId),
@@ -176,6 +198,8 @@ impl RolloutError {
             Self::NeverLive { .. } => "never-live",
             Self::NothingOlder { .. } => "nothing-older",
             Self::AlreadyLive { .. } => "already-live",
+            Self::NothingLive { .. } => "nothing-live",
+            Self::Running { .. } => "rollout-running",
             Self::UnknownRegion(_) => "unknown-region",
             Self::NoPrometheus { .. } => "no-prometheus",
             Self::NoRegions => "no-regions",

@@ -156,6 +156,8 @@ async fn settle(
     let site = machine.site().to_string();
     let now = store::millis(clock::now());
     let statement = match machine.kind() {
+        // What is live stays what it was: settled, or a person's to decide about.
+        Kind::Restart => return restarted(tx, machine, region, release).await,
         Kind::Deploy => {
             "INSERT INTO settlements (site, region, release_id, artifact, position, settled) \
              SELECT $1, $2, $3, $4, COALESCE(MAX(position), 0) + 1, $5 FROM settlements WHERE site = $1 AND region = $2 \
@@ -190,6 +192,26 @@ async fn settle(
         quarantine_what_was_left(tx, machine, region, release).await?;
     }
     tracing::info!(rollout = %machine.id(), site, %region, release.id = %release.release, "settled");
+    Ok(())
+}
+
+/// Why an earlier attempt failed is no news any more, where what is live had settled.
+async fn restarted(
+    tx: &mut Tx,
+    machine: &Rollout,
+    region: &RegionId,
+    release: &ReleaseRef,
+) -> Result<(), RolloutError> {
+    let site = machine.site().to_string();
+    sqlx::query(
+        "UPDATE region_sites SET note = NULL WHERE site = $1 AND region = $2 AND settled = $3",
+    )
+    .bind(&site)
+    .bind(region.as_str())
+    .bind(release.release.as_str())
+    .execute(&mut **tx)
+    .await?;
+    tracing::info!(rollout = %machine.id(), site, %region, release.id = %release.release, "restarted");
     Ok(())
 }
 

@@ -135,15 +135,26 @@ impl Cutover {
                 out.push(self.republish());
             }
         } else {
-            self.record.bake_until = None;
-            self.record.candidate = Some(self.target.clone());
-            self.write(epoch, out);
-            self.phase = Phase::Preparing {
-                clock: Clock::new(now, self.prepare_deadline()),
-                required: plan_required(fleet),
-                prepared: BTreeMap::new(),
-            };
+            self.prepare(epoch, now, fleet, out);
         }
+    }
+
+    /// Names the target as the candidate, even when it is live: then its gates are run once more.
+    pub(super) fn prepare(
+        &mut self,
+        epoch: Epoch,
+        now: Timestamp,
+        fleet: &RegionFleet,
+        out: &mut Vec<Command>,
+    ) {
+        self.record.bake_until = None;
+        self.record.candidate = Some(self.target.clone());
+        self.write(epoch, out);
+        self.phase = Phase::Preparing {
+            clock: Clock::new(now, self.prepare_deadline()),
+            required: plan_required(fleet),
+            prepared: BTreeMap::new(),
+        };
     }
 
     fn prepare_deadline(&self) -> Duration {

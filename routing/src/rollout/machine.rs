@@ -31,7 +31,7 @@ pub struct Order {
     pub epoch: Epoch,
     /// One plan per region in scope.
     pub plans: Vec<RegionPlan>,
-    /// How its target is watched after the swap; a rollback's is not.
+    /// How its target is watched after the swap; only a deployment's is.
     pub bake: BakePlan,
 }
 
@@ -69,7 +69,11 @@ impl Rollout {
             .into_iter()
             .map(|plan| (plan.record.region.clone(), Cutover::new(plan)))
             .collect();
-        let waves = vec![cutovers.keys().cloned().collect()];
+        let waves = match kind {
+            Kind::Deploy | Kind::Rollback => vec![cutovers.keys().cloned().collect()],
+            // What goes wrong goes wrong in one region.
+            Kind::Restart => cutovers.keys().map(|region| vec![region.clone()]).collect(),
+        };
         let mut rollout = Self {
             id,
             site,
@@ -81,8 +85,8 @@ impl Rollout {
             outcome: None,
             bake: match kind {
                 Kind::Deploy => bake,
-                // What one goes back to was watched in its time.
-                Kind::Rollback => BakePlan::default(),
+                // What one goes back to, or has, was watched in its time.
+                Kind::Rollback | Kind::Restart => BakePlan::default(),
             },
         };
         let mut commands = Vec::new();
@@ -250,6 +254,14 @@ impl Rollout {
             }
             // One automatic step at most: it stays where it is, and a person is asked.
             (Turn::CommitFailed, Kind::Rollback) => self.with(region, Cutover::block),
+            // The same is live before and after: there is nothing to take back, and no more is risked.
+            (Turn::PrepareFailed, Kind::Restart) => {
+                self.abort(&format!("not prepared in {region}"), commands);
+            }
+            (Turn::CommitFailed, Kind::Restart) => {
+                self.with(region, Cutover::block);
+                self.abort(&format!("not proven in {region}"), commands);
+            }
         }
     }
 
@@ -328,13 +340,13 @@ impl Rollout {
         let none = RegionFleet::default();
         for region in self.waves.get(self.wave).into_iter().flatten() {
             if let Some(cutover) = self.cutovers.get_mut(region) {
-                cutover.begin(
-                    self.epoch,
-                    now,
-                    region_fleet(fleet, region, &none),
-                    &self.bake,
-                    commands,
-                );
+                let here = region_fleet(fleet, region, &none);
+                match self.kind {
+                    Kind::Deploy | Kind::Rollback => {
+                        cutover.begin(self.epoch, now, here, &self.bake, commands);
+                    }
+                    Kind::Restart => cutover.prepare(self.epoch, now, here, commands),
+                }
             }
         }
     }
@@ -396,6 +408,8 @@ impl Rollout {
         if any(PhaseName::RevertBlocked)
             || any(PhaseName::Undecided)
             || (self.kind == Kind::Rollback && any(PhaseName::Aborted))
+            // Some regions began anew, and others did not.
+            || (self.kind == Kind::Restart && any(PhaseName::Aborted) && any(PhaseName::Stable))
         {
             Outcome::NeedsOperator
         } else if any(PhaseName::RolledBack) {
@@ -427,6 +441,7 @@ impl core::fmt::Display for Kind {
         f.write_str(match self {
             Self::Deploy => "deploy",
             Self::Rollback => "rollback",
+            Self::Restart => "restart",
         })
     }
 }

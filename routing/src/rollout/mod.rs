@@ -80,6 +80,8 @@ pub enum Kind {
     Deploy,
     /// Going back. Each region commits on its own, as soon as it can.
     Rollback,
+    /// What is live once more, one region after the other: gates, connections and what is known of servers begin anew.
+    Restart,
 }
 
 /// The edges of each region: who is registered, and who holds its lease.

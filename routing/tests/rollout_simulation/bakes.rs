@@ -101,7 +101,7 @@ impl World {
             .into_iter()
             .find(|view| view.region == *region)
             .unwrap();
-        if rollout.kind() == Kind::Rollback || !self.bake.plan.bakes() {
+        if rollout.kind() != Kind::Deploy || !self.bake.plan.bakes() {
             assert!(view.bake.is_none(), "nothing bakes here");
             return;
         }

@@ -157,24 +157,30 @@ impl World {
             let deployed = release(number).release;
             self.quarantined.retain(|(_, release)| *release != deployed);
         }
-        let plans = self.records.values().map(|record| RegionPlan {
-            record: record.clone(),
-            target: match kind {
-                Kind::Deploy => release(number),
-                Kind::Rollback => record
-                    .previous
-                    .first()
-                    .cloned()
-                    .unwrap_or_else(|| release(number)),
-            },
-            baseline: self.settled.get(&record.region).cloned(),
-            is_baseline_quarantined: self.settled.get(&record.region).is_some_and(|settled| {
-                let here = (record.region.clone(), settled.release.clone());
-                self.quarantined.contains(&here)
-            }),
-            bytes: 0,
-            gates: Duration::ZERO,
-        });
+        let begins = |record: &&SiteRecord| kind != Kind::Restart || record.live.is_some();
+        let plans = self
+            .records
+            .values()
+            .filter(begins)
+            .map(|record| RegionPlan {
+                record: record.clone(),
+                target: match kind {
+                    Kind::Restart => record.live.clone().unwrap(),
+                    Kind::Deploy => release(number),
+                    Kind::Rollback => record
+                        .previous
+                        .first()
+                        .cloned()
+                        .unwrap_or_else(|| release(number)),
+                },
+                baseline: self.settled.get(&record.region).cloned(),
+                is_baseline_quarantined: self.settled.get(&record.region).is_some_and(|settled| {
+                    let here = (record.region.clone(), settled.release.clone());
+                    self.quarantined.contains(&here)
+                }),
+                bytes: 0,
+                gates: Duration::ZERO,
+            });
         let order = Order {
             id: format!("{:016x}", self.started).parse().unwrap(),
             site: self.site.clone(),
@@ -383,10 +389,18 @@ impl World {
         self.step(&Event::Tick);
     }
 
+    /// Something is live, and nothing runs that a restart would end.
+    fn may_restart(&self) -> bool {
+        let running = self.rollout.as_ref().map(Rollout::kind);
+        self.records.values().any(|record| record.live.is_some())
+            && running.is_none_or(|kind| kind == Kind::Restart)
+    }
+
     pub(crate) fn random_step(&mut self) {
         match self.dice.roll(40) {
             0 if self.rollout.is_none() || self.dice.one_in(48) => self.start(Kind::Deploy),
             1 if self.dice.one_in(48) => self.start(Kind::Rollback),
+            39 if self.dice.one_in(8) && self.may_restart() => self.start(Kind::Restart),
             2 if self.dice.one_in(2) => self.fault(),
             3..=5 => {
                 self.now = self.now + Duration::from_millis(self.dice.roll(2_000));

@@ -1,0 +1,90 @@
+//! Restarts of sites: from a wish to a running rollout, or to what it would do.
+//!
+//! Invariant: the rollout, its records, the line in the audit log and the answer under an idempotency key are one transaction.
+
+use helix_routing::api::{NewRestart, RestartStep, RestartView};
+use helix_routing::id::{ProjectName, RolloutId, SiteId};
+use helix_routing::routes::Routes;
+
+use crate::app::App;
+use crate::audit;
+use crate::auth::Caller;
+use crate::deployment::{StartError, answered, answered_now};
+use crate::idempotency::Repeatable;
+use crate::project;
+use crate::rollout::{self, Anew};
+
+/// Begins what is live anew, or says what that would be.
+///
+/// # Errors
+/// As [`StartError`] says; then nothing was changed.
+pub async fn restart(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectName,
+    new: NewRestart,
+    repeatable: Option<Repeatable>,
+) -> Result<RestartView, StartError> {
+    if let Some(answer) = answered(app, repeatable.as_ref()).await? {
+        return Ok(answer);
+    }
+    let site = SiteId {
+        project: project.clone(),
+        environment: new.environment,
+    };
+    if new.plan {
+        let steps = app
+            .conductor
+            .plan_restart(&site, new.regions.as_deref())
+            .await?;
+        return view(app, None, &steps).await;
+    }
+    let wanted = rollout::NewRestart {
+        site: site.clone(),
+        regions: new.regions,
+        by: caller.name.clone(),
+        reason: new.reason.clone(),
+    };
+    let (mut begun, steps) = app.conductor.restart(wanted).await?;
+    if let Some(answer) = answered_now(&mut begun.tx, repeatable.as_ref()).await? {
+        return Ok(answer);
+    }
+    project::check(&mut begun.tx, project).await?;
+    let reason = new.reason.as_deref();
+    audit::note(&mut begun.tx, caller, "restart", &site.to_string(), reason).await?;
+    let view = view(app, Some(begun.rollout.clone()), &steps).await?;
+    if let Some(repeatable) = &repeatable {
+        repeatable.note(&mut begun.tx, &view).await?;
+    }
+    begun.commit().await?;
+    Ok(view)
+}
+
+async fn view(
+    app: &App,
+    rollout: Option<RolloutId>,
+    steps: &[Anew],
+) -> Result<RestartView, StartError> {
+    let mut regions = Vec::with_capacity(steps.len());
+    for step in steps {
+        let routes = app.artifacts.routes_of(&step.release.artifact).await?;
+        regions.push(shown(step, &routes));
+    }
+    Ok(RestartView { rollout, regions })
+}
+
+fn shown(step: &Anew, routes: &Routes) -> RestartStep {
+    let upstreams = routes.upstreams.iter().map(|(name, upstream)| {
+        let addresses = upstream.addresses.iter().map(ToString::to_string);
+        format!("{name} at {}", addresses.collect::<Vec<_>>().join(", "))
+    });
+    RestartStep {
+        region: step.region.clone(),
+        release: step.release.release.clone(),
+        generation: step.generation,
+        upstreams: upstreams.collect(),
+        gates: routes.gates.iter().map(|gate| gate.name.clone()).collect(),
+        redirects: routes.redirects.len() as u64,
+        headers: routes.headers.len() as u64,
+    }
+}
