@@ -17,9 +17,11 @@ use helix_service::shutdown::Shutdown;
 use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
+use tokio::time::Instant;
 
 use crate::answer::{Answer, RequestHead, answer};
 use crate::cache::purge::Purge;
+use crate::in_flight::{InFlight, Leaving};
 use crate::metrics::Metrics;
 use crate::table::Table;
 
@@ -65,6 +67,20 @@ struct SiteView {
     site: SiteId,
     generation: Generation,
     live: Option<ReleaseId>,
+    /// What is in flight on the live release, and on those it took the place of.
+    in_flight: Vec<FlyingView>,
+}
+
+/// What is in flight on one release.
+#[derive(Debug, Serialize)]
+struct FlyingView {
+    release: ReleaseId,
+    requests: u64,
+    websockets: u64,
+    draining: bool,
+    /// How many seconds what is in flight has; none while the release is live, and where there is no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seconds_left: Option<u64>,
 }
 
 /// What to forget: everything stored for `site` that fits all of what is given.
@@ -148,13 +164,33 @@ async fn sites(State(admin): State<Admin>) -> Json<Vec<SiteView>> {
     let view = |site: Arc<crate::table::Site>| {
         let serving = site.serving();
         let live = serving.live.as_ref().map(|release| release.id.clone());
+        let now = live.iter().map(|live| flying(live, &serving.in_flight));
+        let left = admin.table.left().of(&site.id);
+        let left = left
+            .iter()
+            .map(|left| flying(&left.release, &left.in_flight));
+        let in_flight = now.chain(left).collect();
         SiteView {
             site: site.id.clone(),
             generation: serving.generation,
             live,
+            in_flight,
         }
     };
     Json(admin.table.sites().into_iter().map(view).collect())
+}
+
+fn flying(release: &ReleaseId, in_flight: &InFlight) -> FlyingView {
+    let load = in_flight.load();
+    let leaving = in_flight.leaving();
+    let until = leaving.and_then(Leaving::until);
+    FlyingView {
+        release: release.clone(),
+        requests: load.requests,
+        websockets: load.sockets,
+        draining: leaving.is_some(),
+        seconds_left: until.map(|until| until.saturating_duration_since(Instant::now()).as_secs()),
+    }
 }
 
 async fn purge(

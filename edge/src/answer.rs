@@ -17,6 +17,7 @@ use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, LOCATION, VARY};
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::counted::Counted;
+use crate::in_flight::InFlight;
 use crate::release::{File, Release};
 pub use crate::static_files::StaticFile;
 use crate::static_files::{goes_beside, serve};
@@ -68,6 +69,15 @@ impl Pinned {
     pub fn is_unlisted(&self) -> bool {
         matches!(self.rule, HostRule::Release(_))
             || matches!(self.site.environment, Environment::Preview(_))
+    }
+
+    /// What is in flight beside it: on the live release, or on one that is asked for by its own name.
+    #[must_use]
+    pub fn in_flight(&self) -> &InFlight {
+        match (&self.rule, &self.release) {
+            (HostRule::Release(_), Some(release)) => &release.in_flight,
+            _ => &self.serving.in_flight,
+        }
     }
 
     /// Where its requests are counted: those to the live release, under the names of its site.

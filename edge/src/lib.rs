@@ -22,6 +22,8 @@ pub mod gate;
 pub mod handover;
 pub mod http2;
 pub mod http3;
+pub mod in_flight;
+pub mod left;
 pub mod limits;
 pub mod listener;
 pub mod metrics;

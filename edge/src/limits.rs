@@ -83,6 +83,9 @@ pub const DRAIN_DEADLINE: Duration = Duration::from_secs(30);
 /// idle and on new connections, would otherwise be lost.
 pub const DRAIN_GRACE: Duration = Duration::from_millis(250);
 
+/// After connections were cut at the end of a drain, how long their tasks have to say so in the log.
+pub const CUT_GRACE: Duration = Duration::from_millis(50);
+
 /// Pause after an accept that failed for want of descriptors: trying again at once would only spin.
 pub const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 

@@ -16,6 +16,7 @@ use helix_routing::routes::{Files, Routes, Rules, is_immutable, merge};
 use http::{HeaderName, HeaderValue};
 
 use crate::forward::Groups;
+use crate::in_flight::InFlight;
 use crate::store::{Held, Store, StoreError};
 
 /// The end of the year 9999: later dates have no form in HTTP (RFC 9110 5.6.7).
@@ -32,6 +33,8 @@ pub struct Release {
     pub routes: Routes,
     /// The upstreams its routes name.
     pub groups: Groups,
+    /// What is in flight under its own name.
+    pub in_flight: Arc<InFlight>,
     /// Value of `x-helix-release`.
     pub(crate) mark: HeaderValue,
     rules: Rules,
@@ -282,6 +285,7 @@ impl Release {
             rules: Rules::new(&routes),
             routes,
             groups: Groups::default(),
+            in_flight: Arc::default(),
             fields: Vec::new(),
             lately: AtomicBool::new(false),
             files,

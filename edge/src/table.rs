@@ -14,6 +14,8 @@ use helix_routing::id::{Generation, ProjectName, ReleaseId, SiteId};
 use http::HeaderValue;
 
 use crate::counted::Counted;
+use crate::in_flight::InFlight;
+use crate::left::AllLeft;
 use crate::release::Release;
 
 /// What an edge serves of one site, replaced whole.
@@ -29,6 +31,8 @@ pub struct Serving {
     pub mark: HeaderValue,
     /// Where requests to the live release are counted.
     pub counted: Arc<Counted>,
+    /// What of it is in flight.
+    pub in_flight: Arc<InFlight>,
 }
 
 impl Default for Serving {
@@ -51,6 +55,7 @@ impl Serving {
             kept,
             mark: HeaderValue::from(generation.0),
             counted: Arc::default(),
+            in_flight: Arc::default(),
         }
     }
 
@@ -143,6 +148,8 @@ pub struct Table {
     version: AtomicU64,
     /// Upstreams' responses, kept by site and release.
     cache: crate::cache::Cache,
+    /// Releases that are no longer live, and not done.
+    left: AllLeft,
     /// Port on which visitors reach this edge over TLS.
     secure_port: OnceLock<u16>,
     /// Held while `sites` and `projects` change together. Readers never wait for it.
@@ -167,6 +174,7 @@ impl Table {
             projects: Map::default(),
             version: AtomicU64::new(0),
             cache,
+            left: AllLeft::default(),
             secure_port: OnceLock::new(),
             writing: Mutex::new(()),
         }
@@ -190,6 +198,12 @@ impl Table {
         if self.secure_port.set(port).is_ok() {
             self.changed();
         }
+    }
+
+    /// Releases that are no longer live, and on which something is still in flight.
+    #[must_use]
+    pub const fn left(&self) -> &AllLeft {
+        &self.left
     }
 
     /// The domain that the edge's own hosts lie under.

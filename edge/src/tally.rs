@@ -74,11 +74,30 @@ pub struct Tally {
     pub upstream_connections: [Cell; USES.len()],
     /// HTTP/1.1 connections to upstreams that wait for a request now.
     pub upstream_idle: Cell,
+    /// What a drain ended, in the order of [`DRAINED`].
+    pub drained: [Cell; DRAINED.len()],
 }
 
 /// As in labels, in the order of [`Tally::forwards`]: the server's response went out whole; it or the server broke off;
 /// the client left or broke the protocol; the edge answered in the server's place, with an error.
 pub const FORWARDS: [&str; 4] = ["answered", "broken_off", "client", "failed"];
+
+/// As in labels, in the order of [`Tally::drained`]: a request was cut, a WebSocket was closed in order, a WebSocket was cut,
+/// all when another release had taken the place of theirs; and what was cut when the edge itself ended.
+pub const DRAINED: [&str; 4] = [
+    "request_cut",
+    "websocket_closed",
+    "websocket_cut",
+    "shutdown_cut",
+];
+/// Among [`DRAINED`].
+pub const REQUEST_CUT: usize = 0;
+/// Among [`DRAINED`].
+pub const WEBSOCKET_CLOSED: usize = 1;
+/// Among [`DRAINED`].
+pub const WEBSOCKET_CUT: usize = 2;
+/// Among [`DRAINED`].
+pub const SHUTDOWN_CUT: usize = 3;
 
 /// As in labels, in the order of [`Tally::upstream_connections`].
 pub const USES: [&str; 2] = ["new", "reused"];
@@ -145,7 +164,7 @@ impl Tally {
     /// Counts a request that was tried at so many servers.
     pub fn forwarded(&self, ended: &Ended, tries: usize) {
         let outcome = match &ended.error {
-            Some(Broken::Upstream(_)) => 1,
+            Some(Broken::Upstream(_) | Broken::Drained) => 1,
             Some(_) => 2,
             None if ended.cause.is_some() => 3,
             None => 0,

@@ -71,6 +71,7 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
     .await?;
     let live = live_in(&mut connection, app, site).await?;
     let quarantined = quarantined_in(&mut connection, site).await?;
+    let in_flight = app.roster.in_flight(site);
     let view = |(release, artifact, created, files, bytes, label, routes): ReleaseRow| {
         let release: ReleaseId = id(&release)?;
         Ok(ReleaseView {
@@ -83,6 +84,11 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
             url: app.addresses.release_url(&site.project, &release),
             live_in: live.get(&release).cloned().unwrap_or_default(),
             quarantined_in: quarantined.get(&release).cloned().unwrap_or_default(),
+            in_flight: in_flight
+                .iter()
+                .filter(|view| view.release == release)
+                .cloned()
+                .collect(),
             release,
         })
     };
@@ -134,6 +140,7 @@ async fn regions(
             (region, (hold, note))
         })
         .collect();
+    let in_flight = app.roster.in_flight(site);
     let mut regions = Vec::with_capacity(app.regions.len());
     for region in &*app.regions {
         let record = records::site(connection, region, site).await?;
@@ -150,6 +157,11 @@ async fn regions(
             generation: record.map_or(Generation(0), |record| record.generation),
             hold,
             note,
+            in_flight: in_flight
+                .iter()
+                .filter(|view| view.region == *region)
+                .cloned()
+                .collect(),
         });
     }
     Ok(regions)

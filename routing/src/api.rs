@@ -41,6 +41,7 @@ use crate::id::{
     BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId,
     RolloutId, SiteId,
 };
+pub use crate::in_flight::InFlightView;
 use crate::record::Hold;
 pub use crate::restart::{NewRestart, RestartStep, RestartView};
 use crate::rollout::Outcome;
@@ -271,6 +272,9 @@ shape! {
         pub outcome: Option<Outcome>,
         /// Region by region.
         pub regions: Vec<RegionView>,
+        /// What is in flight on the site's releases.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub in_flight: Vec<InFlightView>,
     }
 }
 
@@ -360,6 +364,9 @@ shape! {
         /// Digest of its route table; none when it only serves files.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub routes: Option<Digest>,
+        /// What is in flight on it, where.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub in_flight: Vec<InFlightView>,
     }
 }
 
@@ -430,6 +437,9 @@ shape! {
         pub hold: Option<Hold>,
         /// The newest failure here: region not cut over, and why.
         pub note: Option<String>,
+        /// What is in flight here on the site's releases.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub in_flight: Vec<InFlightView>,
     }
 }
 

@@ -15,6 +15,7 @@ pub mod bake;
 pub mod gate;
 pub mod host;
 pub mod id;
+pub mod in_flight;
 pub mod key;
 #[cfg(feature = "openapi")]
 mod openapi;

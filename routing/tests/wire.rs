@@ -9,6 +9,7 @@ use helix_routing::gate::report::GatesReport;
 use helix_routing::gate::result::{GateKind, GateResult};
 use helix_routing::host::{Host, HostPattern, under_base};
 use helix_routing::id::{Epoch, Generation};
+use helix_routing::in_flight::{Flying, FlyingState, InFlightReport};
 use helix_routing::record::{
     Beacon, Guard, HostRecord, MAX_PINS, Override, Pin, PinBy, PurgeEntry, PurgeRecord, PurgeUrl,
     ReleaseRef, SiteRecord, Snapshot, TermRecord,
@@ -186,6 +187,27 @@ fn site_report() -> SiteReport {
     }
 }
 
+fn in_flight_report() -> InFlightReport {
+    let flying = |digit: &str, state| Flying {
+        release: digit.repeat(20).parse().unwrap(),
+        live_since: Generation(7),
+        requests: 3,
+        websockets: 312,
+        state,
+    };
+    InFlightReport {
+        edge: "fra-1".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        boot: "0123456789abcdef".parse().unwrap(),
+        site: "shop/production".parse().unwrap(),
+        releases: vec![
+            flying("a", FlyingState::Live),
+            flying("b", FlyingState::Until(Timestamp::from_millis(5))),
+            flying("c", FlyingState::Unlimited),
+        ],
+    }
+}
+
 fn heartbeat() -> Heartbeat {
     Heartbeat {
         edge: "fra-1".parse().unwrap(),
@@ -271,6 +293,10 @@ fn every_record_is_written_as_it_always_was() {
     fixture(
         &gates_report(),
         include_str!("fixtures/gates-report-1.hex").trim(),
+    );
+    fixture(
+        &in_flight_report(),
+        include_str!("fixtures/in-flight-report-1.hex").trim(),
     );
     fixture(
         &window_report(),
@@ -388,6 +414,7 @@ proptest! {
         let _ = Beacon::decode(&bytes);
         let _ = SiteReport::decode(&bytes);
         let _ = WindowReport::decode(&bytes);
+        let _ = InFlightReport::decode(&bytes);
         let _ = Heartbeat::decode(&bytes);
         let _ = Refusal::decode(&bytes);
         let _ = Seal::decode(&bytes);

@@ -9,6 +9,7 @@ mod alone;
 mod bakes;
 mod collection;
 mod cutover;
+mod draining;
 mod folders;
 mod gates;
 mod graceful;

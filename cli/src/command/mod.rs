@@ -2,6 +2,7 @@
 
 pub(crate) mod domains;
 pub(crate) mod explain;
+pub(crate) mod flights;
 pub(crate) mod gates;
 pub(crate) mod login;
 pub(crate) mod projects;

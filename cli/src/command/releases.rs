@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use helix_routing::api::ReleaseView;
 
-use super::joined;
+use super::flights::{counts, draining};
 use super::table::{moment, table};
+use super::{NONE, joined};
 use crate::arguments::Releases;
 use crate::origin::Origin;
 use crate::output;
+use crate::rollout::now;
 
 pub(crate) async fn run(
     origin: &Origin,
@@ -37,6 +39,7 @@ pub(crate) async fn run(
                 rules(release),
                 joined(&release.live_in),
                 joined(&release.quarantined_in),
+                in_flight(release),
                 release.url.clone(),
             ]
         })
@@ -51,11 +54,29 @@ pub(crate) async fn run(
             "RULES",
             "LIVE IN",
             "QUARANTINED IN",
+            "IN FLIGHT",
             "URL",
         ],
         &rows,
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Region by region.
+fn in_flight(release: &ReleaseView) -> String {
+    let views = release.in_flight.iter().map(|view| {
+        let region = &view.region;
+        if view.draining {
+            format!("{region} draining: {}", draining(view, now()))
+        } else {
+            format!("{region}: {}", counts(view))
+        }
+    });
+    let shown: Vec<_> = views.collect();
+    if shown.is_empty() {
+        return NONE.to_owned();
+    }
+    shown.join("; ")
 }
 
 /// The start of the route table's digest, so that two releases of the same files can be told apart.

@@ -4,11 +4,13 @@ use std::process::ExitCode;
 
 use helix_routing::api::{EdgeStatus, SiteStatus, Status};
 
+use super::flights::described;
 use super::table::{moment, table};
 use super::{NONE, or_none};
 use crate::arguments;
 use crate::origin::Origin;
 use crate::output;
+use crate::rollout::now;
 
 pub(crate) async fn run(
     origin: &Origin,
@@ -70,6 +72,7 @@ fn sites(sites: &[SiteStatus]) -> String {
             // Why a region went back is why it is held.
             let told = |note: &String| hold.as_ref().is_some_and(|hold| hold.contains(note));
             let note = region.note.clone().filter(|note| !told(note));
+            let flights = described(&region.in_flight, now());
             let notes = [hold, rolling, note];
             [
                 site.site.to_string(),
@@ -77,6 +80,7 @@ fn sites(sites: &[SiteStatus]) -> String {
                 or_none(region.live.as_ref()),
                 or_none(region.candidate.as_ref()),
                 region.generation.to_string(),
+                flights.unwrap_or_else(|| NONE.to_owned()),
                 notes.into_iter().flatten().collect::<Vec<_>>().join("; "),
             ]
         })
@@ -85,7 +89,15 @@ fn sites(sites: &[SiteStatus]) -> String {
         return "no sites yet: `helix deploy DIR --project NAME` makes one".to_owned();
     }
     table(
-        ["SITE", "REGION", "LIVE", "CANDIDATE", "GENERATION", "NOTE"],
+        [
+            "SITE",
+            "REGION",
+            "LIVE",
+            "CANDIDATE",
+            "GENERATION",
+            "IN FLIGHT",
+            "NOTE",
+        ],
         &rows,
     )
 }

@@ -72,6 +72,8 @@ pub(crate) async fn follow(origin: &Origin, rollout: &RolloutId) -> Result<Ended
     if let Some(Followed::Finished(view, outcome)) = followed {
         if redrawn {
             output::say(&tree::draw(&view, view.changed));
+        } else {
+            tree::drains(&view, now()).for_each(|line| output::say(&line));
         }
         return Ok(Ended::Finished(view, outcome));
     }
@@ -130,8 +132,8 @@ impl Display {
     }
 }
 
-/// Only for how long a rollout has run, beside what origin says.
-fn now() -> Timestamp {
+/// Only for how long a rollout has run and a drain has left, beside what origin says.
+pub(crate) fn now() -> Timestamp {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)
         .unwrap_or_default();

@@ -7,6 +7,7 @@ use helix_routing::gate::view::EdgeGates;
 use helix_routing::time::Timestamp;
 
 use super::outcome_name;
+use crate::command::flights::draining;
 
 /// The whole rollout, as it is at `now`.
 pub(super) fn draw(view: &RolloutView, now: Timestamp) -> String {
@@ -28,7 +29,22 @@ pub(super) fn draw(view: &RolloutView, now: Timestamp) -> String {
             write!(text, "\n{bar}    ✘ {gate}").expect("writing to a string cannot fail");
         }
     }
+    for drain in drains(view, now) {
+        write!(text, "\n{drain}").expect("writing to a string cannot fail");
+    }
     text
+}
+
+/// What is in flight on releases that are no longer live: it goes on when the rollout has ended.
+pub(super) fn drains(view: &RolloutView, now: Timestamp) -> impl Iterator<Item = String> {
+    let left = view.in_flight.iter().filter(|flights| flights.draining);
+    left.map(move |flights| {
+        let (region, release) = (flights.region.as_str(), &flights.release);
+        format!(
+            "   {region:<8} … draining       {release} {}",
+            draining(flights, now)
+        )
+    })
 }
 
 /// A line for each region that differs from the view before.

@@ -21,6 +21,7 @@ use tokio::time::Instant;
 use super::Place;
 use super::reports::Reports;
 use crate::counted::Counted;
+use crate::in_flight::{InFlight, Load};
 
 /// How often counts are told while a release bakes.
 pub(super) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
@@ -37,44 +38,81 @@ pub(super) struct Watch {
     before: Option<Baseline>,
 }
 
+/// Where requests to what is served are counted.
+#[derive(Debug, Default)]
+pub(super) struct Counts {
+    pub(super) counted: Arc<Counted>,
+    pub(super) in_flight: Arc<InFlight>,
+}
+
+/// What a swap ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    pub(super) release: ReleaseId,
+    pub(super) since: Generation,
+    pub(super) in_flight: Arc<InFlight>,
+    /// The same release is served under a later generation: a restart, or it went and came back between two looks.
+    pub(super) is_again: bool,
+}
+
 #[derive(Debug)]
 struct Live {
     release: ReleaseId,
     since: Generation,
     counted: Arc<Counted>,
+    in_flight: Arc<InFlight>,
     /// What was counted at the two newest marks: "lately" begins at the older.
     marks: [Window; 2],
 }
 
 impl Watch {
-    /// Follows what is served: a swap begins new counts. Returns those that requests are to be counted in.
-    pub(super) fn follow(&mut self, live: Option<&ReleaseId>, since: Generation) -> Arc<Counted> {
+    /// Follows what is served: a swap begins new counts. Returns those that requests are to be counted in, and what the swap
+    /// has ended.
+    pub(super) fn follow(
+        &mut self,
+        live: Option<&ReleaseId>,
+        since: Generation,
+    ) -> (Counts, Option<Ended>) {
         let Some(release) = live else {
-            *self = Self::default();
-            return Arc::default();
+            let ended = std::mem::take(self).live.map(|held| held.ended(false));
+            return (Counts::default(), ended);
         };
-        match &self.live {
+        let ended = match self.live.take() {
             Some(held) if held.release == *release && held.since == since => {
-                return Arc::clone(&held.counted);
+                let counts = held.counts();
+                self.live = Some(held);
+                return (counts, None);
             }
-            // Gone and come back between two looks: what was before it then is before it now.
-            Some(held) if held.release == *release => {}
+            // What was before it then is before it now.
+            Some(held) if held.release == *release => Some(held.ended(true)),
             Some(held) => {
                 self.before = Some(Baseline {
                     release: held.release.clone(),
                     window: held.lately(),
                 });
+                Some(held.ended(false))
             }
-            None => self.before = None,
-        }
-        let counted = Arc::<Counted>::default();
-        self.live = Some(Live {
+            None => {
+                self.before = None;
+                None
+            }
+        };
+        let live = Live {
             release: release.clone(),
             since,
-            counted: Arc::clone(&counted),
+            counted: Arc::default(),
+            in_flight: Arc::default(),
             marks: [Window::default(), Window::default()],
-        });
-        counted
+        };
+        let counts = live.counts();
+        self.live = Some(live);
+        (counts, ended)
+    }
+
+    /// What is live, since when, and what of it is in flight.
+    pub(super) fn live(&self) -> Option<(&ReleaseId, Generation, Load)> {
+        let live = self.live.as_ref()?;
+        Some((&live.release, live.since, live.in_flight.load()))
     }
 
     /// Some minutes have passed.
@@ -88,6 +126,22 @@ impl Watch {
 }
 
 impl Live {
+    fn counts(&self) -> Counts {
+        Counts {
+            counted: Arc::clone(&self.counted),
+            in_flight: Arc::clone(&self.in_flight),
+        }
+    }
+
+    fn ended(self, is_again: bool) -> Ended {
+        Ended {
+            release: self.release,
+            since: self.since,
+            in_flight: self.in_flight,
+            is_again,
+        }
+    }
+
     fn lately(&self) -> Window {
         self.counted.window().since(&self.marks[0])
     }
@@ -154,20 +208,27 @@ mod tests {
     fn a_swap_begins_new_counts_and_keeps_what_was_before() {
         let (a, b) = (release('a'), release('b'));
         let mut watch = Watch::default();
-        let first = watch.follow(Some(&a), Generation(2));
+        let (first, ended) = watch.follow(Some(&a), Generation(2));
+        assert!(ended.is_none());
         assert_eq!(before(&watch), None);
-        count(&first, 3);
-        let same = watch.follow(Some(&a), Generation(2));
-        assert!(Arc::ptr_eq(&first, &same), "nothing was swapped");
-        let second = watch.follow(Some(&b), Generation(4));
-        assert_eq!(second.window().requests(), 0);
+        count(&first.counted, 3);
+        let (same, ended) = watch.follow(Some(&a), Generation(2));
+        let is_same = Arc::ptr_eq(&first.counted, &same.counted);
+        assert!(is_same && ended.is_none(), "nothing was swapped");
+        let (second, ended) = watch.follow(Some(&b), Generation(4));
+        let ended = ended.unwrap();
+        assert_eq!((&ended.release, ended.since), (&a, Generation(2)));
+        assert!(Arc::ptr_eq(&ended.in_flight, &first.in_flight) && !ended.is_again);
+        assert_eq!(second.counted.window().requests(), 0);
         assert_eq!(before(&watch), Some((&a, 3)));
-        // Live again under a later generation, with something in between that was never seen here.
-        count(&second, 5);
-        let again = watch.follow(Some(&b), Generation(6));
-        assert_eq!(again.window().requests(), 0);
+        // Live again under a later generation: restarted, or with something in between that was never seen here.
+        count(&second.counted, 5);
+        let (again, ended) = watch.follow(Some(&b), Generation(6));
+        assert_eq!(again.counted.window().requests(), 0);
+        assert!(ended.unwrap().is_again && !Arc::ptr_eq(&again.in_flight, &second.in_flight));
         assert_eq!(before(&watch), Some((&a, 3)));
-        watch.follow(None, Generation(7));
+        let (_, ended) = watch.follow(None, Generation(7));
+        assert_eq!(ended.unwrap().since, Generation(6));
         watch.follow(Some(&b), Generation(8));
         assert_eq!(before(&watch), None);
     }
@@ -176,12 +237,12 @@ mod tests {
     fn lately_is_between_one_and_two_marks_long() {
         let (a, b) = (release('a'), release('b'));
         let mut watch = Watch::default();
-        let counted = watch.follow(Some(&a), Generation(1));
+        let (counts, _) = watch.follow(Some(&a), Generation(1));
         for requests in [100, 20, 3] {
-            count(&counted, requests);
+            count(&counts.counted, requests);
             watch.mark();
         }
-        count(&counted, 4);
+        count(&counts.counted, 4);
         watch.follow(Some(&b), Generation(2));
         assert_eq!(before(&watch), Some((&a, 7)));
     }

@@ -84,7 +84,9 @@ impl Agent {
             // Dropped meanwhile.
             return;
         };
-        *held = Arc::new(*better);
+        let mut better = *better;
+        better.in_flight = Arc::clone(&held.in_flight);
+        *held = Arc::new(better);
         tracing::info!(site = %site, release.id = %release.release, "release improved");
         if let Some(plan) = place.placement.served().cloned() {
             self.serve(site, &plan);

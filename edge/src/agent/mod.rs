@@ -5,12 +5,14 @@
 //! another. Records come from the feeds, which have written them to disk first.
 
 mod counting;
+mod flying;
 mod gating;
 mod improvement;
 pub mod placement;
 mod purging;
 pub mod reports;
 pub mod retired;
+mod serving;
 
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
@@ -23,23 +25,25 @@ use helix_routing::host::HostPattern;
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::record::{HostRecord, ReleaseRef, SiteRecord};
 use helix_routing::time::Timestamp;
-use helix_service::{clock, failpoint};
+use helix_service::clock;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
 
 use self::counting::{Baking, Watch};
+use self::flying::Told;
 pub use self::gating::Asking;
 use self::gating::{Run, Unready};
-use self::placement::{Command, Event, Placement, Plan};
+use self::placement::{Command, Event, Placement};
 use self::purging::Purging;
 use self::reports::Reports;
 use self::retired::Retired;
 use crate::feed::record::Record;
 use crate::feed::{Change, FeedStatus};
 use crate::gate;
+use crate::in_flight::Load;
 use crate::release::Release;
 use crate::store::{Fetcher, Store};
-use crate::table::{Serving, Table};
+use crate::table::Table;
 
 /// Batches of changes that wait for the agent; a feed that finds it full waits, and NATS keeps the rest.
 pub const MAX_WAITING_CHANGES: usize = 64;
@@ -104,6 +108,8 @@ struct Place {
     gating: Option<(ReleaseRef, AbortHandle)>,
     retired: Retired,
     watch: Watch,
+    /// What was told last of what is in flight on the live release.
+    told: Load,
     /// Whether the file says something else.
     note_is_due: bool,
 }
@@ -153,6 +159,7 @@ pub struct Agent {
     /// Runs of gates by hand.
     runs: HashMap<SiteId, Run>,
     baking: Baking,
+    flying: Told,
 }
 
 impl Agent {
@@ -191,6 +198,7 @@ impl Agent {
             asking,
             runs: HashMap::new(),
             baking: Baking::default(),
+            flying: Told::default(),
         }
     }
 
@@ -232,7 +240,10 @@ impl Agent {
                     self.places.values_mut().for_each(|place| place.watch.mark());
                     self.collect_later();
                 }
-                _ = telling.tick() => self.baking.report(&self.places, &self.reports),
+                _ = telling.tick() => {
+                    self.baking.report(&self.places, &self.reports);
+                    self.follow_left();
+                }
                 _ = readiness.tick() => {}
             }
             self.show_readiness(&settled);
@@ -381,23 +392,11 @@ impl Agent {
     fn act(&mut self, site: &SiteId, command: Command) {
         match command {
             Command::Fetch(release) => self.fetch(site, release),
-            Command::Drop(release) => {
-                if let Some(place) = self.places.get_mut(site) {
-                    place.ready.remove(&release);
-                    if let Some(task) = place.fetching.remove(&release) {
-                        task.abort();
-                    }
-                }
-            }
+            Command::Drop(release) => self.drop_release(site, &release),
             Command::Gate { release, returns } => self.gate(site, release, returns),
             Command::Ungate(release) => self.ungate(site, &release),
             Command::Serve(plan) => self.serve(site, &plan),
-            Command::Remove => {
-                tracing::info!(site = %site, "site removed");
-                // Emptied first: the map may free what it lost only much later, and a release keeps its blobs.
-                self.table.publish(site, Serving::default());
-                self.table.remove(site);
-            }
+            Command::Remove => self.remove(site),
             Command::Report(state) => self.reports.site(site, state),
             Command::RetryLater { failures } => {
                 let wait = (FIRST_RETRY * 2_u32.saturating_pow(failures.min(16))).min(MAX_RETRY);
@@ -429,36 +428,6 @@ impl Agent {
         if let Some(place) = self.places.get_mut(site) {
             place.fetching.insert(release, task.abort_handle());
         }
-    }
-
-    fn serve(&mut self, site: &SiteId, plan: &Plan) {
-        let Some(place) = self.places.get_mut(site) else {
-            return;
-        };
-        place.follow_retired(clock::now());
-        let live_since = place.placement.record().map(|record| record.live_since);
-        let live = plan.live.as_ref().map(|live| &live.release);
-        let counted = place.watch.follow(live, live_since.unwrap_or_default());
-        let release = |named: &ReleaseRef| place.ready.get(named).cloned();
-        let before = self.table.site(site).map(|site| site.serving());
-        let serving = Serving {
-            counted,
-            ..Serving::new(
-                plan.generation,
-                plan.live.as_ref().and_then(release),
-                plan.kept.iter().filter_map(release).collect(),
-            )
-        };
-        let from = before.and_then(|serving| serving.live.as_ref().map(|live| live.id.clone()));
-        let to = plan.live.as_ref().map(|live| live.release.clone());
-        if from != to {
-            if let Some(live) = &plan.live {
-                self.improve_later(site, live, 0);
-            }
-            tracing::info!(site = %site, generation = plan.generation.0, from = ?from, to = ?to, "live release");
-        }
-        self.table.publish(site, serving);
-        failpoint::hit("edge.published");
     }
 
     /// Something on disk is harmed: every release is prepared again, which fetches only what is.

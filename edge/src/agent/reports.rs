@@ -14,6 +14,7 @@ use helix_routing::bake::Window;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::gate::result::GateResult;
 use helix_routing::id::{BootId, EdgeId, Generation, RegionId, ReleaseId, SiteId};
+use helix_routing::in_flight::{Flying, InFlightReport};
 use helix_routing::key;
 use helix_routing::record::SiteRecord;
 use helix_routing::report::{
@@ -69,6 +70,8 @@ struct Pending {
     /// What gates showed, the newest of each site and, of those by hand, of each too; and whether that was sent.
     gates: VecDeque<(GatesReport, bool)>,
     refusals: VecDeque<Refusal>,
+    /// What is in flight on sites, and not sent.
+    in_flight: BTreeMap<SiteId, InFlightReport>,
     /// What was counted of sites that bake, and not sent.
     counted: BTreeMap<SiteId, WindowReport>,
 }
@@ -168,6 +171,19 @@ impl Reports {
             baseline,
         };
         self.pending().counted.insert(site.clone(), report);
+        self.wake.notify_one();
+    }
+
+    /// What is in flight on the releases of a site.
+    pub(super) fn in_flight(&self, site: &SiteId, releases: Vec<Flying>) {
+        let report = InFlightReport {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            boot: self.who.boot.clone(),
+            site: site.clone(),
+            releases,
+        };
+        self.pending().in_flight.insert(site.clone(), report);
         self.wake.notify_one();
     }
 
@@ -274,6 +290,8 @@ impl Reports {
                     ("purge", report.encode())
                 } else if let Some((_, report)) = pending.counted.pop_first() {
                     ("window", report.encode())
+                } else if let Some((_, report)) = pending.in_flight.pop_first() {
+                    ("in-flight", report.encode())
                 } else if let Some(refusal) = pending.refusals.pop_front() {
                     ("refusal", refusal.encode())
                 } else {

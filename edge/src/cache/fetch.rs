@@ -489,5 +489,14 @@ impl Exchange for Fetching {
         Ok(())
     }
 
+    fn given(&self) -> Option<(StatusCode, u64)> {
+        match &self.state {
+            State::Waiting => None,
+            State::Filling(stored) => Some((stored.status, 0)),
+            State::Held(head, _) => Some((head.status, 0)),
+            State::Through(_) | State::Settled => Some((StatusCode::OK, 0)),
+        }
+    }
+
     fn abort(&mut self) {}
 }

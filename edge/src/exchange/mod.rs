@@ -91,6 +91,9 @@ pub enum Broken {
     /// The upstream gave no response, or not all of it.
     #[error("the upstream failed: {0}")]
     Upstream(String),
+    /// Its release is no longer live, and its time to end is over.
+    #[error("cut at the end of its release's drain")]
+    Drained,
 }
 
 /// Reads one request's body and writes its response. Every wait has a limit; reading is cancel safe.
@@ -173,6 +176,12 @@ pub trait Exchange: Send {
 
     /// How much of the response has been taken; none where that is only known of whole parts.
     fn taken(&self) -> Option<Taken> {
+        None
+    }
+
+    /// The status and the bytes of body that this side was given to send, where it keeps account of that; none before
+    /// the head.
+    fn given(&self) -> Option<(StatusCode, u64)> {
         None
     }
 

@@ -25,7 +25,7 @@ use crate::edge::Edge;
 use crate::forward;
 use crate::release;
 use crate::store::StoreError;
-use crate::tally::CacheOutcome;
+use crate::tally::{CacheOutcome, SHUTDOWN_CUT};
 use crate::trace::{self, TraceId};
 
 const EDGE: HeaderName = HeaderName::from_static("x-helix-edge");
@@ -83,17 +83,20 @@ pub async fn carry_out<E: Exchange>(
     exchange: &mut E,
 ) {
     let Answered { pinned, answer, .. } = answered;
+    let pinned = pinned.as_ref();
+    let _in_flight = pinned.map(|pinned| pinned.in_flight().begin(edge.tally.core));
+    let protocol = exchange.protocol();
+    let line = Unwritten::new(edge, request, pinned, protocol, started);
     let mut ended = match answer {
         Answer::Forward(target) => {
             // Boxed, both: what is answered here should not hold the room of what is sent on, nor the other way round.
-            let forwarding = forward::forward(edge, request, pinned.as_ref(), &target, exchange);
+            let forwarding = forward::forward(edge, request, pinned, &target, exchange);
             Box::pin(forwarding).await
         }
-        answer => Box::pin(carry(edge, request, pinned.as_ref(), answer, exchange)).await,
+        answer => Box::pin(carry(edge, request, pinned, answer, exchange)).await,
     };
     break_off(exchange, &mut ended);
-    let protocol = exchange.protocol();
-    finish(edge, request, pinned.as_ref(), protocol, started, &ended);
+    line.write(&ended);
 }
 
 /// The whole of a response that can be had without waiting for anything.
@@ -136,11 +139,77 @@ pub async fn carry_rest<E: Exchange>(
     rest: Bytes,
     exchange: &mut E,
 ) {
+    let _in_flight = pinned.map(|pinned| pinned.in_flight().begin(edge.tally.core));
+    let line = Unwritten::new(edge, request, pinned, exchange.protocol(), started);
     if let Err(error) = send(&mut Body::Bytes(rest), exchange, &mut ended.bytes).await {
         ended.error = Some(error);
         break_off(exchange, &mut ended);
     }
-    finish(edge, request, pinned, exchange.protocol(), started, &ended);
+    line.write(&ended);
+}
+
+/// A line of the log that is owed: a request that is dropped before its end has one too.
+struct Unwritten<'a> {
+    edge: &'a Edge,
+    request: &'a Request,
+    pinned: Option<&'a Pinned>,
+    protocol: Protocol,
+    started: Instant,
+    is_owed: bool,
+}
+
+impl<'a> Unwritten<'a> {
+    const fn new(
+        edge: &'a Edge,
+        request: &'a Request,
+        pinned: Option<&'a Pinned>,
+        protocol: Protocol,
+        started: Instant,
+    ) -> Self {
+        Self {
+            edge,
+            request,
+            pinned,
+            protocol,
+            started,
+            is_owed: true,
+        }
+    }
+
+    fn write(mut self, ended: &Ended) {
+        self.is_owed = false;
+        self.finish(ended);
+    }
+
+    fn finish(&self, ended: &Ended) {
+        let (edge, request) = (self.edge, self.request);
+        finish(
+            edge,
+            request,
+            self.pinned,
+            self.protocol,
+            self.started,
+            ended,
+        );
+    }
+}
+
+impl Drop for Unwritten<'_> {
+    fn drop(&mut self) {
+        if !self.is_owed {
+            return;
+        }
+        let cause = if self.edge.shutdown.is_requested() {
+            self.edge.tally.drained[SHUTDOWN_CUT].add(1);
+            "cut at the end of the edge's drain"
+        } else {
+            "cut with its connection"
+        };
+        self.finish(&Ended {
+            cause: Some(cause.to_owned()),
+            ..Ended::default()
+        });
+    }
 }
 
 /// Ends the exchange of a response that is not whole, and learns how much of it the client has been sent.

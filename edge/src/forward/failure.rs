@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 
 use super::group::{Outcome, PickError};
 use super::headers::Loops;
-use crate::exchange::{Ended, Exchange, Request, ResponseHead};
+use crate::exchange::{Broken, Ended, Exchange, Request, ResponseHead};
 
 /// What the content type of every gRPC call starts with.
 const GRPC: &[u8] = b"application/grpc";
@@ -122,6 +122,38 @@ pub(super) async fn tell<E: Exchange>(
             Err(broken) => ended.error = Some(broken),
         }
     }
+    ended
+}
+
+/// Ends a request whose time is over: its release is no longer live. Where nothing has reached the client, it is told so.
+pub(super) async fn cut<E: Exchange>(request: &Request, exchange: &mut E) -> Ended {
+    let is_call = is_grpc(&request.head.headers) && !exchange.must_tunnel();
+    let cause = Broken::Drained.to_string();
+    let Some((status, bytes)) = exchange.given() else {
+        let failure = if is_call {
+            // Which most callers take for worth another try.
+            Failure::new(StatusCode::SERVICE_UNAVAILABLE, cause, Outcome::Unknown)
+        } else {
+            Failure::late(cause)
+        };
+        return tell(failure, request, exchange).await;
+    };
+    let mut ended = Ended {
+        status: Some(status),
+        bytes,
+        ..Ended::default()
+    };
+    if is_call {
+        let mut trailers = HeaderMap::with_capacity(2);
+        let message = HeaderValue::from_static("the server behind this site was replaced");
+        trailers.insert("grpc-status", HeaderValue::from_static("14"));
+        trailers.insert("grpc-message", message);
+        if exchange.end(Some(trailers)).await.is_ok() {
+            ended.cause = Some(cause);
+            return ended;
+        }
+    }
+    ended.error = Some(Broken::Drained);
     ended
 }
 

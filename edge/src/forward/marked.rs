@@ -17,6 +17,8 @@ pub(super) struct Marked<'a, E> {
     pub(super) pinned: Option<&'a Pinned>,
     /// Whether the client came over TLS.
     pub(super) secure: bool,
+    /// The head that was sent, and how much of a body.
+    pub(super) given: Option<(StatusCode, u64)>,
 }
 
 impl<E> Marked<'_, E> {
@@ -61,17 +63,22 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
         head: ResponseHead,
         ends: bool,
     ) -> impl Future<Output = Result<(), Broken>> + Send {
+        self.given = Some((head.status, 0));
         let head = self.mark(head);
         self.inner.start(head, ends)
     }
 
     async fn relay(&mut self, relayed: Relayed<'_>, ends: bool) -> Result<(), Broken> {
+        self.given = Some((relayed.status(), 0));
         let passes = for_client(relayed.reply());
         let own = marks(self.edge, self.pinned, self.secure);
         self.inner.relay(relayed.marked(&passes, &own), ends).await
     }
 
     fn send(&mut self, part: Bytes, ends: bool) -> impl Future<Output = Result<(), Broken>> + Send {
+        if let Some((_, bytes)) = &mut self.given {
+            *bytes += part.len() as u64;
+        }
         self.inner.send(part, ends)
     }
 
@@ -105,8 +112,13 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
         &mut self,
         head: ResponseHead,
     ) -> impl Future<Output = Result<StatusCode, Broken>> + Send {
+        self.given = Some((head.status, 0));
         let head = self.mark(head);
         self.inner.tunnel(head)
+    }
+
+    fn given(&self) -> Option<(StatusCode, u64)> {
+        self.given
     }
 
     fn abort(&mut self) {

@@ -38,9 +38,11 @@ use crate::answer::{ForwardTo, Pinned};
 use crate::cache;
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, Request};
+use crate::in_flight::Departure;
 use crate::limits::UPSTREAM_TRIES;
 use crate::listener::Lanes;
 use crate::proxy::{Reach, through};
+use crate::tally::{REQUEST_CUT, WEBSOCKET_CUT};
 use crate::trace::TraceId;
 
 /// Forwards `request` as `target` says, or answers it from what is kept.
@@ -56,6 +58,7 @@ pub async fn forward<E: Exchange>(
         edge,
         pinned,
         secure: request.secure,
+        given: None,
     };
     match pinned {
         Some(pinned) if caches(pinned, target) => {
@@ -81,14 +84,50 @@ pub(crate) async fn uncached<E: Exchange>(
     exchange: &mut E,
 ) -> Ended {
     let mut way = Way::default();
-    let mut ended = match send(edge, request, pinned, target, exchange, &mut way).await {
-        Ok(ended) => ended,
-        Err(failure) => failure::tell(failure, request, exchange).await,
+    let core = edge.tally.core;
+    let departure = pinned.map(|pinned| pinned.in_flight().departure(core));
+    let departure = departure.as_ref();
+    let sent = {
+        let sending = send(
+            edge,
+            request,
+            pinned,
+            target,
+            (&mut *exchange, departure),
+            &mut way,
+        );
+        tokio::select! {
+            biased;
+            sent = sending => Some(sent),
+            () = drained(departure) => None,
+        }
+    };
+    let mut ended = match sent {
+        Some(Ok(ended)) => ended,
+        Some(Err(failure)) => failure::tell(failure, request, exchange).await,
+        None => {
+            let is_tunnel = departure.is_some_and(Departure::is_tunnel);
+            let what = if is_tunnel {
+                WEBSOCKET_CUT
+            } else {
+                REQUEST_CUT
+            };
+            edge.tally.drained[what].add(1);
+            failure::cut(request, exchange).await
+        }
     };
     edge.tally.forwarded(&ended, way.tried.len());
     ended.upstream = way.tried.last().copied();
     ended.trace = way.trace;
     ended
+}
+
+/// Waits until the time of what was sent on is over, which is never for what belongs to no release.
+async fn drained(departure: Option<&Departure<'_>>) {
+    match departure {
+        Some(departure) => departure.cut().await,
+        None => std::future::pending().await,
+    }
 }
 
 /// What a request met on its way.
@@ -106,13 +145,13 @@ async fn send<E: Exchange>(
     request: &Request,
     pinned: Option<&Pinned>,
     target: &ForwardTo,
-    exchange: &mut E,
+    (exchange, departure): (&mut E, Option<&Departure<'_>>),
     way: &mut Way,
 ) -> Result<Ended, Failure> {
     let (rule, group) =
         rule(edge, pinned, target).ok_or_else(|| Failure::own("the release has no such rule"))?;
     let path = rule.path_for(request.head.uri.path());
-    let call = Call::new(request, exchange.protocol(), path, group)?;
+    let call = Call::new(request, exchange.protocol(), path, &group)?;
     way.trace = Some(*call.fields.trace());
     let mut upload = Upload::new(request, exchange);
     match upload.settle(exchange).await {
@@ -134,7 +173,15 @@ async fn send<E: Exchange>(
             (Err(error), None) => return Err(error.into()),
         };
         way.tried.push(picked.addr);
-        let failure = match try_at(edge, &call, &picked, &mut upload, exchange).await {
+        let failure = match try_at(
+            edge,
+            &call,
+            &picked,
+            &mut upload,
+            (&mut *exchange, departure),
+        )
+        .await
+        {
             Ok(ended) => {
                 report(edge, picked, outcome(&ended));
                 return Ok(ended);
@@ -161,7 +208,7 @@ fn rule<'a>(
     edge: &Edge,
     pinned: Option<&'a Pinned>,
     target: &ForwardTo,
-) -> Option<(&'a Forward, &'a Arc<Group>)> {
+) -> Option<(&'a Forward, Arc<Group>)> {
     let pinned = pinned?;
     let release = pinned.release.as_ref()?;
     let (rule, _) = release.routes.forward(target.rule)?;
@@ -178,7 +225,7 @@ async fn try_at<E: Exchange>(
     call: &Call<'_>,
     picked: &Picked,
     upload: &mut Upload,
-    exchange: &mut E,
+    (exchange, departure): (&mut E, Option<&Departure<'_>>),
 ) -> Result<Ended, Failure> {
     // Only a WebSocket: of other protocols nobody knows where they end, or who speaks them by mistake.
     let asked = call.request.head.headers.contains_key(SEC_WEBSOCKET_KEY);
@@ -187,7 +234,8 @@ async fn try_at<E: Exchange>(
         return lean::carry(call, picked, upload, exchange).await;
     }
     // Boxed: the lean lane should not hold pingora's room.
-    Box::pin(through(edge, &call.to_request(), &reach(picked), exchange)).await
+    let ways = (exchange, departure);
+    Box::pin(through(edge, &call.to_request(), &reach(picked), ways)).await
 }
 
 /// Where and how to reach what was picked.

@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, Weak};
 
+use arc_swap::ArcSwap;
 use helix_routing::id::SiteId;
 use helix_routing::routes::{Routes, Upstream};
 
@@ -24,7 +25,17 @@ pub struct Upstreams {
 
 /// The groups that a release holds, by rule; made when first asked for.
 #[derive(Debug, Default)]
-pub struct Groups(OnceLock<Box<[OnceLock<Arc<Group>>]>>);
+pub struct Groups(ArcSwap<Slots>);
+
+#[derive(Debug, Default)]
+struct Slots(OnceLock<Box<[OnceLock<Arc<Group>>]>>);
+
+impl Groups {
+    /// Lets go of all: who asks from now on gets others, once [`Upstreams::renew`] has forgotten these.
+    pub(crate) fn renew(&self) {
+        self.0.store(Arc::default());
+    }
+}
 
 impl Upstreams {
     /// None yet; they may be at addresses that `reachable` permits.
@@ -37,14 +48,15 @@ impl Upstreams {
     }
 
     /// The group of a rule, held by `groups` from now on.
-    pub fn group<'a>(
+    pub fn group(
         &self,
         site: &SiteId,
         routes: &Routes,
-        groups: &'a Groups,
+        groups: &Groups,
         rule: usize,
-    ) -> Option<&'a Arc<Group>> {
-        let slots = groups
+    ) -> Option<Arc<Group>> {
+        let slots = groups.0.load();
+        let slots = slots
             .0
             .get_or_init(|| routes.forwards.iter().map(|_| OnceLock::new()).collect());
         let slot = slots.get(rule)?;
@@ -52,7 +64,13 @@ impl Upstreams {
             let (_, upstream) = routes.forward(rule)?;
             slot.get_or_init(|| self.shared(site, upstream));
         }
-        slot.get()
+        slot.get().cloned()
+    }
+
+    /// Forgets the groups of a site, and with them what is known of its servers.
+    pub(crate) fn renew(&self, site: &SiteId) {
+        let mut groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
+        groups.retain(|(of, _), _| of != site);
     }
 
     /// The group of an upstream, whether a rule leads to it or not. It lives as long as somebody holds it.
@@ -106,19 +124,13 @@ mod tests {
             "b/production".parse().unwrap(),
         );
         let (first, second, third) = (Groups::default(), Groups::default(), Groups::default());
-        let one = Arc::clone(upstreams.group(&site, &routes(1), &first, 0).unwrap());
-        assert!(Arc::ptr_eq(
-            &one,
-            upstreams.group(&site, &routes(1), &first, 1).unwrap()
-        ));
-        assert!(Arc::ptr_eq(
-            &one,
-            upstreams.group(&site, &routes(1), &second, 0).unwrap()
-        ));
-        assert!(!Arc::ptr_eq(
-            &one,
-            upstreams.group(&other, &routes(1), &third, 0).unwrap()
-        ));
+        let of = |site: &SiteId, groups: &Groups, rule| {
+            upstreams.group(site, &routes(1), groups, rule).unwrap()
+        };
+        let one = of(&site, &first, 0);
+        assert!(Arc::ptr_eq(&one, &of(&site, &first, 1)));
+        assert!(Arc::ptr_eq(&one, &of(&site, &second, 0)));
+        assert!(!Arc::ptr_eq(&one, &of(&other, &third, 0)));
         assert!(upstreams.group(&site, &routes(1), &first, 2).is_none());
         let id = one.id;
         drop((one, first, second));
@@ -126,5 +138,24 @@ mod tests {
         let again = upstreams.group(&site, &routes(1), &again, 0).unwrap().id;
         assert_ne!(again, id);
         assert_eq!(upstreams.groups.lock().unwrap().len(), 2);
+    }
+
+    #[test]
+    fn a_site_that_begins_anew_has_new_groups_and_others_keep_theirs() {
+        let upstreams = Upstreams::default();
+        let site = |name: &str| -> SiteId { format!("{name}/production").parse().unwrap() };
+        let (live, kept, other) = (Groups::default(), Groups::default(), Groups::default());
+        let of = |name: &str, groups: &Groups| {
+            upstreams.group(&site(name), &routes(1), groups, 0).unwrap()
+        };
+        let (before, elsewhere) = (of("a", &live), of("b", &other));
+        assert!(Arc::ptr_eq(&before, &of("a", &kept)));
+        upstreams.renew(&site("a"));
+        live.renew();
+        kept.renew();
+        let after = of("a", &live);
+        assert_ne!(after.id, before.id, "requests in flight keep the old one");
+        assert!(Arc::ptr_eq(&after, &of("a", &kept)));
+        assert!(Arc::ptr_eq(&elsewhere, &of("b", &other)));
     }
 }

@@ -81,6 +81,11 @@ impl Asker {
         }
     }
 
+    /// What requests are served with.
+    pub(crate) const fn edge(&self) -> &Arc<Edge> {
+        &self.edge
+    }
+
     /// Runs the gates of a release, the built-in ones first in what is returned.
     pub async fn run(&self, subject: &Subject, scope: &Scope) -> Vec<GateResult> {
         let wanted = |name: &str| scope.only.as_deref().is_none_or(|only| only == name);

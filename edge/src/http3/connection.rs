@@ -13,6 +13,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::FutureExt;
@@ -23,10 +24,10 @@ use http::HeaderValue;
 use http::header::ALLOW;
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
 use super::code::Code;
-use super::control::{Kind, Verdict, goaway, opening};
+use super::control::{Kind, NOTHING, Verdict, goaway, opening};
 use super::exchange::StreamExchange;
 use super::priority::{Changed, Priority};
 use super::stream::{Inbound, NoRequest};
@@ -36,6 +37,10 @@ use crate::edge::Edge;
 use crate::exchange::{Connect, Exchange, Key, Request, carry_out, head_of, response_head};
 use crate::limits::{DRAIN_GRACE, Limits};
 use crate::tls::{Certificates, Secured};
+
+/// How often a connection with a quiet tunnel says something: a third of the time after which it counts as dead, here and
+/// with browsers.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// Most unidirectional streams a client may open while a connection lives. It needs three, and greases a few.
 const MAX_UNIDIRECTIONAL: u32 = 64;
@@ -64,6 +69,8 @@ pub(super) struct Session {
     seen: AtomicU8,
     requests: AtomicU32,
     broken_off: AtomicU32,
+    /// WebSockets that are open: they may be quiet for long.
+    tunnels: AtomicU32,
 }
 
 impl Session {
@@ -89,6 +96,7 @@ impl Session {
             seen: AtomicU8::new(0),
             requests: AtomicU32::new(0),
             broken_off: AtomicU32::new(0),
+            tunnels: AtomicU32::new(0),
         }
     }
 
@@ -158,10 +166,13 @@ impl Served<Requests, Unidirectional> {
     /// Serves until the connection ends (false) or is to be drained (true).
     async fn run_open(&mut self, mut draining: watch::Receiver<bool>) -> bool {
         let connection = self.session.connection.clone();
+        let mut quiet = interval(QUIET);
+        quiet.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
                 Some(sent) = self.requests.next() => self.keep(sent),
+                _ = quiet.tick() => self.stay_open(),
                 request = connection.accept_bi() => match request {
                     Ok((outbound, inbound)) => self.take(outbound, inbound),
                     Err(_) => { self.finish_lost().await; return false }
@@ -173,6 +184,14 @@ impl Served<Requests, Unidirectional> {
                 },
                 () = drained(&mut draining) => return true,
             }
+        }
+    }
+
+    /// Lets the client know that the connection is used, while a tunnel is open. Where it takes nothing, it is not.
+    fn stay_open(&mut self) {
+        if self.session.tunnels.load(Ordering::Relaxed) > 0 {
+            let nothing = Bytes::from_static(NOTHING);
+            let _ = self.control.write_chunk(nothing).now_or_never();
         }
     }
 
@@ -305,6 +324,7 @@ async fn answer(
             return refuse(&session, exchange, Refusal::Connect).await;
         }
         let mut connect = Connect::new(exchange, key);
+        let _open = OpenTunnel::on(&session.tunnels);
         carry_out(edge, &request, answered, started, &mut connect).await;
         exchange = connect.into_inner();
     } else {
@@ -319,6 +339,22 @@ async fn answer(
         broke_off(&session, requests);
     }
     sent
+}
+
+/// Counts a tunnel until it is dropped.
+struct OpenTunnel<'a>(&'a AtomicU32);
+
+impl<'a> OpenTunnel<'a> {
+    fn on(tunnels: &'a AtomicU32) -> Self {
+        tunnels.fetch_add(1, Ordering::Relaxed);
+        Self(tunnels)
+    }
+}
+
+impl Drop for OpenTunnel<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// Counts a request that came to nothing, and ends a connection that has too many of them.

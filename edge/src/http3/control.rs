@@ -236,6 +236,9 @@ pub(super) fn opening(max_field_section: usize) -> BytesMut {
     opening
 }
 
+/// A frame that says nothing (RFC 9114 7.2.8). It is acknowledged, so that neither side takes the connection for dead.
+pub(super) const NOTHING: &[u8] = &[0x21, 0];
+
 /// A frame that says which requests will not be looked at any more: this one and those after it.
 pub(super) fn goaway(id: u64) -> BytesMut {
     let mut payload = BytesMut::new();

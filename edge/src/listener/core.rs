@@ -22,7 +22,7 @@ use crate::access_log::CoreLog;
 use crate::edge::Edge;
 use crate::forward;
 use crate::http3::CoreEndpoint;
-use crate::limits::{ACCEPT_PAUSE, DRAIN_GRACE, LOG_FLUSH, Limits};
+use crate::limits::{ACCEPT_PAUSE, CUT_GRACE, DRAIN_GRACE, LOG_FLUSH, Limits};
 use crate::metrics::Counted;
 use crate::proxy::Lane;
 use crate::tls::Certificates;
@@ -108,7 +108,7 @@ impl CoreSetup {
             draining: draining.clone(),
             ends: AtomicBool::new(false),
         });
-        let http3 = self.http3.take().map(|endpoint| {
+        let mut http3 = self.http3.take().map(|endpoint| {
             let (edge, caps) = (Arc::clone(&self.edge), Arc::clone(&self.caps));
             tokio::spawn(endpoint.run(edge, caps, self.limits, draining))
         });
@@ -132,7 +132,7 @@ impl CoreSetup {
             while let Some(ended) = connections.join_next().await {
                 log_panic(ended)
             }
-            if let Some(http3) = http3 {
+            if let Some(http3) = &mut http3 {
                 log_panic(http3.await);
             }
         };
@@ -141,6 +141,12 @@ impl CoreSetup {
                 connections = connections.len(),
                 "connections cut at the end of the drain"
             );
+            // What they carried has lines yet to be written, by its tasks as they go.
+            if let Some(http3) = &http3 {
+                http3.abort();
+            }
+            connections.shutdown().await;
+            sleep(CUT_GRACE).await;
         }
         self.edge.log.end().await;
     }

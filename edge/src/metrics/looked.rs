@@ -6,8 +6,9 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{MetricFamily, MetricType};
 
 use super::LOOKED_UP;
-use super::sample::{Sample, description, each, family, one};
+use super::sample::{Sample, description, each, family, one, sample};
 use crate::forward::{State, Upstreams};
+use crate::in_flight::Load;
 use crate::table::Table;
 
 /// As in labels.
@@ -33,6 +34,8 @@ pub(super) struct Things {
     servers: Vec<State>,
     cache_entries: u64,
     cache_bytes: u64,
+    live: Load,
+    draining: Load,
 }
 
 impl Looker {
@@ -65,6 +68,10 @@ impl Looker {
                 let (entries, bytes) = table.cache().store.size();
                 things.cache_entries += entries;
                 things.cache_bytes += bytes;
+                for site in table.sites() {
+                    things.live.add(site.serving().in_flight.load());
+                }
+                things.draining.add(table.left().load());
             }
         }
         things
@@ -92,6 +99,20 @@ pub(super) fn upstream_servers(labels: &[&str], things: &Things) -> Vec<Sample> 
         let held = things.servers.iter().filter(|held| **held == state);
         (label, held.count() as u64)
     })
+}
+
+pub(super) fn in_flight(labels: &[&str], things: &Things) -> Vec<Sample> {
+    let Things { live, draining, .. } = things;
+    let all = [
+        ("requests", "live", live.requests),
+        ("websockets", "live", live.sockets),
+        ("requests", "draining", draining.requests),
+        ("websockets", "draining", draining.sockets),
+    ];
+    let samples = all.iter();
+    samples
+        .map(|(what, release, count)| sample(labels, &[what, release], *count))
+        .collect()
 }
 
 pub(super) fn cache_entries(labels: &[&str], things: &Things) -> Vec<Sample> {

@@ -22,10 +22,10 @@ use self::looked::{Looker, Things};
 use self::sample::{Sample, each, one};
 use crate::forward::Upstreams;
 use crate::table::Table;
-use crate::tally::{CacheOutcome, Cell, FORWARDS, Tally, USES};
+use crate::tally::{CacheOutcome, Cell, DRAINED, FORWARDS, Tally, USES};
 
 /// What is counted with every request, core by core ([`Tally`]).
-const CORE_METRICS: [CoreMetric; 10] = [
+const CORE_METRICS: [CoreMetric; 11] = [
     CoreMetric {
         name: "helix_edge_requests_total",
         help: "Finished requests.",
@@ -109,10 +109,27 @@ const CORE_METRICS: [CoreMetric; 10] = [
         labels: &[],
         samples: |labels, all| one(labels, all.sum(|core| &core.upstream_idle)),
     },
+    CoreMetric {
+        name: "helix_edge_drained_total",
+        help: "What the end of a drain ended, and how.",
+        kind: MetricType::COUNTER,
+        labels: &["how"],
+        samples: |labels, all| {
+            each(labels, DRAINED.len(), |at| {
+                (DRAINED[at], all.sum(|core| &core.drained[at]))
+            })
+        },
+    },
 ];
 
 /// What is looked up when it is asked for.
-const LOOKED_UP: [Looked; 3] = [
+const LOOKED_UP: [Looked; 4] = [
+    Looked {
+        name: "helix_edge_in_flight",
+        help: "Requests that are being answered and WebSockets that are open, on releases that are live, and that are not.",
+        labels: &["what", "release"],
+        samples: looked::in_flight,
+    },
     Looked {
         name: "helix_edge_upstream_servers",
         help: "Servers of upstreams, by what they are held for.",

@@ -7,17 +7,19 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use helix_service::shutdown::Shutdown;
 use http::StatusCode;
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::bridge::{Asked, Bridge, Inbound, Outbound};
-use super::websocket::{Frames, GOING_AWAY};
+use super::websocket::{Close, Frames};
+use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, ResponseHead};
 use crate::forward::Failure;
+use crate::in_flight::Departure;
 use crate::limits::{PARTS_BETWEEN, UPSTREAM_RELEASE};
+use crate::tally::WEBSOCKET_CLOSED;
 
 /// What came of a request that pingora carried.
 pub(super) struct Carried {
@@ -41,10 +43,10 @@ pub(super) struct Patience {
 
 /// Carries `asked` by `lane`, which is given the session.
 pub(super) async fn carry<E, L, F>(
-    exchange: &mut E,
+    edge: &Edge,
+    (exchange, departure): (&mut E, Option<&Departure<'_>>),
     asked: Asked,
     patience: Patience,
-    shutdown: &Shutdown,
     lane: L,
 ) -> Carried
 where
@@ -64,7 +66,8 @@ where
         patience,
         head_by: Instant::now() + patience.head,
         tunnel: None,
-        shutdown,
+        edge,
+        departure,
         carried: Carried {
             ended: Ended::default(),
             whole: false,
@@ -93,14 +96,22 @@ struct Pump<'a, E> {
     patience: Patience,
     head_by: Instant,
     tunnel: Option<Tunnel>,
-    shutdown: &'a Shutdown,
+    edge: &'a Edge,
+    /// When its release is no longer live.
+    departure: Option<&'a Departure<'a>>,
     carried: Carried,
 }
 
 /// A WebSocket, followed so that it can be ended between two frames.
 struct Tunnel {
+    /// Of the server.
     frames: Frames,
-    draining: bool,
+    /// Of the client.
+    from_client: Frames,
+    /// It ends between two frames, with this one.
+    closing: Option<Close>,
+    /// Of those that end together, when: from 0 to 1.
+    lot: f64,
     /// The server is silent for too long then.
     silent_by: Instant,
 }
@@ -108,14 +119,16 @@ struct Tunnel {
 enum Event {
     /// pingora sends; nothing more when it is done.
     Out(Option<Outbound>),
-    /// The client has sent something, which is on its way; whether more can come.
-    In(bool),
+    /// The client has sent something, for which there is room.
+    In(Bytes),
+    /// It has sent everything.
+    End,
     /// The client has left, or broke the protocol.
     Gone(Broken),
     /// The head has not come in time.
     Late,
-    /// What lasts is to end.
-    Drain,
+    /// What lasts is to end with this.
+    Drain(Close),
     /// Nothing has come through the tunnel for too long.
     Silent,
 }
@@ -146,12 +159,17 @@ impl<E: Exchange> Pump<'_, E> {
     async fn step(&mut self) -> Result<Step, Broken> {
         let waiting =
             self.carried.ended.status.is_none() && !(self.patience.from_end && self.reading);
-        let lasting = self.tunnel.as_ref().is_some_and(|tunnel| !tunnel.draining);
+        let lasting = self
+            .tunnel
+            .as_ref()
+            .filter(|tunnel| tunnel.closing.is_none());
+        let lot = lasting.map(|tunnel| tunnel.lot);
         let silent_by = self.tunnel.as_ref().map(|tunnel| tunnel.silent_by);
         let event = tokio::select! {
             biased;
             // First, or a server that sends without a pause would never be heard out.
-            () = self.shutdown.requested(), if lasting => Event::Drain,
+            () = self.edge.shutdown.requested(), if lot.is_some() => Event::Drain(Close::GoingAway),
+            () = closes(self.departure, lot) => Event::Drain(Close::ServiceRestart),
             out = self.from_pingora.recv() => Event::Out(out),
             event = from_client(self.exchange, &self.to_pingora, self.reading) => event,
             () = sleep_until(self.head_by), if waiting => Event::Late,
@@ -160,14 +178,23 @@ impl<E: Exchange> Pump<'_, E> {
         match event {
             Event::Out(None) => Ok(Step::Over),
             Event::Out(Some(out)) => self.send(out).await,
-            Event::In(more) => {
+            Event::In(part) => {
                 self.head_by = Instant::now() + self.patience.head;
-                self.reading = more;
+                if let Some(tunnel) = &mut self.tunnel {
+                    tunnel.from_client.pass_all(&part);
+                }
+                self.hand_on(Inbound::Part(part));
+                Ok(Step::On)
+            }
+            Event::End => {
+                self.head_by = Instant::now() + self.patience.head;
+                self.reading = false;
+                self.hand_on(Inbound::End);
                 Ok(Step::On)
             }
             Event::Gone(broken) => Err(broken),
             Event::Late => Ok(self.fail(Failure::late("no head of a response in time"))),
-            Event::Drain => self.drain().await,
+            Event::Drain(close) => self.drain(close).await,
             Event::Silent => self.give_up().await,
         }
     }
@@ -199,9 +226,14 @@ impl<E: Exchange> Pump<'_, E> {
                 self.carried.ended.status = Some(status);
                 self.tunnel = Some(Tunnel {
                     frames: Frames::default(),
-                    draining: false,
+                    from_client: Frames::default(),
+                    closing: None,
+                    lot: rand::random(),
                     silent_by: Instant::now() + self.patience.tunnel,
                 });
+                if let Some(departure) = self.departure {
+                    departure.becomes_tunnel();
+                }
                 self.reading = true;
             }
             Outbound::Part(part) => return self.part(part).await,
@@ -214,32 +246,32 @@ impl<E: Exchange> Pump<'_, E> {
     }
 
     async fn part(&mut self, mut part: Bytes) -> Result<Step, Broken> {
-        let mut close = false;
+        let mut close = None;
         if let Some(tunnel) = &mut self.tunnel {
             tunnel.silent_by = Instant::now() + self.patience.tunnel;
-            if tunnel.draining {
+            if tunnel.closing.is_some() {
                 part.truncate(tunnel.frames.pass(&part));
-                close = tunnel.frames.is_between();
+                close = tunnel.closing.filter(|_| tunnel.frames.is_between());
             } else {
                 tunnel.frames.pass_all(&part);
             }
         }
         self.carried.ended.bytes += part.len() as u64;
         self.exchange.send(part, false).await?;
-        if close {
-            return self.close().await;
+        match close {
+            Some(close) => self.close(close).await,
+            None => Ok(Step::On),
         }
-        Ok(Step::On)
     }
 
     /// Ends the tunnel where the frame under way ends.
-    async fn drain(&mut self) -> Result<Step, Broken> {
+    async fn drain(&mut self, close: Close) -> Result<Step, Broken> {
         let Some(tunnel) = &mut self.tunnel else {
             return Ok(Step::On);
         };
-        tunnel.draining = true;
+        tunnel.closing = Some(close);
         if tunnel.frames.is_between() {
-            return self.close().await;
+            return self.close(close).await;
         }
         Ok(Step::On)
     }
@@ -248,18 +280,33 @@ impl<E: Exchange> Pump<'_, E> {
     async fn give_up(&mut self) -> Result<Step, Broken> {
         let between = |tunnel: &Tunnel| tunnel.frames.is_between();
         if self.tunnel.as_ref().is_some_and(between) {
-            return self.close().await;
+            return self.close(Close::GoingAway).await;
         }
         let cause = "it is silent within a frame for too long";
         Err(Broken::Upstream(cause.to_owned()))
     }
 
-    async fn close(&mut self) -> Result<Step, Broken> {
-        self.carried.ended.bytes += GOING_AWAY.len() as u64;
-        let close = Bytes::from_static(GOING_AWAY);
-        self.exchange.send(close, false).await?;
+    /// Tells both ends, each between two frames of the other; a server whose client is within one sees the end alone.
+    async fn close(&mut self, close: Close) -> Result<Step, Broken> {
+        if close == Close::ServiceRestart {
+            self.edge.tally.drained[WEBSOCKET_CLOSED].add(1);
+        }
+        let between = |tunnel: &Tunnel| tunnel.from_client.is_between();
+        if self.reading && self.tunnel.as_ref().is_some_and(between) {
+            self.hand_on(Inbound::Part(Bytes::from_static(close.as_client())));
+            self.hand_on(Inbound::End);
+            self.reading = false;
+        }
+        let frame = Bytes::from_static(close.as_server());
+        self.carried.ended.bytes += frame.len() as u64;
+        self.exchange.send(frame, false).await?;
         self.exchange.end(None).await?;
         Ok(self.over())
+    }
+
+    /// There is room for what was read; for what is added at the end there may be none, and it is left out.
+    fn hand_on(&self, inbound: Inbound) {
+        let _ = self.to_pingora.try_send(inbound);
     }
 
     fn fail(&mut self, failure: Failure) -> Step {
@@ -286,15 +333,22 @@ async fn from_client<E: Exchange>(
         // pingora is done, which it says at the other channel.
         return std::future::pending().await;
     };
-    match exchange.read().await {
-        Ok(Some(part)) => room.send(Inbound::Part(part)),
-        Ok(None) => {
-            room.send(Inbound::End);
-            return Event::In(false);
-        }
-        Err(broken) => return Event::Gone(broken),
+    let read = exchange.read().await;
+    // Nobody else takes the room before it is used.
+    drop(room);
+    match read {
+        Ok(Some(part)) => Event::In(part),
+        Ok(None) => Event::End,
+        Err(broken) => Event::Gone(broken),
     }
-    Event::In(true)
+}
+
+/// Waits until the tunnel that drew `lot` is to be closed since its release is no longer live.
+async fn closes(departure: Option<&Departure<'_>>, lot: Option<f64>) {
+    match (departure, lot) {
+        (Some(departure), Some(lot)) => departure.closes(lot).await,
+        (None, _) | (_, None) => std::future::pending().await,
+    }
 }
 
 /// Without what belongs to the connection to the upstream: the client's has its own.

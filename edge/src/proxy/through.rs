@@ -13,6 +13,7 @@ use super::peer::Reach;
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, Request};
 use crate::forward::{Failure, is_grpc};
+use crate::in_flight::Departure;
 
 /// Sends `request` to the server at `reach`, and the response to the client. Path and fields are sent as they are,
 /// but for what belongs to one connection only.
@@ -23,7 +24,7 @@ pub(crate) async fn through<E: Exchange>(
     edge: &Edge,
     request: &Request,
     reach: &Reach,
-    exchange: &mut E,
+    (exchange, departure): (&mut E, Option<&Departure<'_>>),
 ) -> Result<Ended, Failure> {
     if exchange.must_tunnel() && !reach.can_tunnel() {
         let cause = "HTTP/2 without TLS is all it speaks, which has no tunnels";
@@ -54,7 +55,7 @@ pub(crate) async fn through<E: Exchange>(
         tunnel: edge.limits.tunnel_idle,
         from_end: is_call,
     };
-    let carried = carry(exchange, asked, patience, &edge.shutdown, process).await;
+    let carried = carry(edge, (exchange, departure), asked, patience, process).await;
     // What pingora has taken of a body is gone.
     conclude(carried, &call).map_err(|failure| {
         let repeats = failure.repeats && !has_body;

@@ -3,8 +3,33 @@
 //! Pure. Only lengths are read, so that a frame of our own can be put between two of the server's. Nothing
 //! here checks what a frame holds: that is between the two ends.
 
-/// Close, with status 1001 "going away" (RFC 6455 7.4.1), unmasked as a server sends it.
-pub(super) const GOING_AWAY: &[u8] = &[0x88, 0x02, 0x03, 0xE9];
+/// Why a tunnel ends that neither end has ended (RFC 6455 7.4.1, and IANA's registry of close codes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Close {
+    /// 1001: this edge ends, or the server is silent for too long.
+    GoingAway,
+    /// 1012: the site is served anew, and may be connected to again.
+    ServiceRestart,
+}
+
+impl Close {
+    /// The frame as a server sends it.
+    pub(super) const fn as_server(self) -> &'static [u8] {
+        match self {
+            Self::GoingAway => &[0x88, 0x02, 0x03, 0xE9],
+            Self::ServiceRestart => &[0x88, 0x02, 0x03, 0xF4],
+        }
+    }
+
+    /// The frame as a client sends it: masked, which with a mask of nothing changes nothing. What a mask is to keep
+    /// from happening needs bytes that somebody chose.
+    pub(super) const fn as_client(self) -> &'static [u8] {
+        match self {
+            Self::GoingAway => &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9],
+            Self::ServiceRestart => &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xF4],
+        }
+    }
+}
 
 /// Longest head of a frame: two bytes, eight of length, four of mask.
 const LONGEST_HEAD: usize = 14;
@@ -106,10 +131,15 @@ mod tests {
 
     #[test]
     fn the_frame_that_ends_a_websocket_is_one_frame() {
-        let mut frames = Frames::default();
-        assert_eq!(frames.pass(GOING_AWAY), GOING_AWAY.len());
-        assert!(frames.is_between());
-        assert_eq!(u16::from_be_bytes([GOING_AWAY[2], GOING_AWAY[3]]), 1001);
+        for (close, code) in [(Close::GoingAway, 1001), (Close::ServiceRestart, 1012)] {
+            for frame in [close.as_server(), close.as_client()] {
+                let mut frames = Frames::default();
+                assert_eq!(frames.pass(frame), frame.len());
+                assert!(frames.is_between());
+                let told = frame.last_chunk::<2>().unwrap();
+                assert_eq!(u16::from_be_bytes(*told), code);
+            }
+        }
     }
 
     proptest! {

@@ -40,7 +40,9 @@ async fn health_readiness_sites_and_explanations_are_told_until_the_shutdown() {
     let sites = ask("/sites").await;
     assert_eq!(
         sites.text(),
-        format!(r#"[{{"site":"shop/production","generation":1,"live":"{LIVE}"}}]"#)
+        format!(
+            r#"[{{"site":"shop/production","generation":1,"live":"{LIVE}","in_flight":[{{"release":"{LIVE}","requests":0,"websockets":0,"draining":false}}]}}]"#
+        )
     );
     let explained = ask("/explain?host=shop.example%3A8080&path=/dir/%3Fa").await;
     for part in [

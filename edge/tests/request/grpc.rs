@@ -12,6 +12,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::draining::{calls, drain, leave};
 use crate::support::{Edge, PATIENCE};
 use crate::upstream::{HOST, forward_to};
 
@@ -364,4 +365,23 @@ async fn a_caller_is_told_of_failures_as_grpc_tells_them() {
         assert_eq!(response.status(), status);
         assert!(!response.headers().contains_key("grpc-status"));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_of_a_release_that_left_ends_with_a_status_at_its_deadline() {
+    let (addr, _heads, _cuts) = echo().await;
+    let edge = Edge::start();
+    forward_to(&edge, addr, &json!({ "protocol": "http2" }));
+    let mut requests = connect(&edge).await;
+    let (response, mut send) = call(&mut requests).await;
+    let mut body = response.into_body();
+    send.send_data(Bytes::from_static(b"one"), false).unwrap();
+    let got = timeout(PATIENCE, body.data()).await.unwrap();
+    assert_eq!(got.unwrap().unwrap(), "one");
+    leave(&edge, &calls(), &drain("0s", "1h"));
+    assert!(timeout(PATIENCE, body.data()).await.unwrap().is_none());
+    let trailers = timeout(PATIENCE, body.trailers()).await.unwrap();
+    assert_eq!(trailers.unwrap().unwrap()["grpc-status"], "14");
+    let line = &edge.logged(1)[0];
+    assert_eq!(line["error"], "cut at the end of its release's drain");
 }

@@ -18,6 +18,7 @@ mod counting;
 mod differential;
 mod disk;
 mod downgrade;
+mod draining;
 mod forward;
 mod framing;
 mod gates;

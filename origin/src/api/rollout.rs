@@ -28,11 +28,9 @@ pub(super) async fn show(
     State(app): State<App>,
     Path(rollout): Path<RolloutId>,
 ) -> Result<axum::Json<RolloutView>, Rejection> {
-    app.conductor
-        .view(&rollout)
-        .await?
-        .map(axum::Json)
-        .ok_or_else(|| unknown(&rollout))
+    let view = app.conductor.view(&rollout).await?;
+    let view = view.map(|view| with_flights(&app, view));
+    view.map(axum::Json).ok_or_else(|| unknown(&rollout))
 }
 
 /// Follow a rollout
@@ -51,7 +49,7 @@ pub(super) async fn follow(
         .watch(&rollout)
         .await?
         .ok_or_else(|| unknown(&rollout))?;
-    let events = views.map(|view| Ok::<_, Infallible>(event(&view)));
+    let events = views.map(move |view| Ok::<_, Infallible>(event(&with_flights(&app, view))));
     let stream = Sse::new(events).keep_alive(KeepAlive::new().interval(KEEP_ALIVE));
     let unbuffered = (
         HeaderName::from_static("x-accel-buffering"),
@@ -65,6 +63,14 @@ pub(super) async fn follow(
         stream,
     )
         .into_response())
+}
+
+/// What is in flight is no part of a rollout, and what who watches one wants to know.
+fn with_flights(app: &App, view: RolloutView) -> RolloutView {
+    RolloutView {
+        in_flight: app.roster.in_flight(&view.site),
+        ..view
+    }
 }
 
 fn event(view: &RolloutView) -> Event {

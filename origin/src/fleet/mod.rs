@@ -5,10 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use helix_routing::api::EdgeStatus;
+use helix_routing::api::{EdgeStatus, InFlightView};
 use helix_routing::gate::report::GatesReport;
 use helix_routing::id::{EdgeId, Generation, RegionId, SiteId};
+use helix_routing::in_flight::{self, InFlightReport};
 use helix_routing::report::{Heartbeat, PurgeReport, Refusal};
 use helix_routing::rollout::Fleet;
 use helix_routing::time::Timestamp;
@@ -35,12 +37,17 @@ struct Inner {
     purged: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, Generation>>>,
     gated: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, GatesReport>>>,
     versions: Mutex<versions::Noted>,
+    in_flight: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, (Timestamp, InFlightReport)>>>,
 }
 
 /// Sites whose purges are remembered as applied. With more of them all are forgotten, and heard again with the next link.
 const MAX_PURGED_SITES: usize = 65_536;
 /// Sites whose gates by hand are remembered. With more of them all are forgotten: whoever ran gates has seen them by then.
 const MAX_GATED_SITES: usize = 1024;
+/// Sites whose flights are remembered. With more of them all are forgotten, and heard again soon.
+const MAX_FLYING_SITES: usize = 65_536;
+/// For how long an edge's word about what is in flight counts: it is repeated every fifteen seconds.
+const HEARD_FOR: Duration = Duration::from_secs(45);
 
 impl Roster {
     /// The edges that were admitted. Each counts as live for one lease.
@@ -54,6 +61,7 @@ impl Roster {
             purged: Mutex::default(),
             gated: Mutex::default(),
             versions: Mutex::default(),
+            in_flight: Mutex::default(),
         }))
     }
 
@@ -143,6 +151,42 @@ impl Roster {
         }
         let edges = gated.entry(report.site.clone()).or_default();
         edges.insert(report.edge.clone(), report);
+    }
+
+    /// What is in flight on the releases of `site`, as its edges have said lately. Right after origin starts, not all have.
+    #[must_use]
+    pub fn in_flight(&self, site: &SiteId) -> Vec<InFlightView> {
+        let now = clock::now();
+        let all = self
+            .0
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let edges = all.get(site).into_iter().flat_map(BTreeMap::values);
+        let lately = edges.filter(|(heard, _)| now.since(*heard) < HEARD_FOR);
+        in_flight::seen(lately.map(|(_, report)| report))
+    }
+
+    fn flies(&self, now: Timestamp, report: InFlightReport) {
+        let mut all = self
+            .0
+            .in_flight
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if report.is_empty() {
+            if let Some(edges) = all.get_mut(&report.site) {
+                edges.remove(&report.edge);
+                if edges.is_empty() {
+                    all.remove(&report.site);
+                }
+            }
+            return;
+        }
+        if all.len() >= MAX_FLYING_SITES && !all.contains_key(&report.site) {
+            all.clear();
+        }
+        let edges = all.entry(report.site.clone()).or_default();
+        edges.insert(report.edge.clone(), (now, report));
     }
 
     fn refusal(&self, refusal: &Refusal) {

@@ -13,6 +13,7 @@ use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::id::{EdgeId, InvalidId, RegionId};
+use helix_routing::in_flight::InFlightReport;
 use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport, WindowReport};
 use helix_routing::wire::{Wire, WireError};
 use helix_service::clock;
@@ -56,6 +57,7 @@ enum Report {
     Purge(PurgeReport),
     Gates(GatesReport),
     Window(WindowReport),
+    InFlight(InFlightReport),
     Refusal(Refusal),
 }
 
@@ -117,6 +119,7 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
         Ok(Report::Gates(report)) if report.run.is_some() => roster.gate(report),
         Ok(Report::Gates(report)) => conductor.gated(report),
         Ok(Report::Window(report)) => conductor.measure(report),
+        Ok(Report::InFlight(report)) => roster.flies(clock::now(), report),
         Ok(Report::Refusal(refusal)) => {
             tracing::warn!(
                 edge = %refusal.edge, stream = refusal.stream, key = refusal.key, sequence = refusal.sequence,
@@ -177,6 +180,11 @@ fn attribute(
             let report = WindowReport::decode(payload)?;
             let named = (report.region.clone(), report.edge.clone());
             (Report::Window(report), named.0, named.1)
+        }
+        "in-flight" => {
+            let report = InFlightReport::decode(payload)?;
+            let named = (report.region.clone(), report.edge.clone());
+            (Report::InFlight(report), named.0, named.1)
         }
         "refusal" => {
             let refusal = Refusal::decode(payload)?;

@@ -6,7 +6,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Forward, HtmlHandling, KeyProblem, NotFoundHandling, Upstream, forward};
+use super::{Drain, Forward, HtmlHandling, KeyProblem, NotFoundHandling, Upstream, forward};
 use crate::bake::BakeRules;
 use crate::gate::{self, GateConfig};
 
@@ -27,6 +27,8 @@ pub struct SiteConfig {
     pub gates: Vec<GateConfig>,
     /// What a release is held to after its swap.
     pub bake: BakeRules,
+    /// What is granted to what is in flight once a release is no longer live.
+    pub drain: Drain,
 }
 
 /// What a request gets that comes without TLS.
@@ -69,6 +71,7 @@ impl SiteConfig {
     /// Names the first key that is wrong.
     pub fn check(&self) -> Result<(), KeyProblem> {
         self.bake.check()?;
+        self.drain.check()?;
         forward::check(&self.upstreams, &self.forward)?;
         gate::check(&self.gates, &self.upstreams)
     }

@@ -15,6 +15,7 @@ use crate::gate::{self, Gate};
 
 mod config;
 mod decide;
+mod drain;
 mod forward;
 mod headers;
 mod html;
@@ -27,6 +28,7 @@ mod upstream;
 
 pub use config::{HttpsPolicy, SiteConfig, StaticConfig};
 pub use decide::{Client, Decided, Decision, Rules, Target, merge};
+pub use drain::{Drain, Grace};
 pub use forward::Forward;
 pub(crate) use forward::is_name;
 pub use headers::HeaderRule;
@@ -73,6 +75,9 @@ pub struct Routes {
     /// What the release is held to after its swap. Edges do not read it.
     #[serde(skip_serializing_if = "is_default_bake")]
     pub bake: BakeRules,
+    /// What is granted to what is in flight once the release is no longer live.
+    #[serde(skip_serializing_if = "Drain::is_default")]
+    pub drain: Drain,
 }
 
 fn is_default_bake(bake: &BakeRules) -> bool {
@@ -166,6 +171,7 @@ impl Routes {
             unmarked: config.static_files.unmarked,
             server_timing: config.static_files.server_timing,
             bake: config.bake,
+            drain: config.drain,
         })
     }
 }

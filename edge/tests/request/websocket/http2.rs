@@ -225,3 +225,18 @@ async fn a_drain_ends_a_tunnel_over_http2_with_its_close_and_the_connection_with
         .unwrap()
         .unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_over_http2_is_closed_when_its_release_has_left_and_the_connection_goes_on() {
+    let upstream = echo();
+    let edge = edge(&upstream);
+    let mut requests = h2_client(&edge).await;
+    let (_, _, mut stream) = connect(&mut requests, "/api/chat", "websocket").await;
+    leave(&edge, &calls(), &drain("1h", "0s"));
+    assert_eq!(stream.frame().await, Some(Frame::close(1012)));
+    assert_eq!(stream.frame().await, None);
+    assert!(stream.body.is_end_stream());
+    upstream.until_ended();
+    let (status, _, _) = connect(&mut requests, "/api/chat", "websocket").await;
+    assert_eq!(status, StatusCode::OK);
+}

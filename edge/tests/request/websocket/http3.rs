@@ -96,7 +96,13 @@ impl QuicStream {
 }
 
 async fn quic(served: &Served) -> (quinn::Endpoint, quinn::Connection) {
-    let transport = quinn::TransportConfig::default();
+    quic_for(served, Duration::from_secs(30)).await
+}
+
+/// The same, taken for dead when nothing was heard for so long.
+async fn quic_for(served: &Served, idle: Duration) -> (quinn::Endpoint, quinn::Connection) {
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_idle_timeout(Some(idle.try_into().unwrap()));
     served.connect(HOST, transport).await.unwrap()
 }
 
@@ -182,4 +188,35 @@ async fn a_drain_ends_a_tunnel_over_http3_with_its_close_and_says_goaway() {
         .await
         .unwrap()
         .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tunnel_over_http3_is_closed_when_its_release_has_left() {
+    let upstream = echo();
+    let served = Served::start();
+    forward_to(&served.edge, upstream.addr, &json!({}));
+    let (_endpoint, connection) = quic(&served).await;
+    let ask = section("/api/chat", Some("websocket"));
+    let mut stream = QuicStream::ask(&connection, &ask).await;
+    stream.http_frame().await.unwrap();
+    leave(&served.edge, &calls(), &drain("1h", "0s"));
+    assert_eq!(stream.frame().await, Some(Frame::close(1012)));
+    assert_eq!(stream.frame().await, None);
+    upstream.until_ended();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_tunnel_over_http3_outlives_what_a_connection_may_be_silent() {
+    let upstream = echo();
+    let served = Served::start();
+    forward_to(&served.edge, upstream.addr, &json!({}));
+    let (_endpoint, connection) = quic_for(&served, Duration::from_secs(12)).await;
+    let ask = section("/api/chat", Some("websocket"));
+    let mut stream = QuicStream::ask(&connection, &ask).await;
+    stream.http_frame().await.unwrap();
+    let ended = timeout(Duration::from_secs(15), connection.closed()).await;
+    assert!(ended.is_err(), "{ended:?}");
+    let frame = Frame::of(TEXT, "still there");
+    stream.send(&frame).await;
+    assert_eq!(stream.frame().await, Some(frame));
 }

@@ -7,10 +7,12 @@ use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant};
 
 use helix_edge::limits::Limits;
+use helix_edge::tally::{WEBSOCKET_CLOSED, WEBSOCKET_CUT};
 
 use serde_json::json;
 use tokio::time::timeout;
 
+use crate::draining::{calls, drain, leave, until_flies};
 use crate::support::{Client, Edge, PATIENCE};
 use crate::tls::Secure;
 use crate::upstream::{HOST, Link, Seen, Upstream, forward_to};
@@ -474,4 +476,81 @@ async fn a_drain_waits_for_the_end_of_a_frame_that_is_half_sent() {
         .await
         .unwrap()
         .unwrap();
+}
+
+/// Echoes, and gives away the first close that it is sent.
+fn echo_until_closed() -> (Upstream, std::sync::mpsc::Receiver<Frame>) {
+    let (closed, closing) = std::sync::mpsc::channel();
+    let upstream = Upstream::raw(move |mut link, keep| {
+        if !accept(&mut link, keep) {
+            return;
+        }
+        while let Some(frame) = Frame::read(|count| link.take(count)) {
+            if frame.kind == CLOSE {
+                closed.send(frame).unwrap();
+                return;
+            }
+            link.send(frame.bytes(None));
+        }
+    });
+    (upstream, closing)
+}
+
+#[test]
+fn a_tunnel_of_a_release_that_left_is_closed_in_the_last_part_of_its_time() {
+    let (upstream, closed) = echo_until_closed();
+    let edge = edge(&upstream);
+    let mut sockets: Vec<_> = (0..20).map(|_| plain(&edge)).collect();
+    let left = Instant::now();
+    let serving = leave(&edge, &calls(), &drain("0s", "2s"));
+    until_flies(&serving, 0, 20);
+    for socket in &mut sockets {
+        // It is no request any more, whose time is over.
+        socket.send(&Frame::of(TEXT, "still here"));
+        assert_eq!(socket.frame(), Some(Frame::of(TEXT, "still here")));
+    }
+    let mut ends = Vec::new();
+    for socket in &mut sockets {
+        assert_eq!(socket.frame(), Some(Frame::close(1012)));
+        assert_eq!(socket.frame(), None);
+        ends.push(left.elapsed());
+        // The server is told as a client would.
+        assert_eq!(closed.recv_timeout(PATIENCE).unwrap(), Frame::close(1012));
+    }
+    let first = *ends.first().unwrap();
+    let last = *ends.last().unwrap();
+    assert!(first >= Duration::from_millis(1500), "{ends:?}");
+    assert!(last < Duration::from_secs(10), "{ends:?}");
+    until_flies(&serving, 0, 0);
+    let drained = edge.metrics.counted(|core| &core.drained[WEBSOCKET_CLOSED]);
+    assert_eq!(drained, 20);
+    for line in edge.logged(20) {
+        assert_eq!(
+            (&line["status"], &line["error"]),
+            (&json!(101), &json!(null))
+        );
+    }
+}
+
+#[test]
+fn a_tunnel_that_is_within_a_frame_at_the_end_of_its_time_is_cut() {
+    let upstream = Upstream::raw(|mut link, keep| {
+        if !accept(&mut link, keep) {
+            return;
+        }
+        link.send(&Frame::of(TEXT, "0123456789").bytes(None)[..5]);
+        while link.fill() {}
+    });
+    let edge = edge(&upstream);
+    let mut client = Client::connect(edge.addr);
+    client.send(upgrade());
+    assert_eq!(client.head().status, 101);
+    assert_eq!(client.take(5), *b"\x81\x0a012");
+    leave(&edge, &calls(), &drain("1h", "0s"));
+    assert!(client.is_closed());
+    upstream.until_ended();
+    let line = &edge.logged(1)[0];
+    assert_eq!(line["error"], "cut at the end of its release's drain");
+    let cut = edge.metrics.counted(|core| &core.drained[WEBSOCKET_CUT]);
+    assert_eq!(cut, 1);
 }
