@@ -117,6 +117,9 @@ fn max_body_bytes<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::E
 pub struct OriginConfig {
     /// Base URL; `/v2/…` below it is the OCI pull API.
     pub url: String,
+    /// The same of the fleet's other origins: asked when that one does not answer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<String>,
     /// File with the token that may read. Read again for each artifact, so it can be changed in place.
     pub token_file: PathBuf,
 }

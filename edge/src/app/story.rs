@@ -74,13 +74,12 @@ impl Story {
         let folder = config.data_dir.join("store");
         let store = Store::open(&folder, config.cache_bytes)
             .map_err(|source| AppError::Store { folder, source })?;
-        let fetcher =
-            Fetcher::new(&config.origin.url, &config.origin.token_file).map_err(|source| {
-                AppError::Fetcher {
-                    url: config.origin.url.clone(),
-                    source,
-                }
-            })?;
+        let origins = std::iter::once(&config.origin.url).chain(&config.origin.others);
+        let fetcher = Fetcher::of_several(origins.map(String::as_str), &config.origin.token_file)
+            .map_err(|source| AppError::Fetcher {
+            url: config.origin.url.clone(),
+            source,
+        })?;
         Ok(Agent::new(
             Arc::clone(&self.parts.table),
             (store, fetcher),

@@ -6,6 +6,7 @@
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use futures_util::StreamExt;
@@ -107,7 +108,9 @@ pub(super) struct Wanted<'a> {
 #[derive(Clone, Debug)]
 pub struct Fetcher {
     client: reqwest::Client,
-    base: Arc<str>,
+    bases: Arc<[String]>,
+    /// Which of them is asked now; the next once that one does not answer.
+    turn: Arc<AtomicUsize>,
     token_file: Arc<Path>,
     slots: Arc<Semaphore>,
 }
@@ -127,6 +130,17 @@ impl Fetcher {
     /// # Errors
     /// When the HTTP client cannot be made.
     pub fn new(base: &str, token_file: &Path) -> Result<Self, reqwest::Error> {
+        Self::of_several([base], token_file)
+    }
+
+    /// The same, from any of several origins of one fleet.
+    ///
+    /// # Errors
+    /// When the HTTP client cannot be made.
+    pub fn of_several<'a>(
+        bases: impl IntoIterator<Item = &'a str>,
+        token_file: &Path,
+    ) -> Result<Self, reqwest::Error> {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_WAIT)
             .read_timeout(READ_WAIT)
@@ -135,10 +149,19 @@ impl Fetcher {
             .build()?;
         Ok(Self {
             client,
-            base: base.trim_end_matches('/').into(),
+            bases: bases
+                .into_iter()
+                .map(|base| base.trim_end_matches('/').to_owned())
+                .collect(),
+            turn: Arc::default(),
             token_file: token_file.into(),
             slots: Arc::new(Semaphore::new(CONCURRENT)),
         })
+    }
+
+    fn base(&self) -> &str {
+        let turn = self.turn.load(Ordering::Relaxed) % self.bases.len().max(1);
+        self.bases.get(turn).map_or("", String::as_str)
     }
 
     /// Fetches a blob to `path`, which is whole, verified and synced when this succeeds.
@@ -170,6 +193,7 @@ impl Fetcher {
             if !may_pass(&error) || download.progress.elapsed() + wait > GIVE_UP {
                 return Err(error);
             }
+            self.turn.fetch_add(1, Ordering::Relaxed);
             tracing::debug!(
                 digest = wanted.digest.hex(),
                 error = &error as &dyn std::error::Error,
@@ -194,7 +218,7 @@ impl Fetcher {
         project: &ProjectName,
         artifact: &Digest,
     ) -> Result<Option<Digest>, FetchError> {
-        let url = format!("{}/v2/{project}/referrers/{artifact}", self.base);
+        let url = format!("{}/v2/{project}/referrers/{artifact}", self.base());
         let transport = |source| FetchError::Transport {
             url: url.clone(),
             source,
@@ -232,7 +256,7 @@ impl Fetcher {
             ..
         } = download.wanted;
         let kind = if is_manifest { "manifests" } else { "blobs" };
-        let url = format!("{}/v2/{project}/{kind}/{digest}", self.base);
+        let url = format!("{}/v2/{project}/{kind}/{digest}", self.base());
         let mut request = self.client.get(&url).bearer_auth(self.token().await?);
         if is_manifest {
             request = request.header(ACCEPT, helix_routing::artifact::MANIFEST_TYPE);

@@ -441,6 +441,7 @@ impl World {
             upstreams: helix_edge::forward::Reachable::default(),
             origin: OriginConfig {
                 url: format!("http://{}", self.origin),
+                others: Vec::new(),
                 token_file: self.folder.path().join("token"),
             },
             nats: NatsConfig {
