@@ -14,6 +14,9 @@ FOLDERS := swagger-ui-dist @fortawesome/fontawesome-free monaco-editor
 PACKAGES := swagger-ui-dist@5.35.0 @fortawesome/fontawesome-free@7.3.1 monaco-editor@0.57.0
 BINARIES := --package helix-cli --package helix-origin --package helix-edge --bins
 
+# Where a PostgreSQL server's programs may be, as tests look for them.
+INITDB := /usr/lib/postgresql/*/bin/initdb /usr/local/pgsql/bin/initdb /usr/pgsql/bin/initdb
+
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
@@ -33,6 +36,9 @@ test: pure ## set up and run every test
 	@python3 deploy/setup/tools.py --tests
 	$(CARGO) build $(RELEASE) $(BINARIES)
 	$(CARGO) test $(RELEASE) --workspace --no-fail-fast
+	@if [ -n "$$(ls -d $(INITDB) 2>/dev/null)" ]; then \
+		HELIX_TEST_STORE=postgres $(CARGO) test $(RELEASE) --package helix-origin --no-fail-fast; \
+	else echo "skipped: origin's tests on PostgreSQL, which is not installed: apt install postgresql"; fi
 	$(MAKE) fuzz FUZZ_SECONDS=20
 
 check: setup lint pure ## format, lints, purity, unit tests and architecture: the fast loop

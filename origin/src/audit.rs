@@ -3,7 +3,7 @@
 use helix_service::clock;
 
 use crate::auth::Caller;
-use crate::store::{StoreError, Tx, millis};
+use crate::store::{StoreError, Tx, millis, text};
 
 /// Notes a change. `subject` is what was changed; `detail` what else a person would ask.
 ///
@@ -22,8 +22,8 @@ pub async fn note(
     .bind(millis(clock::now()))
     .bind(&caller.name)
     .bind(action)
-    .bind(subject)
-    .bind(detail)
+    .bind(text(subject))
+    .bind(detail.map(text))
     .execute(&mut **tx)
     .await?;
     tracing::info!(by = caller.name, action, subject, detail, "changed");

@@ -279,9 +279,12 @@ impl From<InvalidId> for AuthError {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Place, testing};
 
     async fn store(folder: &Path) -> Store {
-        Store::lead(&folder.join("origin.db")).await.unwrap()
+        Store::lead(testing::of(folder).parse::<Place>().unwrap())
+            .await
+            .unwrap()
     }
 
     #[tokio::test]

@@ -1,7 +1,7 @@
 //! Origin's configuration: one TOML file, overridden by `HELIX_ORIGIN_*`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use helix_routing::host::Host;
 use helix_routing::id::{EdgeId, RegionId};
@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::MAX_BASE_BYTES;
 use crate::rollout::bake::BakeConfig;
+use crate::store::Place;
 
 /// What a project may hold unless the config says otherwise, in bytes.
 const PROJECT_BYTES: u64 = 20 * 1024 * 1024 * 1024;
@@ -25,6 +26,15 @@ pub struct Config {
     pub admin: SocketAddr,
     /// Where database and artifacts lie.
     pub data_dir: PathBuf,
+    /// The database: a file, or a `postgres://` URL that several origins may share. Without it, `origin.db` in `data_dir`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub database: Option<Place>,
+    /// The folder of artifacts and uploads, which origins that share a database have to share too. Without it, `data_dir`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub artifacts: Option<PathBuf>,
+    /// Where the other origins reach this one's API; each has its own. Without it, `public_url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub advertise: Option<String>,
     /// The domain sites are under.
     pub base_domain: Host,
     /// Where clients reach the API.
@@ -140,6 +150,27 @@ pub enum IllegalConfig {
 }
 
 impl Config {
+    /// Where the database is.
+    #[must_use]
+    pub fn place(&self) -> Place {
+        self.database
+            .clone()
+            .unwrap_or_else(|| Place::from(&self.data_dir.join("origin.db")))
+    }
+
+    /// The folder of artifacts and uploads.
+    #[must_use]
+    pub fn artifacts(&self) -> &Path {
+        self.artifacts.as_deref().unwrap_or(&self.data_dir)
+    }
+
+    /// Where others reach this origin's API.
+    #[must_use]
+    pub fn address(&self) -> String {
+        let address = self.advertise.as_deref().unwrap_or(&self.public_url);
+        address.trim_end_matches('/').to_owned()
+    }
+
     /// Checks what the shape alone does not say.
     ///
     /// # Errors
@@ -151,6 +182,9 @@ impl Config {
             });
         }
         check_url("public_url", &self.public_url)?;
+        if let Some(advertise) = &self.advertise {
+            check_url("advertise", advertise)?;
+        }
         if let Some(prometheus) = &self.bake.prometheus {
             check_url("bake.prometheus", prometheus)?;
         }

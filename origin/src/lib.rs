@@ -27,5 +27,6 @@ pub mod purge;
 pub mod registry;
 pub mod restart;
 pub mod rollout;
+pub mod standby;
 pub mod store;
 pub mod upkeep;

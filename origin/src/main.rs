@@ -19,7 +19,8 @@ use helix_origin::feed::Feed;
 use helix_origin::fleet::{self, Roster};
 use helix_origin::metrics::Metrics;
 use helix_origin::rollout::Conductor;
-use helix_origin::store::Store;
+use helix_origin::standby::Door;
+use helix_origin::store::{self, Place, Store, lease};
 use helix_origin::{api, auth, upkeep};
 use helix_routing::api::Role;
 use helix_routing::id::RegionId;
@@ -43,6 +44,8 @@ struct Arguments {
 
 /// Worker threads: requests wait for disk and NATS, and hashing has threads of its own.
 const WORKERS: usize = 2;
+/// How long what runs on threads of its own, hashing and disk, may take to end with a term.
+const LEFT_OVER: Duration = Duration::from_secs(1);
 
 fn main() -> ExitCode {
     match start() {
@@ -66,18 +69,170 @@ fn start() -> anyhow::Result<()> {
         return writeln!(io::stdout(), "{text}").context("print the config");
     }
     telemetry::init(config.log);
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .enable_all()
-        .build()?;
-    runtime.block_on(run(config))
-}
-
-async fn run(config: Config) -> anyhow::Result<()> {
-    let shutdown = Shutdown::on_signals(config.exit_with_parent).context("watch for signals")?;
     std::fs::create_dir_all(&config.data_dir)
         .with_context(|| format!("make {}", config.data_dir.display()))?;
-    let store = Store::lead(&config.data_dir.join("origin.db")).await?;
+    // Signals are heard by a thread of their own, whatever becomes of the rest.
+    let control = runtime(1)?;
+    let shutdown = {
+        let _inside = control.enter();
+        Shutdown::on_signals(config.exit_with_parent).context("watch for signals")?
+    };
+    let place = config.place();
+    if place.is_shared() {
+        shared(&config, &place, &shutdown)
+    } else {
+        runtime(WORKERS)?.block_on(alone(&config, &place, &shutdown))
+    }
+}
+
+fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(workers)
+        .enable_all()
+        .build()
+}
+
+/// An origin that has its database for itself: it leads at once, and what fails ends it.
+async fn alone(config: &Config, place: &Place, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let store = Store::lead(place).await?;
+    let parts = Box::pin(assemble(config, store)).await?;
+    let listeners = Listeners::bind(config)?;
+    let (listener, admin) = listeners.hand_out()?;
+    let (api, pages) = parts.routers()?;
+    let doors = async {
+        tokio::try_join!(
+            async { axum::serve(listener, api).await.context("serve the API") },
+            async {
+                axum::serve(admin, pages)
+                    .await
+                    .context("serve the admin address")
+            },
+        )
+        .map(|_| ())
+    };
+    Box::pin(serve(config, parts, doors, shutdown)).await
+}
+
+/// One of several origins: it stands by and leads, term after term. Each time has a runtime of its own, so that nothing
+/// of a term goes on after it.
+fn shared(config: &Config, place: &Place, shutdown: &Shutdown) -> anyhow::Result<()> {
+    let listeners = Listeners::bind(config)?;
+    // At first, a row with our address can only be of a process that is gone.
+    let mut is_back = true;
+    while !shutdown.is_requested() {
+        let runtime = runtime(WORKERS)?;
+        let ended = runtime.block_on(time(config, place, &listeners, is_back, shutdown));
+        runtime.shutdown_timeout(LEFT_OVER);
+        let Err(error) = ended else {
+            continue;
+        };
+        is_back = error.chain().any(store::is_away);
+        if !is_back && !error.chain().any(<dyn std::error::Error>::is::<Deposed>) {
+            return Err(error);
+        }
+        tracing::warn!(
+            error = format!("{error:#}"),
+            from = "leading",
+            to = "standing by",
+            "origin steps down"
+        );
+    }
+    Ok(())
+}
+
+/// Standing by, and then leading, until it no longer leads.
+async fn time(
+    config: &Config,
+    place: &Place,
+    listeners: &Listeners,
+    is_back: bool,
+    shutdown: &Shutdown,
+) -> anyhow::Result<()> {
+    let door = Door::new(config.address(), config.record_key.clone())?;
+    let (listener, admin) = listeners.hand_out()?;
+    let leading = async {
+        let store = tokio::select! {
+            store = door.lead(place, is_back) => store?,
+            () = shutdown.requested() => {
+                door.withdraw(place).await;
+                return Ok(());
+            }
+        };
+        // From now on, and not only when all of it is there: what it takes may take a while.
+        let held = lease::hold(&store);
+        let led = async {
+            let parts = Box::pin(assemble(config, store.clone())).await?;
+            let (api, pages) = parts.routers()?;
+            door.open(api, pages);
+            Box::pin(serve(config, parts, std::future::pending(), shutdown)).await
+        };
+        tokio::select! {
+            held = held => held.context("hold the lead").and(Err(Deposed.into())),
+            led = led => led,
+        }
+    };
+    tokio::select! {
+        answered = async { axum::serve(listener, door.api()).await } => answered.context("serve the API"),
+        answered = async { axum::serve(admin, door.admin()).await } => answered.context("serve the admin address"),
+        led = leading => led,
+    }
+}
+
+/// Sockets that listen for as long as the process lives: who knocks between two terms waits for the next.
+struct Listeners {
+    api: std::net::TcpListener,
+    admin: std::net::TcpListener,
+}
+
+impl Listeners {
+    fn bind(config: &Config) -> anyhow::Result<Self> {
+        let bind = |address| {
+            let listener = std::net::TcpListener::bind(address)
+                .with_context(|| format!("listen on {address}"))?;
+            listener.set_nonblocking(true)?;
+            anyhow::Ok(listener)
+        };
+        let listeners = Self {
+            api: bind(config.listen)?,
+            admin: bind(config.admin)?,
+        };
+        tracing::info!(listen = %config.listen, admin = %config.admin, url = config.public_url, "origin serves");
+        Ok(listeners)
+    }
+
+    fn hand_out(&self) -> io::Result<(TcpListener, TcpListener)> {
+        Ok((
+            TcpListener::from_std(self.api.try_clone()?)?,
+            TcpListener::from_std(self.admin.try_clone()?)?,
+        ))
+    }
+}
+
+/// What an origin that leads consists of.
+struct Parts {
+    app: App,
+    feed: Feed,
+    client: async_nats::Client,
+}
+
+impl Parts {
+    fn routers(&self) -> anyhow::Result<(axum::Router, axum::Router)> {
+        let pages = Admin {
+            app: self.app.clone(),
+            feed: self.feed.clone(),
+            metrics: Metrics::new()?,
+        };
+        Ok((api::router(self.app.clone()), admin::router(pages)))
+    }
+}
+
+/// Another origin leads.
+#[derive(Debug, thiserror::Error)]
+#[error("another origin leads")]
+struct Deposed;
+
+/// Puts together what leads.
+async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
     auth::ensure_file(
         &store,
         &config.bootstrap_token_file,
@@ -95,10 +250,10 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let feed = Feed::new(
         store.clone(),
         client.clone(),
-        Arc::new(record_key(&config)?),
+        Arc::new(record_key(config)?),
         &regions,
     );
-    let edges = registered(&config);
+    let edges = registered(config);
     fleet::versions::register(&store, &edges).await?;
     let roster = Roster::new(edges, clock::now());
     let conductor = Conductor::new(
@@ -109,7 +264,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
         config.bake.prometheus.as_deref(),
     );
     let app = App {
-        artifacts: Artifacts::open(store.clone(), &config.data_dir, config.keep.project_bytes)?
+        artifacts: Artifacts::open(store.clone(), config.artifacts(), config.keep.project_bytes)?
             .running_commands(config.gates.commands),
         store,
         addresses: Arc::new(Addresses::new(config.base_domain.clone(), config.site_port)),
@@ -122,30 +277,18 @@ async fn run(config: Config) -> anyhow::Result<()> {
             .build()?,
     };
     app.conductor.resume().await?;
-    Box::pin(serve(&config, app, feed, client, &shutdown)).await
+    Ok(Parts { app, feed, client })
 }
 
-/// Everything at once. The first part to fail ends the process; its supervisor starts it again.
+/// Everything at once, with `held`: what else has to go on. The first part to fail ends all; who leads next goes on from SQL.
 async fn serve(
     config: &Config,
-    app: App,
-    feed: Feed,
-    client: async_nats::Client,
+    parts: Parts,
+    held: impl Future<Output = anyhow::Result<()>>,
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("listen on {}", config.listen))?;
-    let admin = TcpListener::bind(config.admin)
-        .await
-        .with_context(|| format!("listen on {}", config.admin))?;
-    tracing::info!(listen = %config.listen, admin = %config.admin, url = config.public_url, "origin serves");
+    let Parts { app, feed, client } = parts;
     let store = app.store.clone();
-    let metrics = Admin {
-        app: app.clone(),
-        feed: feed.clone(),
-        metrics: Metrics::new()?,
-    };
     let parts = async {
         tokio::try_join!(
             async {
@@ -153,16 +296,7 @@ async fn serve(
                     .await
                     .context("feed the edges")
             },
-            async {
-                axum::serve(listener, api::router(app.clone()))
-                    .await
-                    .context("serve the API")
-            },
-            async {
-                axum::serve(admin, admin::router(metrics))
-                    .await
-                    .context("serve the admin address")
-            },
+            held,
             fleet::reports::run(client, app.roster.clone(), app.conductor.clone(), shutdown)
                 .map(Ok),
             app.artifacts.export_on_demand(shutdown).map(Ok),
@@ -173,10 +307,19 @@ async fn serve(
     };
     let ended = tokio::select! {
         ended = parts => ended.map(|_| ()),
-        () = store.fenced() => Err(anyhow::anyhow!("another origin leads")),
+        () = store.fenced() => Err(Deposed.into()),
         // Requests in flight end with the process: each change is one transaction, and clients repeat what was cut off.
         () = shutdown.requested() => Ok(()),
     };
+    if ended.is_ok() && store.is_shared() {
+        // Without it the others wait for a lease.
+        if let Err(error) = lease::release(&store).await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "the lead is not let go"
+            );
+        }
+    }
     store.close().await;
     ended
 }

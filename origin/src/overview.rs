@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use helix_routing::api::{ReleaseView, SiteRegionStatus, SiteStatus, Status};
+use helix_routing::api::{
+    OriginState, OriginStatus, ReleaseView, SiteRegionStatus, SiteStatus, Status,
+};
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Generation, ProjectName, RegionId, ReleaseId, SiteId};
 use helix_routing::record::Hold;
@@ -44,9 +46,28 @@ pub async fn status(app: &App) -> Result<Status, ProjectError> {
     Ok(Status {
         epoch: app.store.epoch(),
         base_domain: app.addresses.base().clone(),
+        origins: origins(app),
         edges: app.roster.edges(),
         sites,
     })
+}
+
+/// Who leads and who stands by; nobody is named where there is only one.
+fn origins(app: &App) -> Vec<OriginStatus> {
+    let leading = app.store.address().map(|address| OriginStatus {
+        address: address.to_owned(),
+        state: OriginState::Leading,
+    });
+    let standbys = app.store.standbys();
+    let standbys = standbys.iter().map(|standby| OriginStatus {
+        address: standby.address.clone(),
+        state: if standby.is_there {
+            OriginState::StandingBy
+        } else {
+            OriginState::Silent
+        },
+    });
+    leading.into_iter().chain(standbys).collect()
 }
 
 type ReleaseRow = (String, String, i64, i64, i64, String, Option<String>);

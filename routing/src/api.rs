@@ -377,11 +377,37 @@ shape! {
         pub epoch: Epoch,
         /// Base domain.
         pub base_domain: Host,
+        /// Every origin, where several share one database; else none.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub origins: Vec<OriginStatus>,
         /// Every registered edge.
         pub edges: Vec<EdgeStatus>,
         /// Every site.
         pub sites: Vec<SiteStatus>,
     }
+}
+
+shape! {
+    /// One of several origins.
+    pub struct OriginStatus {
+        /// Where its API is.
+        pub address: String,
+        /// What it does.
+        pub state: OriginState,
+    }
+}
+
+/// What an origin does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum OriginState {
+    /// It decides and writes.
+    Leading,
+    /// It takes over when the leader is gone.
+    StandingBy,
+    /// It stood by, and has not been heard of lately.
+    Silent,
 }
 
 shape! {

@@ -11,6 +11,7 @@ pub mod command;
 pub mod fleet;
 pub mod folder;
 pub mod http3;
+pub mod postgres;
 pub mod wait;
 
 /// Says that a test did nothing on this machine, and why.

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use helix_routing::api::{EdgeStatus, SiteStatus, Status};
+use helix_routing::api::{EdgeStatus, OriginState, OriginStatus, SiteStatus, Status};
 
 use super::flights::described;
 use super::table::{moment, table};
@@ -24,10 +24,26 @@ pub(crate) async fn run(
     if json {
         output::print_json(&status)?;
     } else {
+        if !status.origins.is_empty() {
+            output::print(&format!("{}\n", origins(&status)));
+        }
         output::print(&edges(&status.edges));
         output::print(&format!("\n{}", sites(&status.sites)));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn origins(status: &Status) -> String {
+    let row = |origin: &OriginStatus| {
+        let (state, term) = match origin.state {
+            OriginState::Leading => ("leading", status.epoch.0.to_string()),
+            OriginState::StandingBy => ("standing by", NONE.to_owned()),
+            OriginState::Silent => ("silent", NONE.to_owned()),
+        };
+        [origin.address.clone(), state.to_owned(), term]
+    };
+    let rows: Vec<_> = status.origins.iter().map(row).collect();
+    table(["ORIGIN", "STATE", "TERM"], &rows)
 }
 
 fn edges(edges: &[EdgeStatus]) -> String {

@@ -16,6 +16,9 @@ use crate::store::StoreError;
 
 const PROBLEM_JSON: HeaderValue = HeaderValue::from_static("application/problem+json");
 
+/// When to ask again what an origin could not do for now, in seconds.
+pub(crate) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
 /// A request that is not answered with what it asked for.
 #[derive(Debug)]
 pub struct Rejection {
@@ -152,12 +155,23 @@ impl From<StoreError> for Rejection {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "not-leading",
                 "another origin leads; ask again, the address will lead there",
-            ),
+            )
+            .header(header::RETRY_AFTER, RETRY_AFTER),
             StoreError::Sql(sqlx::Error::PoolTimedOut) => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "busy",
                 "origin is busy; try again",
-            ),
+            )
+            .header(header::RETRY_AFTER, RETRY_AFTER),
+            away if away.is_passing() => {
+                tracing::warn!(error = %chain(&error), "the database is away");
+                Self::new(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "database-away",
+                    "origin cannot reach its database; nothing was changed that it did not confirm: try again",
+                )
+                .header(header::RETRY_AFTER, RETRY_AFTER)
+            }
             StoreError::Open { .. }
             | StoreError::Migrate(_)
             | StoreError::Sql(_)

@@ -11,13 +11,12 @@ use helix_routing::artifact::{BLOB_TYPE, Encoding, MAX_FILE_BYTES, PACK_TYPE, ST
 use helix_routing::id::{Digest, ProjectName};
 use helix_routing::time::Timestamp;
 use helix_service::clock;
-use sqlx::QueryBuilder;
 
 use super::frame;
 use super::pack::{self, Pack, PackError, Packed};
 use super::partial::{Partials, Upload, VerifyError};
 use super::{Artifacts, LayoutError};
-use crate::store::{Connection, Database, StoreError, Tx, count, id, millis, number, time};
+use crate::store::{Connection, Statement, StoreError, Tx, count, id, millis, number, time};
 
 /// Values bound in one statement; SQLite's limit is 32,766, PostgreSQL's 65,535.
 pub(super) const BINDS: usize = 500;
@@ -209,12 +208,13 @@ impl Artifacts {
         project: &ProjectName,
         more: u64,
     ) -> Result<(), UploadError> {
-        let held: i64 =
-            sqlx::query_scalar("SELECT COALESCE(SUM(size), 0) FROM packs WHERE project = $1")
-                .bind(project.as_str())
-                .fetch_one(self.store.reader())
-                .await
-                .map_err(StoreError::from)?;
+        let held: i64 = sqlx::query_scalar(
+            "SELECT CAST(COALESCE(SUM(size), 0) AS BIGINT) FROM packs WHERE project = $1",
+        )
+        .bind(project.as_str())
+        .fetch_one(self.store.reader())
+        .await
+        .map_err(StoreError::from)?;
         let limit = self.project_bytes;
         if count(held, "packs.size")?.saturating_add(more) > limit {
             return Err(UploadError::Quota {
@@ -251,16 +251,16 @@ async fn some_places(
     project: &ProjectName,
     digests: &[&Digest],
 ) -> Result<Places, StoreError> {
-    let mut query: QueryBuilder<Database> = QueryBuilder::new(
+    let rows: Vec<PlaceRow> = Statement::new(
         "SELECT digest, size, pack, position, length, encoding, encoded, seen FROM contents WHERE project = ",
-    );
-    query.push_bind(project.as_str()).push(" AND digest IN (");
-    let mut list = query.separated(", ");
-    for digest in digests {
-        list.push_bind(digest.as_str());
-    }
-    query.push(")");
-    let rows: Vec<PlaceRow> = query.build_query_as().fetch_all(connection).await?;
+    )
+    .bind(project.as_str())
+    .text(" AND digest IN (")
+    .list(digests, |list, digest| list.bind(digest.as_str()))
+    .text(")")
+    .rows()?
+    .fetch_all(connection)
+    .await?;
     rows.into_iter().map(read_place).collect()
 }
 
@@ -319,8 +319,8 @@ pub(super) async fn insert_contents(
 ) -> Result<(), StoreError> {
     for part in contents.chunks(BINDS / CONTENT_BINDS) {
         content_rows(project, blob, part)
-            .push(" ON CONFLICT (project, digest) DO NOTHING")
-            .build()
+            .text(" ON CONFLICT (project, digest) DO NOTHING")
+            .query()?
             .execute(&mut **tx)
             .await?;
     }
@@ -336,41 +336,39 @@ pub(super) async fn move_contents(
 ) -> Result<(), StoreError> {
     for part in contents.chunks(BINDS / CONTENT_BINDS) {
         content_rows(project, blob, part)
-            .push(
+            .text(
                 " ON CONFLICT (project, digest) DO UPDATE SET pack = excluded.pack, position = excluded.position,
                   length = excluded.length, encoding = excluded.encoding",
             )
-            .build()
+            .query()?
             .execute(&mut **tx)
             .await?;
     }
     Ok(())
 }
 
-fn content_rows(
-    project: &ProjectName,
-    blob: &Digest,
-    contents: &[Packed],
-) -> QueryBuilder<Database> {
-    let mut query = QueryBuilder::new(
-        "INSERT INTO contents (project, digest, size, pack, position, length, encoding, encoded, seen) ",
-    );
+fn content_rows(project: &ProjectName, blob: &Digest, contents: &[Packed]) -> Statement {
     let now = millis(clock::now());
-    query.push_values(contents, |mut row, content| {
-        row.push_bind(project.to_string())
-            .push_bind(content.digest.to_string())
-            .push_bind(number(content.size))
-            .push_bind(blob.to_string())
-            .push_bind(number(content.offset))
-            .push_bind(number(content.length))
-            .push_bind(match content.encoding {
-                Encoding::Identity => "identity",
-                Encoding::Zstd => "zstd",
-            })
-            .push_bind(content.encoded.as_ref().map(ToString::to_string))
-            .push_bind(now);
-    });
-    query
+    Statement::new(
+        "INSERT INTO contents (project, digest, size, pack, position, length, encoding, encoded, seen) VALUES ",
+    )
+    .list(contents, |row, content| {
+        let encoding = match content.encoding {
+            Encoding::Identity => "identity",
+            Encoding::Zstd => "zstd",
+        };
+        row.row()
+            .value(project.as_str())
+            .value(content.digest.as_str())
+            .value(number(content.size))
+            .value(blob.as_str())
+            .value(number(content.offset))
+            .value(number(content.length))
+            .value(encoding)
+            .value(content.encoded.as_ref().map(Digest::as_str))
+            .value(now)
+            .end()
+    })
 }
 
 /// Runs work that hashes or waits for the disk away from the async workers.

@@ -15,7 +15,6 @@ use helix_routing::artifact::{
 };
 use helix_routing::id::{Digest, ProjectName};
 use helix_service::digest::sha256;
-use sqlx::QueryBuilder;
 
 use super::coding::{self, Effort};
 use super::content::{
@@ -23,7 +22,7 @@ use super::content::{
 };
 use super::pack::{Pack, Packed};
 use super::{Artifacts, Layout, LayoutError};
-use crate::store::{Database, StoreError, Tx, id};
+use crate::store::{Statement, StoreError, Tx, id};
 
 /// How long a release waits for its variants. What is not made by then is made after it went out, by [`super::improve`];
 /// meanwhile there is the stored frame, which is the zstd variant.
@@ -82,17 +81,16 @@ impl Artifacts {
         let contents: Vec<&Digest> = contents.iter().collect();
         let mut known = Known::new();
         for part in contents.chunks(BINDS) {
-            let mut query: QueryBuilder<Database> = QueryBuilder::new(
+            let rows: Vec<(String, String, String, Option<String>)> = Statement::new(
                 "SELECT content, coding, effort, variant FROM variants WHERE project = ",
-            );
-            query.push_bind(project.as_str()).push(" AND content IN (");
-            let mut list = query.separated(", ");
-            for content in part {
-                list.push_bind(content.as_str());
-            }
-            query.push(")");
-            let rows: Vec<(String, String, String, Option<String>)> =
-                query.build_query_as().fetch_all(&mut *connection).await?;
+            )
+            .bind(project.as_str())
+            .text(" AND content IN (")
+            .list(part, |list, content| list.bind(content.as_str()))
+            .text(")")
+            .rows()?
+            .fetch_all(&mut *connection)
+            .await?;
             for (content, coding, effort, variant) in rows {
                 let corrupt = |what| StoreError::Corrupt { what };
                 let coding = coding::coding(&coding).ok_or_else(|| corrupt("variants.coding"))?;
@@ -419,21 +417,21 @@ type Row = (Digest, ContentEncoding, Effort, Option<Digest>);
 /// Notes what was tried. What was better before stays.
 async fn note(tx: &mut Tx, project: &ProjectName, rows: &[Row]) -> Result<(), StoreError> {
     for part in rows.chunks(BINDS / VARIANT_BINDS) {
-        let mut query: QueryBuilder<Database> =
-            QueryBuilder::new("INSERT INTO variants (project, content, coding, effort, variant) ");
-        query.push_values(part, |mut row, (content, coding, effort, variant)| {
-            row.push_bind(project.to_string())
-                .push_bind(content.to_string())
-                .push_bind(coding.name())
-                .push_bind(effort.name())
-                .push_bind(variant.as_ref().map(ToString::to_string));
-        });
-        query
-            .push(
+        Statement::new("INSERT INTO variants (project, content, coding, effort, variant) VALUES ")
+            .list(part, |row, (content, coding, effort, variant)| {
+                row.row()
+                    .value(project.as_str())
+                    .value(content.as_str())
+                    .value(coding.name())
+                    .value(effort.name())
+                    .value(variant.as_ref().map(Digest::as_str))
+                    .end()
+            })
+            .text(
                 " ON CONFLICT (project, content, coding) DO UPDATE SET effort = excluded.effort,
                   variant = COALESCE(excluded.variant, variants.variant)",
             )
-            .build()
+            .query()?
             .execute(&mut **tx)
             .await?;
     }

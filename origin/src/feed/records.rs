@@ -280,7 +280,13 @@ mod tests {
 
     async fn store() -> (tempfile::TempDir, Store) {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
+        let store = Store::lead(
+            store::testing::of(folder.path())
+                .parse::<store::Place>()
+                .unwrap(),
+        )
+        .await
+        .unwrap();
         (folder, store)
     }
 

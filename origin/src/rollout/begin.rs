@@ -362,7 +362,7 @@ pub(super) async fn hold(
     )
     .bind(site.to_string())
     .bind(region.as_str())
-    .bind(reason)
+    .bind(store::text(reason))
     .bind(store::millis(now))
     .execute(&mut **tx)
     .await?;

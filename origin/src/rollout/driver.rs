@@ -42,6 +42,8 @@ pub(super) enum Message {
 #[derive(PartialEq, Eq)]
 enum Next {
     GoOn,
+    /// What was saved is not what was acted on: ask every edge again.
+    Resume,
     End,
 }
 
@@ -89,10 +91,13 @@ impl Driver {
             }
             None => self.resume().await,
         };
-        while next == Next::GoOn && self.saved.machine.outcome().is_none() {
-            next = match self.wait().await {
-                Some(events) => self.step(&events).await,
-                None => self.reload().await,
+        while next != Next::End && self.saved.machine.outcome().is_none() {
+            next = match next {
+                Next::Resume => self.resume().await,
+                Next::GoOn | Next::End => match self.wait().await {
+                    Some(events) => self.step(&events).await,
+                    None => self.reload().await,
+                },
             };
         }
         self.conductor
@@ -156,13 +161,24 @@ impl Driver {
         let mut next = self.saved.clone();
         next.advance(machine, now);
         if commands.iter().any(Command::is_durable) {
+            let mut is_unsure = false;
             let rest = loop {
                 match self.save(&mut next, commands.clone()).await {
                     Ok(Some(rest)) => break rest,
+                    // A commit whose answer was lost with the connection: what follows from it was not done yet.
+                    Ok(None) if is_unsure => {
+                        let next = self.reload().await;
+                        return if next == Next::GoOn {
+                            Next::Resume
+                        } else {
+                            next
+                        };
+                    }
                     Ok(None) => return self.reload().await,
                     Err(RolloutError::Store(StoreError::Fenced { .. })) => return Next::End,
                     Err(error) => {
                         tracing::error!(rollout = %next.machine.id(), error = &error as &dyn std::error::Error, "rollout was not saved");
+                        is_unsure = true;
                         tokio::time::sleep(SAVE_PAUSE).await;
                         next.stored = self.saved.stored;
                     }

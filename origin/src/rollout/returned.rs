@@ -57,7 +57,7 @@ pub(super) async fn quarantine(
     .bind(machine.site().to_string())
     .bind(region.as_str())
     .bind(release.as_str())
-    .bind(reason)
+    .bind(store::text(reason))
     .bind(store::millis(clock::now()))
     .execute(&mut **tx)
     .await?;

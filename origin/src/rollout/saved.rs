@@ -77,7 +77,7 @@ impl Saved {
         .bind(self.machine.site().to_string())
         .bind(self.machine.kind().to_string())
         .bind(&self.by)
-        .bind(reason)
+        .bind(reason.map(store::text))
         .bind(self.json()?)
         .bind(store::number(self.revision))
         .bind(store::millis(self.started))
@@ -252,7 +252,7 @@ async fn finish(
             )
             .bind(site.to_string())
             .bind(view.region.as_str())
-            .bind(reason)
+            .bind(store::text(&reason))
             .execute(&mut **tx)
             .await?;
         }

@@ -5,41 +5,52 @@
 //! anything. It knows no table but `terms`: the statements live beside the code that means them.
 
 use std::ops::{Deref, DerefMut};
-use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use helix_routing::id::{Epoch, InvalidId};
 use helix_routing::time::Timestamp;
 use sqlx::Transaction;
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePoolOptions, SqliteSynchronous};
 use tokio::sync::{Notify, watch};
 
-/// Connections for reading; each is a thread with a page cache of about 2 MB.
-const READERS: u32 = 3;
-/// How long a statement waits for another process's write lock before it fails.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a caller waits for a connection: longer than any of our transactions takes.
-const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
+pub mod lease;
+mod migrations;
+mod open;
+mod place;
+mod statement;
+#[cfg(test)]
+#[path = "../../tests/place/mod.rs"]
+pub(crate) mod testing;
+
+use lease::StandBy;
+pub use open::Opened;
+pub use place::{IllegalPlace, Place};
+pub use statement::Statement;
 
 /// The kind of database. Statements elsewhere name it, its connections and its pools by these names only.
-pub type Database = sqlx::Sqlite;
+pub type Database = sqlx::Any;
 /// One connection, for reading or inside of a [`Tx`].
-pub type Connection = sqlx::SqliteConnection;
+pub type Connection = sqlx::AnyConnection;
 /// Connections that are handed out one by one.
-pub type Pool = sqlx::SqlitePool;
+pub type Pool = sqlx::AnyPool;
 
-static MIGRATIONS: sqlx::migrate::Migrator = sqlx::migrate!();
+/// States of PostgreSQL that pass: connections that broke or are not to be had, a server that starts or stops, what
+/// took too long or waited too long for a lock, and a server that has become a replica.
+const PASSING: [&str; 14] = [
+    "08000", "08001", "08003", "08004", "08006", "25006", "25P03", "40001", "40P01", "53300",
+    "55P03", "57014", "57P01", "57P02",
+];
+/// The server starts.
+const STARTING: &str = "57P03";
 
 /// Why the database could not be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file cannot be opened.
-    #[error("open the database {path}")]
+    /// It cannot be opened.
+    #[error("open the database {place}")]
     Open {
-        /// The file.
-        path: PathBuf,
+        /// Where.
+        place: Place,
         /// Why.
         #[source]
         source: sqlx::Error,
@@ -69,51 +80,92 @@ pub enum StoreError {
     },
 }
 
-/// The database. Cheap to clone.
+impl StoreError {
+    /// Whether the database is away for now, and the same may go well a little later.
+    #[must_use]
+    pub fn is_passing(&self) -> bool {
+        match self {
+            Self::Sql(error) | Self::Open { source: error, .. } => is_passing(error),
+            Self::Migrate(error) => match error {
+                sqlx::migrate::MigrateError::Execute(error)
+                | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => is_passing(error),
+                _ => false,
+            },
+            Self::Fenced { .. } | Self::Illegal(_) | Self::Corrupt { .. } => false,
+        }
+    }
+}
+
+/// Whether an error or cause of one is a database that is away for now.
+#[must_use]
+pub fn is_away(error: &(dyn std::error::Error + 'static)) -> bool {
+    error.downcast_ref().is_some_and(is_passing)
+}
+
+fn is_passing(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_)
+        | sqlx::Error::PoolTimedOut
+        | sqlx::Error::PoolClosed
+        | sqlx::Error::WorkerCrashed => true,
+        sqlx::Error::Database(refused) => refused
+            .code()
+            .is_some_and(|code| code == STARTING || PASSING.contains(&&*code)),
+        _ => false,
+    }
+}
+
+/// The database, as the origin that leads has it. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Store {
-    writer: Pool,
-    reader: Pool,
+    opened: Opened,
     epoch: Epoch,
+    /// Where others reach the origin that leads, where there are others.
+    address: Option<Arc<str>>,
     committed: Arc<Notify>,
     fenced: watch::Sender<bool>,
+    standbys: watch::Sender<Arc<[StandBy]>>,
 }
 
 impl Store {
     /// Opens the database, brings its schema up to date and takes the lead: the term rises by one.
     ///
     /// # Errors
-    /// When the file cannot be opened, migrated or written.
-    pub async fn lead(path: &Path) -> Result<Self, StoreError> {
-        let options = SqliteConnectOptions::new()
-            .filename(path)
-            .create_if_missing(true)
-            .journal_mode(SqliteJournalMode::Wal)
-            .synchronous(SqliteSynchronous::Full)
-            .foreign_keys(true)
-            .busy_timeout(BUSY_TIMEOUT);
-        let open_failed = |source| StoreError::Open {
-            path: path.to_owned(),
-            source,
-        };
-        let writer = pool(1)
-            .connect_with(options.clone())
-            .await
-            .map_err(open_failed)?;
-        MIGRATIONS.run(&writer).await?;
-        let reader = pool(READERS)
-            .connect_with(options.read_only(true))
-            .await
-            .map_err(open_failed)?;
-        let epoch = raise_term(&writer).await?;
+    /// When it cannot be opened, migrated or written.
+    pub async fn lead(place: impl Into<Place>) -> Result<Self, StoreError> {
+        let opened = Opened::open(&place.into()).await?;
+        let epoch = raise_term(&opened).await?;
+        Ok(Self::leading(opened, epoch, None))
+    }
+
+    fn leading(opened: Opened, epoch: Epoch, address: Option<&str>) -> Self {
         tracing::info!(epoch = epoch.0, "leading");
-        Ok(Self {
-            writer,
-            reader,
+        Self {
+            opened,
             epoch,
+            address: address.map(Arc::from),
             committed: Arc::default(),
             fenced: watch::Sender::new(false),
-        })
+            standbys: watch::Sender::new(Arc::default()),
+        }
+    }
+
+    /// Whether other origins may have this database too.
+    #[must_use]
+    pub const fn is_shared(&self) -> bool {
+        self.opened.is_shared
+    }
+
+    /// Where others reach this origin, where there are others.
+    #[must_use]
+    pub fn address(&self) -> Option<&str> {
+        self.address.as_deref()
+    }
+
+    /// The origins that stand by.
+    #[must_use]
+    pub fn standbys(&self) -> Arc<[StandBy]> {
+        Arc::clone(&self.standbys.borrow())
     }
 
     /// This origin's term.
@@ -125,7 +177,7 @@ impl Store {
     /// Connections for statements that change nothing.
     #[must_use]
     pub const fn reader(&self) -> &Pool {
-        &self.reader
+        &self.opened.reader
     }
 
     /// Begins a change. Waits for the one before to end: there is one writer.
@@ -133,9 +185,7 @@ impl Store {
     /// # Errors
     /// When another origin leads, or the database fails.
     pub async fn write(&self) -> Result<Tx, StoreError> {
-        // IMMEDIATE takes the write lock now, so the term cannot change between this check and the commit.
-        let mut inner = self.writer.begin_with("BEGIN IMMEDIATE").await?;
-        let theirs = read_term(&mut inner).await?;
+        let (inner, theirs) = begin(&self.opened).await?;
         if theirs != self.epoch {
             self.fenced.send_replace(true);
             return Err(StoreError::Fenced {
@@ -168,10 +218,9 @@ impl Store {
         self.fenced.send_replace(true);
     }
 
-    /// Lets running statements end and closes the file.
+    /// Lets running statements end and closes what is open.
     pub async fn close(&self) {
-        self.reader.close().await;
-        self.writer.close().await;
+        self.opened.close().await;
     }
 }
 
@@ -225,6 +274,12 @@ pub fn id<T: FromStr<Err = InvalidId>>(text: &str) -> Result<T, StoreError> {
     Ok(text.parse()?)
 }
 
+/// What somebody wrote, or a server answered, as a column can hold it: PostgreSQL's texts have no NUL.
+#[must_use]
+pub fn text(written: &str) -> String {
+    written.replace('\0', "\u{fffd}")
+}
+
 /// Reads a time from its column.
 #[must_use]
 pub fn time(millis: i64) -> Timestamp {
@@ -251,78 +306,163 @@ pub fn count(value: i64, what: &'static str) -> Result<u64, StoreError> {
     u64::try_from(value).map_err(|_| StoreError::Corrupt { what })
 }
 
-fn pool(connections: u32) -> SqlitePoolOptions {
-    SqlitePoolOptions::new()
-        .max_connections(connections)
-        .min_connections(1)
-        .acquire_timeout(ACQUIRE_TIMEOUT)
+/// Begins a change with the database's one write lock, so the term cannot rise between this look at it and the commit: with
+/// SQLite the lock is the file's, with PostgreSQL that of the term's row. Since every change takes it first, and none
+/// takes another before, no two can wait for each other or have to be repeated.
+async fn begin(opened: &Opened) -> Result<(Transaction<'static, Database>, Epoch), StoreError> {
+    let (statement, term) = if opened.is_shared {
+        ("BEGIN", "SELECT epoch FROM terms WHERE id = 1 FOR UPDATE")
+    } else {
+        ("BEGIN IMMEDIATE", "SELECT epoch FROM terms WHERE id = 1")
+    };
+    let mut inner = opened.writer.begin_with(statement).await?;
+    let epoch: i64 = sqlx::query_scalar(term).fetch_one(&mut *inner).await?;
+    Ok((inner, Epoch(count(epoch, "terms.epoch")?)))
 }
 
-async fn raise_term(writer: &Pool) -> Result<Epoch, StoreError> {
-    let mut tx = writer.begin_with("BEGIN IMMEDIATE").await?;
+async fn raise_term(opened: &Opened) -> Result<Epoch, StoreError> {
+    let (mut tx, before) = begin(opened).await?;
     sqlx::query("UPDATE terms SET epoch = epoch + 1 WHERE id = 1")
         .execute(&mut *tx)
         .await?;
-    let epoch = read_term(&mut tx).await?;
     tx.commit().await?;
-    Ok(epoch)
-}
-
-async fn read_term(connection: &mut Connection) -> Result<Epoch, StoreError> {
-    let epoch: i64 = sqlx::query_scalar("SELECT epoch FROM terms WHERE id = 1")
-        .fetch_one(connection)
-        .await?;
-    Ok(Epoch(count(epoch, "terms.epoch")?))
+    Ok(before.next())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A database of each kind that this machine has.
+    fn places(folder: &tempfile::TempDir) -> Vec<Place> {
+        let file = Place::from(&folder.path().join("origin.db"));
+        let server = testing::server().map(|server| server.database().parse().unwrap());
+        std::iter::once(file).chain(server).collect()
+    }
+
     #[tokio::test]
     async fn a_later_origin_fences_the_one_before() {
         let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("origin.db");
-        let first = Store::lead(&path).await.unwrap();
-        first.write().await.unwrap().commit().await.unwrap();
-        let second = Store::lead(&path).await.unwrap();
-        assert_eq!(second.epoch(), first.epoch().next());
-        assert!(matches!(
-            first.write().await,
-            Err(StoreError::Fenced { .. })
-        ));
-        first.fenced().await;
-        second.write().await.unwrap().commit().await.unwrap();
+        for place in places(&folder) {
+            let first = Store::lead(&place).await.unwrap();
+            first.write().await.unwrap().commit().await.unwrap();
+            let second = Store::lead(&place).await.unwrap();
+            assert_eq!(second.epoch(), first.epoch().next());
+            assert!(matches!(
+                first.write().await,
+                Err(StoreError::Fenced { .. })
+            ));
+            first.fenced().await;
+            second.write().await.unwrap().commit().await.unwrap();
+        }
+    }
+
+    async fn projects(tx: &mut Tx) -> i64 {
+        sqlx::query_scalar("SELECT COUNT(*) FROM projects")
+            .fetch_one(&mut **tx)
+            .await
+            .unwrap()
+    }
+
+    async fn add_project(tx: &mut Tx, name: &str) {
+        sqlx::query("INSERT INTO projects (project, created) VALUES ($1, $2)")
+            .bind(name)
+            .bind(1_i64)
+            .execute(&mut **tx)
+            .await
+            .unwrap();
     }
 
     #[tokio::test]
     async fn a_dropped_change_leaves_nothing_behind() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
-        let mut tx = store.write().await.unwrap();
-        sqlx::query("INSERT INTO projects (project, created) VALUES ($1, $2)")
-            .bind("shop")
-            .bind(1)
-            .execute(&mut *tx)
-            .await
-            .unwrap();
-        drop(tx);
-        let mut tx = store.write().await.unwrap();
-        let projects: i64 = sqlx::query_scalar("SELECT COUNT(*) FROM projects")
-            .fetch_one(&mut *tx)
-            .await
-            .unwrap();
-        assert_eq!(projects, 0);
-        tx.commit().await.unwrap();
+        for place in places(&folder) {
+            let store = Store::lead(&place).await.unwrap();
+            let mut tx = store.write().await.unwrap();
+            add_project(&mut tx, "shop").await;
+            drop(tx);
+            let mut tx = store.write().await.unwrap();
+            assert_eq!(projects(&mut tx).await, 0);
+            tx.commit().await.unwrap();
+        }
     }
 
     #[tokio::test]
     async fn readers_cannot_write() {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
-        let written = sqlx::query("UPDATE terms SET epoch = 9")
-            .execute(store.reader())
-            .await;
-        assert!(written.is_err());
+        for place in places(&folder) {
+            let store = Store::lead(&place).await.unwrap();
+            let written = sqlx::query("UPDATE terms SET epoch = 9")
+                .execute(store.reader())
+                .await;
+            assert!(written.is_err(), "{place}");
+        }
+    }
+
+    #[tokio::test]
+    async fn values_of_every_kind_come_back_as_they_were() {
+        type Row = (String, i64, Vec<u8>, Option<i64>, Option<String>);
+        let folder = tempfile::tempdir().unwrap();
+        for place in places(&folder) {
+            let store = Store::lead(&place).await.unwrap();
+            let mut tx = store.write().await.unwrap();
+            let body: Vec<u8> = (0..=255).collect();
+            add_project(&mut tx, &text("a\0b")).await;
+            for (key, removed) in [
+                ("B", Some(i64::MAX)),
+                ("a", None),
+                ("a-b", Some(-1)),
+                ("ab", None),
+            ] {
+                sqlx::query("INSERT INTO records (stream, record_key, generation, epoch, body, removed) VALUES ($1, $2, $3, $4, $5, $6)")
+                    .bind("KV_g")
+                    .bind(key)
+                    .bind(i64::MIN)
+                    .bind(0_i64)
+                    .bind(&body[..])
+                    .bind(removed)
+                    .execute(&mut *tx)
+                    .await
+                    .unwrap();
+            }
+            tx.commit().await.unwrap();
+            let rows: Vec<Row> = sqlx::query_as("SELECT record_key, generation, body, removed, CAST(NULL AS TEXT) FROM records ORDER BY record_key")
+                .fetch_all(store.reader())
+                .await
+                .unwrap();
+            let keys: Vec<&str> = rows.iter().map(|row| row.0.as_str()).collect();
+            assert_eq!(keys, ["B", "a", "a-b", "ab"], "ordered by bytes: {place}");
+            assert!(
+                rows.iter()
+                    .all(|row| row.1 == i64::MIN && row.2 == body && row.4.is_none())
+            );
+            assert_eq!(rows[0].3, Some(i64::MAX));
+            assert_eq!(rows[1].3, None);
+        }
+    }
+
+    #[tokio::test]
+    async fn origins_that_start_at_a_time_make_one_schema_and_two_terms() {
+        let folder = tempfile::tempdir().unwrap();
+        for place in places(&folder).into_iter().filter(Place::is_shared) {
+            let (one, other) = tokio::join!(Store::lead(&place), Store::lead(&place));
+            let mut terms = [one.unwrap().epoch().0, other.unwrap().epoch().0];
+            terms.sort_unstable();
+            assert_eq!(terms, [1, 2]);
+        }
+    }
+
+    #[tokio::test]
+    async fn an_address_that_leads_nowhere_is_said_without_its_password() {
+        let place: Place = "postgres://helix:s3cret@127.0.0.1:1/origin"
+            .parse()
+            .unwrap();
+        let error = Store::lead(&place).await.unwrap_err();
+        assert!(error.is_passing(), "{error:?}");
+        let text = format!("{error} {error:?}");
+        assert!(
+            text.contains("127.0.0.1:1/origin") && !text.contains("s3cret"),
+            "{text}"
+        );
     }
 }

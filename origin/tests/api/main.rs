@@ -2,6 +2,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod gates;
+#[path = "../place/mod.rs"]
+mod place;
 mod projects;
 mod purges;
 mod rules;

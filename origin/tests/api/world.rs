@@ -10,7 +10,7 @@ use helix_origin::feed::Feed;
 use helix_origin::fleet::{Edge, Roster};
 use helix_origin::rollout::Conductor;
 use helix_origin::rollout::bake::BakeConfig;
-use helix_origin::store::Store;
+use helix_origin::store::{Place, Store};
 use helix_origin::{api, auth};
 use helix_routing::api::{PACK_UPLOAD_TYPE, Role, encoding_byte};
 use helix_routing::artifact::Encoding;
@@ -37,7 +37,9 @@ pub(crate) struct World {
 impl World {
     pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
+        let store = Store::lead(crate::place::of(folder.path()).parse::<Place>().unwrap())
+            .await
+            .unwrap();
         let file = folder.path().join("token");
         auth::ensure_file(&store, &file, "bootstrap", Role::Operate)
             .await

@@ -4,10 +4,11 @@ use helix_origin::feed::records;
 use helix_origin::rollout::NewRollout;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Environment, SiteId};
+use helix_routing::record::ReleaseRef;
 use helix_routing::rollout::{BakePlan, Outcome};
 
 use crate::edge::Mood;
-use crate::{release, site, start};
+use crate::{Origin, release, site, start};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_deployment_supersedes_the_one_that_runs() {
@@ -142,5 +143,37 @@ async fn the_preview_alias_follows_the_newest_settled_preview() {
             .expect("it is read")
             .expect("it is there");
         assert_eq!(held.site, Some(preview(expected)));
+    }
+}
+
+impl Origin {
+    /// As an upload would leave it.
+    pub(crate) async fn made(&self, site: &SiteId, release: &ReleaseRef) {
+        let mut tx = self.store.write().await.expect("a transaction");
+        let (project, named) = (site.project.as_str(), site.to_string());
+        let (id, artifact) = (release.release.as_str(), release.artifact.as_str());
+        let rows: [(&'static str, &[&str]); 3] = [
+            (
+                "INSERT INTO projects (project, created) VALUES ($1, 1) ON CONFLICT DO NOTHING",
+                &[project],
+            ),
+            (
+                "INSERT INTO sites (project, site, created) VALUES ($1, $2, 1) ON CONFLICT DO NOTHING",
+                &[project, &named],
+            ),
+            (
+                "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes) VALUES ($1, $2, $3, $3, 1, 1, 1) ON CONFLICT DO NOTHING",
+                &[&named, id, artifact],
+            ),
+        ];
+        for (statement, values) in rows {
+            values
+                .iter()
+                .fold(sqlx::query(statement), |query, value| query.bind(*value))
+                .execute(&mut *tx)
+                .await
+                .expect("a row");
+        }
+        tx.commit().await.expect("a commit");
     }
 }
