@@ -23,6 +23,8 @@ const LOGIN_FILE: &str = "helix/login.json";
 pub(crate) struct Access {
     /// Base of the API.
     pub(crate) api: Url,
+    /// The same of other origins of the fleet: asked when that one does not answer.
+    pub(crate) others: Vec<Url>,
     /// The secret.
     pub(crate) token: String,
     /// Where the address was found, for errors.
@@ -74,6 +76,8 @@ pub(crate) enum AccessError {
 #[derive(Debug, Serialize, Deserialize)]
 struct Saved {
     api: Url,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    others: Vec<Url>,
     token: String,
 }
 
@@ -81,7 +85,7 @@ struct Saved {
 pub(crate) fn find(connection: &Connection) -> Result<Access, AccessError> {
     let files: Vec<PathBuf> = dev_file().into_iter().chain(login_file().ok()).collect();
     let given = given_token(connection)?;
-    pick(connection.api.clone(), given, &files)
+    pick(&connection.api, given, &files)
 }
 
 /// Saves what `helix login` was given.
@@ -95,6 +99,7 @@ pub(crate) fn save(access: &Access) -> Result<PathBuf, AccessError> {
     }
     let saved = Saved {
         api: access.api.clone(),
+        others: access.others.clone(),
         token: access.token.clone(),
     };
     let text = serde_json::to_vec_pretty(&saved).expect("an address and a token are JSON");
@@ -102,29 +107,41 @@ pub(crate) fn save(access: &Access) -> Result<PathBuf, AccessError> {
     Ok(path)
 }
 
-fn pick(api: Option<Url>, token: Option<String>, files: &[PathBuf]) -> Result<Access, AccessError> {
-    if let (Some(api), Some(token)) = (&api, &token) {
+fn pick(apis: &[Url], token: Option<String>, files: &[PathBuf]) -> Result<Access, AccessError> {
+    if let (Some((api, others)), Some(token)) = (apis.split_first(), &token) {
         return Ok(Access {
             api: api.clone(),
+            others: others.to_vec(),
             token: token.clone(),
             found: "--api or HELIX_API".to_owned(),
         });
     }
     for path in files {
         let Some(saved) = read(path)? else { continue };
-        if api.as_ref().is_none_or(|api| *api == saved.api) {
+        let is_known = |api: &Url| *api == saved.api || saved.others.contains(api);
+        if apis.iter().all(is_known) {
             let token = match &token {
                 Some(token) => token.clone(),
                 None => checked(&saved.token, &path.display().to_string())?,
             };
+            let mut apis = apis.to_vec();
+            let (api, others) = if apis.is_empty() {
+                (saved.api, saved.others)
+            } else {
+                (apis.remove(0), apis)
+            };
             return Ok(Access {
-                api: saved.api,
+                api,
+                others,
                 token,
                 found: path.display().to_string(),
             });
         }
     }
-    Err(api.map_or(AccessError::NoAddress, |api| AccessError::NoToken { api }))
+    Err(match apis.first() {
+        Some(api) => AccessError::NoToken { api: api.clone() },
+        None => AccessError::NoAddress,
+    })
 }
 
 /// The token that was given outright.
@@ -212,19 +229,19 @@ mod tests {
             saved(folder.path(), "dev", "http://127.0.0.1:1"),
             saved(folder.path(), "login", "https://b.example"),
         ];
-        let url = |text: &str| Some(text.parse::<Url>().unwrap());
+        let url = |text: &str| [text.parse::<Url>().unwrap()];
 
-        assert_eq!(pick(None, None, &files).unwrap().token, "dev");
-        assert_eq!(pick(None, Some("t".to_owned()), &files).unwrap().token, "t");
+        assert_eq!(pick(&[], None, &files).unwrap().token, "dev");
+        assert_eq!(pick(&[], Some("t".to_owned()), &files).unwrap().token, "t");
         assert_eq!(
-            pick(url("https://b.example"), None, &files).unwrap().token,
+            pick(&url("https://b.example"), None, &files).unwrap().token,
             "login"
         );
         assert_eq!(
-            pick(url("https://c.example"), Some("t".to_owned()), &files)
+            pick(&url("https://c.example"), Some("t".to_owned()), &files)
                 .unwrap()
                 .api,
-            url("https://c.example").unwrap()
+            url("https://c.example")[0]
         );
     }
 
@@ -232,12 +249,32 @@ mod tests {
     fn a_token_of_one_address_is_not_sent_to_another() {
         let folder = tempfile::tempdir().unwrap();
         let files = [saved(folder.path(), "dev", "http://127.0.0.1:1")];
-        let elsewhere = pick("https://c.example".parse().ok(), None, &files);
+        let elsewhere = pick(&["https://c.example".parse().unwrap()], None, &files);
         assert!(
             matches!(elsewhere, Err(AccessError::NoToken { .. })),
             "{elsewhere:?}"
         );
-        assert!(matches!(pick(None, None, &[]), Err(AccessError::NoAddress)));
+        assert!(matches!(pick(&[], None, &[]), Err(AccessError::NoAddress)));
+    }
+
+    #[test]
+    fn a_login_to_several_origins_holds_for_each_of_them_and_no_other() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("login");
+        fs::write(
+            &path,
+            r#"{"api":"http://a.example","others":["http://b.example"],"token":"t"}"#,
+        )
+        .unwrap();
+        let url = |text: &str| text.parse::<Url>().unwrap();
+        let (a, b) = (url("http://a.example"), url("http://b.example"));
+        let files = [path];
+        let all = pick(&[], None, &files).unwrap();
+        assert_eq!((all.api, all.others), (a.clone(), vec![b.clone()]));
+        let turned = pick(&[b.clone(), a.clone()], None, &files).unwrap();
+        assert_eq!((turned.api, turned.others), (b, vec![a.clone()]));
+        let more = pick(&[a, url("http://c.example")], None, &files);
+        assert!(matches!(more, Err(AccessError::NoToken { .. })));
     }
 
     #[test]

@@ -27,9 +27,15 @@ pub(crate) struct Arguments {
 /// Where origin is, and as whom to talk to it.
 #[derive(Debug, Args)]
 pub(crate) struct Connection {
-    /// Address of origin; else the nearest .helix/dev.json, else the one of `helix login`
-    #[arg(long, global = true, value_name = "URL", env = "HELIX_API")]
-    pub(crate) api: Option<Url>,
+    /// Address of origin, or of several origins of one fleet; else the nearest .helix/dev.json, else that of `helix login`
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL[,URL]",
+        env = "HELIX_API",
+        value_delimiter = ','
+    )]
+    pub(crate) api: Vec<Url>,
     /// File with the token; else HELIX_TOKEN, else the one that belongs to the address
     #[arg(long, global = true, value_name = "FILE")]
     pub(crate) token_file: Option<PathBuf>,
@@ -292,6 +298,17 @@ pub(crate) struct Dev {
     /// Edges in each region
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub(crate) edges: u8,
+    /// Keep the records in this PostgreSQL instead of a file
+    #[arg(
+        long,
+        value_name = "postgres://…",
+        env = "HELIX_DEV_DATABASE",
+        hide_env_values = true
+    )]
+    pub(crate) database: Option<String>,
+    /// Origins that share the database: one leads, the others stand by
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
+    pub(crate) origins: u8,
     /// The nats-server to run; else $NATS_SERVER, .tools/bin, $PATH
     #[arg(long, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,

@@ -12,16 +12,17 @@ use crate::origin::Origin;
 use crate::output;
 
 pub(crate) async fn run(connection: &Connection) -> anyhow::Result<ExitCode> {
-    let api = connection
+    let (api, others) = connection
         .api
-        .clone()
+        .split_first()
         .context("say where origin is: helix login --api URL")?;
     let token = match access::given_token(connection)? {
         Some(token) => token,
         None => typed_token()?,
     };
     let access = Access {
-        api,
+        api: api.clone(),
+        others: others.to_vec(),
         token,
         found: "--api".to_owned(),
     };

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use anyhow::Context as _;
 use helix_routing::id::{EdgeId, RegionId};
-use helix_service::disk::write_atomic;
+use helix_service::disk::{write_atomic, write_secret};
 use helix_service::keys::PublicKey;
 use helix_service::nats;
 use serde::Serialize;
@@ -36,14 +36,39 @@ pub(super) struct Fleet {
     pub(super) nats: u16,
     /// Port of its monitoring pages.
     pub(super) monitor: u16,
-    /// Port of the API.
+    /// Port of the first origin's API.
     pub(super) api: u16,
-    /// Port of origin's admin pages.
-    admin: u16,
+    /// Every origin; they share the database.
+    pub(super) origins: Vec<OriginPorts>,
+    database: Option<String>,
     /// Every edge, region by region.
     pub(super) edges: Vec<Edge>,
     /// The token that may do everything.
     pub(super) token: String,
+}
+
+/// One origin.
+#[derive(Debug)]
+pub(super) struct OriginPorts {
+    /// What it is called: `origin`, `origin-2`.
+    pub(super) name: String,
+    /// Port of its API.
+    pub(super) api: u16,
+    /// Port of its admin pages.
+    admin: u16,
+}
+
+/// What a fleet is to consist of.
+#[derive(Debug)]
+pub(super) struct Wanted<'a> {
+    /// The regions.
+    pub(super) regions: &'a [RegionId],
+    /// Edges in each.
+    pub(super) edges: u8,
+    /// Origins.
+    pub(super) origins: u8,
+    /// The PostgreSQL they share; without one, a file.
+    pub(super) database: Option<&'a str>,
 }
 
 /// One edge.
@@ -66,6 +91,9 @@ struct OriginFile {
     listen: String,
     admin: String,
     data_dir: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<String>,
+    artifacts: PathBuf,
     base_domain: &'static str,
     public_url: String,
     site_port: u16,
@@ -136,20 +164,34 @@ struct UpstreamsTable {
 #[derive(Serialize)]
 struct OriginTable {
     url: String,
+    others: Vec<String>,
     token_file: PathBuf,
 }
 
 impl Fleet {
-    /// Chooses ports for `count` edges in each of `regions`, and makes what secrets are missing.
-    pub(super) fn plan(home: &Home, regions: &[RegionId], count: u8) -> anyhow::Result<Self> {
+    /// Chooses ports for what is wanted, and makes what secrets are missing.
+    pub(super) fn plan(home: &Home, wanted: &Wanted<'_>) -> anyhow::Result<Self> {
         let mut ports = Ports::load(&home.ports());
         let mut port =
             |name: &str, preferred| ports.choose(name, preferred).context("find a free port");
         let (nats, monitor) = (port("nats", ANY)?, port("nats-monitor", ANY)?);
         let (api, admin) = (port("api", Some(API_PORT))?, port("origin-admin", ANY)?);
+        let mut origins = vec![OriginPorts {
+            name: "origin".to_owned(),
+            api,
+            admin,
+        }];
+        for number in 2..=wanted.origins {
+            let name = format!("origin-{number}");
+            origins.push(OriginPorts {
+                api: port(&format!("{name}-api"), ANY)?,
+                admin: port(&format!("{name}-admin"), ANY)?,
+                name,
+            });
+        }
         let mut edges = Vec::new();
-        for region in regions {
-            for number in 1..=count {
+        for region in wanted.regions {
+            for number in 1..=wanted.edges {
                 let edge: EdgeId = format!("{region}-{number}").parse()?;
                 let number = u16::try_from(edges.len())?;
                 let http = port(edge.as_str(), Some(FIRST_EDGE_PORT + number))?;
@@ -170,7 +212,8 @@ impl Fleet {
             nats,
             monitor,
             api,
-            admin,
+            origins,
+            database: wanted.database.map(str::to_owned),
             edges,
             token,
         })
@@ -180,11 +223,14 @@ impl Fleet {
     pub(super) fn write_configs(&self, home: &Home) -> anyhow::Result<()> {
         self.write_nats(home)?;
         let (record_key, public) = secrets::record_key(home)?;
-        let origin = self.origin_file(home, record_key)?;
-        write_atomic(
-            &home.config("origin.toml"),
-            toml::to_string(&origin)?.as_bytes(),
-        )?;
+        for origin in &self.origins {
+            let file = self.origin_file(home, origin, record_key.clone())?;
+            // The URL of a database may hold a password.
+            write_secret(
+                &home.config(&format!("{}.toml", origin.name)),
+                toml::to_string(&file)?.as_bytes(),
+            )?;
+        }
         for edge in &self.edges {
             let file = self.edge_file(home, edge, &public)?;
             write_atomic(
@@ -217,13 +263,20 @@ impl Fleet {
         )?)
     }
 
-    fn origin_file(&self, home: &Home, record_key: PathBuf) -> anyhow::Result<OriginFile> {
+    fn origin_file(
+        &self,
+        home: &Home,
+        origin: &OriginPorts,
+        record_key: PathBuf,
+    ) -> anyhow::Result<OriginFile> {
         Ok(OriginFile {
-            listen: address(self.api),
-            admin: address(self.admin),
-            data_dir: home.data("origin"),
+            listen: address(origin.api),
+            admin: address(origin.admin),
+            data_dir: home.data(&origin.name),
+            database: self.database.clone(),
+            artifacts: home.data("origin"),
             base_domain: BASE_DOMAIN,
-            public_url: url(self.api),
+            public_url: url(origin.api),
             site_port: self.edges.first().map_or(0, |edge| edge.http),
             record_key,
             bootstrap_token_file: secrets::token(home, "operate")?.0,
@@ -269,6 +322,7 @@ impl Fleet {
             },
             origin: OriginTable {
                 url: url(self.api),
+                others: self.other_origins().collect(),
                 token_file: secrets::token(home, "edge")?.0,
             },
             nats: nats::NatsConfig {
@@ -282,6 +336,11 @@ impl Fleet {
                 certificates: [certificate::open(home)?],
             },
         })
+    }
+
+    /// Where the origins after the first are.
+    pub(super) fn other_origins(&self) -> impl Iterator<Item = String> {
+        self.origins.iter().skip(1).map(|origin| url(origin.api))
     }
 
     /// Edges region by region, in the order they were asked for.
@@ -339,9 +398,15 @@ mod tests {
             .iter()
             .map(|region| region.parse().unwrap())
             .collect();
-        let first = Fleet::plan(&home, &regions, 1).unwrap();
+        let wanted = |edges, origins, database| Wanted {
+            regions: &regions,
+            edges,
+            origins,
+            database,
+        };
+        let first = Fleet::plan(&home, &wanted(1, 1, None)).unwrap();
         first.write_configs(&home).unwrap();
-        let second = Fleet::plan(&home, &regions, 2).unwrap();
+        let second = Fleet::plan(&home, &wanted(2, 2, Some("postgres://h/d"))).unwrap();
         second.write_configs(&home).unwrap();
 
         let ids: Vec<&str> = second.edges.iter().map(|edge| edge.edge.as_str()).collect();
@@ -351,7 +416,13 @@ mod tests {
             (second.api, second.nats, second.edges[0].http)
         );
         assert_eq!(first.token, second.token);
-        let origin = std::fs::read_to_string(home.config("origin.toml")).unwrap();
+        let read = |name: &str| std::fs::read_to_string(home.config(name)).unwrap();
+        let (origin, other) = (read("origin.toml"), read("origin-2.toml"));
+        for file in [&origin, &other] {
+            assert!(file.contains("database = \"postgres://h/d\""), "{file}");
+        }
+        assert!(!origin.contains(&url(second.origins[1].api)), "{origin}");
+        assert!(read("fra-1.toml").contains(&url(second.origins[1].api)));
         assert!(
             origin.contains("[[regions.edges]]") && !origin.contains(&first.token),
             "{origin}"

@@ -35,7 +35,7 @@ use crate::arguments::Dev;
 use crate::origin::Origin;
 use crate::{deploy, output, rollout};
 use child::{Children, Program};
-use fleet::{Fleet, url};
+use fleet::{Fleet, Wanted, url};
 use home::Home;
 use info::InfoFile;
 
@@ -61,7 +61,21 @@ pub(crate) async fn run(arguments: Dev) -> anyhow::Result<ExitCode> {
     let shutdown = Shutdown::on_signals(false).context("listen for signals")?;
     InfoFile::clear(&home);
     leftover::end_all(&home).await;
-    let fleet = Fleet::plan(&home, &distinct(&arguments)?, arguments.edges)?;
+    if arguments.origins > 1 && arguments.database.is_none() {
+        bail!(
+            "--origins {}: several origins share a PostgreSQL, so say --database postgres://…",
+            arguments.origins
+        );
+    }
+    let fleet = Fleet::plan(
+        &home,
+        &Wanted {
+            regions: &distinct(&arguments)?,
+            edges: arguments.edges,
+            origins: arguments.origins,
+            database: arguments.database.as_deref(),
+        },
+    )?;
     fleet.write_configs(&home)?;
     check_nats_config(&programs, &home).await?;
 
@@ -89,15 +103,21 @@ async fn live(
 ) -> anyhow::Result<()> {
     nats.start(program(home, "nats", &programs.nats, "-c", "nats.conf"));
     ready::nats(fleet, nats).await?;
-    others.start(program(
-        home,
-        "origin",
-        &programs.origin,
-        "--config",
-        "origin.toml",
-    ));
+    for origin in &fleet.origins {
+        others.start(program(
+            home,
+            &origin.name,
+            &programs.origin,
+            "--config",
+            &format!("{}.toml", origin.name),
+        ));
+    }
     let origin = Origin::new(Access {
         api: Url::parse(&url(fleet.api))?,
+        others: fleet
+            .other_origins()
+            .map(|other| Url::parse(&other))
+            .collect::<Result<_, _>>()?,
         token: fleet.token.clone(),
         found: "helix dev".to_owned(),
     })?;

@@ -6,6 +6,8 @@
 pub(crate) mod events;
 pub(crate) mod retry;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -71,6 +73,8 @@ impl OriginError {
 pub(crate) struct Origin {
     http: reqwest::Client,
     access: Access,
+    /// Which of the addresses is asked now; another once that one does not answer.
+    turn: Arc<AtomicUsize>,
 }
 
 impl Origin {
@@ -79,12 +83,16 @@ impl Origin {
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none());
-        if is_loopback(&access.api) {
+        if std::iter::once(&access.api)
+            .chain(&access.others)
+            .all(is_loopback)
+        {
             http = http.no_proxy();
         }
         Ok(Self {
             http: http.build().map_err(OriginError::Client)?,
             access,
+            turn: Arc::default(),
         })
     }
 
@@ -176,7 +184,7 @@ impl Origin {
     }
 
     fn url(&self, path: &[&str]) -> Url {
-        let mut url = self.access.api.clone();
+        let mut url = self.api().clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(path);
         }
@@ -190,12 +198,54 @@ impl Origin {
         serde_json::from_slice(&body).map_err(|_| self.unexpected(what, status))
     }
 
+    /// The address that is asked now.
+    fn api(&self) -> &Url {
+        let turn = self.turn.load(Ordering::Relaxed) % self.addresses();
+        match turn.checked_sub(1) {
+            None => &self.access.api,
+            Some(other) => self.access.others.get(other).unwrap_or(&self.access.api),
+        }
+    }
+
+    fn addresses(&self) -> usize {
+        1 + self.access.others.len()
+    }
+
+    /// Sends a request to the address whose turn it is; one that never left goes to the next, once around.
+    async fn send(&self, request: RequestBuilder) -> Result<Response, OriginError> {
+        let mut request = request.build().map_err(|source| self.unreachable(source))?;
+        let mut left = self.addresses();
+        loop {
+            left -= 1;
+            let again = request.try_clone();
+            match self.http.execute(request).await {
+                Ok(response) => {
+                    if matches!(response.status().as_u16(), 502..=504) {
+                        self.turn.fetch_add(1, Ordering::Relaxed);
+                    }
+                    return Ok(response);
+                }
+                Err(source) => {
+                    let error = self.unreachable(source);
+                    let OriginError::Unreachable { source, .. } = &error else {
+                        return Err(error);
+                    };
+                    self.turn.fetch_add(1, Ordering::Relaxed);
+                    match again {
+                        Some(mut next) if source.is_connect() && left > 0 => {
+                            move_to(next.url_mut(), self.api());
+                            request = next;
+                        }
+                        _ => return Err(error),
+                    }
+                }
+            }
+        }
+    }
+
     /// Sends a request; anything but success is an error, save a conflict that names the offset to go on from.
     async fn accepted(&self, request: RequestBuilder) -> Result<Response, OriginError> {
-        let response = request
-            .send()
-            .await
-            .map_err(|source| self.unreachable(source))?;
+        let response = self.send(request).await?;
         let (what, status) = (response.url().path().to_owned(), response.status());
         let elsewhere =
             status == StatusCode::CONFLICT && response.headers().contains_key(UPLOAD_OFFSET);
@@ -226,7 +276,7 @@ impl Origin {
     }
 
     fn unreachable(&self, source: reqwest::Error) -> OriginError {
-        let (api, found) = (self.access.api.clone(), self.access.found.clone());
+        let (api, found) = (self.api().clone(), self.access.found.clone());
         OriginError::Unreachable {
             api,
             found,
@@ -236,11 +286,19 @@ impl Origin {
 
     fn unexpected(&self, what: String, status: StatusCode) -> OriginError {
         OriginError::Unexpected {
-            api: self.access.api.clone(),
+            api: self.api().clone(),
             what,
             status,
         }
     }
+}
+
+/// The same request, of another origin. Bases with a path of their own keep the one of the first.
+fn move_to(url: &mut Url, api: &Url) {
+    // Both are http or https with a host, so nothing of it can be refused.
+    let _ = url.set_scheme(api.scheme());
+    let _ = url.set_host(api.host_str());
+    let _ = url.set_port(api.port());
 }
 
 /// A proxy of the environment cannot reach this machine's own loopback.

@@ -8,6 +8,8 @@ use super::OriginError;
 
 /// How long the first call of a command waits for an origin that may be starting: a wrong address should not hang.
 pub(crate) const FIRST_CONTACT: Duration = Duration::from_secs(5);
+/// How long it waits where an origin answered that for now none can do it: until another has taken over.
+const TAKEOVER: Duration = Duration::from_secs(20);
 /// How long an upload waits for an origin that was there: a restart, a change of network.
 pub(crate) const MID_UPLOAD: Duration = Duration::from_secs(120);
 
@@ -36,12 +38,23 @@ pub(crate) async fn patiently<T>(
     patience: Duration,
     mut call: impl AsyncFnMut() -> Result<T, OriginError>,
 ) -> Result<T, OriginError> {
-    let deadline = Instant::now() + patience;
+    let start = Instant::now();
     let mut back_off = BackOff::new();
     loop {
         match call().await {
-            Err(error) if error.is_passing() && Instant::now() < deadline => back_off.wait().await,
+            Err(error) if error.is_passing() && start.elapsed() < limit(&error, patience) => {
+                back_off.wait().await;
+            }
             ended => return ended,
         }
+    }
+}
+
+fn limit(error: &OriginError, patience: Duration) -> Duration {
+    match error {
+        OriginError::Problem(_) => patience.max(TAKEOVER),
+        OriginError::Unreachable { .. }
+        | OriginError::Unexpected { .. }
+        | OriginError::Client(_) => patience,
     }
 }
