@@ -25,6 +25,7 @@ pub mod restart;
 pub mod rollout;
 pub mod routes;
 pub mod seal;
+pub mod snapshot;
 pub mod time;
 pub mod verdict;
 pub mod wire;

@@ -19,6 +19,7 @@ use helix_routing::report::{
     StreamPosition, WindowReport,
 };
 use helix_routing::seal::{self, Seal};
+use helix_routing::snapshot::{self, Part, PartContent, PartRecords, SnapshotIndex};
 use helix_routing::time::Timestamp;
 use helix_routing::verdict::Verdict;
 use helix_routing::wire::{Wire, WireError};
@@ -362,6 +363,63 @@ fn a_record_names_every_release_that_an_edge_has_to_keep() {
 }
 
 #[test]
+fn snapshots_of_both_versions_stay_readable() {
+    let at = Timestamp::from_millis(1_700_000_000_000);
+    let whole = Snapshot {
+        at_sequence: 300,
+        at,
+        records: vec![b"ab".to_vec()],
+    };
+    fixture(&whole, include_str!("fixtures/snapshot-1.hex").trim());
+    let index = SnapshotIndex {
+        at_sequence: 300,
+        at,
+        records: 2,
+        may_drop: false,
+        parts: vec![Part {
+            digest: format!("sha256:{}", "ab".repeat(32)).parse().unwrap(),
+            bytes: 77,
+        }],
+    };
+    assert!(index.is_sound());
+    fixture(&index, include_str!("fixtures/snapshot-2.hex").trim());
+    assert!(matches!(
+        Snapshot::decode(&index.encode()),
+        Err(WireError::Version { found: 2, .. })
+    ));
+    let mut content = PartContent::default();
+    content.push("h.00.a", b"xy");
+    let bytes = content.into_bytes();
+    let written: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    assert_eq!(written, include_str!("fixtures/snapshot-part-1.hex").trim());
+    let read: Result<Vec<_>, _> = PartRecords::new(&bytes).unwrap().collect();
+    assert_eq!(read.unwrap(), [("h.00.a", b"xy".as_slice())]);
+}
+
+#[test]
+fn a_snapshot_with_impossible_parts_is_not_sound() {
+    let part = |bytes| Part {
+        digest: format!("sha256:{}", "ab".repeat(32)).parse().unwrap(),
+        bytes,
+    };
+    let index = |parts| SnapshotIndex {
+        at_sequence: 1,
+        at: Timestamp::from_millis(0),
+        records: 1,
+        may_drop: false,
+        parts,
+    };
+    assert!(index(Vec::new()).is_sound());
+    for parts in [
+        vec![part(0)],
+        vec![part(u64::MAX)],
+        vec![part(1); snapshot::MAX_PARTS + 1],
+    ] {
+        assert!(!index(parts).is_sound());
+    }
+}
+
+#[test]
 fn a_newer_version_is_refused_by_name() {
     for (found, newest) in [(3, 2), (0, 2)] {
         let mut bytes = site_record().encode();
@@ -411,6 +469,10 @@ proptest! {
         let _ = GateRecord::decode(&bytes);
         let _ = GatesReport::decode(&bytes);
         let _ = Snapshot::decode(&bytes);
+        let _ = SnapshotIndex::decode(&bytes);
+        if let Ok(records) = PartRecords::new(&bytes) {
+            let _ = records.count();
+        }
         let _ = Beacon::decode(&bytes);
         let _ = SiteReport::decode(&bytes);
         let _ = WindowReport::decode(&bytes);
