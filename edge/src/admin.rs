@@ -171,7 +171,7 @@ async fn sites(State(admin): State<Admin>) -> Json<Vec<SiteView>> {
             .map(|left| flying(&left.release, &left.in_flight));
         let in_flight = now.chain(left).collect();
         SiteView {
-            site: site.id.clone(),
+            site: SiteId::clone(&site.id),
             generation: serving.generation,
             live,
             in_flight,

@@ -235,10 +235,10 @@ fn pin(table: &Table, authority: &str) -> Option<Pinned> {
     let host = Host::from_authority(authority).ok()?;
     Some(match table.resolve(host) {
         Resolved::Nobody => return None,
-        Resolved::Site { id, site, rule } => {
-            let serving = site.map(|site| site.serving()).unwrap_or_default();
+        Resolved::Site { site, rule } => {
+            let serving = site.serving();
             Pinned {
-                site: id,
+                site: Arc::clone(&site.id),
                 rule,
                 release: serving.live.clone(),
                 serving,
@@ -249,7 +249,7 @@ fn pin(table: &Table, authority: &str) -> Option<Pinned> {
             serving,
             release,
         } => Pinned {
-            site: Arc::new(site.id.clone()),
+            site: Arc::clone(&site.id),
             rule: HostRule::Release(release.id.clone()),
             serving,
             release: Some(release),

@@ -4,15 +4,18 @@
 //! it keeps what it loaded. Hosts and sites may become known in either order. The table decides
 //! nothing: what a site serves is written by the release story, and read here.
 
-use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+mod hosts;
 
-use arc_swap::ArcSwap;
+use std::fmt;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arc_swap::ArcSwapOption;
 use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
 use helix_routing::id::{Generation, ProjectName, ReleaseId, SiteId};
 use http::HeaderValue;
 
+use self::hosts::Hosts;
 use crate::counted::Counted;
 use crate::in_flight::InFlight;
 use crate::left::AllLeft;
@@ -69,19 +72,34 @@ impl Serving {
     }
 }
 
-/// A site and what it serves now.
+/// A site and what it serves now. Its hosts point here, also before its record has arrived.
 #[derive(Debug)]
 pub struct Site {
     /// The site.
-    pub id: SiteId,
-    serving: ArcSwap<Serving>,
+    pub id: Arc<SiteId>,
+    /// None while there is no record of it.
+    serving: ArcSwapOption<Serving>,
+    /// How many hosts and wildcards point here. Changed by whoever writes the table.
+    hosts: AtomicUsize,
 }
 
 impl Site {
-    /// What it serves now. A request loads this once and keeps it to its last byte.
+    fn unknown(id: SiteId) -> Arc<Self> {
+        Arc::new(Self {
+            id: Arc::new(id),
+            serving: ArcSwapOption::empty(),
+            hosts: AtomicUsize::new(0),
+        })
+    }
+
+    /// What it serves now; nothing while its record has not arrived. A request loads this once and keeps it to its last byte.
     #[must_use]
     pub fn serving(&self) -> Arc<Serving> {
-        self.serving.load_full()
+        self.serving.load_full().unwrap_or_default()
+    }
+
+    fn is_known(&self) -> bool {
+        self.serving.load().is_some()
     }
 }
 
@@ -111,10 +129,8 @@ impl fmt::Display for HostRule {
 pub enum Resolved {
     /// A site's live release, if it has one.
     Site {
-        /// The site's id.
-        id: Arc<SiteId>,
-        /// The site, when its record has arrived.
-        site: Option<Arc<Site>>,
+        /// The site.
+        site: Arc<Site>,
         /// Why.
         rule: HostRule,
     },
@@ -138,9 +154,10 @@ type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
 #[derive(Debug)]
 pub struct Table {
     base: Host,
-    exact: Map<Host, Arc<SiteId>>,
+    exact: Hosts<Site>,
     /// By suffix, without the `*.`.
-    wildcard: Map<Host, Arc<SiteId>>,
+    wildcard: Hosts<Site>,
+    /// Every site that has a record, or a host.
     sites: Map<SiteId, Arc<Site>>,
     /// A project's sites, to find a release by its name.
     projects: Map<ProjectName, Arc<[Arc<Site>]>>,
@@ -152,7 +169,7 @@ pub struct Table {
     left: AllLeft,
     /// Port on which visitors reach this edge over TLS.
     secure_port: OnceLock<u16>,
-    /// Held while `sites` and `projects` change together. Readers never wait for it.
+    /// Held while anything changes. Readers never wait for it.
     writing: Mutex<()>,
 }
 
@@ -168,8 +185,8 @@ impl Table {
     pub fn with_cache(base: Host, cache: crate::cache::Cache) -> Self {
         Self {
             base,
-            exact: Map::default(),
-            wildcard: Map::default(),
+            exact: Hosts::default(),
+            wildcard: Hosts::default(),
             sites: Map::default(),
             projects: Map::default(),
             version: AtomicU64::new(0),
@@ -215,11 +232,23 @@ impl Table {
     /// Every host, and every wildcard, that means `site`. Looks through all of them.
     #[must_use]
     pub fn hosts_of(&self, site: &SiteId) -> Vec<HostPattern> {
-        let of = |(host, held): (&Host, &Arc<SiteId>)| (**held == *site).then(|| host.clone());
-        let (exact, wildcard) = (self.exact.pin(), self.wildcard.pin());
-        let exact = exact.iter().filter_map(of).map(HostPattern::Exact);
-        let wildcard = wildcard.iter().filter_map(of).map(HostPattern::Wildcard);
-        exact.chain(wildcard).collect()
+        let mut found = Vec::new();
+        let mut look = |hosts: &Hosts<Site>, pattern: fn(Host) -> HostPattern| {
+            hosts.for_each(|name, of| {
+                if *of.id == *site {
+                    found.extend(name.parse().ok().map(pattern));
+                }
+            });
+        };
+        look(&self.exact, HostPattern::Exact);
+        look(&self.wildcard, HostPattern::Wildcard);
+        found
+    }
+
+    /// How many hosts and wildcards are routed.
+    #[must_use]
+    pub fn host_count(&self) -> usize {
+        self.exact.len() + self.wildcard.len()
     }
 
     fn changed(&self) {
@@ -234,45 +263,58 @@ impl Table {
 
     /// Routes a host, or a wildcard, to a site; or nowhere any more.
     pub fn set_host(&self, pattern: &HostPattern, site: Option<&SiteId>) {
-        let hosts = match pattern {
-            HostPattern::Exact(_) => &self.exact,
-            HostPattern::Wildcard(_) => &self.wildcard,
-        };
-        let hosts = hosts.pin();
-        match site {
-            Some(site) => hosts.insert(pattern.name().clone(), Arc::new(site.clone())),
-            None => hosts.remove(pattern.name()),
-        };
+        self.set_hosts([(pattern, site)]);
+    }
+
+    /// Does the same with many at once, which takes far less time than one after the other. Of several changes of one host the last counts.
+    pub fn set_hosts<'a>(
+        &self,
+        changes: impl IntoIterator<Item = (&'a HostPattern, Option<&'a SiteId>)>,
+    ) {
+        let _writing = self.writing();
+        let (mut exact, mut wildcard) = (Vec::new(), Vec::new());
+        for (pattern, site) in changes {
+            let site = site.map(|site| self.known(site));
+            match pattern {
+                HostPattern::Exact(host) => exact.push((host.as_str(), site)),
+                HostPattern::Wildcard(suffix) => wildcard.push((suffix.as_str(), site)),
+            }
+        }
+        for moves in [
+            self.exact.apply(exact.into_iter()),
+            self.wildcard.apply(wildcard.into_iter()),
+        ] {
+            for site in moves.come {
+                site.hosts.fetch_add(1, Ordering::Relaxed);
+            }
+            for site in moves.gone {
+                site.hosts.fetch_sub(1, Ordering::Relaxed);
+                self.forget_unless_used(&site);
+            }
+        }
         self.changed();
     }
 
     /// Serves `serving` for `site` from the next request on.
     pub fn publish(&self, site: &SiteId, serving: Serving) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        let sites = self.sites.pin();
-        if let Some(site) = sites.get(site) {
-            site.serving.store(Arc::new(serving));
-            return self.changed();
+        let _writing = self.writing();
+        let held = self.known(site);
+        let was_known = held.serving.swap(Some(Arc::new(serving))).is_some();
+        if !was_known {
+            let projects = self.projects.pin();
+            let others = projects
+                .get(&site.project)
+                .map(AsRef::as_ref)
+                .unwrap_or_default();
+            let all = others.iter().cloned().chain([held]).collect();
+            projects.insert(site.project.clone(), all);
         }
-        let new = Arc::new(Site {
-            id: site.clone(),
-            serving: ArcSwap::from_pointee(serving),
-        });
-        sites.insert(site.clone(), Arc::clone(&new));
-        let projects = self.projects.pin();
-        let others = projects
-            .get(&site.project)
-            .map(AsRef::as_ref)
-            .unwrap_or_default();
-        let all = others.iter().cloned().chain([new]).collect();
-        projects.insert(site.project.clone(), all);
         self.changed();
     }
 
     /// Serves nothing for `site` any more. Its hosts stay known.
     pub fn remove(&self, site: &SiteId) {
-        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
-        self.sites.pin().remove(site);
+        let _writing = self.writing();
         let projects = self.projects.pin();
         let others = projects
             .get(&site.project)
@@ -280,7 +322,7 @@ impl Table {
             .unwrap_or_default();
         let rest: Arc<[_]> = others
             .iter()
-            .filter(|other| other.id != *site)
+            .filter(|other| *other.id != *site)
             .cloned()
             .collect();
         if rest.is_empty() {
@@ -288,19 +330,56 @@ impl Table {
         } else {
             projects.insert(site.project.clone(), rest);
         }
+        let held = self.sites.pin().get(site).cloned();
+        if let Some(held) = held {
+            held.serving.store(None);
+            self.forget_unless_used(&held);
+        }
         self.changed();
+    }
+
+    /// The site, made if nobody has named it before.
+    fn known(&self, site: &SiteId) -> Arc<Site> {
+        let sites = self.sites.pin();
+        if let Some(held) = sites.get(site) {
+            return Arc::clone(held);
+        }
+        let new = Site::unknown(site.clone());
+        sites.insert(site.clone(), Arc::clone(&new));
+        new
+    }
+
+    /// Lets go of a site that has neither record nor host.
+    fn forget_unless_used(&self, site: &Site) {
+        if !site.is_known() && site.hosts.load(Ordering::Relaxed) == 0 {
+            self.sites.pin().remove(&*site.id);
+        }
+    }
+
+    fn writing(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The site, if anything was published for it.
     #[must_use]
     pub fn site(&self, site: &SiteId) -> Option<Arc<Site>> {
-        self.sites.pin().get(site).cloned()
+        self.sites
+            .pin()
+            .get(site)
+            .filter(|site| site.is_known())
+            .cloned()
     }
 
     /// Every site, in order of its id.
     #[must_use]
     pub fn sites(&self) -> Vec<Arc<Site>> {
-        let mut sites: Vec<_> = self.sites.pin().values().cloned().collect();
+        let mut sites: Vec<_> = self
+            .sites
+            .pin()
+            .values()
+            .filter(|site| site.is_known())
+            .cloned()
+            .collect();
         sites.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         sites
     }
@@ -308,21 +387,14 @@ impl Table {
     /// What `host` means: the host itself, else a release's own name, else a wildcard over one label.
     #[must_use]
     pub fn resolve(&self, host: Host) -> Resolved {
-        if let Some(id) = self.exact.pin().get(&host) {
-            return self.site_under(id, HostRule::Exact(host));
+        if let Some(site) = self.exact.get(host.as_str()) {
+            let rule = HostRule::Exact(host);
+            return Resolved::Site { site, rule };
         }
         if host.is_within(&self.base) {
             return self.release_named(&host).unwrap_or(Resolved::Nobody);
         }
         self.covered(&host).unwrap_or(Resolved::Nobody)
-    }
-
-    fn site_under(&self, id: &Arc<SiteId>, rule: HostRule) -> Resolved {
-        Resolved::Site {
-            id: Arc::clone(id),
-            site: self.site(id),
-            rule,
-        }
     }
 
     /// `<release>.preview.<project>.<base>`, in any site of the project that holds the release.
@@ -346,10 +418,9 @@ impl Table {
 
     fn covered(&self, host: &Host) -> Option<Resolved> {
         let (_, suffix) = host.split_label()?;
-        let suffix: Host = suffix.parse().ok()?;
-        let wildcard = self.wildcard.pin();
-        let id = wildcard.get(&suffix)?;
-        Some(self.site_under(id, HostRule::Wildcard(suffix)))
+        let site = self.wildcard.get(suffix)?;
+        let rule = HostRule::Wildcard(suffix.parse().ok()?);
+        Some(Resolved::Site { site, rule })
     }
 }
 
@@ -371,10 +442,9 @@ mod tests {
 
     fn meaning(table: &Table, host: &str) -> String {
         match table.resolve(host.parse().unwrap()) {
-            Resolved::Site { id, site, rule } => {
-                let live = site
-                    .and_then(|site| site.serving().live.as_ref().map(|live| live.id.to_string()));
-                format!("{id} by {rule}: {}", live.unwrap_or_default())
+            Resolved::Site { site, rule } => {
+                let live = site.serving().live.as_ref().map(|live| live.id.to_string());
+                format!("{} by {rule}: {}", site.id, live.unwrap_or_default())
             }
             Resolved::Release { site, release, .. } => format!("{} only {}", site.id, release.id),
             Resolved::Nobody => "nobody".to_owned(),
