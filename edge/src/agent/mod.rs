@@ -7,6 +7,7 @@
 mod counting;
 mod flying;
 mod gating;
+mod hosting;
 mod improvement;
 pub mod placement;
 mod purging;
@@ -21,9 +22,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use helix_routing::gate::result::GateResult;
-use helix_routing::host::HostPattern;
 use helix_routing::id::{Digest, SiteId};
-use helix_routing::record::{HostRecord, ReleaseRef, SiteRecord};
+use helix_routing::record::{ReleaseRef, SiteRecord};
 use helix_routing::time::Timestamp;
 use helix_service::clock;
 use tokio::sync::{mpsc, watch};
@@ -202,13 +202,6 @@ impl Agent {
         }
     }
 
-    /// Takes over what was on disk at start.
-    pub fn restore(&mut self, records: impl IntoIterator<Item = Record>) {
-        for record in records {
-            self.record(record);
-        }
-    }
-
     /// Acts on changes until the feeds are gone. `whole` says that every stream had a position on disk to go on
     /// from; `settled` is told when this edge becomes ready.
     pub async fn run(
@@ -230,7 +223,7 @@ impl Agent {
             tokio::select! {
                 biased;
                 batch = changes.recv() => match batch {
-                    Some(batch) => batch.into_iter().for_each(|change| self.change(change)),
+                    Some(batch) => self.change_all(batch),
                     None => return,
                 },
                 Some(done) = self.results.recv() => self.finish(done),
@@ -269,15 +262,11 @@ impl Agent {
                 let id = site.site.clone();
                 self.step(&id, Event::Recorded(site));
             }
-            Record::Host(host) => self.host(&host),
+            Record::Host(host) => self.table.set_host(&host.host, host.site.as_ref()),
             Record::Purge(purge) => self.purging.apply(*purge),
             Record::Gate(gate) => self.run_gates(*gate),
             Record::Term(_) => {}
         }
-    }
-
-    fn host(&self, host: &HostRecord) {
-        self.table.set_host(&host.host, host.site.as_ref());
     }
 
     /// The stream no longer has this key: as if a tombstone had come.
@@ -302,8 +291,6 @@ impl Agent {
             .and_then(|site| site.parse().ok())
         {
             self.purging.dropped(&site);
-        } else if let Some(host) = host_of(key) {
-            self.table.set_host(&host, None);
         }
     }
 
@@ -553,17 +540,5 @@ impl Agent {
             self.reports.readiness_changed();
             settled.send_replace(ready);
         }
-    }
-}
-
-/// The host that a key of the global stream names.
-fn host_of(key: &str) -> Option<HostPattern> {
-    let mut parts = key.splitn(3, '.');
-    let (kind, _shard, name) = (parts.next()?, parts.next()?, parts.next()?);
-    let name = name.replace('=', ".");
-    match kind {
-        "h" => name.parse().ok(),
-        "w" => format!("*.{name}").parse().ok(),
-        _ => None,
     }
 }

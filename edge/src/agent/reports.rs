@@ -33,6 +33,9 @@ use crate::metrics::{Following, Metrics};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How soon a new link is noticed.
 const LINK_CHECK: Duration = Duration::from_millis(100);
+/// Sites whose reports wait to be sent, at most. Of more, the newest are told: origin sends a record again whose report it waits for,
+/// and a thousand edges that tell of a hundred thousand sites after every new link would be heard by nobody.
+const MAX_UNSENT_SITES: usize = 4096;
 /// Refusals kept for origin; of a flood, the newest say as much as all.
 const MAX_REFUSALS: usize = 64;
 /// Reports about gates kept for a new link: what they led to is told by each site's own report.
@@ -62,9 +65,11 @@ pub struct Reports {
 #[derive(Debug, Default)]
 struct Pending {
     /// The newest report of every site.
-    sites: BTreeMap<SiteId, SiteReport>,
+    sites: BTreeMap<SiteId, Told>,
     /// Sites whose newest report was not sent, in order.
     unsent: VecDeque<SiteId>,
+    /// Reports made since the start.
+    made: u64,
     /// Up to where each site's purges were applied, and whether that was sent.
     purged: BTreeMap<SiteId, (Generation, bool)>,
     /// What gates showed, the newest of each site and, of those by hand, of each too; and whether that was sent.
@@ -74,6 +79,56 @@ struct Pending {
     in_flight: BTreeMap<SiteId, InFlightReport>,
     /// What was counted of sites that bake, and not sent.
     counted: BTreeMap<SiteId, WindowReport>,
+}
+
+/// A site's newest report.
+#[derive(Debug)]
+struct Told {
+    report: SiteReport,
+    /// Rises with every report of any site.
+    number: u64,
+    is_queued: bool,
+}
+
+impl Pending {
+    fn tell(&mut self, report: SiteReport) {
+        self.made += 1;
+        let site = report.site.clone();
+        let was_queued = self.sites.get(&site).is_some_and(|told| told.is_queued);
+        let told = Told {
+            report,
+            number: self.made,
+            is_queued: true,
+        };
+        self.sites.insert(site.clone(), told);
+        if !was_queued {
+            self.unsent.push_back(site);
+        }
+        if self.unsent.len() > MAX_UNSENT_SITES {
+            self.next_site();
+        }
+    }
+
+    /// The next report that was not sent.
+    fn next_site(&mut self) -> Option<SiteReport> {
+        let site = self.unsent.pop_front()?;
+        let told = self.sites.get_mut(&site)?;
+        told.is_queued = false;
+        Some(told.report.clone())
+    }
+
+    /// Queues the newest reports once more.
+    fn queue_again(&mut self) {
+        let mut newest: Vec<_> = self.sites.iter_mut().collect();
+        newest.sort_by_key(|(_, told)| told.number);
+        let old = newest.len().saturating_sub(MAX_UNSENT_SITES);
+        let newest = newest.split_off(old);
+        for (site, told) in newest {
+            if !std::mem::replace(&mut told.is_queued, true) {
+                self.unsent.push_back(site.clone());
+            }
+        }
+    }
 }
 
 impl Reports {
@@ -101,12 +156,7 @@ impl Reports {
             live: state.live,
             candidate: state.candidate,
         };
-        let mut pending = self.pending();
-        pending.sites.insert(site.clone(), report);
-        if !pending.unsent.contains(site) {
-            pending.unsent.push_back(site.clone());
-        }
-        drop(pending);
+        self.pending().tell(report);
         self.wake.notify_one();
     }
 
@@ -281,10 +331,7 @@ impl Reports {
                 if let Some((report, sent)) = pending.gates.iter_mut().find(|(_, sent)| !sent) {
                     *sent = true;
                     ("gates", report.encode())
-                } else if let Some(site) = pending.unsent.pop_front() {
-                    let Some(report) = pending.sites.get(&site) else {
-                        continue;
-                    };
+                } else if let Some(report) = pending.next_site() {
                     ("site", report.encode())
                 } else if let Some(report) = self.purge_report(&mut pending) {
                     ("purge", report.encode())
@@ -330,7 +377,7 @@ impl Reports {
     /// A new link: whatever was sent on the old one may be lost.
     fn resend_all(&self) {
         let mut pending = self.pending();
-        pending.unsent = pending.sites.keys().cloned().collect();
+        pending.queue_again();
         for (_, sent) in &mut pending.gates {
             *sent = false;
         }
@@ -364,5 +411,60 @@ impl Reports {
 
     fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(number: usize, generation: u64) -> SiteReport {
+        SiteReport {
+            edge: "fra-1".parse().unwrap(),
+            region: "fra".parse().unwrap(),
+            boot: "0123456789abcdef".parse().unwrap(),
+            site: format!("p{number}/production").parse().unwrap(),
+            generation: Generation(generation),
+            serving: Generation(generation),
+            live: None,
+            candidate: None,
+        }
+    }
+
+    fn all(pending: &mut Pending) -> Vec<(String, u64)> {
+        std::iter::from_fn(|| pending.next_site())
+            .map(|report| (report.site.to_string(), report.generation.0))
+            .collect()
+    }
+
+    #[test]
+    fn of_each_site_the_newest_report_is_sent_once_and_after_a_new_link_again() {
+        let mut pending = Pending::default();
+        for (number, generation) in [(1, 1), (2, 1), (1, 2)] {
+            pending.tell(report(number, generation));
+        }
+        let expected = |order: [usize; 2]| {
+            order
+                .map(|n| (format!("p{n}/production"), if n == 1 { 2 } else { 1 }))
+                .to_vec()
+        };
+        assert_eq!(all(&mut pending), expected([1, 2]));
+        assert_eq!(all(&mut pending), []);
+        pending.queue_again();
+        assert_eq!(all(&mut pending), expected([2, 1]));
+    }
+
+    #[test]
+    fn of_more_sites_than_are_told_the_newest_are() {
+        let mut pending = Pending::default();
+        for number in 0..MAX_UNSENT_SITES + 100 {
+            pending.tell(report(number, 1));
+        }
+        for _ in 0..2 {
+            let told = all(&mut pending);
+            assert_eq!(told.len(), MAX_UNSENT_SITES);
+            assert_eq!(told[0].0, "p100/production");
+            pending.queue_again();
+        }
     }
 }

@@ -14,7 +14,6 @@ use tokio::task::JoinHandle;
 use super::{AppError, Parts};
 use crate::agent::{self, Agent};
 use crate::config::EdgeConfig;
-use crate::feed::record::{self, Opened};
 use crate::feed::{Feed, FeedStatus};
 use crate::state::Ledger;
 use crate::store::{Fetcher, Store};
@@ -47,9 +46,12 @@ impl Story {
         let mut feeds = Vec::new();
         let mut whole = true;
         for scope in [Scope::Global, Scope::Region(self.config.region.clone())] {
-            let (ledger, opened) = self.open_ledger(&scope)?;
+            let folder = self.config.data_dir.join("state").join(scope.stream());
+            let ring = Arc::clone(&self.ring);
+            let ledger = Ledger::open(folder, scope.clone(), ring, |opened| {
+                agent.restore(opened.into_iter().map(|opened| opened.record));
+            })?;
             whole &= ledger.position().incarnation.is_some();
-            agent.restore(opened.into_iter().map(|opened| opened.record));
             let (ring, client) = (Arc::clone(&self.ring), self.client.clone());
             feeds.push(Feed::new(scope, ring, client, ledger, changes.clone()));
         }
@@ -88,33 +90,6 @@ impl Story {
             config.data_dir.join("retired"),
             self.parts.asking.subscribe(),
         ))
-    }
-
-    /// Reads one stream's state; what no longer verifies is left out, and comes again from the stream.
-    fn open_ledger(&self, scope: &Scope) -> Result<(Ledger, Vec<Opened>), AppError> {
-        let stream = scope.stream();
-        let folder = self.config.data_dir.join("state").join(&stream);
-        let opened = Ledger::open(folder, stream.clone(), |stored| {
-            match record::open(
-                &self.ring,
-                scope,
-                None,
-                &stored.key,
-                stored.sealed.clone().into(),
-            ) {
-                Ok(opened) => Some(opened),
-                Err(error) => {
-                    tracing::error!(
-                        stream,
-                        key = stored.key,
-                        error = &error as &dyn std::error::Error,
-                        "stored record is refused"
-                    );
-                    None
-                }
-            }
-        })?;
-        Ok(opened)
     }
 }
 

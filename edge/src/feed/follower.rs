@@ -33,6 +33,8 @@ const MAX_RETRY: Duration = Duration::from_secs(2);
 /// A replica may lag behind a record that is known to exist. After this many clean answers without it (about
 /// eight seconds) it is taken as expired: a tombstone at the end of a stream leaves such a hole.
 const LAG_ATTEMPTS: u32 = 9;
+/// A start that is further behind the newest snapshot takes that over: repairing costs a signature for each record.
+const FAR_BEHIND: u64 = 20_000;
 /// Live messages kept during a repair. More than that, and the next repair fetches them.
 const BUFFER_MESSAGES: usize = 4096;
 
@@ -76,6 +78,8 @@ pub struct Head {
     pub epoch: Epoch,
     /// The stream's last sequence.
     pub last_sequence: u64,
+    /// The sequence of its newest snapshot; 0 when there is none.
+    pub snapshot: u64,
     /// Origin's clock.
     pub at: Timestamp,
 }
@@ -253,6 +257,7 @@ impl<M> Follower<M> {
         self.reconnect_wait = BEACON_SILENCE;
         self.reconnect_at = now + BEACON_SILENCE;
         let last_sequence = head.last_sequence;
+        let is_far_behind = head.snapshot > self.last.saturating_add(FAR_BEHIND);
         let incarnation = head.incarnation.clone();
         self.newest = Some(head);
         if let Phase::Resyncing {
@@ -271,6 +276,7 @@ impl<M> Follower<M> {
         }
         self.known = self.known.max(last_sequence);
         match self.phase {
+            Phase::Waiting { .. } if is_far_behind => self.resync(incarnation, last_sequence),
             Phase::Waiting { .. } if self.last < self.known => self.repair(),
             Phase::Waiting { .. } => self.follow(),
             Phase::Following if self.last < self.known => {

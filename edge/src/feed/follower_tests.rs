@@ -19,6 +19,7 @@ fn head(incarnation: u64, last_sequence: u64, millis: u64) -> Event<u64> {
         incarnation: life(incarnation),
         epoch: Epoch(1),
         last_sequence,
+        snapshot: 0,
         at: at(millis),
     })
 }
@@ -64,6 +65,25 @@ fn the_next_record_is_applied_and_an_old_one_is_not() {
     );
     assert_eq!(follower.step(at(21), message(6)), []);
     assert_eq!(follower.step(at(22), message(3)), []);
+}
+
+#[test]
+fn a_start_that_is_far_behind_takes_over_the_snapshot_and_one_that_is_not_repairs() {
+    for (snapshot, resyncs) in [(0, false), (20_005, false), (20_006, true)] {
+        let mut follower = Follower::<u64>::new(at(0), Some((life(1), 5)));
+        let Event::Beacon(head) = head(1, 30_000, 10) else {
+            unreachable!("a head is a beacon")
+        };
+        let commands = follower.step(at(10), Event::Beacon(Head { snapshot, ..head }));
+        let expected = if resyncs {
+            Command::Resync {
+                incarnation: life(1),
+            }
+        } else {
+            Command::Repair { from: 6 }
+        };
+        assert_eq!(commands, [expected], "snapshot {snapshot}");
+    }
 }
 
 #[test]
@@ -401,6 +421,7 @@ impl World {
             incarnation: life(self.life),
             epoch: Epoch(1),
             last_sequence: self.last,
+            snapshot: 0,
             at: at(self.now),
         };
         self.step(Event::Beacon(head));

@@ -8,8 +8,9 @@ pub mod follower;
 pub mod reader;
 pub mod record;
 pub mod snapshot;
+mod takeover;
 
-use std::collections::BTreeSet;
+use std::collections::HashSet;
 use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use async_nats::{Client, Message, Subscriber};
 use futures_util::{FutureExt, StreamExt};
 use helix_routing::id::{Epoch, Incarnation};
-use helix_routing::key::{BEACON, SNAPSHOT_NAME, Scope};
+use helix_routing::key::{BEACON, Scope};
 use helix_routing::record::{Beacon, Order};
 use helix_routing::seal::KeyRole;
 use helix_routing::wire::Wire;
@@ -31,7 +32,7 @@ use self::follower::{Command, Event, Follower, Head, Page};
 use self::reader::{PAGE_MESSAGES, ReadError, Stored};
 use self::record::{Opened, Record, Rejected};
 use self::snapshot::{SnapshotError, Taken};
-use crate::state::{Ledger, Position, StateError};
+use crate::state::{Ledger, Position, Purpose, StateError};
 
 /// How often time is told to the follower: half of the shortest span it measures.
 const TICK: Duration = Duration::from_millis(50);
@@ -102,13 +103,17 @@ pub struct Feed {
     changes: mpsc::Sender<Vec<Change>>,
     /// Where the status is shown.
     status: watch::Sender<FeedStatus>,
-    /// Keys seen since a snapshot was taken over; what is not among them at the stream's end is dropped.
-    present: Option<BTreeSet<String>>,
+    /// Keys that the snapshot taken over lacks; those that do not come until the stream's end are dropped.
+    missing: HashSet<String>,
+    /// The newest snapshot that a beacon named.
+    newest_snapshot: u64,
+    /// When a snapshot may be fetched to cover the logs.
+    cover_at: Instant,
 }
 
 enum Work {
     Page(Result<Page<Stored>, ReadError>),
-    Snapshot(Incarnation, Result<Option<Taken>, SnapshotError>),
+    Snapshot(Purpose, Incarnation, Result<Option<Taken>, SnapshotError>),
 }
 
 impl Feed {
@@ -136,7 +141,9 @@ impl Feed {
                 ledger,
                 changes,
                 status,
-                present: None,
+                missing: HashSet::new(),
+                newest_snapshot: 0,
+                cover_at: Instant::now(),
             },
             shown,
         )
@@ -195,6 +202,7 @@ impl Feed {
             self.act(commands, &follower, &mut work).await?;
             if follower.is_following() {
                 self.drop_missing().await?;
+                self.cover_when_due(&follower, &mut work);
             }
             if marked.elapsed() > MARK_INTERVAL && follower.caught_up() && !follower.stale() {
                 marked = Instant::now();
@@ -207,7 +215,7 @@ impl Feed {
 
     /// Takes what has arrived, up to a batch, without waiting.
     fn received(
-        &self,
+        &mut self,
         follower: &mut Follower<Stored>,
         first: Message,
         feed: &mut Subscriber,
@@ -222,7 +230,11 @@ impl Feed {
         commands
     }
 
-    fn take_in(&self, follower: &mut Follower<Stored>, message: Message) -> Vec<Command<Stored>> {
+    fn take_in(
+        &mut self,
+        follower: &mut Follower<Stored>,
+        message: Message,
+    ) -> Vec<Command<Stored>> {
         let now = clock::now();
         if let Some((sequence, stored)) = reader::stored(&message) {
             if reader::stream_of(&message) != Some(self.scope.stream().as_str()) {
@@ -249,7 +261,7 @@ impl Feed {
         }
     }
 
-    fn beacon(&self, sealed: &[u8]) -> Result<Head, Rejected> {
+    fn beacon(&mut self, sealed: &[u8]) -> Result<Head, Rejected> {
         let seal = self.ring.verify(KeyRole::Record, sealed)?;
         record::check_place(&seal, &self.scope.beacon(), None, BEACON)?;
         let beacon = Beacon::decode(&seal.body)?;
@@ -267,10 +279,12 @@ impl Feed {
                 known: self.ledger.epoch(),
             });
         }
+        self.newest_snapshot = beacon.snapshot_sequence.unwrap_or(0);
         Ok(Head {
             incarnation: beacon.incarnation,
             epoch: beacon.epoch,
             last_sequence: beacon.last_sequence,
+            snapshot: self.newest_snapshot,
             at: beacon.at,
         })
     }
@@ -287,9 +301,8 @@ impl Feed {
                 log_retry(&stream, "repair", &error);
                 Event::PageFailed
             }
-            Work::Snapshot(incarnation, Ok(taken)) => {
-                let at = taken.as_ref().map_or(0, |taken| taken.at_sequence);
-                self.take_over(&incarnation, taken).await?;
+            Work::Snapshot(Purpose::Resync, incarnation, Ok(taken)) => {
+                let at = self.take_over(&incarnation, taken).await?;
                 tracing::info!(
                     stream,
                     incarnation = incarnation.as_str(),
@@ -298,7 +311,15 @@ impl Feed {
                 );
                 Event::Resynced { incarnation, at }
             }
-            Work::Snapshot(_, Err(error)) => {
+            Work::Snapshot(Purpose::Cover, incarnation, Ok(taken)) => {
+                self.cover(follower, &incarnation, taken).await?;
+                return Ok(Vec::new());
+            }
+            Work::Snapshot(Purpose::Cover, _, Err(error)) => {
+                log_retry(&stream, "snapshot to cover the logs", &error);
+                return Ok(Vec::new());
+            }
+            Work::Snapshot(Purpose::Resync, _, Err(error)) => {
                 log_retry(&stream, "snapshot", &error);
                 Event::ResyncFailed
             }
@@ -323,15 +344,7 @@ impl Feed {
                     });
                 }
                 Command::Resync { incarnation } => {
-                    let (client, ring, scope) = (
-                        self.client.clone(),
-                        Arc::clone(&self.ring),
-                        self.scope.clone(),
-                    );
-                    work.spawn(async move {
-                        let taken = snapshot::take(&client, &ring, &scope, &incarnation).await;
-                        Work::Snapshot(incarnation, taken)
-                    });
+                    self.fetch_snapshot(Purpose::Resync, incarnation, work);
                 }
                 Command::Reconnect => {
                     tracing::warn!(
@@ -372,9 +385,7 @@ impl Feed {
             match self.open(key, stored.payload.clone(), follower.incarnation(), epoch) {
                 Ok(record) => {
                     epoch = record.sealed_epoch;
-                    self.present
-                        .as_mut()
-                        .map(|present| present.insert(record.key.clone()));
+                    self.missing.remove(&record.key);
                     opened.push(Opened { sequence, ..record });
                 }
                 Err(error) => changes.push(self.refuse(key.to_owned(), sequence, &error)),
@@ -446,68 +457,6 @@ impl Feed {
                 }
             }
         }
-        Ok(())
-    }
-
-    /// Takes over a snapshot beside what is served: each record replaces only what is older than it.
-    async fn take_over(
-        &mut self,
-        incarnation: &Incarnation,
-        taken: Option<Taken>,
-    ) -> Result<(), StateError> {
-        let mut changes = Vec::new();
-        let mut sequence = 0;
-        if let Some(taken) = taken {
-            sequence = taken.at_sequence;
-            // Only a snapshot that could be read whole says what is gone.
-            self.present = taken.rejected.is_empty().then(|| {
-                taken
-                    .records
-                    .iter()
-                    .map(|record| record.key.clone())
-                    .collect()
-            });
-            for rejected in &taken.rejected {
-                changes.push(self.refuse(SNAPSHOT_NAME.to_owned(), 0, rejected));
-            }
-            self.admit(taken.records, false, &mut changes).await?;
-        }
-        let contact = clock::now();
-        self.ledger
-            .mark(Position {
-                incarnation: Some(incarnation.clone()),
-                sequence,
-                contact,
-            })
-            .await?;
-        self.hand_on(changes).await;
-        Ok(())
-    }
-
-    /// Drops what neither the snapshot taken over nor the stream after it has.
-    async fn drop_missing(&mut self) -> Result<(), StateError> {
-        let Some(present) = self.present.take() else {
-            return Ok(());
-        };
-        let changes = match self.ledger.drop_missing(&present).await {
-            Ok(keys) => keys
-                .into_iter()
-                .map(|key| Change::Dropped { key })
-                .collect(),
-            Err(error @ StateError::Shrinks { .. }) => {
-                // What is held goes on being served; an operator has to look.
-                tracing::error!(
-                    stream = self.scope.stream(),
-                    error = &error as &dyn Error,
-                    "nothing is dropped"
-                );
-                vec![self.refused(SNAPSHOT_NAME.to_owned(), 0, error.to_string())]
-            }
-            Err(error @ (StateError::Append { .. } | StateError::Read { .. })) => {
-                return Err(error);
-            }
-        };
-        self.hand_on(changes).await;
         Ok(())
     }
 

@@ -4,16 +4,17 @@
 //! where it was found: this stream, this key, this life of the stream, this region. Whether it is newer than
 //! the one held is the ledger's question.
 
+use std::hash::{BuildHasher, RandomState};
+use std::sync::OnceLock;
+
 use bytes::Bytes;
 use helix_routing::gate::record::GateRecord;
-use helix_routing::id::{Digest, Epoch, Generation, Incarnation};
+use helix_routing::id::{Epoch, Generation, Incarnation};
 use helix_routing::key::{self, Scope};
 use helix_routing::record::{HostRecord, PurgeRecord, SiteRecord, TermRecord};
 use helix_routing::seal::{KeyRole, Seal};
 use helix_routing::wire::{Wire, WireError};
 use helix_service::keys::{KeyRing, VerifyError};
-
-use crate::state::StoredRecord;
 
 /// What a stream carries.
 #[derive(Clone, Debug)]
@@ -43,12 +44,25 @@ pub struct Opened {
     pub epoch: Epoch,
     /// Its generation.
     pub generation: Generation,
-    /// Digest of its body: two records of one generation must agree in it.
-    pub body: Digest,
+    /// Of its body: two records of one generation must agree in it.
+    pub body: Fingerprint,
     /// What it says.
     pub record: Record,
-    /// The envelope, as published.
+    /// The envelope, as published; empty for a record that the signature of a whole snapshot covers.
     pub sealed: Bytes,
+}
+
+/// Tells bodies apart within one process: nobody outside knows the hash, so that nobody can choose two that agree.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fingerprint(pub u64);
+
+impl Fingerprint {
+    /// Of this body.
+    #[must_use]
+    pub fn of(body: &[u8]) -> Self {
+        static HASHER: OnceLock<RandomState> = OnceLock::new();
+        Self(HASHER.get_or_init(RandomState::new).hash_one(body))
+    }
 }
 
 /// A record was refused. The last good one stays.
@@ -106,19 +120,43 @@ pub fn open(
 ) -> Result<Opened, Rejected> {
     let seal = ring.verify(KeyRole::Record, &sealed)?;
     check_place(&seal, &scope.stream(), life, key)?;
-    let (record, epoch, generation) = decode(scope, key, &seal)?;
-    if epoch > seal.epoch {
+    let opened = read(scope, key, &seal.body, seal.epoch)?;
+    // A term has no generation of its own, and its envelope none.
+    if opened.generation != seal.generation && key != key::TERM {
+        return Err(Rejected::Disagrees {
+            what: "the generation",
+        });
+    }
+    Ok(Opened { sealed, ..opened })
+}
+
+/// Opens a record that a verified snapshot holds under `key`; `sealed_epoch` is that of the snapshot.
+///
+/// # Errors
+/// As [`Rejected`] says.
+pub fn open_covered(
+    scope: &Scope,
+    key: &str,
+    body: &[u8],
+    sealed_epoch: Epoch,
+) -> Result<Opened, Rejected> {
+    read(scope, key, body, sealed_epoch)
+}
+
+fn read(scope: &Scope, key: &str, body: &[u8], sealed_epoch: Epoch) -> Result<Opened, Rejected> {
+    let (record, epoch, generation) = decode(scope, key, body, sealed_epoch)?;
+    if epoch > sealed_epoch {
         return Err(Rejected::Disagrees { what: "the term" });
     }
     Ok(Opened {
         key: key.to_owned(),
         sequence: 0,
-        sealed_epoch: seal.epoch,
+        sealed_epoch,
         epoch,
         generation,
-        body: helix_service::digest::sha256(&seal.body),
+        body: Fingerprint::of(body),
         record,
-        sealed,
+        sealed: Bytes::new(),
     })
 }
 
@@ -167,34 +205,21 @@ pub fn check_place(
     }
 }
 
-/// Whether what is stored is a tombstone; what cannot be read is not.
-#[must_use]
-pub fn is_tombstone(stored: &StoredRecord) -> bool {
-    let Ok(unverified) = helix_routing::seal::open(&stored.sealed) else {
-        return false;
-    };
-    let body = &unverified.seal.body;
-    match stored.key.split('.').next() {
-        Some("cut") => SiteRecord::decode(body).is_ok_and(|site| site.removed),
-        Some("h" | "w") => HostRecord::decode(body).is_ok_and(|host| host.site.is_none()),
-        _ => false,
-    }
-}
-
 fn decode(
     scope: &Scope,
     found: &str,
-    seal: &Seal,
+    body: &[u8],
+    sealed_epoch: Epoch,
 ) -> Result<(Record, Epoch, Generation), Rejected> {
     if found == key::TERM {
-        let term = TermRecord::decode(&seal.body)?;
+        let term = TermRecord::decode(body)?;
         // A term has no generation of its own: it is one.
         let generation = Generation(term.epoch.0);
-        return Ok((Record::Term(term), seal.epoch, generation));
+        return Ok((Record::Term(term), sealed_epoch, generation));
     }
     let (record, expected, epoch, generation) = match (scope, found.split('.').next()) {
         (Scope::Region(region), Some("cut")) => {
-            let site = SiteRecord::decode(&seal.body)?;
+            let site = SiteRecord::decode(body)?;
             if site.region != *region {
                 return Err(Rejected::Disagrees { what: "the region" });
             }
@@ -203,7 +228,7 @@ fn decode(
             (Record::Site(Box::new(site)), expected, epoch, generation)
         }
         (Scope::Region(region), Some("purge")) => {
-            let purge = PurgeRecord::decode(&seal.body)?;
+            let purge = PurgeRecord::decode(body)?;
             if purge.region != *region {
                 return Err(Rejected::Disagrees { what: "the region" });
             }
@@ -215,7 +240,7 @@ fn decode(
             (Record::Purge(Box::new(purge)), expected, epoch, generation)
         }
         (Scope::Region(region), Some("gate")) => {
-            let gate = GateRecord::decode(&seal.body)?;
+            let gate = GateRecord::decode(body)?;
             if gate.region != *region {
                 return Err(Rejected::Disagrees { what: "the region" });
             }
@@ -224,7 +249,7 @@ fn decode(
             (Record::Gate(Box::new(gate)), expected, epoch, generation)
         }
         (Scope::Global, Some("h" | "w")) => {
-            let host = HostRecord::decode(&seal.body)?;
+            let host = HostRecord::decode(body)?;
             let (expected, epoch, generation) =
                 (key::host(&host.host), host.epoch, host.generation);
             (Record::Host(Box::new(host)), expected, epoch, generation)
@@ -233,11 +258,6 @@ fn decode(
     };
     if expected != found {
         return Err(Rejected::Disagrees { what: "the key" });
-    }
-    if generation != seal.generation {
-        return Err(Rejected::Disagrees {
-            what: "the generation",
-        });
     }
     Ok((record, epoch, generation))
 }

@@ -2,6 +2,8 @@
 
 use helix_service::keys::{Address, SigningKey};
 
+use helix_routing::id::Digest;
+
 use super::*;
 
 const LIFE: &str = "00000000000000aa";

@@ -4,7 +4,9 @@
 //! trusted but its size limits; what counts is the signature inside. No snapshot, or one of another life of
 //! the stream, is no error: the stream itself is then read from its start.
 
-use std::io::Read;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use async_nats::Client;
 use base64::Engine;
@@ -13,16 +15,20 @@ use helix_routing::id::Incarnation;
 use helix_routing::key::{SNAPSHOT_NAME, Scope};
 use helix_routing::record::Snapshot;
 use helix_routing::seal::{KeyRole, Seal};
+use helix_routing::snapshot::MAGIC;
 use helix_routing::wire::Wire;
 use helix_service::keys::KeyRing;
 use serde::Deserialize;
+use tokio::io::AsyncWriteExt;
 
 use super::reader::{self, ReadError};
 use super::record::{self, Opened, Rejected};
+use crate::state::base::{Base, BaseError};
+use crate::state::in_background;
 
 /// Chunks are at most 1 MiB; eight at a time keep what is in flight small.
 const PAGE_CHUNKS: usize = 8;
-/// A million hosts compress to about 70 MB.
+/// A million hosts compress to about 20 MB, and to 70 MB in version 1.
 const MAX_COMPRESSED_BYTES: usize = 256 * 1024 * 1024;
 
 /// A snapshot was not taken over.
@@ -42,11 +48,26 @@ pub enum SnapshotError {
     /// It is not signed, or not for here.
     #[error("snapshot is refused")]
     Rejected(#[from] Rejected),
+    /// It is not what was signed.
+    #[error("snapshot is refused")]
+    Base(#[from] BaseError),
+    /// It cannot be kept.
+    #[error("write a snapshot to disk")]
+    Disk(#[from] io::Error),
+}
+
+/// A snapshot that is what origin signed.
+#[derive(Debug)]
+pub enum Taken {
+    /// In parts, in the file it was read into.
+    Parts(Box<Base>),
+    /// In one piece, as origins before version 2 wrote it.
+    Whole(Whole),
 }
 
 /// A snapshot whose signature and every record's signature are right.
 #[derive(Debug)]
-pub struct Taken {
+pub struct Whole {
     /// The stream's sequence it stands for.
     pub at_sequence: u64,
     /// Its records.
@@ -64,26 +85,27 @@ struct Meta {
     deleted: bool,
 }
 
-/// Reads the newest snapshot of the stream of `scope`; none when there is none of this life.
+/// Reads the newest snapshot of the stream of `scope` into `incoming`; none when there is none of this life.
 ///
 /// # Errors
 /// As [`SnapshotError`] says.
 pub async fn take(
     client: &Client,
-    ring: &KeyRing,
+    ring: &Arc<KeyRing>,
     scope: &Scope,
     life: &Incarnation,
+    incoming: PathBuf,
 ) -> Result<Option<Taken>, SnapshotError> {
-    let Some(compressed) = fetch(client, scope).await? else {
+    if !fetch(client, scope, &incoming).await? {
         return Ok(None);
-    };
-    let (ring, scope, life) = (ring.clone(), scope.clone(), life.clone());
-    // A million signatures take a while, and the feed has to be drained meanwhile.
-    let opened = tokio::task::spawn_blocking(move || open(&ring, &scope, &life, &compressed)).await;
-    opened.unwrap_or(Ok(None))
+    }
+    let (ring, scope, life) = (Arc::clone(ring), scope.clone(), life.clone());
+    // The feed has to be drained meanwhile, and requests come first.
+    in_background(move || open(&ring, &scope, &life, &incoming)).await
 }
 
-async fn fetch(client: &Client, scope: &Scope) -> Result<Option<Vec<u8>>, SnapshotError> {
+/// Reads the object into `incoming`; false when there is none.
+async fn fetch(client: &Client, scope: &Scope, incoming: &Path) -> Result<bool, SnapshotError> {
     let (stream, bucket) = (scope.snapshot_stream(), scope.snapshot_bucket());
     let wrong = |problem| SnapshotError::Object {
         bucket: bucket.clone(),
@@ -91,41 +113,65 @@ async fn fetch(client: &Client, scope: &Scope) -> Result<Option<Vec<u8>>, Snapsh
     };
     let name = format!("$O.{bucket}.M.{}", URL_SAFE.encode(SNAPSHOT_NAME));
     let Some(stored) = reader::last(client, &stream, &name).await? else {
-        return Ok(None);
+        return Ok(false);
     };
     let meta: Meta =
         serde_json::from_slice(&stored.payload).map_err(|_| wrong("described by no valid JSON"))?;
     if meta.deleted {
-        return Ok(None);
+        return Ok(false);
     }
     let is_token =
         !meta.nuid.is_empty() && meta.nuid.bytes().all(|byte| byte.is_ascii_alphanumeric());
     if !is_token || meta.size > MAX_COMPRESSED_BYTES {
         return Err(wrong("larger than allowed, or misnamed"));
     }
+    let mut file = tokio::fs::File::create(incoming).await?;
     let chunks = format!("$O.{bucket}.C.{}", meta.nuid);
-    let mut bytes = Vec::new();
-    let mut from = 1;
-    while bytes.len() < meta.size {
+    let (mut written, mut from) = (0, 1);
+    while written < meta.size {
         let page = reader::page(client, &stream, &chunks, from, PAGE_CHUNKS).await?;
-        let before = bytes.len();
+        let before = written;
         let mut previous = 0;
         for entry in page.entries {
-            if entry.previous != previous || bytes.len() + entry.message.payload.len() > meta.size {
+            if entry.previous != previous || written + entry.message.payload.len() > meta.size {
                 return Err(wrong("not whole"));
             }
             previous = entry.sequence;
             from = entry.sequence + 1;
-            bytes.extend_from_slice(&entry.message.payload);
+            written += entry.message.payload.len();
+            file.write_all(&entry.message.payload).await?;
         }
-        if bytes.len() == before {
+        if written == before {
             return Err(wrong("not whole"));
         }
     }
-    Ok(Some(bytes))
+    file.sync_all().await?;
+    Ok(true)
 }
 
 fn open(
+    ring: &KeyRing,
+    scope: &Scope,
+    life: &Incarnation,
+    incoming: &Path,
+) -> Result<Option<Taken>, SnapshotError> {
+    let mut start = Vec::new();
+    std::fs::File::open(incoming)?
+        .take(MAGIC.len() as u64)
+        .read_to_end(&mut start)?;
+    if start != MAGIC {
+        return open_whole(ring, scope, life, &std::fs::read(incoming)?);
+    }
+    let base = Base::open(incoming, ring, scope)?;
+    if base.incarnation != *life {
+        return Ok(None);
+    }
+    base.verify()?;
+    Ok(Some(Taken::Parts(Box::new(base))))
+}
+
+/// A snapshot of version 1: in one piece, each record in an envelope of its own.
+fn open_whole(
     ring: &KeyRing,
     scope: &Scope,
     life: &Incarnation,
@@ -144,7 +190,7 @@ fn open(
         return Ok(None);
     }
     let snapshot = Snapshot::decode(&seal.body).map_err(Rejected::from)?;
-    let mut taken = Taken {
+    let mut taken = Whole {
         at_sequence: snapshot.at_sequence,
         records: Vec::with_capacity(snapshot.records.len()),
         rejected: Vec::new(),
@@ -155,7 +201,7 @@ fn open(
             Err(rejected) => taken.rejected.push(rejected),
         }
     }
-    Ok(Some(taken))
+    Ok(Some(Taken::Whole(taken)))
 }
 
 fn decompress(compressed: &[u8]) -> Option<Vec<u8>> {

@@ -12,7 +12,7 @@ use helix_routing::time::Timestamp;
 use helix_routing::wire::Wire;
 use serde::{Deserialize, Serialize};
 
-const MAGIC: [u8; 4] = *b"hxf1";
+pub(super) const MAGIC: [u8; 4] = *b"hxf1";
 /// Bytes before a frame's payload.
 const HEAD_BYTES: usize = 16;
 /// A sealed record is at most 256 KiB; this leaves room for what stands around it.
@@ -30,16 +30,21 @@ pub(super) enum Frame {
         /// The key.
         key: String,
     },
-    /// The end of a base file, which is not whole without it.
+    /// The end of a base file of frames, which is not whole without it. No longer written.
     End {
         /// How many records stand before it.
         records: u64,
+    },
+    /// What follows is complete only behind this base. Since version 2.
+    Behind {
+        /// The base's number.
+        base: u64,
     },
 }
 
 /// A sealed record and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StoredRecord {
+pub(super) struct StoredRecord {
     /// Its sequence; 0 when it says nothing about the position.
     pub sequence: u64,
     /// When it was taken over.
@@ -63,7 +68,17 @@ pub struct Position {
 
 impl Wire for Frame {
     const WHAT: &'static str = "state frame";
+    const VERSION: u8 = 2;
     const MAX_BYTES: usize = MAX_PAYLOAD_BYTES;
+    const OLDEST: u8 = 1;
+
+    /// Version 1 lacked the last kind, and was the same otherwise.
+    fn older(_version: u8, body: &[u8]) -> Option<Self> {
+        match postcard::take_from_bytes(body) {
+            Ok((Self::Behind { .. }, _)) | Err(_) => None,
+            Ok((frame, rest)) => rest.is_empty().then_some(frame),
+        }
+    }
 }
 
 /// What a file's bytes hold next.
@@ -164,6 +179,13 @@ mod tests {
             contact: Timestamp::from_millis(300),
         });
         let fixture = [1, 1, 0, 7, 0xac, 2];
+        assert_eq!(Frame::decode(&fixture).unwrap(), frame);
+    }
+
+    #[test]
+    fn version_2_is_written() {
+        let frame = Frame::Behind { base: 300 };
+        let fixture = [2, 4, 0xac, 2];
         assert_eq!(Frame::decode(&fixture).unwrap(), frame);
         assert_eq!(frame.encode(), fixture);
     }

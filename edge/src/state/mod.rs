@@ -1,39 +1,46 @@
 //! What this edge knows of one stream, on disk before it counts.
 //!
-//! A [`Ledger`] holds the place (epoch, generation, digest) of every record in memory and the records
-//! themselves on disk. Invariant: a record that [`Ledger::admit`] returned is on disk, and a generation
+//! A [`Ledger`] holds the place (epoch, generation, fingerprint) of every record in memory and the records
+//! themselves on disk: a snapshot that origin signed as a whole, and a log of what came after, each under its own signature.
+//! Invariant: a record that [`Ledger::admit`] returned is on disk, and a generation
 //! never decreases. A cutover costs one small append and one sync; records that arrive together share it.
-//! Signatures are checked by the caller, when a record arrives and again when it is read back.
+//! Everything is verified when it arrives, and again when it is read back.
 
+pub mod base;
 mod files;
 mod frame;
+mod restore;
+mod slots;
+mod takeover;
 
-use std::collections::{BTreeSet, HashMap};
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use helix_routing::id::{Digest, Epoch, Generation, Incarnation};
+use helix_routing::id::{Epoch, Incarnation};
+use helix_routing::key::Scope;
 use helix_routing::record::{Order, order};
 use helix_routing::time::Timestamp;
 use helix_service::failpoint;
+use helix_service::keys::KeyRing;
 
+use self::base::BaseError;
 use self::files::Folder;
-use self::frame::Frame;
-pub use self::frame::{Position, StoredRecord};
+pub use self::frame::Position;
+use self::frame::{Frame, StoredRecord};
+use self::slots::{Slot, Slots};
+pub(crate) use self::takeover::in_background;
+pub use self::takeover::{Adopted, Purpose, Slice};
 use crate::feed::record::{Opened, Record};
 
-/// The log is folded into a new base when it is larger than this and larger than the base's share below.
+/// A log is folded with those before it when it is larger than this and larger than they are: so each record is written again a few times only.
 const COMPACT_BYTES: u64 = 4 * 1024 * 1024;
-/// Tombstones live this long in the streams, so an edge needs them no longer.
-pub const TOMBSTONE_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
-/// Contact older than this, and tombstones may have been missed: the stream is taken over whole.
+/// Records in the logs before a newer snapshot is to cover them: each costs a start some 60 µs to verify, a covered one a hundredth of that.
+const LOOSE_RECORDS: usize = 8 * 1024;
+/// Contact older than this, and tombstones may have been missed: the stream is taken over whole. Half of what they live.
 pub const MAX_ABSENCE: Duration = Duration::from_secs(7 * 24 * 3600 / 2);
-/// A takeover may drop this share of the records held, in percent; more is refused as an accident.
-const MAX_DROP_PERCENT: usize = 20;
-/// So few records may always be dropped.
-const FREE_DROPS: usize = 10;
 
 /// State could not be kept.
 #[derive(Debug, thiserror::Error)]
@@ -56,8 +63,19 @@ pub enum StateError {
         #[source]
         source: io::Error,
     },
+    /// The snapshot that was to be taken over cannot be read.
+    #[error("take over the snapshot of {stream}")]
+    Base {
+        /// The stream.
+        stream: String,
+        /// Why not.
+        #[source]
+        source: BaseError,
+    },
     /// A takeover would drop too much of what is held.
-    #[error("snapshot of {stream} lacks {missing} of {held} records, which looks like an accident")]
+    #[error(
+        "snapshot of {stream} lacks {missing} of {held} records, which looks like an accident; if they are really gone, say so to origin with `snapshots_may_drop = true` in its config"
+    )]
     Shrinks {
         /// The stream.
         stream: String,
@@ -77,76 +95,30 @@ pub struct Decision {
     pub order: Order,
 }
 
-/// The place of a record that is held.
-#[derive(Debug)]
-struct Slot {
-    epoch: Epoch,
-    generation: Generation,
-    body: Digest,
-}
-
 /// One stream's state.
 #[derive(Debug)]
 pub struct Ledger {
+    scope: Scope,
+    ring: Arc<KeyRing>,
     stream: String,
     folder: Folder,
-    slots: HashMap<Box<str>, Slot>,
+    slots: Slots,
     position: Position,
     /// The highest term seen in an envelope: a lower one is an origin that lost its lead.
     epoch: Epoch,
+    /// The sequence of the snapshot that the state begins with.
+    covered: Option<u64>,
+    /// Records in the logs behind it.
+    loose: usize,
     log: Option<File>,
     log_number: u64,
     log_bytes: u64,
-    compact_at: u64,
+    /// Bytes of the logs before it, behind the base.
+    older_bytes: u64,
     compaction: Option<tokio::task::JoinHandle<()>>,
 }
 
 impl Ledger {
-    /// Reads the state of `stream`, and hands out every record that `reopen` still accepts.
-    ///
-    /// # Errors
-    /// When the files cannot be read. Damage in them is no error: it is repaired from the stream.
-    pub fn open(
-        folder: PathBuf,
-        stream: String,
-        reopen: impl Fn(&StoredRecord) -> Option<Opened>,
-    ) -> Result<(Self, Vec<Opened>), StateError> {
-        let failed = |source| StateError::Read {
-            folder: folder.clone(),
-            source,
-        };
-        let files = Folder::open(folder.clone()).map_err(failed)?;
-        let (contents, log_number, is_long) = files.load().map_err(failed)?;
-        let mut ledger = Self {
-            stream,
-            folder: files,
-            slots: HashMap::with_capacity(contents.records.len()),
-            position: contents.position,
-            epoch: Epoch(0),
-            log: None,
-            log_number,
-            // Counts as full: the first write then folds what is there.
-            log_bytes: if contents.damaged || is_long {
-                u64::MAX
-            } else {
-                0
-            },
-            compact_at: COMPACT_BYTES,
-            compaction: None,
-        };
-        let mut opened = Vec::with_capacity(contents.records.len());
-        let mut bytes = 0;
-        for record in contents.records.values() {
-            bytes += record.sealed.len() as u64;
-            if let Some(record) = reopen(record) {
-                ledger.hold(&record);
-                opened.push(record);
-            }
-        }
-        ledger.compact_at = bytes.max(COMPACT_BYTES);
-        Ok((ledger, opened))
-    }
-
     /// How far the stream is known.
     #[must_use]
     pub const fn position(&self) -> &Position {
@@ -187,8 +159,7 @@ impl Ledger {
         for opened in records {
             let order = self.order(&opened);
             if order == Order::Newer {
-                undo.push((opened.key.clone(), self.slots.remove(opened.key.as_str())));
-                self.hold(&opened);
+                undo.push((opened.key.clone(), self.hold(&opened)));
                 let sequence = if sequenced { opened.sequence } else { 0 };
                 let record = StoredRecord {
                     sequence,
@@ -203,11 +174,14 @@ impl Ledger {
         if let Err(error) = self.append(bytes).await {
             // In reverse, so that of two records of one key the first one's predecessor comes back last.
             for (key, slot) in undo.into_iter().rev() {
-                self.slots.remove(key.as_str());
-                self.slots.extend(slot.map(|slot| (key.into(), slot)));
+                match slot {
+                    Some(slot) => self.slots.insert(&key, slot),
+                    None => self.slots.remove(&key),
+                };
             }
             return Err(error);
         }
+        self.loose += undo.len();
         if !undo.is_empty() {
             failpoint::hit("edge.persisted");
         }
@@ -231,60 +205,43 @@ impl Ledger {
         Ok(())
     }
 
-    /// Drops what a whole snapshot lacks, and returns the keys.
+    /// Whether a newer snapshot would make the next start shorter, and one of this sequence would.
+    #[must_use]
+    pub fn wants(&self, snapshot: u64) -> bool {
+        let newer = snapshot.saturating_sub(self.covered.unwrap_or(0));
+        let behind = self.position.sequence.saturating_sub(snapshot);
+        self.loose > LOOSE_RECORDS && newer > behind
+    }
+
+    /// Where a snapshot is put together before it is taken over.
+    #[must_use]
+    pub fn incoming(&self, purpose: Purpose) -> PathBuf {
+        self.folder.incoming(purpose)
+    }
+
+    /// Drops what the stream no longer has, and returns the keys that were held.
     ///
     /// # Errors
-    /// When it lacks more than an orderly change explains, or the change cannot be written. Nothing is dropped then.
-    pub async fn drop_missing(
-        &mut self,
-        present: &BTreeSet<String>,
-    ) -> Result<Vec<String>, StateError> {
-        let missing: Vec<String> = self
-            .slots
-            .keys()
-            .filter(|key| !present.contains(&***key))
-            .map(|key| key.to_string())
-            .collect();
-        let held = self.slots.len();
-        if missing.len() > FREE_DROPS && missing.len() * 100 > held * MAX_DROP_PERCENT {
-            return Err(StateError::Shrinks {
-                stream: self.stream.clone(),
-                missing: missing.len(),
-                held,
-            });
-        }
+    /// When that cannot be written. Nothing is dropped then.
+    pub async fn drop_keys(&mut self, keys: Vec<String>) -> Result<Vec<String>, StateError> {
         let mut bytes = Vec::new();
-        for key in &missing {
+        for key in &keys {
             frame::write(&Frame::Dropped { key: key.clone() }, &mut bytes);
         }
         self.append(bytes).await?;
-        for key in &missing {
-            self.slots.remove(key.as_str());
-        }
-        Ok(missing)
+        Ok(keys
+            .into_iter()
+            .filter(|key| self.slots.remove(key).is_some())
+            .collect())
     }
 
     fn order(&self, opened: &Opened) -> Order {
-        let held = self.slots.get(opened.key.as_str());
-        let held = held.map(|slot| (slot.epoch, slot.generation, slot.body.hex().as_bytes()));
-        order(
-            held,
-            (
-                opened.epoch,
-                opened.generation,
-                opened.body.hex().as_bytes(),
-            ),
-        )
+        order_of(self.slots.get(&opened.key), opened)
     }
 
-    fn hold(&mut self, opened: &Opened) {
+    fn hold(&mut self, opened: &Opened) -> Option<Slot> {
         self.epoch = self.epoch.max(opened.sealed_epoch);
-        let slot = Slot {
-            epoch: opened.epoch,
-            generation: opened.generation,
-            body: opened.body.clone(),
-        };
-        self.slots.insert(opened.key.as_str().into(), slot);
+        self.slots.insert(&opened.key, Slot::of(opened))
     }
 
     /// One write and one sync, off the runtime's threads.
@@ -328,22 +285,18 @@ impl Ledger {
 
     /// Starts a new log when this one is long, and folds the finished ones in the background.
     fn compact_when_due(&mut self) {
-        let busy = self
-            .compaction
-            .as_ref()
-            .is_some_and(|task| !task.is_finished());
-        if busy || self.log_bytes < self.compact_at {
+        if self.is_compacting() || self.log_bytes < COMPACT_BYTES.max(self.older_bytes) {
             return;
         }
         // At start no log is open yet, and what damage left behind is folded before the first one.
         if self.log.take().is_some() {
             self.log_number += 1;
+            self.older_bytes += self.log_bytes;
         }
         self.log_bytes = 0;
         let (folder, number, stream) = (self.folder.clone(), self.log_number, self.stream.clone());
         self.compaction = Some(tokio::task::spawn_blocking(move || {
-            let now = helix_service::clock::now();
-            if let Err(error) = folder.compact(number, |record| is_worth_keeping(now, record)) {
+            if let Err(error) = folder.fold(number) {
                 tracing::error!(
                     stream,
                     error = &error as &dyn std::error::Error,
@@ -352,11 +305,33 @@ impl Ledger {
             }
         }));
     }
+
+    fn is_compacting(&self) -> bool {
+        self.compaction
+            .as_ref()
+            .is_some_and(|task| !task.is_finished())
+    }
 }
 
-/// Tombstones that no stream holds any more are let go.
-fn is_worth_keeping(now: Timestamp, record: &StoredRecord) -> bool {
-    now.since(record.received) < TOMBSTONE_LIFE || !crate::feed::record::is_tombstone(record)
+/// What `opened` is to the record held.
+fn order_of(held: Option<Slot>, opened: &Opened) -> Order {
+    let held = held.map(|slot| (slot.epoch, slot.generation, slot.body.to_le_bytes()));
+    let held = held
+        .as_ref()
+        .map(|(epoch, generation, body)| (*epoch, *generation, body.as_slice()));
+    let body = opened.body.0.to_le_bytes();
+    order(held, (opened.epoch, opened.generation, &body))
+}
+
+impl Slot {
+    const fn of(opened: &Opened) -> Self {
+        Self {
+            epoch: opened.epoch,
+            generation: opened.generation,
+            body: opened.body.0,
+            is_tombstone: opened.is_tombstone(),
+        }
+    }
 }
 
 impl Opened {

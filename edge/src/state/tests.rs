@@ -1,16 +1,20 @@
-//! State across restarts, torn writes, flipped bits and compaction.
+//! State across restarts, torn writes, flipped bits, folding and takeovers.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use helix_routing::host::HostPattern;
+use helix_routing::id::{Generation, SiteId};
 use helix_routing::key::{self, Scope};
 use helix_routing::record::HostRecord;
 use helix_routing::seal::KeyRole;
+use helix_routing::snapshot::{self, Part, PartContent, SnapshotIndex};
 use helix_routing::wire::Wire;
 use helix_service::keys::{Address, KeyRing, SigningKey};
 use tempfile::TempDir;
 
+use super::base::Base;
 use super::*;
 use crate::feed::record;
 
@@ -19,13 +23,13 @@ const LIFE: &str = "00000000000000aa";
 struct Bench {
     folder: TempDir,
     signer: SigningKey,
-    ring: KeyRing,
+    ring: Arc<KeyRing>,
 }
 
 impl Bench {
     fn new() -> Self {
         let signer = SigningKey::generate(KeyRole::Record);
-        let ring = KeyRing::new([signer.public()]);
+        let ring = Arc::new(KeyRing::new([signer.public()]));
         Self {
             folder: tempfile::tempdir().unwrap(),
             signer,
@@ -34,42 +38,104 @@ impl Bench {
     }
 
     fn open(&self) -> (Ledger, Vec<Opened>) {
-        Ledger::open(self.folder.path().to_owned(), "KV_g".to_owned(), |stored| {
-            record::open(
-                &self.ring,
-                &Scope::Global,
-                None,
-                &stored.key,
-                stored.sealed.clone().into(),
-            )
-            .ok()
-        })
-        .unwrap()
+        let mut all = Vec::new();
+        let folder = self.folder.path().to_owned();
+        let ring = Arc::clone(&self.ring);
+        let ledger = Ledger::open(folder, Scope::Global, ring, |opened| all.extend(opened));
+        (ledger.unwrap(), all)
+    }
+
+    /// What a start finds: hosts and their sites.
+    fn found(&self) -> Model {
+        let (_, records) = self.open();
+        let count = records.len();
+        let found: Model = records
+            .into_iter()
+            .map(|opened| match opened.record {
+                Record::Host(host) => (host.host.to_string(), (host.generation.0, host.site)),
+                other => unreachable!("a stream of hosts has {other:?}"),
+            })
+            .collect();
+        assert_eq!(found.len(), count, "each record is handed out once");
+        found
+    }
+
+    fn address(&self, key: &str, generation: Generation) -> Address {
+        Address {
+            stream: "KV_g".to_owned(),
+            key: key.to_owned(),
+            incarnation: LIFE.parse().unwrap(),
+            epoch: Epoch(1),
+            generation,
+        }
     }
 
     /// The record of host number `n` at a sequence, which is also its generation.
     fn host(&self, n: u64, sequence: u64, site: Option<&str>) -> Opened {
-        let host: HostPattern = format!("h{n}.example.com").parse().unwrap();
-        let key = key::host(&host);
-        let generation = Generation(sequence);
-        let record = HostRecord {
-            host,
-            epoch: Epoch(1),
-            generation,
-            site: site.map(|site| site.parse().unwrap()),
-        };
-        let address = Address {
-            stream: "KV_g".to_owned(),
-            key: key.clone(),
-            incarnation: LIFE.parse().unwrap(),
-            epoch: Epoch(1),
-            generation,
-        };
+        let record = host_record(n, sequence, site);
+        let key = key::host(&record.host);
+        let address = self.address(&key, record.generation);
         let sealed = self.signer.seal(address, record.encode()).into();
         Opened {
             sequence,
             ..record::open(&self.ring, &Scope::Global, None, &key, sealed).unwrap()
         }
+    }
+
+    /// A snapshot of these hosts, where a takeover finds it.
+    fn snapshot(
+        &self,
+        ledger: &Ledger,
+        purpose: Purpose,
+        at: u64,
+        model: &Model,
+        may_drop: bool,
+    ) -> Base {
+        let mut records: Vec<(String, Vec<u8>)> = model
+            .iter()
+            .map(|(host, (generation, site))| {
+                let record = HostRecord {
+                    host: host.parse().unwrap(),
+                    epoch: Epoch(1),
+                    generation: Generation(*generation),
+                    site: site.clone(),
+                };
+                (key::host(&record.host), record.encode())
+            })
+            .collect();
+        records.sort();
+        let mut index = SnapshotIndex {
+            at_sequence: at,
+            at: now(),
+            records: records.len() as u64,
+            may_drop,
+            parts: Vec::new(),
+        };
+        let mut parts = Vec::new();
+        // Small parts, so that a few thousand records are several.
+        for records in records.chunks(1500) {
+            let mut content = PartContent::default();
+            for (key, body) in records {
+                content.push(key, body);
+            }
+            let part = zstd::encode_all(&content.into_bytes()[..], 1).unwrap();
+            index.parts.push(Part {
+                digest: helix_service::digest::sha256(&part),
+                bytes: part.len() as u64,
+            });
+            parts.extend(part);
+        }
+        let address = self.address(key::SNAPSHOT_NAME, Generation(0));
+        let sealed = self.signer.seal(address, index.encode());
+        let path = ledger.incoming(purpose);
+        fs::write(
+            &path,
+            [&snapshot::head(sealed.len())[..], &sealed, &parts].concat(),
+        )
+        .unwrap();
+        let base = Base::open(&path, &self.ring, &Scope::Global).unwrap();
+        base.verify().unwrap();
+        base
     }
 
     fn files(&self, kind: &str) -> Vec<PathBuf> {
@@ -87,6 +153,36 @@ impl Bench {
         files.sort();
         files
     }
+}
+
+/// Generation and site of each host.
+type Model = BTreeMap<String, (u64, Option<SiteId>)>;
+
+fn host_record(n: u64, generation: u64, site: Option<&str>) -> HostRecord {
+    HostRecord {
+        host: format!("h{n}.example.com").parse().unwrap(),
+        epoch: Epoch(1),
+        generation: Generation(generation),
+        site: site.map(|site| site.parse().unwrap()),
+    }
+}
+
+/// Takes a snapshot over as a feed does, and returns how many of its records were newer, and the keys it lacks.
+async fn adopt(
+    ledger: &mut Ledger,
+    base: Base,
+    purpose: Purpose,
+) -> Result<(usize, Vec<String>), StateError> {
+    let mut adopted = ledger.adopt(base, purpose).await?;
+    let mut newer = 0;
+    while let Some(slice) = adopted.slices.recv().await {
+        assert!(slice.refused.is_empty(), "{:?}", slice.refused);
+        newer += slice.newer.len();
+    }
+    let mut missing = std::mem::take(&mut adopted.missing);
+    missing.sort();
+    ledger.adopted(adopted).await?;
+    Ok((newer, missing))
 }
 
 fn now() -> Timestamp {
@@ -187,45 +283,42 @@ async fn a_flipped_bit_stops_the_position_and_spares_the_other_records() {
 }
 
 #[tokio::test]
-async fn a_damaged_base_is_answered_by_the_one_before() {
+async fn folding_the_logs_loses_nothing() {
     let bench = Bench::new();
     let mut ledger = filled(&bench, 6).await;
     for round in 0..2_u64 {
-        ledger.log_bytes = u64::MAX;
+        ledger.log_bytes = COMPACT_BYTES;
+        ledger.older_bytes = 0;
         ledger
-            .admit(now(), vec![bench.host(20 + round, 20 + round, None)], true)
+            .admit(now(), vec![bench.host(2 + round, 20 + round, None)], true)
             .await
             .unwrap();
         ledger.compaction.take().unwrap().await.unwrap();
     }
-    drop(ledger);
-    assert_eq!(bench.files("base.").len(), 2);
-    assert_eq!(bench.open().1.len(), 8);
-    flip(&bench.files("base.")[1], 300);
-    let (ledger, records) = bench.open();
-    assert_eq!((records.len(), ledger.position().sequence), (8, 21));
-}
-
-#[tokio::test]
-async fn when_no_base_is_whole_the_stream_is_taken_over_again() {
-    let bench = Bench::new();
-    let mut ledger = filled(&bench, 6).await;
-    ledger.log_bytes = u64::MAX;
     ledger
-        .admit(now(), vec![bench.host(20, 20, None)], true)
+        .drop_keys(vec![bench.host(1, 1, None).key])
         .await
         .unwrap();
-    ledger.compaction.take().unwrap().await.unwrap();
     drop(ledger);
-    flip(&bench.files("base.")[0], 300);
-    assert_eq!(bench.open().0.resume(now()), None);
+    assert_eq!(bench.files("log.").len(), 2);
+    let (ledger, records) = bench.open();
+    assert_eq!((records.len(), ledger.position().sequence), (5, 21));
+    assert_eq!(
+        records
+            .iter()
+            .filter(|record| record.is_tombstone())
+            .count(),
+        2
+    );
 }
 
 #[tokio::test]
 async fn a_record_whose_key_is_no_longer_trusted_is_not_taken_from_disk() {
     let mut bench = Bench::new();
     drop(filled(&bench, 3).await);
-    bench.ring = KeyRing::new([SigningKey::generate(KeyRole::Record).public()]);
+    bench.ring = Arc::new(KeyRing::new([
+        SigningKey::generate(KeyRole::Record).public()
+    ]));
     assert_eq!(bench.open().1.len(), 0);
 }
 
@@ -239,26 +332,6 @@ async fn an_edge_that_was_away_too_long_starts_over_but_keeps_what_it_has() {
         None
     );
     assert_eq!(records.len(), 3);
-}
-
-#[tokio::test]
-async fn a_takeover_drops_a_few_and_refuses_to_drop_many() {
-    let bench = Bench::new();
-    let mut ledger = filled(&bench, 60).await;
-    let key = |n: u64| bench.host(n, n, None).key;
-    let most: BTreeSet<String> = (1..=55).map(key).collect();
-    assert_eq!(ledger.drop_missing(&most).await.unwrap().len(), 5);
-    let few: BTreeSet<String> = (1..=30).map(key).collect();
-    assert!(matches!(
-        ledger.drop_missing(&few).await,
-        Err(StateError::Shrinks {
-            missing: 25,
-            held: 55,
-            ..
-        })
-    ));
-    drop(ledger);
-    assert_eq!(bench.open().1.len(), 55);
 }
 
 #[tokio::test]
@@ -287,3 +360,6 @@ async fn what_cannot_be_written_does_not_count() {
         "the record that was not written must not be remembered"
     );
 }
+
+#[path = "takeover_tests.rs"]
+mod takeovers;

@@ -19,6 +19,7 @@ mod blobs;
 mod gates;
 mod improve;
 mod retired;
+mod snapshots;
 mod world;
 
 use std::time::Duration;

@@ -1,0 +1,198 @@
+//! A ledger from its files: what a start reads.
+//!
+//! Records of the logs are few, and each is verified by its own signature, on every core. Those of the base are many, and its one
+//! signature and the digests of its parts were verified when it was opened; one thread takes them apart while another takes them in.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use helix_routing::id::Epoch;
+use helix_routing::key::Scope;
+use helix_routing::record::Order;
+use helix_routing::snapshot::PartRecords;
+use helix_service::keys::KeyRing;
+
+use super::base::{Base, BaseError};
+use super::files::{Folder, Loaded};
+use super::frame::StoredRecord;
+use super::slots::Slots;
+use super::{Ledger, StateError, order_of};
+use crate::feed::record::{self, Opened};
+
+/// Parts that were taken apart and wait: more would only take memory.
+const WAITING_PARTS: usize = 1;
+/// Fewer records than this are verified before another thread would have begun.
+const WORTH_A_THREAD: usize = 64;
+
+impl Ledger {
+    /// Reads the state of the stream of `scope`, and hands every record that is still accepted to `each`, once, in batches.
+    ///
+    /// # Errors
+    /// When the files cannot be read. Damage in them is no error: it is repaired from the stream.
+    pub fn open(
+        folder: PathBuf,
+        scope: Scope,
+        ring: Arc<KeyRing>,
+        mut each: impl FnMut(Vec<Opened>),
+    ) -> Result<Self, StateError> {
+        let failed = |source| StateError::Read {
+            folder: folder.clone(),
+            source,
+        };
+        let files = Folder::open(folder.clone()).map_err(failed)?;
+        let Loaded {
+            base,
+            contents,
+            next,
+            is_long,
+        } = files.load(&ring, &scope).map_err(failed)?;
+        let loose_bytes: usize = contents
+            .records
+            .values()
+            .map(|record| record.sealed.len())
+            .sum();
+        let mut ledger = Self {
+            stream: scope.stream(),
+            folder: files,
+            slots: Slots::default(),
+            position: contents.position,
+            epoch: Epoch(0),
+            covered: base.as_ref().map(|base| base.index.at_sequence),
+            loose: contents.records.len(),
+            log: None,
+            log_number: next,
+            // Counts as full: the first write then folds what is there.
+            log_bytes: if contents.damaged || is_long {
+                u64::MAX
+            } else {
+                0
+            },
+            older_bytes: loose_bytes as u64,
+            compaction: None,
+            scope,
+            ring,
+        };
+        let mut loose = ledger.open_loose(contents.records.into_values().collect());
+        for opened in loose.values() {
+            ledger.hold(opened);
+        }
+        if let Some(base) = base {
+            ledger.epoch = ledger.epoch.max(base.epoch);
+            let taken = ledger.take_in(
+                &base,
+                |key| contents.dropped.contains(key),
+                &mut loose,
+                &mut each,
+            );
+            if let Err(error) = taken {
+                // Its digests were right a moment ago: it is read again from the stream.
+                tracing::error!(
+                    stream = ledger.stream,
+                    error = &error as &dyn std::error::Error,
+                    "state base was not read to its end"
+                );
+                ledger.position.incarnation = None;
+            }
+        }
+        each(loose.into_values().collect());
+        Ok(ledger)
+    }
+
+    /// Verifies records of the logs, each by its own signature.
+    fn open_loose(&self, stored: Vec<StoredRecord>) -> HashMap<String, Opened> {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        let share = stored.len().div_ceil(cores).max(WORTH_A_THREAD);
+        let opened = thread::scope(|scope| {
+            let threads: Vec<_> = stored
+                .chunks(share)
+                .map(|stored| {
+                    scope.spawn(|| {
+                        stored
+                            .iter()
+                            .filter_map(|stored| self.reopen(stored))
+                            .collect::<Vec<_>>()
+                    })
+                })
+                .collect();
+            let joined = threads.into_iter().filter_map(|thread| thread.join().ok());
+            joined.flatten().collect::<Vec<_>>()
+        });
+        opened
+            .into_iter()
+            .map(|opened| (opened.key.clone(), opened))
+            .collect()
+    }
+
+    fn reopen(&self, stored: &StoredRecord) -> Option<Opened> {
+        let sealed = stored.sealed.clone().into();
+        match record::open(&self.ring, &self.scope, None, &stored.key, sealed) {
+            Ok(opened) => Some(opened),
+            Err(error) => {
+                tracing::error!(
+                    stream = self.stream,
+                    key = stored.key,
+                    error = &error as &dyn std::error::Error,
+                    "stored record is refused"
+                );
+                None
+            }
+        }
+    }
+
+    /// Takes in the records of the base that the logs do not replace.
+    fn take_in(
+        &mut self,
+        base: &Base,
+        is_dropped: impl Fn(&str) -> bool,
+        loose: &mut HashMap<String, Opened>,
+        each: &mut impl FnMut(Vec<Opened>),
+    ) -> Result<(), BaseError> {
+        let scope = self.scope.clone();
+        let (sender, parts) = mpsc::sync_channel(WAITING_PARTS);
+        thread::scope(|threads| {
+            let reading = threads.spawn(move || {
+                base.each_content(|number, content| {
+                    let unreadable = |source| BaseError::Content { number, source };
+                    let mut opened = Vec::new();
+                    for record in PartRecords::new(content).map_err(unreadable)? {
+                        let (key, body) = record.map_err(unreadable)?;
+                        opened.push((
+                            key.to_owned(),
+                            record::open_covered(&scope, key, body, base.epoch),
+                        ));
+                    }
+                    // Nobody takes them only when this thread's owner has panicked.
+                    let _ = sender.send(opened);
+                    Ok(())
+                })
+            });
+            for part in parts {
+                let mut batch = Vec::with_capacity(part.len());
+                for (key, opened) in part {
+                    match opened {
+                        Ok(opened) if !is_dropped(&key) => {
+                            if order_of(self.slots.get(&key), &opened) == Order::Newer {
+                                self.hold(&opened);
+                                loose.remove(&key);
+                                batch.push(opened);
+                            }
+                        }
+                        Ok(_) => {}
+                        Err(error) => {
+                            tracing::error!(
+                                stream = self.stream,
+                                key,
+                                error = &error as &dyn std::error::Error,
+                                "stored record is refused"
+                            );
+                        }
+                    }
+                }
+                each(batch);
+            }
+            reading.join().unwrap_or(Err(BaseError::Shape))
+        })
+    }
+}
