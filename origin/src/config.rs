@@ -60,6 +60,9 @@ pub struct Config {
     /// How long releases are watched after their swap.
     #[serde(default)]
     pub bake: BakeConfig,
+    /// Edges may drop whatever a snapshot lacks. Without it they refuse one that lacks more than an orderly change explains.
+    #[serde(default)]
+    pub snapshots_may_drop: bool,
     /// How log lines look.
     #[serde(default)]
     pub log: LogFormat,

@@ -252,6 +252,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         client.clone(),
         Arc::new(record_key(config)?),
         &regions,
+        config.snapshots_may_drop,
     );
     let edges = registered(config);
     fleet::versions::register(&store, &edges).await?;

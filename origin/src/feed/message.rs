@@ -15,7 +15,7 @@ const MESSAGE_ID: &str = "Nats-Msg-Id";
 const TIME_TO_LIVE: &str = "Nats-TTL";
 
 /// A record as SQL holds it.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Stored {
     pub stream: String,
     pub key: String,
@@ -40,7 +40,7 @@ pub(super) fn record(
         is_tombstone,
     } = stored;
     let epoch = inner.store.epoch();
-    let mut headers = fence(scope, life);
+    let mut headers = fence(scope, life, HeaderMap::new());
     // One write is one id, however often it is sent; only what is asked for again is meant to be stored again.
     let again = again.map(|count| format!(".{count}")).unwrap_or_default();
     headers.insert(
@@ -64,9 +64,18 @@ pub(super) fn record(
     (subject, headers, sealed)
 }
 
+/// How long the server keeps a record: a tombstone has an end.
+pub(super) fn lifetime(stored: &Stored) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if stored.is_tombstone {
+        headers.insert(TIME_TO_LIVE, TOMBSTONE_LIFE.as_secs().to_string());
+    }
+    headers
+}
+
 /// What makes a write conditional on no other origin having taken over.
-fn fence(scope: &Scope, life: &Life) -> HeaderMap {
-    let mut headers = expect_sequence(life.term_sequence);
+pub(super) fn fence(scope: &Scope, life: &Life, mut headers: HeaderMap) -> HeaderMap {
+    headers.insert(EXPECTED_SEQUENCE, life.term_sequence.to_string());
     headers.insert(
         EXPECTED_SUBJECT,
         format!("{}{}", scope.stored_prefix(), key::TERM),

@@ -24,6 +24,7 @@ use tokio::sync::mpsc;
 use crate::store::{Store, StoreError};
 
 mod beacon;
+mod bulk;
 mod message;
 mod publisher;
 pub mod records;
@@ -76,6 +77,10 @@ struct Inner {
     scopes: BTreeMap<String, Scope>,
     /// By stream; one that is not ready for writing has no entry.
     lives: Mutex<BTreeMap<String, Life>>,
+    /// How many records the newest snapshot of each stream has.
+    snapshots: Mutex<BTreeMap<String, u64>>,
+    /// An operator's word: what snapshots lack is really gone.
+    may_drop: bool,
     requests: mpsc::Sender<Request>,
     inbox: tokio::sync::Mutex<mpsc::Receiver<Request>>,
 }
@@ -102,13 +107,15 @@ enum Request {
 }
 
 impl Feed {
-    /// A feed to the streams of every edge and of each region. Nothing is sent before [`Feed::run`].
+    /// A feed to the streams of every edge and of each region. Nothing is sent before [`Feed::run`]. `may_drop` is an operator's word to
+    /// edges that what snapshots lack is really gone.
     #[must_use]
     pub fn new(
         store: Store,
         client: async_nats::Client,
         key: Arc<SigningKey>,
         regions: &[RegionId],
+        may_drop: bool,
     ) -> Self {
         let scopes =
             std::iter::once(Scope::Global).chain(regions.iter().cloned().map(Scope::Region));
@@ -124,6 +131,8 @@ impl Feed {
             key,
             scopes: scopes.map(|scope| (scope.stream(), scope)).collect(),
             lives: Mutex::default(),
+            snapshots: Mutex::default(),
+            may_drop,
             requests,
             inbox: tokio::sync::Mutex::new(inbox),
         }))
@@ -208,6 +217,28 @@ impl Inner {
         if let Err(error) = self.requests.try_send(request) {
             tracing::debug!(%error, "request to the publisher is dropped");
         }
+    }
+
+    fn acknowledge(&self, stream: &str, sequence: u64) {
+        if let Some(life) = self.lives().get_mut(stream) {
+            life.acknowledged = life.acknowledged.max(sequence);
+        }
+    }
+
+    fn snapshot_records(&self, stream: &str) -> u64 {
+        let snapshots = self
+            .snapshots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        snapshots.get(stream).copied().unwrap_or(0)
+    }
+
+    fn note_snapshot_records(&self, stream: &str, records: u64) {
+        let mut snapshots = self
+            .snapshots
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        snapshots.insert(stream.to_owned(), records);
     }
 
     fn life(&self, stream: &str) -> Option<Life> {

@@ -11,12 +11,13 @@ use helix_routing::id::Generation;
 use helix_service::failpoint;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::bulk;
 use super::message::{self, Stored};
 use super::{FeedError, Inner, Request};
 use crate::store::{self, StoreError};
 
-/// Records in flight at once.
-const PAGE_ROWS: i64 = 256;
+/// Records in flight at once: what goes into one batch.
+const PAGE_ROWS: i64 = bulk::MAX_RECORDS as i64;
 /// Commits wake the publisher; this only bounds what a missed wake-up could cost.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// Rows are removed this long after the first was acknowledged, so that cutovers don't wait for the removal's write lock.
@@ -94,8 +95,9 @@ impl Progress {
             return Ok(Page::Empty);
         };
         let last = *last;
+        let rows = self.publish_in_bulk(inner, rows).await;
         let mut sent = Vec::with_capacity(rows.len());
-        for (_, stored) in rows {
+        for stored in rows {
             let stream = stored.stream.clone();
             sent.push((stream, send(inner, stored, None).await));
         }
@@ -115,6 +117,37 @@ impl Progress {
         self.tidy_at
             .get_or_insert_with(|| Instant::now() + TIDY_DELAY);
         Ok(Page::Done)
+    }
+
+    /// Publishes what there is much of in batches, and returns the rest. What was refused is tried one by one, which says why.
+    async fn publish_in_bulk(&mut self, inner: &Inner, rows: Vec<(i64, Stored)>) -> Vec<Stored> {
+        let mut streams: BTreeMap<String, Vec<Stored>> = BTreeMap::new();
+        for (_, stored) in rows {
+            streams
+                .entry(stored.stream.clone())
+                .or_default()
+                .push(stored);
+        }
+        let mut rest = Vec::new();
+        for (stream, records) in streams {
+            let place = inner.scopes.get(&stream).zip(inner.life(&stream));
+            let Some((scope, life)) = place.filter(|_| records.len() >= bulk::MIN_RECORDS) else {
+                rest.extend(records);
+                continue;
+            };
+            match bulk::publish(inner, scope, &life, records.clone()).await {
+                Ok(sequence) => inner.acknowledge(&stream, sequence),
+                Err(error) => {
+                    tracing::warn!(
+                        stream,
+                        error = &error as &dyn std::error::Error,
+                        "records go one by one"
+                    );
+                    rest.extend(records);
+                }
+            }
+        }
+        rest
     }
 
     async fn answer(&mut self, inner: &Inner, request: Request) -> Result<(), FeedError> {
@@ -227,9 +260,7 @@ async fn acknowledged(
         }
         Err(error) => return Err(error),
     };
-    if let Some(life) = inner.lives().get_mut(stream) {
-        life.acknowledged = life.acknowledged.max(acknowledgement.sequence);
-    }
+    inner.acknowledge(stream, acknowledgement.sequence);
     Ok(())
 }
 

@@ -1,11 +1,12 @@
-//! Whole states of the streams, for edges that have none: sealed, compressed, in an object store bucket.
+//! Whole states of the streams: for edges that have none, and for every edge to start from. In parts, under one signature, in an
+//! object store bucket.
 //!
+//! Records are read page by page in the order of their keys, so that a million of them take neither memory nor a lock.
 //! Invariant: a snapshot's records are never older than the sequence it names, so repair from there
 //! misses nothing; they may be newer, and then repair repeats them. The newest three stay readable,
 //! so an edge that began with one that was replaced can finish.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_nats::HeaderMap;
@@ -17,13 +18,12 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use helix_routing::id::{Generation, Incarnation};
 use helix_routing::key::{SNAPSHOT_NAME, Scope};
-use helix_routing::record::Snapshot;
+use helix_routing::snapshot::{HEAD_BYTES, Part, PartContent, SnapshotIndex, head};
 use helix_routing::wire::Wire;
 use helix_service::keys::Address;
 use helix_service::{clock, digest, random};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::message::Stored;
 use super::records::TOMBSTONE_LIFE;
 use super::streams::{StreamError, link};
 use super::{FeedError, Inner, Life};
@@ -33,6 +33,10 @@ use crate::store;
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// A new snapshot after this many changes: what a repair fetches in two pages.
 const CHANGES: u64 = 1000;
+/// And after this share of the records has changed: making one of a million takes seconds, repairing twenty thousand changes one.
+const CHANGED_SHARE: u64 = 50;
+/// Records read at a time.
+const PAGE_RECORDS: i64 = 4096;
 /// A new snapshot after this long, if anything changed.
 const LONGEST_AGE: Duration = Duration::from_mins(10);
 /// Snapshots kept readable.
@@ -60,7 +64,7 @@ pub(super) async fn run(inner: &Inner) -> Result<(), FeedError> {
                 .entry(stream.clone())
                 .or_insert_with(Instant::now)
                 .elapsed();
-            if !is_due(&life, age) {
+            if !is_due(&life, inner.snapshot_records(stream), age) {
                 continue;
             }
             match put(inner, scope, &life).await {
@@ -84,10 +88,10 @@ pub(super) async fn run(inner: &Inner) -> Result<(), FeedError> {
     }
 }
 
-fn is_due(life: &Life, age: Duration) -> bool {
+fn is_due(life: &Life, records: u64, age: Duration) -> bool {
     life.snapshot.is_none_or(|at| {
         let changes = life.acknowledged.saturating_sub(at);
-        changes >= CHANGES || (changes > 0 && age >= LONGEST_AGE)
+        changes >= CHANGES.max(records / CHANGED_SHARE) || (changes > 0 && age >= LONGEST_AGE)
     })
 }
 
@@ -144,87 +148,115 @@ pub(super) async fn put(inner: &Inner, scope: &Scope, life: &Life) -> Result<u64
         .map_err(link("look-up", &name))?;
     let at_sequence = stream.cached_info().state.last_sequence;
     // After the look at the stream: SQL has at least what was published until then.
-    let records = read(inner, &name).await?;
-    let count = records.len();
-    let compressed = seal(inner, &name, life, at_sequence, records).await?;
-    let size = compressed.len();
-    store_object(inner, scope, life, at_sequence, compressed).await?;
+    let made = make(inner, &name, life, at_sequence).await?;
+    let size = made.bytes.len();
+    store_object(inner, scope, life, at_sequence, made.bytes).await?;
+    inner.note_snapshot_records(&name, made.records);
     tracing::info!(
         stream = name,
         at_sequence,
-        records = count,
+        records = made.records,
         bytes = size,
         "snapshot stored"
     );
     Ok(at_sequence)
 }
 
-async fn read(inner: &Inner, stream: &str) -> Result<Vec<Stored>, StreamError> {
-    let rows: Vec<(String, i64, Vec<u8>, Option<i64>)> = sqlx::query_as(
-        "SELECT record_key, generation, body, removed FROM records \
-         WHERE stream = $1 AND (removed IS NULL OR removed > $2) ORDER BY record_key",
-    )
-    .bind(stream)
-    .bind(store::millis(clock::now() - TOMBSTONE_LIFE))
-    .fetch_all(inner.store.reader())
-    .await?;
-    rows.into_iter()
-        .map(|(key, generation, body, removed)| {
-            let generation = Generation(store::count(generation, "records.generation")?);
-            Ok(Stored {
-                stream: stream.to_owned(),
-                key,
-                generation,
-                body,
-                is_tombstone: removed.is_some(),
-            })
-        })
-        .collect()
+/// An object, ready to be stored.
+struct Made {
+    bytes: Vec<u8>,
+    records: u64,
 }
 
-/// A signature takes about 30 µs, so a large state takes a while: other tasks go on meanwhile.
-async fn seal(
+async fn make(
     inner: &Inner,
     stream: &str,
     life: &Life,
     at_sequence: u64,
-    records: Vec<Stored>,
-) -> Result<Vec<u8>, StreamError> {
-    let (signer, epoch, incarnation) = (
-        Arc::clone(&inner.key),
-        inner.store.epoch(),
-        life.incarnation.clone(),
-    );
-    let name = stream.to_owned();
-    let work = move || {
-        let seal = |key, generation, body| {
-            let address = Address {
-                stream: name.clone(),
-                key,
-                incarnation: incarnation.clone(),
-                epoch,
-                generation,
-            };
-            signer.seal(address, body)
-        };
-        let records = records
-            .into_iter()
-            .map(|stored| seal(stored.key, stored.generation, stored.body))
-            .collect();
-        let snapshot = Snapshot {
-            at_sequence,
-            at: clock::now(),
-            records,
-        };
-        zstd::encode_all(
-            seal(SNAPSHOT_NAME.to_owned(), Generation(0), snapshot.encode()).as_slice(),
-            LEVEL,
-        )
+) -> Result<Made, StreamError> {
+    let mut index = SnapshotIndex {
+        at_sequence,
+        at: clock::now(),
+        records: 0,
+        may_drop: inner.may_drop,
+        parts: Vec::new(),
     };
+    let mut parts = Vec::new();
+    let mut content = PartContent::default();
+    let mut after = String::new();
+    let since = store::millis(clock::now() - TOMBSTONE_LIFE);
+    loop {
+        let rows = read(inner, stream, &after, since).await?;
+        let is_last = rows.len() < usize::try_from(PAGE_RECORDS).unwrap_or(usize::MAX);
+        for (key, body) in rows {
+            if content.is_full() {
+                compress(std::mem::take(&mut content), &mut index, &mut parts, stream).await?;
+            }
+            content.push(&key, &body);
+            after = key;
+        }
+        if is_last {
+            break;
+        }
+    }
+    if content.records() > 0 {
+        compress(content, &mut index, &mut parts, stream).await?;
+    }
+    let address = Address {
+        stream: stream.to_owned(),
+        key: SNAPSHOT_NAME.to_owned(),
+        incarnation: life.incarnation.clone(),
+        epoch: inner.store.epoch(),
+        generation: Generation(0),
+    };
+    let records = index.records;
+    let sealed = inner.key.seal(address, index.encode());
+    let mut bytes = Vec::with_capacity(HEAD_BYTES + sealed.len() + parts.len());
+    bytes.extend_from_slice(&head(sealed.len()));
+    bytes.extend_from_slice(&sealed);
+    bytes.extend_from_slice(&parts);
+    Ok(Made { bytes, records })
+}
+
+/// The next records after a key: keys and bodies.
+async fn read(
+    inner: &Inner,
+    stream: &str,
+    after: &str,
+    since: i64,
+) -> Result<Vec<(String, Vec<u8>)>, StreamError> {
+    let rows = sqlx::query_as(
+        "SELECT record_key, body FROM records \
+         WHERE stream = $1 AND record_key > $2 AND (removed IS NULL OR removed > $3) ORDER BY record_key LIMIT $4",
+    )
+    .bind(stream)
+    .bind(after)
+    .bind(since)
+    .bind(PAGE_RECORDS)
+    .fetch_all(inner.store.reader())
+    .await?;
+    Ok(rows)
+}
+
+/// Appends a part, off the runtime's threads.
+async fn compress(
+    content: PartContent,
+    index: &mut SnapshotIndex,
+    parts: &mut Vec<u8>,
+    stream: &str,
+) -> Result<(), StreamError> {
+    index.records += content.records() as u64;
+    let work = move || zstd::encode_all(content.into_bytes().as_slice(), LEVEL);
     let compressed = tokio::task::spawn_blocking(work)
         .await
+        .map_err(link("compress a snapshot", stream))?
         .map_err(link("compress a snapshot", stream))?;
-    compressed.map_err(link("compress a snapshot", stream))
+    index.parts.push(Part {
+        digest: digest::sha256(&compressed),
+        bytes: compressed.len() as u64,
+    });
+    parts.extend_from_slice(&compressed);
+    Ok(())
 }
 
 /// Writes the chunks, then the description that makes them the newest snapshot, then removes the oldest chunks.

@@ -207,7 +207,13 @@ async fn app(store: Store, folder: &TempDir) -> App {
         .await
         .unwrap();
     let key = Arc::new(SigningKey::generate(KeyRole::Record));
-    let feed = Feed::new(store.clone(), client, key, std::slice::from_ref(&region));
+    let feed = Feed::new(
+        store.clone(),
+        client,
+        key,
+        std::slice::from_ref(&region),
+        false,
+    );
     let edge = Edge {
         region: region.clone(),
         edge: "fra-1".parse().unwrap(),

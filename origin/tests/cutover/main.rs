@@ -1,6 +1,7 @@
 //! Origin's half of a cutover against a real nats-server, with edges that are only as real as origin can tell.
 
 mod edge;
+mod imports;
 mod nats;
 #[path = "../place/mod.rs"]
 mod place;
@@ -111,6 +112,7 @@ impl Origin {
             client.clone(),
             Arc::clone(&fleet.key),
             &regions,
+            false,
         );
         let conductor = Conductor::new(store.clone(), feed.clone(), roster.clone(), base(), None);
         conductor.resume().await.expect("rollouts are read");
