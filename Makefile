@@ -95,6 +95,7 @@ bench-peers: bench-build ## CPU per request beside nginx, haproxy, caddy and tra
 	@python3 deploy/setup/tools.py --bench
 	target/dist/helix-bench peers
 	target/dist/helix-bench workers
+	target/dist/helix-bench peer-hosts
 
 bench-fleet: bench-build ## measure a fleet on this machine; the real folders come from npm packages, so it needs Node
 	npm install --silent --no-audit --no-fund --no-save --ignore-scripts --prefix .tools/bench $(PACKAGES)
@@ -103,3 +104,6 @@ bench-fleet: bench-build ## measure a fleet on this machine; the real folders co
 	target/dist/helix-bench folders $(foreach folder,$(FOLDERS),.tools/bench/node_modules/$(folder))
 	target/dist/helix-bench cutovers
 	target/dist/helix-bench rollbacks
+	target/dist/helix-bench edges --count 200
+	target/dist/helix-bench edges --count 1000
+	target/dist/helix-bench hosts

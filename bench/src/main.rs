@@ -10,9 +10,11 @@
 )]
 
 mod cutovers;
+mod edges;
 mod figures;
 mod folders;
 mod h3_load;
+mod hosts;
 mod idle;
 mod memory;
 mod peers;
@@ -61,6 +63,42 @@ enum What {
         /// How many.
         #[arg(long, default_value_t = 1_000)]
         count: usize,
+    },
+    /// A million hosts on one edge: starts, memory, lookups, changes, and requests meanwhile.
+    Hosts {
+        /// Hosts.
+        #[arg(long, default_value_t = 1_000_000)]
+        hosts: u64,
+        /// Sites they belong to.
+        #[arg(long, default_value_t = 100_000)]
+        sites: u64,
+        /// Starts from disk, and as many from a snapshot.
+        #[arg(long, default_value_t = 5)]
+        starts: usize,
+        /// Hosts changed one by one.
+        #[arg(long, default_value_t = 300)]
+        changes: u64,
+    },
+    /// Simulated edges on one NATS: SQL commit to the last of them having applied it.
+    Edges {
+        /// How many.
+        #[arg(long, default_value_t = 200)]
+        count: usize,
+        /// Cutovers.
+        #[arg(long, default_value_t = 200)]
+        cutovers: usize,
+    },
+    /// nginx, Caddy and Traefik with many hosts: start, memory, reload, and what visitors see of it.
+    PeerHosts {
+        /// How many hosts.
+        #[arg(long, value_delimiter = ',', default_value = "10000,100000")]
+        counts: Vec<usize>,
+        /// Reloads.
+        #[arg(long, default_value_t = 5)]
+        reloads: usize,
+        /// Only these servers.
+        #[arg(long)]
+        servers: Vec<String>,
     },
     /// One edge beside nginx, HAProxy, Caddy and Traefik: CPU time per request, case by case.
     Peers {
@@ -115,9 +153,43 @@ fn main() -> anyhow::Result<()> {
         return peers::workers::run(runs, seconds);
     }
     allow_descriptors()?;
+    match &arguments.what {
+        What::Hosts {
+            hosts,
+            sites,
+            starts,
+            changes,
+        } => {
+            return hosts::run(hosts::Size {
+                hosts: *hosts,
+                sites: *sites,
+                starts: *starts,
+                changes: *changes,
+            });
+        }
+        What::Edges { count, cutovers } => return edges::run(*count, *cutovers),
+        What::PeerHosts {
+            counts,
+            reloads,
+            servers,
+        } => return peers::hosts::run(counts, *reloads, servers),
+        What::Peers { .. }
+        | What::H3Load(_)
+        | What::Workers { .. }
+        | What::Idle { .. }
+        | What::Memory
+        | What::Folders { .. }
+        | What::Cutovers { .. }
+        | What::Rollbacks { .. } => {}
+    }
     let fleet = Fleet::start(&Options::default());
     match arguments.what {
-        What::Peers { .. } | What::H3Load(_) | What::Workers { .. } => Ok(()),
+        What::Peers { .. }
+        | What::H3Load(_)
+        | What::Workers { .. }
+        | What::Hosts { .. }
+        | What::Edges { .. }
+        | What::PeerHosts { .. } => Ok(()),
         What::Idle { count } => idle::run(&fleet, count),
         What::Memory => memory::run(&fleet),
         What::Folders { folders } => folders::run(&fleet, &folders),

@@ -20,7 +20,13 @@ const ARROWS: &[(&str, &[&str])] = &[
     ("helix-tests", &["helix-routing", "helix-service"]),
     (
         "helix-bench",
-        &["helix-routing", "helix-service", "helix-tests"],
+        &[
+            "helix-edge",
+            "helix-origin",
+            "helix-routing",
+            "helix-service",
+            "helix-tests",
+        ],
     ),
 ];
 

@@ -39,6 +39,8 @@ pub struct Options {
     pub programs: Option<PathBuf>,
     /// Variables that lay settings over the config files.
     pub settings: &'static [(&'static str, &'static str)],
+    /// More arguments of `helix dev`.
+    pub arguments: &'static [&'static str],
 }
 
 /// What `helix dev` says about itself in `dev.json`.
@@ -475,6 +477,7 @@ fn spawn(folder: &Path, options: &Options) -> Child {
         .arg("--dir")
         .arg(folder)
         .arg("--no-example")
+        .args(options.arguments)
         .current_dir(checkout());
     let nats = checkout().join(".tools/bin/nats-server");
     if std::env::var_os("NATS_SERVER").is_none() && nats.exists() {

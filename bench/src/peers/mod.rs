@@ -9,6 +9,7 @@ mod case;
 mod files;
 mod haproxy;
 mod helix;
+pub(crate) mod hosts;
 mod load;
 mod nginx;
 mod plot;

@@ -89,6 +89,18 @@ pub(crate) fn start(
     folder: &Path,
     ready: SocketAddr,
 ) -> anyhow::Result<(Pid, Box<dyn std::any::Any>)> {
+    start_within(core, command, variables, folder, ready, START_LIMIT)
+}
+
+/// The same, with so much time.
+pub(crate) fn start_within(
+    core: &str,
+    command: &[&str],
+    variables: &[(&str, &str)],
+    folder: &Path,
+    ready: SocketAddr,
+    limit: Duration,
+) -> anyhow::Result<(Pid, Box<dyn std::any::Any>)> {
     let output = fs::File::create(folder.join("output"))?;
     let mut child = Kept(
         Command::new("taskset")
@@ -101,7 +113,7 @@ pub(crate) fn start(
             .spawn()
             .with_context(|| format!("start {}", command[0]))?,
     );
-    let until = Instant::now() + START_LIMIT;
+    let until = Instant::now() + limit;
     while TcpStream::connect(ready).is_err() {
         if child.0.try_wait()?.is_some() || Instant::now() > until {
             let said = fs::read_to_string(folder.join("output")).unwrap_or_default();
@@ -173,7 +185,7 @@ pub(crate) fn measure(
         requests_per_s: load.requests as f64 / load.seconds,
         p50_ms: load.p50_ms,
         p99_ms: load.p99_ms,
-        rss_mib: tree(pid).into_iter().filter_map(resident).sum::<f64>() / 1024.0,
+        rss_mib: resident_tree(pid) / 1024.0,
         foreign: (after.machine - before.machine - known).max(0.0) / elapsed,
     })
 }
@@ -213,6 +225,11 @@ fn ticks(pid: Pid) -> Option<u64> {
     // The name may hold spaces, and ends with the last bracket.
     let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
     Some(fields.get(11)?.parse::<u64>().ok()? + fields.get(12)?.parse::<u64>().ok()?)
+}
+
+/// Resident memory of a process and its descendants in KiB. What they share counts for each.
+pub(crate) fn resident_tree(pid: Pid) -> f64 {
+    tree(pid).into_iter().filter_map(resident).sum()
 }
 
 /// Resident memory in KiB.
