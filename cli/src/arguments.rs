@@ -1,11 +1,12 @@
 //! What can be typed. Names and ids are parsed here, once; nothing inside checks them again.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use helix_routing::api::Role;
 use helix_routing::host::HostPattern;
-use helix_routing::id::{Environment, ProjectName, RegionId, ReleaseId, RolloutId};
+use helix_routing::id::{EdgeId, Environment, ProjectName, RegionId, ReleaseId, RolloutId};
 use url::Url;
 
 const EXIT_CODES: &str = "Exit codes: 0 settled, 1 usage or refused, 2 went back, 3 aborted before traffic, \
@@ -61,6 +62,9 @@ pub(crate) enum Command {
     /// Hosts that show a site
     #[command(subcommand)]
     Domains(Domains),
+    /// Edges: which there are, taking them out, removing them
+    #[command(subcommand)]
+    Edge(Edge),
     /// Tokens for the API
     #[command(subcommand)]
     Token(Token),
@@ -235,6 +239,52 @@ pub(crate) enum Domains {
 }
 
 #[derive(Debug, Subcommand)]
+pub(crate) enum Edge {
+    /// List edges: build, lease, how far each follows, and whether it is taken out
+    List {
+        /// Only this region's
+        #[arg(long, value_name = "REGION")]
+        region: Option<RegionId>,
+    },
+    /// Take an edge out for maintenance: visitors go elsewhere, no rollout waits for it
+    Drain(Drain),
+    /// Put an edge back
+    Undrain {
+        /// The edge
+        edge: EdgeId,
+    },
+    /// Remove an edge: its lease ends, and nothing that it says counts for as long as origin's configuration names it
+    Remove {
+        /// The edge
+        edge: EdgeId,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Also the last one that serves its region
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Drain {
+    /// The edge
+    pub(crate) edge: EdgeId,
+    /// When WebSockets are told to end as well, such as 90s, 10m or 2h; else they last as long as they like
+    #[arg(long, value_name = "SPAN", value_parser = span)]
+    pub(crate) deadline: Option<Duration>,
+    /// Why, for those who see it
+    #[arg(long)]
+    pub(crate) reason: Option<String>,
+    /// Do not wait until its connections have ended
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Also the last one that serves its region
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Subcommand)]
 pub(crate) enum Token {
     /// Make a token; its secret is shown this once, on standard output
     Create {
@@ -320,6 +370,25 @@ pub(crate) struct Dev {
     pub(crate) example: Option<PathBuf>,
 }
 
+/// A span as people write it: a number and `s`, `m`, `h` or `d`.
+fn span(text: &str) -> Result<Duration, String> {
+    let rule =
+        || format!("{text:?} is no span: write a number and s, m, h or d, such as 90s or 2h");
+    let (number, unit) = text
+        .split_at_checked(text.len().saturating_sub(1))
+        .ok_or_else(rule)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(rule()),
+    };
+    let number: u64 = number.parse().map_err(|_| rule())?;
+    let all = number.checked_mul(seconds).ok_or_else(rule)?;
+    Ok(Duration::from_secs(all))
+}
+
 fn role(text: &str) -> Result<Role, &'static str> {
     match text {
         "read" => Ok(Role::Read),
@@ -337,6 +406,25 @@ mod tests {
     #[test]
     fn the_definition_is_sound() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn spans_are_a_number_and_a_unit() {
+        for (text, seconds) in [("90s", 90), ("10m", 600), ("2h", 7200), ("1d", 86_400)] {
+            assert_eq!(span(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in [
+            "",
+            "s",
+            "10",
+            "-1s",
+            "1w",
+            "1.5h",
+            "\u{e9}",
+            "99999999999999999999d",
+        ] {
+            assert!(span(text).is_err(), "{text}");
+        }
     }
 
     #[test]

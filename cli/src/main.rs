@@ -55,6 +55,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Gate(gate) => command::gates::run(&origin, gate, json).await,
         Command::Purge(purge) => command::purge::run(&origin, purge, json).await,
         Command::Domains(domains) => command::domains::run(&origin, domains, json).await,
+        Command::Edge(edge) => command::edges::run(&origin, edge, json).await,
         Command::Token(token) => command::tokens::run(&origin, token, json).await,
         Command::Projects(projects) => command::projects::run(&origin, projects, json).await,
         Command::Explain(explain) => command::explain::run(&origin, explain, json).await,

@@ -22,6 +22,7 @@ use tokio::time::Instant;
 use crate::answer::{Answer, RequestHead, answer};
 use crate::cache::purge::Purge;
 use crate::in_flight::{InFlight, Leaving};
+use crate::maintenance::Maintenance;
 use crate::metrics::Metrics;
 use crate::table::Table;
 
@@ -37,6 +38,8 @@ pub struct Admin {
     pub metrics: Arc<Metrics>,
     /// Set by the agent while this edge serves what its records name.
     pub ready: Arc<AtomicBool>,
+    /// Whether this edge is taken out.
+    pub maintenance: Maintenance,
 }
 
 /// Which URL is asked about.
@@ -138,7 +141,9 @@ fn router(admin: Admin) -> Router {
 }
 
 async fn readiness(State(admin): State<Admin>) -> (StatusCode, &'static str) {
-    if admin.ready.load(Ordering::Acquire) {
+    if admin.maintenance.drains() {
+        (StatusCode::SERVICE_UNAVAILABLE, "drains\n")
+    } else if admin.ready.load(Ordering::Acquire) {
         (StatusCode::OK, "ready\n")
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")

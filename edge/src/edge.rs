@@ -28,7 +28,7 @@ pub struct Edge {
     pub log: Arc<CoreLog>,
     /// Which ways a request may take.
     pub lanes: Lanes,
-    /// Once asked for, what is in flight may end and what lasts is told to.
+    /// While asked for, what is in flight may end and what lasts is told to.
     pub shutdown: Shutdown,
     /// What clients may use up.
     pub limits: Limits,

@@ -26,6 +26,7 @@ pub mod in_flight;
 pub mod left;
 pub mod limits;
 pub mod listener;
+pub mod maintenance;
 pub mod metrics;
 pub mod proxy;
 pub mod release;

@@ -6,6 +6,7 @@ use helix_routing::id::RegionId;
 
 use crate::address::Addresses;
 use crate::artifact::Artifacts;
+use crate::feed::Feed;
 use crate::fleet::Roster;
 use crate::project::Reach;
 use crate::rollout::Conductor;
@@ -29,6 +30,8 @@ pub struct App {
     pub bakes: Arc<BakeConfig>,
     /// The edges.
     pub roster: Roster,
+    /// What edges are told.
+    pub feed: Feed,
     /// Asks edges what a visitor would see; follows no redirect, since that is an answer too.
     pub asking: reqwest::Client,
 }

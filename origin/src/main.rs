@@ -16,7 +16,7 @@ use helix_origin::artifact::{Artifacts, improve};
 use helix_origin::collect::{self, Keep};
 use helix_origin::config::Config;
 use helix_origin::feed::Feed;
-use helix_origin::fleet::{self, Roster};
+use helix_origin::fleet::{self, registry};
 use helix_origin::metrics::Metrics;
 use helix_origin::rollout::Conductor;
 use helix_origin::standby::Door;
@@ -254,9 +254,8 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         &regions,
         config.snapshots_may_drop,
     );
-    let edges = registered(config);
-    fleet::versions::register(&store, &edges).await?;
-    let roster = Roster::new(edges, clock::now());
+    let roster = registry::open(&store, &configured(config), clock::now()).await?;
+    fleet::versions::register(&store, &roster.all()).await?;
     let conductor = Conductor::new(
         store.clone(),
         feed.clone(),
@@ -273,6 +272,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         conductor,
         bakes: Arc::new(config.bake.clone()),
         roster,
+        feed: feed.clone(),
         asking: reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()?,
@@ -360,7 +360,7 @@ fn record_key(config: &Config) -> anyhow::Result<SigningKey> {
     Ok(key)
 }
 
-fn registered(config: &Config) -> Vec<fleet::Edge> {
+fn configured(config: &Config) -> Vec<fleet::Edge> {
     let edges = config
         .regions
         .iter()

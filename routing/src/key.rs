@@ -93,6 +93,12 @@ pub fn gate(site: &SiteId) -> String {
     format!("gate.{site}")
 }
 
+/// The key of what one edge is told about itself, in its region's stream: `edge.<edge>`.
+#[must_use]
+pub fn edge(edge: &EdgeId) -> String {
+    format!("edge.{edge}")
+}
+
 /// The key of a host's record in the global stream: `h.<xx>.<host>`, or `w.<xx>.<suffix>` for a wildcard.
 #[must_use]
 pub fn host(pattern: &HostPattern) -> String {

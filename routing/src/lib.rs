@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod api;
 pub mod artifact;
 pub mod bake;
+pub mod edge;
 pub mod gate;
 pub mod host;
 pub mod id;

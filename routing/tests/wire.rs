@@ -4,6 +4,8 @@
 use core::time::Duration;
 
 use helix_routing::bake::Window;
+use helix_routing::edge::record::{Drain, EdgeRecord};
+use helix_routing::edge::report::EdgeReport;
 use helix_routing::gate::record::GateRecord;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::gate::result::{GateKind, GateResult};
@@ -161,6 +163,31 @@ fn gates_report() -> GatesReport {
     }
 }
 
+fn edge_record() -> EdgeRecord {
+    EdgeRecord {
+        edge: "fra-1".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        epoch: Epoch(3),
+        generation: Generation(300),
+        drain: Some(Drain {
+            reason: "kernel".to_owned(),
+            since: Timestamp::from_millis(1_700_000_000_000),
+            until: Some(Timestamp::from_millis(1_700_000_600_000)),
+        }),
+    }
+}
+
+fn edge_report() -> EdgeReport {
+    EdgeReport {
+        edge: "fra-1".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        boot: "0123456789abcdef".parse().unwrap(),
+        generation: Generation(300),
+        drains: true,
+        connections: 12,
+    }
+}
+
 fn beacon() -> Beacon {
     Beacon {
         stream: "KV_g".to_owned(),
@@ -298,6 +325,14 @@ fn every_record_is_written_as_it_always_was() {
     fixture(
         &in_flight_report(),
         include_str!("fixtures/in-flight-report-1.hex").trim(),
+    );
+    fixture(
+        &edge_record(),
+        include_str!("fixtures/edge-record-1.hex").trim(),
+    );
+    fixture(
+        &edge_report(),
+        include_str!("fixtures/edge-report-1.hex").trim(),
     );
     fixture(
         &window_report(),
@@ -477,6 +512,8 @@ proptest! {
         let _ = SiteReport::decode(&bytes);
         let _ = WindowReport::decode(&bytes);
         let _ = InFlightReport::decode(&bytes);
+        let _ = EdgeRecord::decode(&bytes);
+        let _ = EdgeReport::decode(&bytes);
         let _ = Heartbeat::decode(&bytes);
         let _ = Refusal::decode(&bytes);
         let _ = Seal::decode(&bytes);

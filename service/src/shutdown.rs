@@ -28,6 +28,12 @@ impl Shutdown {
         (Self(receiver), ShutdownHandle(sender))
     }
 
+    /// One that is asked for while `asked` is true: for what may be allowed again.
+    #[must_use]
+    pub const fn when(asked: watch::Receiver<bool>) -> Self {
+        Self(asked)
+    }
+
     /// One that ends on SIGTERM or SIGINT and, with `exit_with_parent`, when standard input closes:
     /// a supervisor that is killed takes its children along.
     ///

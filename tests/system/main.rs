@@ -10,6 +10,7 @@ mod bakes;
 mod collection;
 mod cutover;
 mod draining;
+mod edges;
 mod folders;
 mod gates;
 mod graceful;

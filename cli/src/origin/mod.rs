@@ -136,6 +136,27 @@ impl Origin {
         .await
     }
 
+    /// Sets something to `body`, with one query parameter.
+    pub(crate) async fn set<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        (name, value): (&str, &str),
+        body: &impl Serialize,
+    ) -> Result<T, OriginError> {
+        let request = self.request(Method::PUT, path).query(&[(name, value)]);
+        self.call(request.json(body)).await
+    }
+
+    /// Removes something that answers with nothing, with one query parameter.
+    pub(crate) async fn discard_with(
+        &self,
+        path: &[&str],
+        (name, value): (&str, &str),
+    ) -> Result<(), OriginError> {
+        let request = self.request(Method::DELETE, path).query(&[(name, value)]);
+        self.accepted(request).await.map(drop)
+    }
+
     /// Removes something that answers with what became of it.
     pub(crate) async fn remove<T: DeserializeOwned>(
         &self,

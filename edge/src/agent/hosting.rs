@@ -29,7 +29,11 @@ impl Agent {
         for record in records {
             match record {
                 Record::Host(host) => hosts.0.push((host.host, host.site)),
-                Record::Site(_) | Record::Purge(_) | Record::Gate(_) | Record::Term(_) => {
+                Record::Site(_)
+                | Record::Purge(_)
+                | Record::Gate(_)
+                | Record::Edge(_)
+                | Record::Term(_) => {
                     self.record(record);
                 }
             }

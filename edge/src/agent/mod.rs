@@ -5,6 +5,7 @@
 //! another. Records come from the feeds, which have written them to disk first.
 
 mod counting;
+mod dropped;
 mod flying;
 mod gating;
 mod hosting;
@@ -41,6 +42,7 @@ use crate::feed::record::Record;
 use crate::feed::{Change, FeedStatus};
 use crate::gate;
 use crate::in_flight::Load;
+use crate::maintenance::Maintenance;
 use crate::release::Release;
 use crate::store::{Fetcher, Store};
 use crate::table::Table;
@@ -155,6 +157,7 @@ pub struct Agent {
     notes_are_due: bool,
     noting: bool,
     purging: Purging,
+    maintenance: Maintenance,
     asking: Asking,
     /// Runs of gates by hand.
     runs: HashMap<SiteId, Run>,
@@ -195,11 +198,19 @@ impl Agent {
             notes_are_due: false,
             noting: false,
             purging,
+            maintenance: Maintenance::default(),
             asking,
             runs: HashMap::new(),
             baking: Baking::default(),
             flying: Told::default(),
         }
+    }
+
+    /// With whom to tell what is said of this edge itself.
+    #[must_use]
+    pub fn telling(mut self, maintenance: Maintenance) -> Self {
+        self.maintenance = maintenance;
+        self
     }
 
     /// Acts on changes until the feeds are gone. `whole` says that every stream had a position on disk to go on
@@ -265,32 +276,8 @@ impl Agent {
             Record::Host(host) => self.table.set_host(&host.host, host.site.as_ref()),
             Record::Purge(purge) => self.purging.apply(*purge),
             Record::Gate(gate) => self.run_gates(*gate),
+            Record::Edge(edge) => self.maintenance.adopt(&edge),
             Record::Term(_) => {}
-        }
-    }
-
-    /// The stream no longer has this key: as if a tombstone had come.
-    fn dropped(&mut self, key: &str) {
-        if let Some(site) = key
-            .strip_prefix("cut.")
-            .and_then(|site| site.parse::<SiteId>().ok())
-        {
-            let removed = self
-                .places
-                .get(&site)
-                .and_then(|place| place.placement.record())
-                .map(|record| SiteRecord {
-                    removed: true,
-                    ..record.clone()
-                });
-            if let Some(record) = removed {
-                self.step(&site, Event::Recorded(Box::new(record)));
-            }
-        } else if let Some(site) = key
-            .strip_prefix("purge.")
-            .and_then(|site| site.parse().ok())
-        {
-            self.purging.dropped(&site);
         }
     }
 

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::connection::State as Link;
 use helix_routing::bake::Window;
+use helix_routing::edge::report::EdgeReport;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::gate::result::GateResult;
 use helix_routing::id::{BootId, EdgeId, Generation, RegionId, ReleaseId, SiteId};
@@ -27,6 +28,7 @@ use tokio::time::Instant;
 
 use super::placement::State;
 use crate::feed::{FeedStatus, Refused};
+use crate::maintenance::{Maintenance, Told};
 use crate::metrics::{Following, Metrics};
 
 /// A lease is three of these.
@@ -36,6 +38,8 @@ const LINK_CHECK: Duration = Duration::from_millis(100);
 /// Sites whose reports wait to be sent, at most. Of more, the newest are told: origin sends a record again whose report it waits for,
 /// and a thousand edges that tell of a hundred thousand sites after every new link would be heard by nobody.
 const MAX_UNSENT_SITES: usize = 4096;
+/// How often a drain's progress is told.
+const DRAIN_REPORT: Duration = Duration::from_secs(1);
 /// Refusals kept for origin; of a flood, the newest say as much as all.
 const MAX_REFUSALS: usize = 64;
 /// Reports about gates kept for a new link: what they led to is told by each site's own report.
@@ -273,8 +277,10 @@ impl Reports {
         client: Client,
         feeds: Vec<(String, watch::Receiver<FeedStatus>)>,
         metrics: Arc<Metrics>,
+        maintenance: Maintenance,
     ) {
         let mut connects = 0;
+        let mut told: Option<(Told, Instant)> = None;
         let mut beat_at = Instant::now();
         let mut shown_ready = false;
         loop {
@@ -283,15 +289,23 @@ impl Reports {
             if connected && now != connects {
                 connects = now;
                 beat_at = Instant::now();
+                told = None;
                 self.resend_all();
             }
             let ready = self.ready.load(Ordering::Acquire);
             self.show(&metrics.following, ready, &feeds);
+            metrics.following.drains.set(maintenance.drains().into());
             if connected && (Instant::now() >= beat_at || ready != shown_ready) {
                 shown_ready = ready;
                 beat_at = Instant::now() + HEARTBEAT;
                 self.send(&client, "heartbeat", self.heartbeat(&feeds).encode())
                     .await;
+            }
+            if connected && told.as_ref().is_none_or(|told| is_due(told, &maintenance)) {
+                let news = maintenance.told();
+                let report = self.edge_report(&news, &metrics).encode();
+                self.send(&client, "edge", report).await;
+                told = Some((news, Instant::now()));
             }
             if connected {
                 self.send_pending(&client).await;
@@ -386,6 +400,17 @@ impl Reports {
         }
     }
 
+    fn edge_report(&self, told: &Told, metrics: &Metrics) -> EdgeReport {
+        EdgeReport {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            boot: self.who.boot.clone(),
+            generation: told.generation,
+            drains: told.drain.is_some(),
+            connections: u64::try_from(metrics.connections.get()).unwrap_or_default(),
+        }
+    }
+
     fn heartbeat(&self, feeds: &[(String, watch::Receiver<FeedStatus>)]) -> Heartbeat {
         let streams = feeds.iter().map(|(stream, status)| {
             let status = status.borrow();
@@ -412,6 +437,12 @@ impl Reports {
     fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
         self.pending.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Whether what was told of this edge itself is news by now, or its progress is.
+fn is_due((told, at): &(Told, Instant), maintenance: &Maintenance) -> bool {
+    let now = maintenance.told();
+    *told != now || now.drain.is_some() && at.elapsed() >= DRAIN_REPORT
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ use crate::handover::{self, Giver, Handed, HandoverError, Purpose, Taken};
 use crate::http3::Http3;
 use crate::limits::Limits;
 use crate::listener::{self, ListenError, ListenerConfig, ListenerHandle, Sockets, TlsListener};
+use crate::maintenance::Maintenance;
 use crate::metrics::Metrics;
 use crate::state::StateError;
 use crate::table::Table;
@@ -149,6 +150,7 @@ struct Parts {
     metrics: Arc<Metrics>,
     ready: Arc<AtomicBool>,
     reports: Arc<Reports>,
+    maintenance: Maintenance,
     /// What gates are asked with, once the listener is open.
     asking: watch::Sender<Option<Arc<Asker>>>,
 }
@@ -169,6 +171,7 @@ impl Parts {
             metrics: Arc::new(Metrics::new(&config.edge, &config.region)),
             reports: Reports::new(who, Arc::clone(&ready)),
             ready,
+            maintenance: Maintenance::of(&config.edge),
             asking: watch::channel(None).0,
         }
     }
@@ -207,6 +210,7 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
     }
     let certificates = tls.as_ref().map(|tls| Arc::clone(&tls.certificates));
     let mut listening = listener_config(&config, tls);
+    listening.maintenance = parts.maintenance.clone();
     listening.upstreams.own.push(admin_addr);
     let sockets = Sockets::open(&listening, listener::cores(&listening), taken.as_mut())?;
     let handed = sockets.handed().map_err(HandoverError::from)?;
@@ -390,6 +394,7 @@ impl AdminSocket {
             table: Arc::clone(&parts.table),
             metrics: Arc::clone(&parts.metrics),
             ready: Arc::clone(&parts.ready),
+            maintenance: parts.maintenance.clone(),
         };
         Ok(tokio::spawn(async move {
             if let Err(error) = admin::serve(socket, admin, shutdown).await {
@@ -430,5 +435,6 @@ fn listener_config(config: &EdgeConfig, tls: Option<TlsListener>) -> ListenerCon
         http3,
         tls,
         lanes: listener::Lanes::default(),
+        maintenance: Maintenance::default(),
     }
 }

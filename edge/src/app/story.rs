@@ -89,7 +89,8 @@ impl Story {
             Arc::clone(&self.parts.ready),
             config.data_dir.join("retired"),
             self.parts.asking.subscribe(),
-        ))
+        )
+        .telling(self.parts.maintenance.clone()))
     }
 }
 
@@ -122,6 +123,7 @@ impl Restored {
             story.client.clone(),
             statuses,
             Arc::clone(&story.parts.metrics),
+            story.parts.maintenance.clone(),
         );
         let mut tasks = vec![self.agent, tokio::spawn(reporting)];
         tasks.extend(

@@ -8,6 +8,7 @@ use std::hash::{BuildHasher, RandomState};
 use std::sync::OnceLock;
 
 use bytes::Bytes;
+use helix_routing::edge::record::EdgeRecord;
 use helix_routing::gate::record::GateRecord;
 use helix_routing::id::{Epoch, Generation, Incarnation};
 use helix_routing::key::{self, Scope};
@@ -27,6 +28,8 @@ pub enum Record {
     Purge(Box<PurgeRecord>),
     /// Gates that are to be run in this region.
     Gate(Box<GateRecord>),
+    /// What one edge of this region is told about itself.
+    Edge(Box<EdgeRecord>),
     /// Who leads.
     Term(TermRecord),
 }
@@ -247,6 +250,15 @@ fn decode(
             let (expected, epoch, generation) =
                 (key::gate(&gate.site), gate.epoch, gate.generation);
             (Record::Gate(Box::new(gate)), expected, epoch, generation)
+        }
+        (Scope::Region(region), Some("edge")) => {
+            let edge = EdgeRecord::decode(&seal.body)?;
+            if edge.region != *region {
+                return Err(Rejected::Disagrees { what: "the region" });
+            }
+            let (expected, epoch, generation) =
+                (key::edge(&edge.edge), edge.epoch, edge.generation);
+            (Record::Edge(Box::new(edge)), expected, epoch, generation)
         }
         (Scope::Global, Some("h" | "w")) => {
             let host = HostRecord::decode(body)?;

@@ -25,6 +25,7 @@ use super::connection_id::{ConnectionIds, ProcessTag, Reader};
 use super::socket::{CoreSocket, Letter, Post};
 use crate::edge::Edge;
 use crate::limits::{DRAIN_GRACE, HEAD_DEADLINE, Limits, MAX_STREAMS};
+use crate::listener::Turns;
 use crate::listener::caps::Caps;
 use crate::metrics;
 use crate::tls::Certificates;
@@ -193,13 +194,13 @@ pub(crate) struct CoreEndpoint {
 }
 
 impl CoreEndpoint {
-    /// Serves until `draining`, and then to the end of what is in flight. To be called on the core's runtime.
+    /// Serves until `draining`, and then to the end of what is in flight; each connection for as long as its turn. To be called on the core's runtime.
     pub(crate) async fn run(
         self,
         edge: Arc<Edge>,
         caps: Arc<Caps>,
         limits: Limits,
-        draining: watch::Receiver<bool>,
+        (draining, turns): (watch::Receiver<bool>, Turns),
     ) {
         let certificates = Arc::clone(&self.certificates);
         let endpoint = match self.open() {
@@ -215,7 +216,7 @@ impl CoreEndpoint {
             limits,
             handshakes: Arc::default(),
             certificates,
-            draining: draining.clone(),
+            turns,
         };
         let mut connections = JoinSet::new();
         let drained = async {
@@ -274,7 +275,7 @@ struct Admission {
     limits: Limits,
     handshakes: Arc<AtomicUsize>,
     certificates: Arc<Certificates>,
-    draining: watch::Receiver<bool>,
+    turns: Turns,
 }
 
 impl Admission {
@@ -316,7 +317,7 @@ impl Admission {
         let (edge, limits) = (Arc::clone(&self.edge), self.limits);
         let certificates = Arc::clone(&self.certificates);
         let handshaking = Counted::new(&self.handshakes);
-        let draining = self.draining.clone();
+        let draining = self.turns.current().over;
         connections.spawn(async move {
             let _permit = permit;
             let deadline = limits.head_deadline.min(HEAD_DEADLINE);

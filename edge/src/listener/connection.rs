@@ -48,10 +48,10 @@ pub(super) struct Core {
     /// Whether pingora reads and writes every message.
     pub(super) pingora_only: bool,
     pub(super) lane: Lane,
-    /// True once requests may only be finished.
+    /// True once those of its turn are to end.
     pub(super) draining: watch::Receiver<bool>,
     /// The same, for those who ask often.
-    pub(super) ends: AtomicBool,
+    pub(super) ends: Arc<AtomicBool>,
 }
 
 /// Shakes hands where that is due, and serves `socket` until either side has had enough.

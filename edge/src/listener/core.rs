@@ -3,7 +3,6 @@
 use std::net::{SocketAddr, TcpListener};
 use std::pin::pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::{io, thread};
 
 use helix_service::shutdown::Shutdown;
@@ -17,12 +16,14 @@ use tokio::time::{sleep, timeout};
 
 use super::caps::Caps;
 use super::connection::{Core, serve};
+use super::turn::{self, Turns};
 use super::{Lanes, lane};
 use crate::access_log::CoreLog;
 use crate::edge::Edge;
 use crate::forward;
 use crate::http3::CoreEndpoint;
 use crate::limits::{ACCEPT_PAUSE, CUT_GRACE, DRAIN_GRACE, LOG_FLUSH, Limits};
+use crate::maintenance::Told;
 use crate::metrics::Counted;
 use crate::proxy::Lane;
 use crate::tls::Certificates;
@@ -34,6 +35,10 @@ pub(super) struct CoreSetup {
     pub(super) limits: Limits,
     pub(super) lanes: Lanes,
     pub(super) shutdown: Shutdown,
+    /// What the edge is told of maintenance.
+    pub(super) told: watch::Receiver<Told>,
+    /// Tells what lasts that it is to end.
+    pub(super) lasting: watch::Sender<bool>,
     /// For whom comes over HTTP/3.
     pub(super) http3: Option<CoreEndpoint>,
     /// For whom comes over TLS.
@@ -99,33 +104,31 @@ impl CoreSetup {
 
     async fn run(mut self, listeners: Listeners) {
         let (drain, draining) = watch::channel(false);
-        let core = Arc::new(Core {
-            edge: Arc::clone(&self.edge),
-            proxy: Arc::new(self.lane()),
-            limits: self.limits,
-            pingora_only: self.lanes == Lanes::Pingora,
-            lane: lane::Lane::new(self.lanes == Lanes::All),
-            draining: draining.clone(),
-            ends: AtomicBool::new(false),
-        });
+        let turns = Turns::default();
+        let mut core = self.core(&turns, Arc::new(self.lane()));
         let mut http3 = self.http3.take().map(|endpoint| {
             let (edge, caps) = (Arc::clone(&self.edge), Arc::clone(&self.caps));
-            tokio::spawn(endpoint.run(edge, caps, self.limits, draining))
+            tokio::spawn(endpoint.run(edge, caps, self.limits, (draining, turns.clone())))
         });
+        tokio::spawn(turn::follow(turns.clone(), self.told.clone()));
+        let lasting = std::mem::replace(&mut self.lasting, watch::Sender::new(false));
+        let (told, shutdown) = (self.told.clone(), self.shutdown.clone());
+        tokio::spawn(turn::end_what_lasts(lasting, told, shutdown));
         forward::count_idle_in(&self.edge.tally);
         tokio::spawn(keep_flushing(Arc::clone(&self.edge.log)));
         let mut connections = JoinSet::new();
         self.accept(
             &listeners,
-            &core,
+            (&mut core, &turns),
             &mut connections,
             self.shutdown.requested(),
         )
         .await;
-        core.ends.store(true, Ordering::Relaxed);
+        turns.end();
         drain.send_replace(true);
         // What the kernel has accepted already would be reset with the socket.
-        self.accept(&listeners, &core, &mut connections, sleep(DRAIN_GRACE))
+        let grace = sleep(DRAIN_GRACE);
+        self.accept(&listeners, (&mut core, &turns), &mut connections, grace)
             .await;
         drop(listeners);
         let rest = async {
@@ -155,7 +158,7 @@ impl CoreSetup {
     async fn accept(
         &self,
         listeners: &Listeners,
-        core: &Arc<Core>,
+        (core, turns): (&mut Arc<Core>, &Turns),
         connections: &mut JoinSet<()>,
         end: impl Future<Output = ()>,
     ) {
@@ -166,10 +169,35 @@ impl CoreSetup {
                 () = &mut end => return,
                 Some(ended) = connections.join_next(), if !connections.is_empty() => log_panic(ended),
                 (accepted, secure) = listeners.accept() => match accepted {
-                    Ok((socket, peer)) => self.admit(core, connections, (socket, peer), secure),
+                    Ok((socket, peer)) => {
+                        self.keep_to_turn(core, turns);
+                        self.admit(core, connections, (socket, peer), secure);
+                    }
                     Err(error) => self.pause(&error).await,
                 },
             }
+        }
+    }
+
+    /// What the connections of this turn share.
+    fn core(&self, turns: &Turns, proxy: Arc<pingora_proxy::HttpProxy<Lane>>) -> Arc<Core> {
+        let turn = turns.current();
+        Arc::new(Core {
+            edge: Arc::clone(&self.edge),
+            proxy,
+            limits: self.limits,
+            pingora_only: self.lanes == Lanes::Pingora,
+            lane: lane::Lane::new(self.lanes == Lanes::All),
+            draining: turn.over,
+            ends: turn.ends,
+        })
+    }
+
+    /// Whoever comes now belongs to the turn that is now; what the core remembers of answers goes with the one before.
+    fn keep_to_turn(&self, core: &mut Arc<Core>, turns: &Turns) {
+        if *core.draining.borrow() && !self.shutdown.is_requested() {
+            let proxy = Arc::clone(&core.proxy);
+            *core = self.core(turns, proxy);
         }
     }
 

@@ -16,6 +16,7 @@ mod lane;
 mod memo;
 mod pace;
 mod sockets;
+mod turn;
 
 use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
@@ -24,16 +25,18 @@ use std::thread;
 use helix_routing::id::{EdgeId, RegionId};
 use helix_service::shutdown::Shutdown;
 use http::HeaderValue;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use self::caps::Caps;
 use self::core::{CoreSetup, CoreSockets};
 pub use self::sockets::Sockets;
+pub(crate) use self::turn::Turns;
 use crate::access_log::{AccessLog, AccessLogConfig, CoreLog, OpenError};
 use crate::edge::Edge;
 use crate::forward::{Reachable, Upstreams};
 use crate::http3::{Http3, Http3Error, Post};
 use crate::limits::Limits;
+use crate::maintenance::Maintenance;
 use crate::metrics::Metrics;
 use crate::table::Table;
 use crate::tls::Certificates;
@@ -61,6 +64,8 @@ pub struct ListenerConfig {
     pub tls: Option<TlsListener>,
     /// Which ways a request may take to its response. They cannot be told apart; a test does.
     pub lanes: Lanes,
+    /// Whether the edge is taken out for maintenance.
+    pub maintenance: Maintenance,
 }
 
 /// Where TLS is spoken, and with which certificates.
@@ -264,8 +269,10 @@ pub fn serve_on(
             plain,
             secure: secure.next(),
         };
+        let (lasting, ends) = watch::channel(false);
         let setup = CoreSetup {
             edge: Arc::new(Edge {
+                shutdown: Shutdown::when(ends),
                 tally: shared.metrics.tally(),
                 log: Arc::new(log.core()),
                 ..shared.clone()
@@ -274,6 +281,8 @@ pub fn serve_on(
             limits,
             lanes: config.lanes,
             shutdown: shutdown.clone(),
+            told: config.maintenance.subscribe(),
+            lasting,
             http3: endpoints.next(),
             tls: tls.clone(),
         };

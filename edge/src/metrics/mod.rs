@@ -210,6 +210,8 @@ pub struct Metrics {
 pub struct Following {
     /// 1 while the edge serves what its region's records name.
     pub ready: IntGauge,
+    /// 1 while the edge is taken out for maintenance.
+    pub drains: IntGauge,
     /// Last sequence followed, by `stream`: the global one and the region's.
     pub feed_sequence: IntGaugeVec,
     /// 1 while no beacon came for too long, by `stream`. The edge serves on.
@@ -224,6 +226,10 @@ impl Following {
             ready: register(
                 registry,
                 IntGauge::new("helix_edge_ready", "It serves what its records name."),
+            ),
+            drains: register(
+                registry,
+                IntGauge::new("helix_edge_drains", "It is taken out for maintenance."),
             ),
             feed_sequence: gauges(
                 registry,

@@ -341,7 +341,7 @@ impl Opened {
         match &self.record {
             Record::Site(site) => site.removed,
             Record::Host(host) => host.site.is_none(),
-            Record::Purge(_) | Record::Gate(_) | Record::Term(_) => false,
+            Record::Purge(_) | Record::Gate(_) | Record::Edge(_) | Record::Term(_) => false,
         }
     }
 }

@@ -389,6 +389,7 @@ async fn administered(
         table: Arc::clone(&edge.table),
         metrics: Arc::clone(&edge.metrics),
         ready: Arc::default(),
+        maintenance: helix_edge::maintenance::Maintenance::default(),
     };
     let (shutdown, asked) = Shutdown::manual();
     (

@@ -140,6 +140,7 @@ fn an_address_that_is_taken_is_an_error_that_names_it() {
         http3: None,
         tls: None,
         lanes: listener::Lanes::default(),
+        maintenance: helix_edge::maintenance::Maintenance::default(),
     };
     let (shutdown, _asked) = Shutdown::manual();
     let error =

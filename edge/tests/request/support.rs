@@ -160,6 +160,7 @@ impl Edge {
             http3,
             tls,
             lanes,
+            maintenance: helix_edge::maintenance::Maintenance::default(),
         };
         let (shutdown, asked) = Shutdown::manual();
         let handle =

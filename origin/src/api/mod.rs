@@ -4,6 +4,7 @@
 //! route is in `/openapi.json`, since both are made of the same list.
 
 mod deployment;
+mod edge;
 pub mod extract;
 mod gate;
 pub mod problem;
@@ -52,6 +53,7 @@ fn routes(app: &App) -> OpenApiRouter<App> {
             routes
                 .routes(routes!(status::status))
                 .routes(routes!(status::explain))
+                .routes(routes!(edge::list))
                 .routes(routes!(project::list))
                 .routes(routes!(project::domains))
                 .routes(routes!(deployment::releases))
@@ -84,6 +86,8 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(project::restore))
                 .routes(routes!(token::list, token::create))
                 .routes(routes!(token::revoke))
+                .routes(routes!(edge::drain, edge::undrain))
+                .routes(routes!(edge::remove))
         }))
 }
 

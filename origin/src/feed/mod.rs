@@ -21,6 +21,7 @@ use helix_service::keys::{KeyRing, SigningKey};
 use helix_service::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
+use crate::fleet::Heads;
 use crate::store::{Store, StoreError};
 
 mod beacon;
@@ -144,6 +145,19 @@ impl Feed {
             stream: scope.stream(),
             key,
         });
+    }
+
+    /// The life of each stream that is ready for writing, and how far it has come.
+    #[must_use]
+    pub fn heads(&self) -> Heads {
+        let lives = self.0.lives();
+        let head = |(stream, life): (&String, &Life)| {
+            (
+                stream.clone(),
+                (life.incarnation.clone(), life.acknowledged),
+            )
+        };
+        lives.iter().map(head).collect()
     }
 
     /// How many streams are ready for writing, of how many.

@@ -6,9 +6,10 @@
 
 use std::time::Duration;
 
+use helix_routing::edge::record::EdgeRecord;
 use helix_routing::gate::record::GateRecord;
 use helix_routing::host::HostPattern;
-use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
+use helix_routing::id::{EdgeId, Epoch, Generation, RegionId, SiteId};
 use helix_routing::key::{self, Scope};
 use helix_routing::record::{HostRecord, PurgeRecord, SiteRecord};
 use helix_routing::wire::{Wire, WireError};
@@ -160,6 +161,52 @@ pub async fn put_gate(tx: &mut Tx, record: &GateRecord) -> Result<(), RecordErro
         is_tombstone: false,
     };
     row.write(tx).await
+}
+
+/// What an edge is told about itself; none when it never was told anything.
+///
+/// # Errors
+/// When the database fails, or holds what this build cannot read.
+pub async fn edge(
+    connection: &mut Connection,
+    region: &RegionId,
+    edge: &EdgeId,
+) -> Result<Option<EdgeRecord>, RecordError> {
+    let scope = Scope::Region(region.clone());
+    read(connection, &scope, &key::edge(edge)).await
+}
+
+/// Writes what an edge is told, whose generation must be the one after the stored one.
+///
+/// # Errors
+/// When another generation is stored, or the database fails.
+pub async fn put_edge(tx: &mut Tx, record: &EdgeRecord) -> Result<(), RecordError> {
+    let row = Row {
+        scope: Scope::Region(record.region.clone()),
+        key: key::edge(&record.edge),
+        generation: record.generation,
+        epoch: record.epoch,
+        body: record.encode(),
+        is_tombstone: false,
+    };
+    row.write(tx).await
+}
+
+/// Whether any site has a record in `region` that is no tombstone.
+///
+/// # Errors
+/// When the database fails.
+pub async fn has_sites(
+    connection: &mut Connection,
+    region: &RegionId,
+) -> Result<bool, RecordError> {
+    let found: Option<i64> = sqlx::query_scalar(
+        "SELECT generation FROM records WHERE stream = $1 AND record_key LIKE 'cut.%' AND removed IS NULL LIMIT 1",
+    )
+    .bind(Scope::Region(region.clone()).stream())
+    .fetch_optional(connection)
+    .await?;
+    Ok(found.is_some())
 }
 
 /// Points a host at a site, or with none leaves a tombstone. What is so already is left alone.

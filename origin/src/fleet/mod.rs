@@ -8,11 +8,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use helix_routing::api::{EdgeStatus, InFlightView};
+use helix_routing::edge::record::EdgeRecord;
+use helix_routing::edge::report::EdgeReport;
+use helix_routing::edge::view::EdgeView;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::id::{EdgeId, Generation, RegionId, SiteId};
 use helix_routing::in_flight::{self, InFlightReport};
 use helix_routing::report::{Heartbeat, PurgeReport, Refusal};
-use helix_routing::rollout::Fleet;
+use helix_routing::rollout::{Fleet, RegionFleet};
 use helix_routing::time::Timestamp;
 use helix_service::clock;
 use tokio::sync::watch;
@@ -20,11 +23,13 @@ use tokio::sync::watch;
 use crate::store::Store;
 
 mod leases;
+pub mod maintenance;
+pub mod registry;
 pub mod reports;
 pub mod versions;
 
 use leases::Leases;
-pub use leases::{Edge, LEASE};
+pub use leases::{Edge, Enrolment, Heads, LEASE};
 
 /// Every registered edge and its lease. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -77,6 +82,12 @@ impl Roster {
         self.0.fleet.subscribe()
     }
 
+    /// Every registered edge.
+    #[must_use]
+    pub fn all(&self) -> Vec<Edge> {
+        self.leases().all()
+    }
+
     /// Every edge, for people.
     #[must_use]
     pub fn edges(&self) -> Vec<EdgeStatus> {
@@ -93,6 +104,51 @@ impl Roster {
     #[must_use]
     pub fn edge(&self, edge: &EdgeId) -> Option<Edge> {
         self.leases().edge(edge).cloned()
+    }
+
+    /// Every edge with all that is known of it.
+    #[must_use]
+    pub fn views(&self, heads: &Heads) -> Vec<EdgeView> {
+        self.leases()
+            .views(clock::now(), heads, env!("CARGO_PKG_VERSION"))
+    }
+
+    /// The edges of a region that hold their lease and are not taken out.
+    #[must_use]
+    pub fn serving(&self, region: &RegionId) -> BTreeSet<EdgeId> {
+        self.leases().serving(region, clock::now())
+    }
+
+    /// An edge comes into the fleet.
+    pub fn admit(&self, edge: Edge, enrolment: Enrolment) {
+        self.leases().admit(edge, enrolment);
+        self.refresh(clock::now());
+    }
+
+    /// An edge goes for good: its lease ends, and nothing that it says counts.
+    pub fn remove(&self, edge: &EdgeId) {
+        self.leases().remove(edge);
+        self.refresh(clock::now());
+    }
+
+    /// An edge is told this from now on.
+    pub fn told(&self, record: &EdgeRecord) {
+        if let Some(enrolment) = self.leases().enrolment_mut(&record.edge) {
+            enrolment.told(Some(record));
+        }
+        self.refresh(clock::now());
+    }
+
+    fn is_account_of(&self, account: &str, edge: &EdgeId) -> bool {
+        let leases = self.leases();
+        match leases.account(edge) {
+            Some(own) => own == account,
+            None => account.strip_prefix("EDGE_") == Some(edge.as_str()),
+        }
+    }
+
+    fn report(&self, report: EdgeReport) {
+        self.leases().report(report);
     }
 
     fn heartbeat(&self, now: Timestamp, heartbeat: &Heartbeat) {
@@ -218,17 +274,24 @@ impl Roster {
 }
 
 fn log_change(from: &Fleet, to: &Fleet) {
-    for (region, now) in &to.regions {
-        let before = from
-            .regions
-            .get(region)
-            .map(|fleet| fleet.live.clone())
-            .unwrap_or_default();
-        for edge in now.live.difference(&before) {
-            tracing::info!(%region, %edge, from = "gone", to = "live", "edge");
+    let nobody = RegionFleet::default();
+    let regions: BTreeSet<&RegionId> = from.regions.keys().chain(to.regions.keys()).collect();
+    for region in regions {
+        let before = from.regions.get(region).unwrap_or(&nobody);
+        let now = to.regions.get(region).unwrap_or(&nobody);
+        for edge in before.registered.difference(&now.registered) {
+            tracing::info!(%region, %edge, from = "counted", to = "left out", "edge");
         }
-        for edge in before.difference(&now.live) {
-            tracing::warn!(%region, %edge, from = "live", to = "gone", "edge");
-        }
+        log_leases(region, before, now);
+    }
+}
+
+fn log_leases(region: &RegionId, before: &RegionFleet, now: &RegionFleet) {
+    for edge in now.live.difference(&before.live) {
+        tracing::info!(%region, %edge, from = "gone", to = "live", "edge");
+    }
+    let gone = before.live.difference(&now.live);
+    for edge in gone.filter(|edge| now.registered.contains(*edge)) {
+        tracing::warn!(%region, %edge, from = "live", to = "gone", "edge");
     }
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use async_nats::connection::State;
 use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
+use helix_routing::edge::report::EdgeReport;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::id::{EdgeId, InvalidId, RegionId};
 use helix_routing::in_flight::InFlightReport;
@@ -58,6 +59,7 @@ enum Report {
     Gates(GatesReport),
     Window(WindowReport),
     InFlight(InFlightReport),
+    Edge(EdgeReport),
     Refusal(Refusal),
 }
 
@@ -120,6 +122,7 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
         Ok(Report::Gates(report)) => conductor.gated(report),
         Ok(Report::Window(report)) => conductor.measure(report),
         Ok(Report::InFlight(report)) => roster.flies(clock::now(), report),
+        Ok(Report::Edge(report)) => roster.report(report),
         Ok(Report::Refusal(refusal)) => {
             tracing::warn!(
                 edge = %refusal.edge, stream = refusal.stream, key = refusal.key, sequence = refusal.sequence,
@@ -154,7 +157,7 @@ fn attribute(
     {
         return Err(Disbelieved::Unregistered { edge, region });
     }
-    check_account(headers, &edge)?;
+    check_account(roster, headers, &edge)?;
     let (report, body_region, body_edge) = match kind {
         "heartbeat" => {
             let heartbeat = Heartbeat::decode(payload)?;
@@ -186,6 +189,11 @@ fn attribute(
             let named = (report.region.clone(), report.edge.clone());
             (Report::InFlight(report), named.0, named.1)
         }
+        "edge" => {
+            let report = EdgeReport::decode(payload)?;
+            let named = (report.region.clone(), report.edge.clone());
+            (Report::Edge(report), named.0, named.1)
+        }
         "refusal" => {
             let refusal = Refusal::decode(payload)?;
             let named = (refusal.region.clone(), refusal.edge.clone());
@@ -200,7 +208,11 @@ fn attribute(
 }
 
 /// The account as the server names it has to be the edge's own.
-fn check_account(headers: Option<&HeaderMap>, edge: &EdgeId) -> Result<(), Disbelieved> {
+fn check_account(
+    roster: &Roster,
+    headers: Option<&HeaderMap>,
+    edge: &EdgeId,
+) -> Result<(), Disbelieved> {
     #[derive(Deserialize)]
     struct Info {
         #[serde(default)]
@@ -212,7 +224,7 @@ fn check_account(headers: Option<&HeaderMap>, edge: &EdgeId) -> Result<(), Disbe
     let account = serde_json::from_str::<Info>(info.as_str())
         .map(|info| info.acc)
         .unwrap_or_default();
-    if account.strip_prefix("EDGE_") == Some(edge.as_str()) {
+    if roster.is_account_of(&account, edge) {
         Ok(())
     } else {
         Err(Disbelieved::Account(account))

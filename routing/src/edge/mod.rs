@@ -1,0 +1,5 @@
+//! An edge as a node of the fleet: what it is told besides what it serves, what it says of itself.
+
+pub mod record;
+pub mod report;
+pub mod view;
