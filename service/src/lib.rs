@@ -11,6 +11,7 @@ pub mod failpoint;
 pub mod keys;
 pub mod nats;
 pub mod random;
+pub mod reachable;
 pub mod rules;
 pub mod shutdown;
 pub mod telemetry;

@@ -23,8 +23,8 @@ use tokio::time::{Instant, timeout};
 use super::check;
 use super::health::{Health, State};
 use super::lean::Trust;
-use super::reachable::Reachable;
 use super::resolve::{ResolveError, resolve};
+use helix_service::reachable::Reachable;
 
 /// How long what a name means is held for true. Resolvers do not say how long it is.
 const LOOKUP_AGE: Duration = Duration::from_secs(30);

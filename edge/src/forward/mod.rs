@@ -12,7 +12,6 @@ mod health;
 mod lean;
 mod marked;
 mod probe;
-mod reachable;
 mod resolve;
 mod upstreams;
 
@@ -31,7 +30,6 @@ use self::lean::Upload;
 pub(crate) use self::lean::count_idle_in;
 use self::marked::Marked;
 pub(crate) use self::probe::{NoServers, Server, Servers};
-pub use self::reachable::{InvalidNetwork, Network, Reachable};
 pub use self::resolve::ResolveError;
 pub use self::upstreams::{Groups, Upstreams};
 use crate::answer::{ForwardTo, Pinned};
@@ -44,6 +42,7 @@ use crate::listener::Lanes;
 use crate::proxy::{Reach, through};
 use crate::tally::{REQUEST_CUT, WEBSOCKET_CUT};
 use crate::trace::TraceId;
+pub use helix_service::reachable::{InvalidNetwork, Network, Reachable};
 
 /// Forwards `request` as `target` says, or answers it from what is kept.
 pub async fn forward<E: Exchange>(

@@ -8,7 +8,7 @@ use helix_routing::routes::{Address, AddressHost};
 use tokio::net::lookup_host;
 use tokio::time::timeout;
 
-use super::reachable::Reachable;
+use helix_service::reachable::Reachable;
 
 /// How long one name may take to be looked up: a resolver asks several servers for two seconds each.
 const LOOKUP_WAIT: Duration = Duration::from_secs(5);

@@ -13,7 +13,7 @@ use helix_routing::routes::{Routes, Upstream};
 
 use super::group::Group;
 use super::health::State;
-use super::reachable::Reachable;
+use helix_service::reachable::Reachable;
 
 /// What this edge knows of upstreams.
 #[derive(Debug, Default)]

@@ -1,4 +1,4 @@
-//! Which addresses an edge may connect to for a site.
+//! Which addresses may be connected to on behalf of somebody else: by an edge for a site, by origin for a webhook.
 //!
 //! Pure. A site names its upstreams, so without this it could reach whatever the edge can: the edge's own
 //! admin address, a cloud's metadata, its neighbours. What is asked about is the very address that is then
