@@ -7,7 +7,10 @@ use clap::{Args, Parser, Subcommand};
 use helix_routing::api::Role;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{EdgeId, Environment, ProjectName, RegionId, ReleaseId, RolloutId};
+use helix_routing::routes::Span;
 use url::Url;
+
+use crate::moment::{self, Since};
 
 const EXIT_CODES: &str = "Exit codes: 0 settled, 1 usage or refused, 2 went back, 3 aborted before traffic, \
                           4 still running, 5 superseded, 6 needs an operator.";
@@ -54,6 +57,17 @@ pub(crate) enum Command {
     Status(Status),
     /// List the releases of a site
     Releases(Releases),
+    /// Regions without automatic deployments
+    #[command(subcommand)]
+    Hold(Hold),
+    /// Releases that may not be deployed without the word
+    #[command(subcommand)]
+    Release(Release),
+    /// Who did what, when, on what, and why
+    Audit(Audit),
+    /// Who is told of events
+    #[command(subcommand)]
+    Webhooks(Webhooks),
     /// What a release has to show before it goes live
     #[command(subcommand)]
     Gate(Gate),
@@ -113,6 +127,9 @@ pub(crate) struct Deploy {
     /// Deploy although this release is quarantined
     #[arg(long)]
     pub(crate) lift_quarantine: bool,
+    /// Leave held regions alone instead of lifting their holds: what a deployment does that nobody asked for by hand
+    #[arg(long, conflicts_with = "lift_quarantine")]
+    pub(crate) automatic: bool,
 }
 
 #[derive(Debug, Args)]
@@ -131,8 +148,157 @@ pub(crate) struct Rollback {
     #[arg(long)]
     pub(crate) plan: bool,
     /// Why, for the record
-    #[arg(long)]
+    #[arg(long, short = 'm')]
     pub(crate) reason: Option<String>,
+}
+
+/// Sites and regions that an operator's word is for.
+#[derive(Debug, Args)]
+pub(crate) struct HoldScope {
+    #[command(flatten)]
+    pub(crate) project: Project,
+    /// Only this environment, `production` or `preview/N`; else every site that the project has
+    #[arg(long = "env", value_name = "ENVIRONMENT")]
+    pub(crate) environment: Option<Environment>,
+    /// Only this region; may be given more than once
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',')]
+    pub(crate) regions: Vec<RegionId>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Hold {
+    /// Let automatic deployments leave regions alone
+    Set {
+        #[command(flatten)]
+        scope: HoldScope,
+        /// Why
+        #[arg(long, short = 'm', value_name = "WHY")]
+        reason: String,
+        /// For how long, such as 2h or 7d; else until it is lifted
+        #[arg(long, value_name = "TIME", value_parser = span)]
+        ttl: Option<Duration>,
+    },
+    /// Lift holds
+    Clear {
+        #[command(flatten)]
+        scope: HoldScope,
+        /// Why, for the record
+        #[arg(long, short = 'm', value_name = "WHY")]
+        reason: Option<String>,
+    },
+    /// List the holds in force
+    List {
+        /// Only this project's
+        #[arg(long, value_name = "NAME", env = "HELIX_PROJECT")]
+        project: Option<ProjectName>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Release {
+    /// Let a release be deployed only with the word, and no rollback go to it; what is served stays
+    Quarantine(Mark),
+    /// Let it be deployed again
+    Unquarantine(Mark),
+    /// List the releases in quarantine
+    Quarantined {
+        /// Only this project's
+        #[arg(long, value_name = "NAME", env = "HELIX_PROJECT")]
+        project: Option<ProjectName>,
+    },
+}
+
+/// A release, where, and why.
+#[derive(Debug, Args)]
+pub(crate) struct Mark {
+    /// The release
+    pub(crate) release: ReleaseId,
+    /// Only in this region; may be given more than once
+    #[arg(long = "region", value_name = "REGION", value_delimiter = ',')]
+    pub(crate) regions: Vec<RegionId>,
+    /// Why
+    #[arg(long, short = 'm', value_name = "WHY")]
+    pub(crate) reason: String,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub(crate) struct Audit {
+    #[command(subcommand)]
+    pub(crate) verify: Option<AuditVerify>,
+    /// Only acts on this project
+    #[arg(long, value_name = "NAME")]
+    pub(crate) project: Option<ProjectName>,
+    /// Only from then on: 2h, 7d, 2026-01-31 or 2026-01-31T09:00:00Z
+    #[arg(long, value_name = "TIME", value_parser = since)]
+    pub(crate) since: Option<Since>,
+    /// Only of whom: the name or the id of a token, or `origin` for what no person did
+    #[arg(long, value_name = "WHO")]
+    pub(crate) by: Option<String>,
+    /// Only this action, such as `hold.set`, or all that begin like it, such as `hold`
+    #[arg(long, value_name = "ACTION")]
+    pub(crate) action: Option<String>,
+    /// How many at most, newest first
+    #[arg(long, short = 'n', default_value_t = 50)]
+    pub(crate) limit: u32,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Webhooks {
+    /// Send events to a URL; the secret that signs them is shown this once, on standard output
+    Add {
+        /// Where to, by POST
+        url: String,
+        /// Only events of this project
+        #[arg(long, value_name = "NAME")]
+        project: Option<ProjectName>,
+        /// Only this kind, such as hold.set, or this family, such as deployment.*; may be given more than once
+        #[arg(long = "event", value_name = "EVENT", value_delimiter = ',')]
+        events: Vec<String>,
+    },
+    /// List webhooks, and how they stand
+    List,
+    /// End a webhook; what waits for it is not sent
+    Remove {
+        /// Its id, from `helix webhooks list`
+        webhook: String,
+    },
+    /// Let a webhook that was disabled be sent to again
+    Enable {
+        /// Its id
+        webhook: String,
+    },
+    /// Send a test, and say what came of it
+    Test {
+        /// Its id
+        webhook: String,
+    },
+    /// List a webhook's deliveries, newest first
+    Deliveries {
+        /// Its id
+        webhook: String,
+        /// Only those that are `pending`, `delivered`, `failed` or `dropped`
+        #[arg(long, value_parser = ["pending", "delivered", "failed", "dropped"])]
+        state: Option<String>,
+        /// How many at most
+        #[arg(long, short = 'n', default_value_t = 50)]
+        limit: u32,
+    },
+    /// Send a delivery again, under the id that it had, and say what came of it
+    Replay {
+        /// Its id, from `helix webhooks deliveries`
+        delivery: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum AuditVerify {
+    /// Walk the chain of hashes over the whole log, and print its head
+    Verify {
+        /// A head that was printed before, as NUMBER:HASH; it has to be in the chain
+        #[arg(long, value_name = "NUMBER:HASH", value_parser = head)]
+        head: Option<(u64, String)>,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -370,23 +536,38 @@ pub(crate) struct Dev {
     pub(crate) example: Option<PathBuf>,
 }
 
-/// A span as people write it: a number and `s`, `m`, `h` or `d`.
+/// A length of time: as in a configuration, and days.
 fn span(text: &str) -> Result<Duration, String> {
-    let rule =
-        || format!("{text:?} is no span: write a number and s, m, h or d, such as 90s or 2h");
-    let (number, unit) = text
-        .split_at_checked(text.len().saturating_sub(1))
-        .ok_or_else(rule)?;
-    let seconds = match unit {
-        "s" => 1,
-        "m" => 60,
-        "h" => 60 * 60,
-        "d" => 24 * 60 * 60,
-        _ => return Err(rule()),
+    let hours = text
+        .strip_suffix('d')
+        .and_then(|days| days.trim().parse::<u64>().ok())
+        .and_then(|days| days.checked_mul(24));
+    let span = match hours {
+        Some(hours) => format!("{hours}h").parse::<Span>(),
+        None => text.parse::<Span>(),
     };
-    let number: u64 = number.parse().map_err(|_| rule())?;
-    let all = number.checked_mul(seconds).ok_or_else(rule)?;
-    Ok(Duration::from_secs(all))
+    let advice = "write a whole number and s, m, h or d, such as 90m or 7d";
+    span.map(Span::duration).map_err(|_| advice.to_owned())
+}
+
+fn since(text: &str) -> Result<Since, String> {
+    if let Ok(ago) = span(text) {
+        return Ok(Since::Ago(ago));
+    }
+    let at = moment::read(text).map(Since::At);
+    at.ok_or_else(|| {
+        "write how long ago, such as 2h or 7d, or when, such as 2026-01-31 or 2026-01-31T09:00:00Z"
+            .to_owned()
+    })
+}
+
+fn head(text: &str) -> Result<(u64, String), String> {
+    let parsed = || {
+        let (number, hash) = text.split_once(':')?;
+        let is_hash = hash.len() == 64 && hash.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hash.then_some((number.parse().ok()?, hash.to_ascii_lowercase()))
+    };
+    parsed().ok_or_else(|| "a head is NUMBER:HASH, as `helix audit verify` prints it".to_owned())
 }
 
 fn role(text: &str) -> Result<Role, &'static str> {
@@ -448,6 +629,33 @@ mod tests {
                 "cannot be used with",
             ),
             (&["gate", "run", "main/1"], "a release id is 20"),
+            (&["hold", "set", "--project", "shop"], "--reason"),
+            (
+                &[
+                    "hold",
+                    "set",
+                    "--project",
+                    "shop",
+                    "-m",
+                    "x",
+                    "--ttl",
+                    "soon",
+                ],
+                "such as 90m",
+            ),
+            (&["audit", "--since", "yesterday"], "such as 2h"),
+            (&["audit", "verify", "--head", "7"], "NUMBER:HASH"),
+            (
+                &[
+                    "deploy",
+                    "x",
+                    "--project",
+                    "a",
+                    "--automatic",
+                    "--lift-quarantine",
+                ],
+                "cannot be used with",
+            ),
             (
                 &["domains", "add", "*.com", "--project", "shop"],
                 "at least two labels",

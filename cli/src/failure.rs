@@ -11,11 +11,11 @@ use crate::origin::OriginError;
 use crate::output;
 
 /// Wrong arguments, or refused.
-const REFUSED: u8 = 1;
+pub(crate) const REFUSED: u8 = 1;
 /// The rollout goes on without us.
 pub(crate) const STILL_RUNNING: u8 = 4;
 /// Only a person can decide.
-const NEEDS_OPERATOR: u8 = 6;
+pub(crate) const NEEDS_OPERATOR: u8 = 6;
 
 /// Shows what clap found. Its own code for a mistake is 2, which here means that a release went back.
 pub(crate) fn usage(error: &clap::Error) -> ExitCode {

@@ -10,6 +10,7 @@ mod command;
 mod deploy;
 mod dev;
 mod failure;
+mod moment;
 mod origin;
 mod output;
 mod rollout;
@@ -52,6 +53,10 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Rollout(rollout) => command::rollout::run(&origin, rollout, json).await,
         Command::Status(status) => command::status::run(&origin, status, json).await,
         Command::Releases(releases) => command::releases::run(&origin, releases, json).await,
+        Command::Hold(hold) => command::holds::run(&origin, hold, json).await,
+        Command::Release(release) => command::quarantines::run(&origin, release, json).await,
+        Command::Webhooks(webhooks) => command::webhooks::run(&origin, webhooks, json).await,
+        Command::Audit(audit) => command::audit::run(&origin, audit, json).await,
         Command::Gate(gate) => command::gates::run(&origin, gate, json).await,
         Command::Purge(purge) => command::purge::run(&origin, purge, json).await,
         Command::Domains(domains) => command::domains::run(&origin, domains, json).await,

@@ -49,7 +49,13 @@ impl Addresses {
     /// Where a release answers for as long as it is kept.
     #[must_use]
     pub fn release_url(&self, project: &ProjectName, release: &ReleaseId) -> String {
-        self.url(&self.below(release.as_str(), &self.alias(project)))
+        self.url(&self.release_host(project, release))
+    }
+
+    /// A release's own host: `<release>.preview.<project>.<base>`.
+    #[must_use]
+    pub fn release_host(&self, project: &ProjectName, release: &ReleaseId) -> Host {
+        self.below(release.as_str(), &self.alias(project))
     }
 
     /// The URL of a host.

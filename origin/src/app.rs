@@ -12,6 +12,7 @@ use crate::project::Reach;
 use crate::rollout::Conductor;
 use crate::rollout::bake::BakeConfig;
 use crate::store::Store;
+use crate::webhook::deliver::Sender;
 
 /// The parts. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct App {
     pub roster: Roster,
     /// What edges are told.
     pub feed: Feed,
+    /// How webhooks are sent to.
+    pub webhooks: Sender,
     /// Asks edges what a visitor would see; follows no redirect, since that is an answer too.
     pub asking: reqwest::Client,
 }

@@ -15,6 +15,7 @@ use helix_service::digest::sha256;
 use helix_service::disk::{WriteError, write_secret};
 use helix_service::random::{hex16, secret};
 
+use crate::audit::{self, Act};
 use crate::store::{Store, StoreError, Tx, millis, time};
 
 /// What every secret starts with, so that scanners for leaked ones can find it.
@@ -35,6 +36,21 @@ pub struct Caller {
     pub name: String,
     /// What it may do.
     pub role: Role,
+    /// Id of the request that it made.
+    pub request: Option<String>,
+}
+
+impl Caller {
+    /// Origin itself, for what no person did.
+    #[must_use]
+    pub fn origin() -> Self {
+        Self {
+            id: "origin".to_owned(),
+            name: "origin".to_owned(),
+            role: Role::Operate,
+            request: None,
+        }
+    }
 }
 
 /// A token could not be made or found.
@@ -92,6 +108,7 @@ pub async fn authenticate(store: &Store, secret: &str) -> Result<Caller, AuthErr
         id: token.id,
         name: token.name,
         role: token.role,
+        request: None,
     })
 }
 
@@ -171,15 +188,14 @@ pub async fn ensure_file(
         .execute(&mut *tx)
         .await
         .map_err(StoreError::from)?;
-    insert(
-        &mut tx,
-        NewToken {
-            name: name.to_owned(),
-            role,
-        },
-        &held,
-    )
-    .await?;
+    let new = NewToken {
+        name: name.to_owned(),
+        role,
+    };
+    let view = insert(&mut tx, new, &held).await?;
+    let detail = format!("{name}, role {}, in {}", role_name(role), path.display());
+    let act = Act::new("token.create", view.id).detail(Some(detail));
+    audit::record(&mut tx, &Caller::origin(), act).await?;
     tx.commit().await?;
     Ok(())
 }
@@ -241,7 +257,9 @@ fn hash(secret: &str) -> String {
     sha256(secret.as_bytes()).hex().to_owned()
 }
 
-const fn role_name(role: Role) -> &'static str {
+/// The role as it is written.
+#[must_use]
+pub const fn role_name(role: Role) -> &'static str {
     match role {
         Role::Read => "read",
         Role::Deploy => "deploy",

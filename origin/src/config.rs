@@ -6,12 +6,14 @@ use std::path::{Path, PathBuf};
 use helix_routing::host::Host;
 use helix_routing::id::{EdgeId, RegionId};
 use helix_service::nats::NatsConfig;
+use helix_service::reachable::Network;
 use helix_service::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::address::MAX_BASE_BYTES;
 use crate::rollout::bake::BakeConfig;
 use crate::store::Place;
+use crate::webhook::schedule::Patience;
 
 /// What a project may hold unless the config says otherwise, in bytes.
 const PROJECT_BYTES: u64 = 20 * 1024 * 1024 * 1024;
@@ -63,6 +65,9 @@ pub struct Config {
     /// Edges may drop whatever a snapshot lacks. Without it they refuse one that lacks more than an orderly change explains.
     #[serde(default)]
     pub snapshots_may_drop: bool,
+    /// Where webhooks may be, and how patient their deliveries are.
+    #[serde(default)]
+    pub webhooks: WebhooksConfig,
     /// How log lines look.
     #[serde(default)]
     pub log: LogFormat,
@@ -89,6 +94,21 @@ pub struct EdgeConfig {
     pub edge: EdgeId,
     /// Where origin probes it.
     pub url: String,
+}
+
+/// Where webhooks may be, and how patient their deliveries are.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct WebhooksConfig {
+    /// The file with the key that secrets are derived from; `webhook.key` in the data folder if there is none. Made if it is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<PathBuf>,
+    /// Ranges that are permitted although they are loopback, private or otherwise special.
+    pub allow: Vec<Network>,
+    /// Also without TLS.
+    pub plain_http: bool,
+    /// How often deliveries are tried.
+    pub retries: Patience,
 }
 
 /// What is kept of releases that nothing refers to, and of uploads.

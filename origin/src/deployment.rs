@@ -1,28 +1,36 @@
-//! Deployments and rollbacks: from a list of files, or a wish to go back, to a running rollout.
+//! Deployments: from a list of files to a running rollout.
 //!
 //! Invariant: the deployment's row and number, the rollout, its records and the answer under an
 //! idempotency key are one transaction. A deployment that was answered exists; one that was not, does not.
 
-use std::collections::BTreeMap;
-
-use helix_routing::api::{DeploymentView, NewDeployment, NewRollback, RollbackStep, RollbackView};
-use helix_routing::id::{Environment, ProjectName, RolloutId, SiteId};
+use helix_routing::api::{DeploymentView, NewDeployment};
+use helix_routing::id::{Environment, ProjectName, RegionId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_service::clock;
 
 use crate::app::App;
 use crate::artifact::read::ReadError;
 use crate::artifact::release::MakeError;
-use crate::audit;
+use crate::audit::{self, Act};
 use crate::auth::Caller;
+use crate::event::{self, Event};
+use crate::hold::HoldError;
 use crate::idempotency::{KeyError, Repeatable};
 use crate::project::{self, ProjectError};
-use crate::rollout::{self, Begun, NewRollout, RolloutError, Step};
+use crate::rollout::{Begun, NewRollout, RolloutError};
 use crate::store::{StoreError, Tx, count, millis, number};
 
 /// A deployment or rollback was not started.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// Only a person can give the word.
+    #[error(
+        "an automatic deployment lifts no quarantine: deploy by hand, or lift it with `helix release unquarantine`"
+    )]
+    AutomaticLift,
+    /// The reason says nothing, or too much.
+    #[error(transparent)]
+    Reason(HoldError),
     /// The project cannot be deployed to.
     #[error(transparent)]
     Project(#[from] ProjectError),
@@ -54,6 +62,9 @@ pub async fn deploy(
     new: NewDeployment,
     repeatable: Option<Repeatable>,
 ) -> Result<DeploymentView, StartError> {
+    if new.automatic && new.lift_quarantine {
+        return Err(StartError::AutomaticLift);
+    }
     if let Some(answer) = answered(app, repeatable.as_ref()).await? {
         return Ok(answer);
     }
@@ -70,13 +81,14 @@ pub async fn deploy(
         release: release.clone(),
         by: caller.name.clone(),
         lift_quarantine: new.lift_quarantine,
+        automatic: new.automatic,
     };
     let mut begun = app.conductor.deploy(wanted).await?;
     if let Some(answer) = answered_now(&mut begun.tx, repeatable.as_ref()).await? {
         return Ok(answer);
     }
     project::check(&mut begun.tx, project).await?;
-    let view = record(&mut begun, app, caller, site, release).await?;
+    let view = record(&mut begun, app, caller, (site, new.automatic), release).await?;
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
     }
@@ -85,59 +97,10 @@ pub async fn deploy(
     Ok(view)
 }
 
-/// Takes regions back, or says what that would change.
+/// What the request was answered with before.
 ///
 /// # Errors
-/// As [`StartError`] says; then nothing was changed.
-pub async fn roll_back(
-    app: &App,
-    caller: &Caller,
-    project: &ProjectName,
-    new: NewRollback,
-    repeatable: Option<Repeatable>,
-) -> Result<RollbackView, StartError> {
-    if let Some(answer) = answered(app, repeatable.as_ref()).await? {
-        return Ok(answer);
-    }
-    let site = SiteId {
-        project: project.clone(),
-        environment: new.environment,
-    };
-    if new.plan {
-        let steps = app
-            .conductor
-            .plan_rollback(&site, new.release.as_ref(), new.regions.as_deref())
-            .await?;
-        return rollback_view(app, &site, None, &steps).await;
-    }
-    let wanted = rollout::NewRollback {
-        site: site.clone(),
-        release: new.release,
-        regions: new.regions,
-        by: caller.name.clone(),
-        reason: new.reason.clone(),
-    };
-    let mut begun = app.conductor.rollback(wanted).await?;
-    if let Some(answer) = answered_now(&mut begun.tx, repeatable.as_ref()).await? {
-        return Ok(answer);
-    }
-    project::check(&mut begun.tx, project).await?;
-    audit::note(
-        &mut begun.tx,
-        caller,
-        "rollback",
-        &site.to_string(),
-        new.reason.as_deref(),
-    )
-    .await?;
-    let view = rollback_view(app, &site, Some(begun.rollout.clone()), &begun.steps).await?;
-    if let Some(repeatable) = &repeatable {
-        repeatable.note(&mut begun.tx, &view).await?;
-    }
-    begun.commit().await?;
-    Ok(view)
-}
-
+/// When the key was used for another request, or the database fails.
 pub(crate) async fn answered<T: serde::de::DeserializeOwned>(
     app: &App,
     repeatable: Option<&Repeatable>,
@@ -148,6 +111,10 @@ pub(crate) async fn answered<T: serde::de::DeserializeOwned>(
     }
 }
 
+/// The same, once it is this request's turn to write.
+///
+/// # Errors
+/// When the key was used for another request, or the database fails.
 pub(crate) async fn answered_now<T: serde::de::DeserializeOwned>(
     tx: &mut Tx,
     repeatable: Option<&Repeatable>,
@@ -162,11 +129,15 @@ async fn record(
     begun: &mut Begun,
     app: &App,
     caller: &Caller,
-    site: SiteId,
+    (site, automatic): (SiteId, bool),
     release: ReleaseRef,
 ) -> Result<DeploymentView, StoreError> {
     let Begun {
-        tx, rollout, held, ..
+        tx,
+        rollout,
+        held,
+        skipped,
+        ..
     } = begun;
     let last: i64 =
         sqlx::query_scalar("SELECT COALESCE(MAX(number), 0) FROM deployments WHERE project = $1")
@@ -178,9 +149,14 @@ async fn record(
         Environment::Production => format!("main/{this}"),
         Environment::Preview(pull_request) => format!("preview/{pull_request}"),
     };
+    let left_out: Vec<&str> = skipped
+        .iter()
+        .map(|skipped| skipped.region.as_str())
+        .collect();
+    let left_out = (!left_out.is_empty()).then(|| left_out.join(" "));
     sqlx::query(
-        "INSERT INTO deployments (project, number, label, site, release_id, rollout, by_whom, created)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO deployments (project, number, label, site, release_id, rollout, by_whom, created, automatic, skipped)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
     )
     .bind(site.project.as_str())
     .bind(number(this))
@@ -190,16 +166,41 @@ async fn record(
     .bind(rollout.as_str())
     .bind(&caller.name)
     .bind(millis(clock::now()))
+    .bind(i64::from(automatic))
+    .bind(&left_out)
     .execute(&mut **tx)
     .await?;
-    audit::note(
-        tx,
-        caller,
-        "deploy",
-        &site.to_string(),
-        Some(release.release.as_str()),
-    )
-    .await?;
+    let how = if automatic {
+        "deploy.automatic"
+    } else {
+        "deploy"
+    };
+    let mut detail = format!("{label}: release {}, rollout {rollout}", release.release);
+    if !held.is_empty() {
+        let lifted: Vec<&str> = held.iter().map(RegionId::as_str).collect();
+        detail.push_str(&format!("; lifts the hold on {}", lifted.join(", ")));
+    }
+    if let Some(left_out) = &left_out {
+        detail.push_str(&format!("; leaves out {left_out}, which are held"));
+    }
+    let act = Act::new(how, site.to_string()).detail(Some(detail));
+    audit::record(tx, caller, act).await?;
+    let left_out: Vec<String> = skipped
+        .iter()
+        .map(|skipped| skipped.region.to_string())
+        .collect();
+    let created = Event::new("deployment.created", Some(&site.project))
+        .on(&site)
+        .with("rollout", Some(rollout.to_string()))
+        .with("kind", Some("deploy"))
+        .with("by", Some(caller.name.clone()))
+        .with("deployment", Some(this))
+        .with("label", Some(label.clone()))
+        .with("release", Some(release.release.to_string()))
+        .with("url", Some(app.addresses.site_url(&site)))
+        .with("automatic", Some(automatic))
+        .with("skipped", Some(left_out));
+    event::emit(tx, created).await?;
     Ok(DeploymentView {
         number: this,
         label,
@@ -210,46 +211,6 @@ async fn record(
         artifact: release.artifact,
         rollout: rollout.clone(),
         held: held.clone(),
-    })
-}
-
-async fn rollback_view(
-    app: &App,
-    site: &SiteId,
-    rollout: Option<RolloutId>,
-    steps: &[Step],
-) -> Result<RollbackView, StartError> {
-    let mut regions: Vec<RollbackStep> = Vec::with_capacity(steps.len());
-    // Regions mostly go the same way, and comparing two releases reads both their indexes.
-    let mut compared = BTreeMap::new();
-    for Step { region, from, to } in steps {
-        let files_changed = match compared.get(&(from, to)) {
-            Some(files_changed) => *files_changed,
-            None => app.artifacts.files_changed(from.as_ref(), to).await,
-        };
-        compared.insert((from, to), files_changed);
-        regions.push(RollbackStep {
-            region: region.clone(),
-            from: from.as_ref().map(|from| from.release.clone()),
-            to: to.release.clone(),
-            files_changed,
-        });
-    }
-    let mut connection = app
-        .store
-        .reader()
-        .acquire()
-        .await
-        .map_err(StoreError::from)?;
-    let hosts = project::hosts(&mut connection, &site.project, &app.addresses).await?;
-    let hosts = hosts
-        .into_iter()
-        .filter(|(_, shown)| shown == site)
-        .map(|(host, _)| host.to_string())
-        .collect();
-    Ok(RollbackView {
-        rollout,
-        regions,
-        hosts,
+        skipped: skipped.clone(),
     })
 }

@@ -21,11 +21,15 @@ use helix_origin::metrics::Metrics;
 use helix_origin::rollout::Conductor;
 use helix_origin::standby::Door;
 use helix_origin::store::{self, Place, Store, lease};
-use helix_origin::{api, auth, upkeep};
+use helix_origin::webhook::deliver::{self, Sender};
+use helix_origin::webhook::secret::WebhookKey;
+use helix_origin::webhook::send::Permitted;
+use helix_origin::{api, auth, event, hold, upkeep};
 use helix_routing::api::Role;
 use helix_routing::id::RegionId;
 use helix_routing::seal::KeyRole;
 use helix_service::keys::SigningKey;
+use helix_service::reachable::Reachable;
 use helix_service::shutdown::Shutdown;
 use helix_service::{clock, nats, telemetry};
 use tokio::net::TcpListener;
@@ -273,6 +277,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         bakes: Arc::new(config.bake.clone()),
         roster,
         feed: feed.clone(),
+        webhooks: webhooks(config)?,
         asking: reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()?,
@@ -289,7 +294,7 @@ async fn serve(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let Parts { app, feed, client } = parts;
-    let store = app.store.clone();
+    let (store, events) = (app.store.clone(), client.clone());
     let parts = async {
         tokio::try_join!(
             async {
@@ -302,6 +307,9 @@ async fn serve(
                 .map(Ok),
             app.artifacts.export_on_demand(shutdown).map(Ok),
             upkeep::run(&app, shutdown).map(Ok),
+            hold::run(&app.store, shutdown).map(Ok),
+            event::publisher::run(&app.store, events, shutdown).map(Ok),
+            deliver::run(&app.store, &app.webhooks, shutdown).map(Ok),
             collected(config, &app, shutdown).map(Ok),
             improve::run(&app.artifacts, shutdown).map(Ok),
         )
@@ -323,6 +331,23 @@ async fn serve(
     }
     store.close().await;
     ended
+}
+
+/// How webhooks are sent to: never to origin itself, whatever is allowed.
+fn webhooks(config: &Config) -> anyhow::Result<Sender> {
+    let path = config.webhooks.key.clone();
+    let path = path.unwrap_or_else(|| config.data_dir.join("webhook.key"));
+    Ok(Sender {
+        key: Arc::new(WebhookKey::open(&path)?),
+        permitted: Arc::new(Permitted {
+            reachable: Reachable {
+                allow: config.webhooks.allow.clone(),
+                own: vec![config.listen, config.admin],
+            },
+            plain_http: config.webhooks.plain_http,
+        }),
+        patience: config.webhooks.retries,
+    })
 }
 
 async fn collected(config: &Config, app: &App, shutdown: &Shutdown) {

@@ -7,10 +7,11 @@ use helix_routing::api::{
 };
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Generation, ProjectName, RegionId, ReleaseId, SiteId};
-use helix_routing::record::Hold;
+use helix_service::clock;
 
 use crate::app::App;
 use crate::feed::records;
+use crate::hold;
 use crate::project::{self, ProjectError};
 use crate::store::{Connection, StoreError, count, id, time};
 
@@ -138,34 +139,24 @@ async fn alias(
         .and_then(|record| record.site))
 }
 
-type RegionRow = (String, Option<String>, Option<i64>, Option<String>);
-
 async fn regions(
     connection: &mut Connection,
     app: &App,
     site: &SiteId,
 ) -> Result<Vec<SiteRegionStatus>, ProjectError> {
-    let rows: Vec<RegionRow> = sqlx::query_as(
-        "SELECT region, hold_reason, hold_since, note FROM region_sites WHERE site = $1",
-    )
-    .bind(site.to_string())
-    .fetch_all(&mut *connection)
-    .await?;
-    let mut notes: BTreeMap<String, (Option<Hold>, Option<String>)> = rows
-        .into_iter()
-        .map(|(region, reason, since, note)| {
-            let hold = reason.map(|reason| Hold {
-                reason,
-                since: time(since.unwrap_or_default()),
-            });
-            (region, (hold, note))
-        })
-        .collect();
+    let mut held = hold::in_force(connection, site, clock::now()).await?;
+    let rows: Vec<(String, Option<String>)> =
+        sqlx::query_as("SELECT region, note FROM region_sites WHERE site = $1")
+            .bind(site.to_string())
+            .fetch_all(&mut *connection)
+            .await?;
+    let mut notes: BTreeMap<String, Option<String>> = rows.into_iter().collect();
     let in_flight = app.roster.in_flight(site);
     let mut regions = Vec::with_capacity(app.regions.len());
     for region in &*app.regions {
         let record = records::site(connection, region, site).await?;
-        let (hold, note) = notes.remove(region.as_str()).unwrap_or_default();
+        let note = notes.remove(region.as_str()).unwrap_or_default();
+        let hold = held.remove(region);
         let record = record.as_ref();
         regions.push(SiteRegionStatus {
             region: region.clone(),

@@ -234,7 +234,11 @@ pub async fn hosts(
     Ok(hosts)
 }
 
-async fn sites(
+/// The open sites of a project.
+///
+/// # Errors
+/// When the database fails.
+pub async fn sites(
     connection: &mut Connection,
     project: &ProjectName,
 ) -> Result<Vec<SiteId>, StoreError> {

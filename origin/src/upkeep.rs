@@ -1,4 +1,4 @@
-//! What is done now and then: projects whose time is over are purged, forgotten uploads removed.
+//! What is done now and then: projects whose time is over are purged, forgotten uploads and old events removed.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tokio::time::MissedTickBehavior;
 use crate::api::problem::chain;
 use crate::app::App;
 use crate::artifact::PARTIAL_KEPT;
-use crate::project;
+use crate::{event, project};
 
 /// How often. What is kept is kept for a day or more, so an hour late is soon enough.
 const EVERY: Duration = Duration::from_secs(60 * 60);
@@ -24,6 +24,9 @@ pub async fn run(app: &App, shutdown: &Shutdown) {
         }
         purge(app).await;
         sweep(app).await;
+        if let Err(error) = event::forget(&app.store).await {
+            tracing::warn!(error = %chain(&error), "old events are not removed");
+        }
     }
 }
 

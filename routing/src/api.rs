@@ -17,6 +17,18 @@
 //! POST   /v1/projects/{project}/deployments    NewDeployment → DeploymentView
 //! POST   /v1/projects/{project}/rollbacks      NewRollback → RollbackView  (with `plan: true` nothing changes)
 //! POST   /v1/projects/{project}/restarts       NewRestart → RestartView    (with `plan: true` nothing changes)
+//! POST   /v1/projects/{project}/holds          NewHold → HoldsView
+//! POST   /v1/projects/{project}/holds/clear    ClearHolds → HoldsView  (those it has lifted)
+//! GET    /v1/holds?project=                                [HoldView]
+//! POST   /v1/releases/{release}/quarantine     NewQuarantine → [QuarantineView]
+//! POST   /v1/releases/{release}/unquarantine   NewQuarantine → [QuarantineView]  (those it has lifted)
+//! GET    /v1/quarantines?project=                          [QuarantineView]
+//! GET    /v1/audit?project=&since=&by=&action=&before=     AuditPage  (newest first)
+//! GET    /v1/audit/verification?number=&hash=              AuditCheck
+//! GET    /v1/webhooks · POST NewWebhook → CreatedWebhook · DELETE /v1/webhooks/{webhook}
+//! POST   /v1/webhooks/{webhook}/test                       DeliveryView  (so `enable`, which answers with a WebhookView)
+//! GET    /v1/webhooks/{webhook}/deliveries?state=&before=  [DeliveryView]
+//! GET    /v1/deliveries/{delivery} · POST …/replay         DeliveryView
 //! GET    /v1/projects/{project}/releases?environment=      [ReleaseView]
 //! POST   /v1/projects/{project}/purges         NewPurge → PurgeView  (told to the edges; who has applied it, so far)
 //! GET    /v1/projects/{project}/purges?environment=        PurgeView  (the newest purge of each region)
@@ -42,7 +54,9 @@ use crate::id::{
     RolloutId, SiteId,
 };
 pub use crate::in_flight::InFlightView;
-use crate::record::Hold;
+pub use crate::operators::{
+    HoldStatus, HoldView, NewRollback, RollbackStep, RollbackView, SkippedRegion,
+};
 pub use crate::restart::{NewRestart, RestartStep, RestartView};
 use crate::rollout::Outcome;
 use crate::time::Timestamp;
@@ -57,6 +71,7 @@ macro_rules! shape {
         pub struct $name { $($(#[$field_meta])* pub $field: $type,)* }
     };
 }
+pub(crate) use shape;
 
 /// What a token may do; each includes the ones after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -147,6 +162,9 @@ shape! {
         /// Deploy although the release is quarantined.
         #[serde(default)]
         pub lift_quarantine: bool,
+        /// Nobody asked for it by hand: regions that are held are left alone.
+        #[serde(default)]
+        pub automatic: bool,
     }
 }
 
@@ -171,52 +189,9 @@ shape! {
         pub release_url: String,
         /// Regions whose hold this deployment lifts.
         pub held: Vec<RegionId>,
-    }
-}
-
-shape! {
-    /// Takes regions back.
-    pub struct NewRollback {
-        /// The environment.
-        pub environment: Environment,
-        /// The release to go to; none means the newest settled one before what is live, region by region.
+        /// Held regions that this deployment leaves alone, since it is automatic.
         #[serde(default)]
-        pub release: Option<ReleaseId>,
-        /// The regions; none means all.
-        #[serde(default)]
-        pub regions: Option<Vec<RegionId>>,
-        /// Why, for the record.
-        #[serde(default)]
-        pub reason: Option<String>,
-        /// Only say what would change.
-        #[serde(default)]
-        pub plan: bool,
-    }
-}
-
-shape! {
-    /// What a rollback changes.
-    pub struct RollbackView {
-        /// The rollout; none when only planned.
-        pub rollout: Option<RolloutId>,
-        /// Region by region.
-        pub regions: Vec<RollbackStep>,
-        /// Hosts whose visitors will see it.
-        pub hosts: Vec<String>,
-    }
-}
-
-shape! {
-    /// What a rollback changes in one region.
-    pub struct RollbackStep {
-        /// The region.
-        pub region: RegionId,
-        /// What is live.
-        pub from: Option<ReleaseId>,
-        /// What will be.
-        pub to: ReleaseId,
-        /// Files that differ between the two.
-        pub files_changed: u64,
+        pub skipped: Vec<SkippedRegion>,
     }
 }
 
@@ -460,7 +435,7 @@ shape! {
         /// Generation of the record.
         pub generation: Generation,
         /// No automatic deploys here.
-        pub hold: Option<Hold>,
+        pub hold: Option<HoldStatus>,
         /// The newest failure here: region not cut over, and why.
         pub note: Option<String>,
         /// What is in flight here on the site's releases.

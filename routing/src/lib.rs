@@ -20,6 +20,7 @@ pub mod in_flight;
 pub mod key;
 #[cfg(feature = "openapi")]
 mod openapi;
+pub mod operators;
 pub mod record;
 pub mod report;
 pub mod restart;
@@ -29,4 +30,5 @@ pub mod seal;
 pub mod snapshot;
 pub mod time;
 pub mod verdict;
+pub mod webhook;
 pub mod wire;

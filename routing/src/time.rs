@@ -1,5 +1,7 @@
 //! Time as a value. Nothing here reads a clock: callers pass `now` in.
 
+use alloc::format;
+use alloc::string::String;
 use core::fmt;
 use core::ops::{Add, Sub};
 use core::time::Duration;
@@ -32,6 +34,51 @@ impl Timestamp {
     pub const fn since(self, earlier: Self) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
     }
+}
+
+impl Timestamp {
+    /// The moment in UTC as year, month, day, hour, minute and second.
+    #[must_use]
+    pub const fn calendar(self) -> [u64; 6] {
+        let seconds = self.0 / 1000;
+        let [year, month, day] = date(seconds / 86_400);
+        [
+            year,
+            month,
+            day,
+            seconds / 3600 % 24,
+            seconds / 60 % 60,
+            seconds % 60,
+        ]
+    }
+
+    /// As RFC 3339 writes it, to the millisecond: `2026-01-31T09:05:00.000Z`.
+    #[must_use]
+    pub fn rfc3339(self) -> String {
+        let [year, month, day, hour, minute, second] = self.calendar();
+        let millis = self.0 % 1000;
+        format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+    }
+}
+
+/// Days since 1970-01-01 as a date of the Gregorian calendar, counted in years that start in March so that
+/// the leap day comes last.
+const fn date(days: u64) -> [u64; 3] {
+    const DAYS_OF_400_YEARS: u64 = 146_097;
+    const DAYS_FROM_MARCH_0000: u64 = 719_468;
+    let shifted = days + DAYS_FROM_MARCH_0000;
+    let (era, of_era) = (shifted / DAYS_OF_400_YEARS, shifted % DAYS_OF_400_YEARS);
+    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
+    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * of_year + 2) / 153;
+    let day = of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = if month_from_march < 10 {
+        month_from_march + 3
+    } else {
+        month_from_march - 9
+    };
+    let year = era * 400 + year_of_era + if month <= 2 { 1 } else { 0 };
+    [year, month, day]
 }
 
 impl Add<Duration> for Timestamp {

@@ -61,6 +61,7 @@ fn deploy(api: &Api, project: &str, content: &[u8]) -> Response {
         environment: Environment::Production,
         files: vec![file],
         lift_quarantine: false,
+        automatic: false,
     };
     api.post(&format!("/v1/projects/{project}/deployments"), &new)
 }
@@ -201,6 +202,7 @@ fn paths_that_leave_the_release_are_refused() {
             environment: Environment::Production,
             files: vec![file],
             lift_quarantine: false,
+            automatic: false,
         };
         let response = api.post("/v1/projects/up-path/deployments", &new);
         assert!(

@@ -1,13 +1,16 @@
 //! The short commands: each asks origin once and shows the answer.
 
+pub(crate) mod audit;
 pub(crate) mod domains;
 pub(crate) mod edges;
 pub(crate) mod explain;
 pub(crate) mod flights;
 pub(crate) mod gates;
+pub(crate) mod holds;
 pub(crate) mod login;
 pub(crate) mod projects;
 pub(crate) mod purge;
+pub(crate) mod quarantines;
 pub(crate) mod releases;
 pub(crate) mod restart;
 pub(crate) mod rollback;
@@ -15,6 +18,7 @@ pub(crate) mod rollout;
 pub(crate) mod status;
 mod table;
 pub(crate) mod tokens;
+pub(crate) mod webhooks;
 
 use std::fmt::Display;
 

@@ -80,7 +80,12 @@ fn sites(sites: &[SiteStatus]) -> String {
         .flat_map(|site| site.regions.iter().map(move |region| (site, region)))
         .map(|(site, region)| {
             let hold = region.hold.as_ref();
-            let hold = hold.map(|hold| format!("held: {}", hold.reason));
+            let hold = hold.map(|hold| {
+                let until = hold
+                    .until
+                    .map(|until| format!(" until {} UTC", moment(until)));
+                format!("held{}: {}", until.unwrap_or_default(), hold.reason)
+            });
             let rolling = site
                 .rollout
                 .as_ref()

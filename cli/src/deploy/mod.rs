@@ -49,6 +49,15 @@ pub(crate) struct Deployed {
     sent: Sent,
 }
 
+/// What a deployment may do, and what it leaves alone.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Manner {
+    /// Deploy although the release is quarantined.
+    pub(crate) lift_quarantine: bool,
+    /// Leave held regions alone.
+    pub(crate) automatic: bool,
+}
+
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Summary<'a> {
@@ -75,13 +84,17 @@ pub(crate) async fn run(
         site,
         detach,
         lift_quarantine,
+        automatic,
     } = arguments;
     let deployed = deploy(
         origin,
         &folder,
         &site.project.project,
         site.environment,
-        lift_quarantine,
+        Manner {
+            lift_quarantine,
+            automatic,
+        },
     )
     .await?;
     let ended = if detach {
@@ -98,7 +111,7 @@ pub(crate) async fn deploy(
     folder: &Path,
     project: &ProjectName,
     environment: Environment,
-    lift_quarantine: bool,
+    manner: Manner,
 ) -> anyhow::Result<Deployed> {
     let (files, contents) = read(folder).await?;
     let count = files.len();
@@ -112,7 +125,8 @@ pub(crate) async fn deploy(
     let deployment = NewDeployment {
         environment,
         files,
-        lift_quarantine,
+        lift_quarantine: manner.lift_quarantine,
+        automatic: manner.automatic,
     };
     let (path, key) = (
         ["projects", project.as_str(), "deployments"],
@@ -129,6 +143,12 @@ pub(crate) async fn deploy(
     if !view.held.is_empty() {
         let held: Vec<&str> = view.held.iter().map(|region| region.as_str()).collect();
         output::say(&format!("lifts the hold on {}", held.join(", ")));
+    }
+    for skipped in &view.skipped {
+        output::say(&format!(
+            "leaves {} alone, which is held: {}",
+            skipped.region, skipped.reason
+        ));
     }
     Ok(Deployed {
         view,

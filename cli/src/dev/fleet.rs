@@ -105,6 +105,14 @@ struct OriginFile {
     nats: nats::NatsConfig,
     regions: Vec<RegionTable>,
     bake: BakeTable,
+    webhooks: WebhooksTable,
+}
+
+/// Whoever is told of events on a developer's machine runs there too.
+#[derive(Serialize)]
+struct WebhooksTable {
+    allow: [&'static str; 2],
+    plain_http: bool,
 }
 
 /// A deployment to one's own machine is there at once; a release that names its window bakes all the same.
@@ -292,6 +300,10 @@ impl Fleet {
             bake: BakeTable {
                 window: "0s",
                 window_with_upstreams: "0s",
+            },
+            webhooks: WebhooksTable {
+                allow: ["127.0.0.0/8", "::1/128"],
+                plain_http: true,
             },
         })
     }

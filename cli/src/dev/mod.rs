@@ -204,8 +204,14 @@ async fn example(
         output::say("no example site found, so none is deployed");
         return Ok(None);
     };
-    let deployed =
-        deploy::deploy(origin, &folder, &project, Environment::Production, false).await?;
+    let deployed = deploy::deploy(
+        origin,
+        &folder,
+        &project,
+        Environment::Production,
+        deploy::Manner::default(),
+    )
+    .await?;
     let ended = rollout::follow(origin, &deployed.view.rollout).await?;
     if ended.exit_code() != 0 {
         bail!("the example {}", ended.name());

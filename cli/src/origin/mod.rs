@@ -112,6 +112,20 @@ impl Origin {
             .await
     }
 
+    /// Reads a view with those query parameters that have a value.
+    pub(crate) async fn search<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        query: &[(&str, Option<String>)],
+    ) -> Result<T, OriginError> {
+        let given: Vec<(&str, &String)> = query
+            .iter()
+            .filter_map(|(name, value)| Some((*name, value.as_ref()?)))
+            .collect();
+        self.call(self.request(Method::GET, path).query(&given))
+            .await
+    }
+
     /// Sends a body and reads the view that it makes.
     pub(crate) async fn create<T: DeserializeOwned>(
         &self,

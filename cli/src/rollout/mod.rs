@@ -2,6 +2,8 @@
 
 mod tree;
 
+pub(crate) use tree::phase_name;
+
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use helix_routing::api::RolloutView;

@@ -163,7 +163,8 @@ const fn mark(phase: PhaseName) -> &'static str {
     }
 }
 
-const fn phase_name(phase: PhaseName) -> &'static str {
+/// A phase as it is written everywhere.
+pub(crate) const fn phase_name(phase: PhaseName) -> &'static str {
     match phase {
         PhaseName::Pending => "pending",
         PhaseName::Preparing => "preparing",

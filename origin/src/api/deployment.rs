@@ -16,6 +16,7 @@ use crate::auth::Caller;
 use crate::deployment::{self, StartError};
 use crate::idempotency::{KeyError, Repeatable};
 use crate::overview;
+use crate::rollback;
 use crate::rollout::RolloutError;
 
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
@@ -29,7 +30,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
     request_body = NewDeployment,
     responses(
         (status = 200, body = DeploymentView),
-        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `project-deleted`"),
+        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `held` (automatic, and every region is), `project-deleted`"),
         (status = 422, body = Problem, description = "`illegal-path`, `illegal-rules` (its detail has a line for each, as `file:line: problem`), `no-files`, `size-mismatch`, `release-too-large`, `idempotency-key-reused`"),
     )
 )]
@@ -51,7 +52,8 @@ pub(super) async fn deploy(
 
 /// Roll back
 ///
-/// Without a release, each region goes to its newest settled release before the live one. With `plan`, nothing changes.
+/// Without a release, each region goes to its newest settled release before the live one. A rollout of the site that runs is ended,
+/// whatever its phase. With `plan`, nothing changes, and every edge is asked whether it holds the target.
 #[utoipa::path(
     post, path = "/v1/projects/{project}/rollbacks", tag = "deployments",
     params(("project" = String, Path), ("idempotency-key" = Option<String>, Header, description = "The same key again: the same answer")),
@@ -60,6 +62,7 @@ pub(super) async fn deploy(
         (status = 200, body = RollbackView),
         (status = 404, body = Problem, description = "`unknown-release`, `unknown-region`"),
         (status = 409, body = Problem, description = "`nothing-older`, `never-live`, `release-collected`, `already-live`, `quarantined`"),
+        (status = 422, body = Problem, description = "`illegal-reason`"),
     )
 )]
 pub(super) async fn roll_back(
@@ -70,9 +73,10 @@ pub(super) async fn roll_back(
     Json(new): Json<NewRollback>,
 ) -> Result<axum::Json<RollbackView>, Rejection> {
     let repeatable = repeatable(&caller, &headers, &format!("rollback {project}"), &new)?;
-    let started = tokio::spawn(async move {
-        deployment::roll_back(&app, &caller, &project, new, repeatable).await
-    });
+    let started =
+        tokio::spawn(
+            async move { rollback::roll_back(&app, &caller, &project, new, repeatable).await },
+        );
     Ok(axum::Json(joined(started.await)?))
 }
 
@@ -129,6 +133,8 @@ pub(super) fn joined<T>(
 impl From<StartError> for Rejection {
     fn from(error: StartError) -> Self {
         match error {
+            StartError::AutomaticLift => Self::unprocessable("automatic-lift", error.to_string()),
+            StartError::Reason(error) => error.into(),
             StartError::Project(error) => error.into(),
             StartError::Make(error) => error.into(),
             StartError::Read(error) => Self::internal(&error),
@@ -163,6 +169,7 @@ impl From<RolloutError> for Rejection {
             | RolloutError::AlreadyLive { .. }
             | RolloutError::NothingLive { .. }
             | RolloutError::Running { .. }
+            | RolloutError::Held { .. }
             | RolloutError::NoPrometheus { .. }
             | RolloutError::NoRegions => Self::conflict(kind, title),
             RolloutError::Store(error) => error.into(),

@@ -2,16 +2,18 @@
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Request, State};
-use axum::http::StatusCode;
 use axum::http::header::{AUTHORIZATION, HeaderMap};
 use axum::http::request::Parts;
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use helix_routing::api::Role;
+use helix_service::random;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Rejection, unauthorized};
 use crate::app::App;
+use crate::audit;
 use crate::auth::{self, Caller};
 
 /// A JSON body.
@@ -105,12 +107,20 @@ pub async fn authorize(
 ) -> Result<Response, Rejection> {
     let secret = bearer(request.headers())
         .ok_or_else(|| unauthorized("this needs a token: send `Authorization: Bearer <token>`"))?;
-    let caller = auth::authenticate(&app.store, secret).await?;
+    let mut caller = auth::authenticate(&app.store, secret).await?;
+    caller.request = request
+        .extensions()
+        .get::<RequestId>()
+        .map(|id| id.0.clone());
     if caller.role < role {
+        if !request.method().is_safe() {
+            let what = format!("{} {}", request.method(), request.uri().path());
+            audit::denied(&app.store, &caller, &what).await;
+        }
         let title = format!(
             "token {:?} may not do this: it needs the role {}",
             caller.name,
-            name(role)
+            auth::role_name(role)
         );
         return Err(Rejection::new(StatusCode::FORBIDDEN, "forbidden", title));
     }
@@ -125,10 +135,27 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     scheme.eq_ignore_ascii_case("bearer").then(|| secret.trim())
 }
 
-const fn name(role: Role) -> &'static str {
-    match role {
-        Role::Read => "read",
-        Role::Deploy => "deploy",
-        Role::Operate => "operate",
+/// Names a request, in its response, in the audit log and in events.
+#[derive(Clone, Debug)]
+pub struct RequestId(String);
+
+/// Longest id that is taken over from a client.
+const MAX_REQUEST_ID: usize = 64;
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Gives each request its id: the client's, if it is one, or a new one.
+pub async fn identify(mut request: Request, next: Next) -> Response {
+    let given = request.headers().get(X_REQUEST_ID);
+    let given = given.and_then(|id| id.to_str().ok()).filter(|id| {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
+        (1..=MAX_REQUEST_ID).contains(&id.len()) && id.bytes().all(is_plain)
+    });
+    let id = given.map_or_else(random::hex16, str::to_owned);
+    let value = HeaderValue::from_str(&id);
+    request.extensions_mut().insert(RequestId(id));
+    let mut response = next.run(request).await;
+    if let Ok(value) = value {
+        response.headers_mut().insert(X_REQUEST_ID, value);
     }
+    response
 }

@@ -3,10 +3,12 @@
 //! Invariant: every answer that is not what was asked for is `application/problem+json`, and every
 //! route is in `/openapi.json`, since both are made of the same list.
 
+mod audit;
 mod deployment;
 mod edge;
 pub mod extract;
 mod gate;
+mod hold;
 pub mod problem;
 mod project;
 mod purge;
@@ -15,6 +17,7 @@ mod rollout;
 mod status;
 mod token;
 mod upload;
+mod webhook;
 
 use axum::extract::DefaultBodyLimit;
 use axum::http::{Method, StatusCode, Uri};
@@ -43,6 +46,7 @@ pub fn router(app: App) -> Router {
         .merge(registry::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn(extract::identify))
         .with_state(app)
 }
 
@@ -59,6 +63,8 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(deployment::releases))
                 .routes(routes!(purge::show))
                 .routes(routes!(gate::show))
+                .routes(routes!(hold::list))
+                .routes(routes!(hold::quarantines))
                 .routes(routes!(rollout::show))
                 .routes(routes!(rollout::follow))
         }))
@@ -71,6 +77,12 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(project::remove_domain))
                 .routes(routes!(purge::purge))
                 .routes(routes!(gate::run))
+                .routes(routes!(hold::set))
+                .routes(routes!(hold::clear))
+                .routes(routes!(hold::quarantine))
+                .routes(routes!(hold::unquarantine))
+                .routes(routes!(audit::list))
+                .routes(routes!(audit::verify))
         }))
         .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
             routes
@@ -88,6 +100,13 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(token::revoke))
                 .routes(routes!(edge::drain, edge::undrain))
                 .routes(routes!(edge::remove))
+                .routes(routes!(webhook::list, webhook::add))
+                .routes(routes!(webhook::remove))
+                .routes(routes!(webhook::enable))
+                .routes(routes!(webhook::test))
+                .routes(routes!(webhook::deliveries))
+                .routes(routes!(webhook::delivery))
+                .routes(routes!(webhook::replay))
         }))
 }
 

@@ -9,6 +9,7 @@ use helix_routing::id::ProjectName;
 use super::extract::{Json, Path};
 use super::problem::Rejection;
 use crate::app::App;
+use crate::audit::Act;
 use crate::auth::Caller;
 use crate::domain::DomainError;
 use crate::feed::records::RecordError;
@@ -42,7 +43,8 @@ pub(super) async fn delete(
 ) -> Result<axum::Json<ProjectView>, Rejection> {
     let mut tx = app.store.write().await?;
     let view = project::delete(&mut tx, &name, &app.reach()).await?;
-    audit::note(&mut tx, &caller, "project.delete", name.as_str(), None).await?;
+    let act = Act::new("project.delete", name.as_str()).project(&name);
+    audit::record(&mut tx, &caller, act).await?;
     tx.commit().await?;
     Ok(axum::Json(view))
 }
@@ -63,7 +65,8 @@ pub(super) async fn restore(
 ) -> Result<axum::Json<ProjectView>, Rejection> {
     let mut tx = app.store.write().await?;
     let view = project::restore(&mut tx, &name, &app.reach()).await?;
-    audit::note(&mut tx, &caller, "project.restore", name.as_str(), None).await?;
+    let act = Act::new("project.restore", name.as_str()).project(&name);
+    audit::record(&mut tx, &caller, act).await?;
     tx.commit().await?;
     Ok(axum::Json(view))
 }
@@ -107,14 +110,9 @@ pub(super) async fn add_domain(
     let mut tx = app.store.write().await?;
     project::check(&mut tx, &name).await?;
     let view = domain::add(&mut tx, &name, new, app.addresses.base()).await?;
-    audit::note(
-        &mut tx,
-        &caller,
-        "domain.add",
-        &view.host.to_string(),
-        Some(&view.site.to_string()),
-    )
-    .await?;
+    let act = Act::new("domain.add", view.host.to_string()).site(&view.site);
+    let act = act.detail(Some(view.site.to_string()));
+    audit::record(&mut tx, &caller, act).await?;
     tx.commit().await?;
     Ok(axum::Json(view))
 }
@@ -133,7 +131,8 @@ pub(super) async fn remove_domain(
     let mut tx = app.store.write().await?;
     let subject = host.to_string();
     domain::remove(&mut tx, &name, host).await?;
-    audit::note(&mut tx, &caller, "domain.remove", &subject, None).await?;
+    let act = Act::new("domain.remove", subject).project(&name);
+    audit::record(&mut tx, &caller, act).await?;
     tx.commit().await?;
     Ok(StatusCode::NO_CONTENT)
 }

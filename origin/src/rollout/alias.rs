@@ -12,10 +12,10 @@ use crate::store::{self, StoreError, Tx};
 /// # Errors
 /// When the database fails.
 pub async fn refresh(tx: &mut Tx, project: &ProjectName, base: &Host) -> Result<(), RolloutError> {
-    // A deployment's rollout goes to every region, so settled is settled in all of them.
+    // A deployment's rollout goes to every region that it did not skip, so settled is settled in all of them.
     let newest: Option<String> = sqlx::query_scalar(
         "SELECT d.site FROM deployments d JOIN sites s ON s.site = d.site JOIN rollouts r ON r.rollout = d.rollout \
-         WHERE d.project = $1 AND s.closed IS NULL AND d.site <> $2 AND r.outcome = 'settled' \
+         WHERE d.project = $1 AND s.closed IS NULL AND d.site <> $2 AND r.outcome = 'settled' AND d.skipped IS NULL \
          ORDER BY d.number DESC LIMIT 1",
     )
     .bind(project.as_str())

@@ -3,18 +3,19 @@
 //! Invariant: between the two there is no moment without an owner of the site's records, and the order
 //! of starts is the order in which they got the write lock.
 
+use helix_routing::api::{HoldStatus, SkippedRegion};
 use helix_routing::host::HostPattern;
-use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
+use helix_routing::id::{RegionId, RolloutId, SiteId};
 use helix_routing::record::{Hold, ReleaseRef, SiteRecord};
 use helix_routing::rollout::{BakePlan, Command, Event, Kind, Order, Outcome, RegionPlan, Rollout};
-use helix_routing::time::Timestamp;
 use helix_service::{clock, random};
 
 use super::saved::{self, Saved};
-use super::target::{self, Kept, Step};
+use super::target::{self, Kept, Preempted, Step};
 use super::{Conductor, NewRollback, NewRollout, RolloutError, alias};
 use crate::feed::records;
 use crate::store::{self, StoreError, Tx};
+use crate::{event, hold};
 
 /// A rollout that was started and is not yet committed. Dropped, nothing happened.
 #[derive(Debug)]
@@ -25,8 +26,12 @@ pub struct Begun {
     pub rollout: RolloutId,
     /// Regions whose hold it lifts.
     pub held: Vec<RegionId>,
+    /// Held regions that it leaves alone.
+    pub skipped: Vec<SkippedRegion>,
     /// What it does where, for a rollback.
     pub steps: Vec<Step>,
+    /// The rollout that it ends, for a rollback.
+    pub preempted: Option<Preempted>,
     conductor: Conductor,
     saved: Saved,
     commands: Vec<Command>,
@@ -70,11 +75,16 @@ impl Conductor {
     /// When the release is unknown, collected or quarantined, or the database fails.
     pub async fn deploy(&self, new: NewRollout) -> Result<Begun, RolloutError> {
         let mut tx = self.0.store.write().await?;
-        let regions: Vec<RegionId> = self.0.roster.regions().into_iter().collect();
+        let mut regions: Vec<RegionId> = self.0.roster.regions().into_iter().collect();
         let kept = target::kept(&mut tx, &new.site, &new.release.release).await?;
+        let skipped = skip_held(&mut tx, &new, &mut regions).await?;
         self.check_quarantine(&mut tx, &new, &regions).await?;
         self.supersede(&mut tx, &new.site).await?;
-        let held = lift_holds(&mut tx, &new.site).await?;
+        let held = if new.automatic {
+            Vec::new()
+        } else {
+            lift_holds(&mut tx, &new.site).await?
+        };
         let mut plans = Vec::with_capacity(regions.len());
         for region in regions {
             let mut plan = plan(&mut tx, &new.site, region, kept.clone()).await?;
@@ -94,6 +104,7 @@ impl Conductor {
             )
             .await?;
         begun.held = held;
+        begun.skipped = skipped;
         Ok(begun)
     }
 
@@ -103,20 +114,20 @@ impl Conductor {
     /// When there is nothing to go back to, each reason by its own name.
     pub async fn plan_rollback(
         &self,
-        site: &SiteId,
-        release: Option<&ReleaseId>,
-        regions: Option<&[RegionId]>,
-    ) -> Result<Vec<Step>, RolloutError> {
-        let wanted = NewRollback {
-            site: site.clone(),
-            release: release.cloned(),
-            regions: regions.map(<[RegionId]>::to_vec),
-            by: String::new(),
-            reason: None,
-        };
-        let scope = self.scope(regions)?;
+        wanted: &NewRollback,
+    ) -> Result<(Vec<Step>, Option<Preempted>), RolloutError> {
+        let site = &wanted.site;
+        let scope = self.scope(wanted.regions.as_deref())?;
         let mut connection = self.0.store.reader().acquire().await?;
-        target::steps(&mut connection, &wanted, &scope).await
+        let mut running = target::preempted(&mut connection, site).await?;
+        let steps = target::steps(&mut connection, wanted, &scope, running.as_ref()).await?;
+        if let Some(running) = &mut running
+            && let Some(newer) = self.live_view(site, &running.view.rollout)
+        {
+            // The driver knows how far the edges are, which is not saved.
+            running.view.clone_from(&newer.borrow());
+        }
+        Ok((steps, running))
     }
 
     /// Starts a rollback. It pre-empts whatever runs; the regions are held from now on.
@@ -126,13 +137,11 @@ impl Conductor {
     pub async fn rollback(&self, new: NewRollback) -> Result<Begun, RolloutError> {
         let scope = self.scope(new.regions.as_deref())?;
         let mut tx = self.0.store.write().await?;
+        let preempted = target::preempted(&mut tx, &new.site).await?;
+        let steps = target::steps(&mut tx, &new, &scope, preempted.as_ref()).await?;
         self.supersede(&mut tx, &new.site).await?;
-        let steps = target::steps(&mut tx, &new, &scope).await?;
         let now = clock::now();
-        let reason = new
-            .reason
-            .clone()
-            .unwrap_or_else(|| format!("rolled back by {}", new.by));
+        let reason = new.hold_reason();
         let mut plans = Vec::with_capacity(steps.len());
         for step in &steps {
             let kept = target::kept(&mut tx, &new.site, &step.to.release).await?;
@@ -145,7 +154,17 @@ impl Conductor {
                 reason: reason.clone(),
                 since: now,
             });
-            hold(&mut tx, &new.site, &step.region, &reason, now).await?;
+            if plan.record.live.as_ref() == Some(&step.to) {
+                // It was going there by itself, and was not proven to be there.
+                plan.baseline = None;
+            }
+            let held = HoldStatus {
+                reason: reason.clone(),
+                since: now,
+                by: Some(new.by.clone()),
+                until: None,
+            };
+            hold::write(&mut tx, &new.site, &step.region, &held).await?;
             plans.push(plan);
         }
         let mut begun = self
@@ -158,6 +177,7 @@ impl Conductor {
             )
             .await?;
         begun.steps = steps;
+        begun.preempted = preempted;
         Ok(begun)
     }
 
@@ -232,10 +252,12 @@ impl Conductor {
             return Ok(());
         };
         let now = clock::now();
+        let before = running.view();
         let mut machine = running.machine.clone();
         let commands = machine.step(now, &self.0.roster.snapshot(), &Event::Superseded);
         running.advance(machine, now);
         running.update(tx).await?;
+        event::emit_steps(tx, Some(&before), &running.view()).await?;
         saved::apply(tx, &self.0.base, &running.machine, commands).await?;
         Ok(())
     }
@@ -264,6 +286,7 @@ impl Conductor {
         let (machine, commands) = Rollout::start(order, now, &self.0.roster.snapshot());
         let saved = Saved::new(machine, by, now);
         saved.insert(&mut tx, reason.as_deref()).await?;
+        event::emit_steps(&mut tx, None, &saved.view()).await?;
         let commands = saved::apply(&mut tx, &self.0.base, &saved.machine, commands).await?;
         tracing::info!(%rollout, site = %saved.machine.site(), %kind, by = saved.by, "rollout is started");
         let conductor = self.clone();
@@ -271,7 +294,9 @@ impl Conductor {
             tx,
             rollout,
             held: Vec::new(),
+            skipped: Vec::new(),
             steps: Vec::new(),
+            preempted: None,
             conductor,
             saved,
             commands,
@@ -320,51 +345,45 @@ pub(super) async fn plan(
     })
 }
 
+/// Takes the held regions out of the scope of an automatic deployment, and names them.
+async fn skip_held(
+    tx: &mut Tx,
+    new: &NewRollout,
+    regions: &mut Vec<RegionId>,
+) -> Result<Vec<SkippedRegion>, RolloutError> {
+    if !new.automatic {
+        return Ok(Vec::new());
+    }
+    let held = hold::in_force(tx, &new.site, clock::now()).await?;
+    let skipped: Vec<SkippedRegion> = regions
+        .iter()
+        .filter_map(|region| {
+            held.get(region).map(|hold| SkippedRegion {
+                region: region.clone(),
+                reason: hold.reason.clone(),
+            })
+        })
+        .collect();
+    regions.retain(|region| !held.contains_key(region));
+    if regions.is_empty() && !skipped.is_empty() {
+        return Err(RolloutError::Held {
+            site: new.site.clone(),
+            skipped,
+        });
+    }
+    Ok(skipped)
+}
+
 /// Ends the holds of a site and names the regions that had one. A record that carries one and is not
 /// going to be written by the rollout is written here.
 async fn lift_holds(tx: &mut Tx, site: &SiteId) -> Result<Vec<RegionId>, RolloutError> {
-    let rows: Vec<String> =
-        sqlx::query_scalar("SELECT region FROM region_sites WHERE site = $1 AND hold_reason IS NOT NULL ORDER BY region")
-            .bind(site.to_string())
-            .fetch_all(&mut **tx)
-            .await?;
-    let mut held = Vec::with_capacity(rows.len());
-    for row in rows {
-        let region: RegionId = store::id(&row)?;
-        if let Some(mut record) = records::site(tx, &region, site)
-            .await?
-            .filter(|record| record.hold.is_some())
-        {
-            record.hold = None;
-            record.generation = record.generation.next();
-            record.epoch = tx.epoch();
-            records::put_site(tx, &record).await?;
-        }
-        held.push(region);
+    let held: Vec<RegionId> = hold::in_force(tx, site, clock::now())
+        .await?
+        .into_keys()
+        .collect();
+    for region in &held {
+        hold::remove(tx, site, region).await?;
     }
-    sqlx::query("UPDATE region_sites SET hold_reason = NULL, hold_since = NULL WHERE site = $1")
-        .bind(site.to_string())
-        .execute(&mut **tx)
-        .await?;
+    hold::carry(tx, site).await?;
     Ok(held)
-}
-
-pub(super) async fn hold(
-    tx: &mut Tx,
-    site: &SiteId,
-    region: &RegionId,
-    reason: &str,
-    now: Timestamp,
-) -> Result<(), RolloutError> {
-    sqlx::query(
-        "INSERT INTO region_sites (site, region, hold_reason, hold_since) VALUES ($1, $2, $3, $4) \
-         ON CONFLICT (site, region) DO UPDATE SET hold_reason = excluded.hold_reason, hold_since = excluded.hold_since",
-    )
-    .bind(site.to_string())
-    .bind(region.as_str())
-    .bind(store::text(reason))
-    .bind(store::millis(now))
-    .execute(&mut **tx)
-    .await?;
-    Ok(())
 }

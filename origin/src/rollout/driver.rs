@@ -20,6 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::probe::{self, Probe};
 use super::saved::{self, Saved};
 use super::{Conductor, RolloutError, alias};
+use crate::event;
 use crate::store::StoreError;
 
 /// Wait before a save that the database refused is tried again.
@@ -204,6 +205,7 @@ impl Driver {
         if !next.update(&mut tx).await? {
             return Ok(None);
         }
+        event::emit_steps(&mut tx, Some(&self.saved.view()), &next.view()).await?;
         let rest = saved::apply(&mut tx, &self.conductor.0.base, &next.machine, commands).await?;
         tx.commit().await?;
         Ok(Some(rest))

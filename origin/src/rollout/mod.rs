@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt, stream};
-use helix_routing::api::RolloutView;
+use helix_routing::api::{RolloutView, SkippedRegion};
 use helix_routing::gate::report::GatesReport;
 use helix_routing::host::Host;
 use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
@@ -44,7 +44,7 @@ use driver::{Driver, Message};
 use prometheus::Prometheus;
 pub use restart::{Anew, NewRestart};
 use saved::Saved;
-pub use target::{Kept, Step, kept};
+pub use target::{Kept, Preempted, Step, kept};
 
 /// Events waiting for one driver. Reports are sent again, so those beyond may be dropped.
 const DRIVER_QUEUE: usize = 1024;
@@ -62,6 +62,8 @@ pub struct NewRollout {
     pub by: String,
     /// Deploy although the release is quarantined.
     pub lift_quarantine: bool,
+    /// Nobody asked for it by hand: held regions are left alone.
+    pub automatic: bool,
     /// How it is watched after its swap.
     pub bake: BakePlan,
 }
@@ -79,6 +81,15 @@ pub struct NewRollback {
     pub by: String,
     /// Why.
     pub reason: Option<String>,
+}
+
+impl NewRollback {
+    /// Why its regions are held from then on.
+    #[must_use]
+    pub fn hold_reason(&self) -> String {
+        let reason = self.reason.clone();
+        reason.unwrap_or_else(|| format!("rolled back by {}", self.by))
+    }
 }
 
 /// A rollout could not be started or read.
@@ -150,6 +161,17 @@ pub enum RolloutError {
         /// Its rollout.
         rollout: RolloutId,
     },
+    /// Every region is held, and the deployment is an automatic one.
+    #[error(
+        "{site} is held in every region ({}): deploy by hand, which lifts the holds, or lift them with `helix hold clear`",
+        reasons(.skipped)
+    )]
+    Held {
+        /// The site.
+        site: SiteId,
+        /// Where, and why.
+        skipped: Vec<SkippedRegion>,
+    },
     /// There is no such region.
     #[error("there is no region {0}")]
     UnknownRegion(RegionId),
@@ -200,6 +222,7 @@ impl RolloutError {
             Self::AlreadyLive { .. } => "already-live",
             Self::NothingLive { .. } => "nothing-live",
             Self::Running { .. } => "rollout-running",
+            Self::Held { .. } => "held",
             Self::UnknownRegion(_) => "unknown-region",
             Self::NoPrometheus { .. } => "no-prometheus",
             Self::NoRegions => "no-regions",
@@ -214,6 +237,13 @@ fn list(regions: &[RegionId]) -> String {
         .map(RegionId::as_str)
         .collect::<Vec<_>>()
         .join(", ")
+}
+
+fn reasons(skipped: &[SkippedRegion]) -> String {
+    let reasons = skipped
+        .iter()
+        .map(|skipped| format!("{}: {}", skipped.region, skipped.reason));
+    reasons.collect::<Vec<_>>().join("; ")
 }
 
 /// Starts rollouts and knows those that run. Cheap to clone.

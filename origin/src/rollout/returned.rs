@@ -2,14 +2,17 @@
 //!
 //! In the transaction that writes the record, so that there is no moment in which the region is back and the release free.
 
+use helix_routing::api::HoldStatus;
 use helix_routing::id::{RegionId, ReleaseId};
 use helix_routing::record::ReleaseRef;
 use helix_routing::rollout::Rollout;
 use helix_service::clock;
 
 use super::RolloutError;
-use super::begin::hold;
-use crate::store::{self, Tx};
+use crate::audit::{self, Act};
+use crate::auth::Caller;
+use crate::store::Tx;
+use crate::{hold, quarantine};
 
 /// Notes that `region` goes back to `to`. With a reason, what it left is to blame.
 pub(super) async fn note(
@@ -33,33 +36,31 @@ pub(super) async fn note(
         return Ok(());
     };
     let reason = format!("went back by itself: {reason}");
-    hold(tx, machine.site(), region, &reason, clock::now()).await?;
-    quarantine(tx, machine, region, left, &reason).await?;
+    // As the record says it, which was written a moment before.
+    let hold = machine
+        .record(region)
+        .and_then(|record| record.hold.as_ref());
+    let held = HoldStatus {
+        reason: reason.clone(),
+        since: hold.map_or_else(clock::now, |hold| hold.since),
+        by: None,
+        until: None,
+    };
+    hold::write(tx, machine.site(), region, &held).await?;
+    quarantine::write(tx, machine.site(), region, left, &held).await?;
+    let subject = format!("{} {region}", machine.site());
+    let detail = format!(
+        "rollout {} left {left}, back to {}",
+        machine.id(),
+        to.release
+    );
+    let act = Act::new("rollout.return", subject)
+        .reason(Some(&reason))
+        .detail(Some(detail));
+    audit::record(tx, &Caller::origin(), act).await?;
     tracing::warn!(
         rollout = %machine.id(), site = %machine.site(), %region, release.id = %left, reason,
         "held and quarantined"
     );
-    Ok(())
-}
-
-/// From now on the release is deployed to the region only with a word.
-pub(super) async fn quarantine(
-    tx: &mut Tx,
-    machine: &Rollout,
-    region: &RegionId,
-    release: &ReleaseId,
-    reason: &str,
-) -> Result<(), RolloutError> {
-    sqlx::query(
-        "INSERT INTO quarantines (site, region, release_id, reason, since) VALUES ($1, $2, $3, $4, $5) \
-         ON CONFLICT (site, region, release_id) DO UPDATE SET reason = excluded.reason, since = excluded.since",
-    )
-    .bind(machine.site().to_string())
-    .bind(region.as_str())
-    .bind(release.as_str())
-    .bind(store::text(reason))
-    .bind(store::millis(clock::now()))
-    .execute(&mut **tx)
-    .await?;
     Ok(())
 }

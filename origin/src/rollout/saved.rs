@@ -3,7 +3,7 @@
 //! Invariant: machine, records, settlements and outcome change in one transaction, and only from the
 //! revision that the caller saw.
 
-use helix_routing::api::RolloutView;
+use helix_routing::api::{HoldStatus, RolloutView};
 use helix_routing::host::Host;
 use helix_routing::id::{Environment, RegionId, RolloutId};
 use helix_routing::record::ReleaseRef;
@@ -14,6 +14,7 @@ use helix_service::clock;
 use super::{RolloutError, alias, returned};
 use crate::feed::records;
 use crate::store::{self, Connection, Store, Tx};
+use crate::{hold, quarantine};
 
 /// A rollout and what is known about it besides its state.
 #[derive(Clone, Debug)]
@@ -233,7 +234,14 @@ async fn quarantine_what_was_left(
         release.release,
         machine.id()
     );
-    returned::quarantine(tx, machine, region, &left.release, &reason).await
+    let mark = HoldStatus {
+        reason,
+        since: clock::now(),
+        by: None,
+        until: None,
+    };
+    quarantine::write(tx, machine.site(), region, &left.release, &mark).await?;
+    Ok(())
 }
 
 /// Notes why regions did not get their target, and moves the preview alias.
@@ -257,6 +265,8 @@ async fn finish(
             .await?;
         }
     }
+    // What operators said of holds while the machine alone wrote the records.
+    hold::carry(tx, site).await?;
     if outcome == Outcome::Settled && site.environment != Environment::Production {
         alias::refresh(tx, &site.project, base).await?;
     }

@@ -2,13 +2,18 @@
 //!
 //! Without a name: the newest settled release older than the live one, not quarantined and not collected, so
 //! a second rollback goes further back, never forward. With a name: that release, in every region in scope.
+//!
+//! A region that is going back by itself counts as being where it leaves: whoever presses at that moment wants what it goes back to,
+//! and not the one before that.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
-use helix_routing::id::{RegionId, ReleaseId, SiteId};
+use helix_routing::api::{PhaseName, RolloutView};
+use helix_routing::id::{Generation, RegionId, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
 
-use super::{NewRollback, RolloutError};
+use super::{NewRollback, RolloutError, saved};
 use crate::feed::records;
 use crate::store::{self, Connection};
 
@@ -21,6 +26,53 @@ pub struct Step {
     pub from: Option<ReleaseRef>,
     /// What will be.
     pub to: ReleaseRef,
+    /// Generation of the region's record.
+    pub generation: Generation,
+    /// What will be quarantined, unless it is.
+    pub quarantines: Option<ReleaseId>,
+}
+
+/// The rollout that runs, as a rollback finds it.
+#[derive(Clone, Debug)]
+pub struct Preempted {
+    /// All that is known of it.
+    pub view: RolloutView,
+    /// What is live in its regions.
+    pub live: BTreeMap<RegionId, ReleaseId>,
+    /// What regions that go back by themselves are leaving.
+    returning: BTreeMap<RegionId, ReleaseRef>,
+}
+
+/// The rollout of `site` that runs, if one does.
+pub(super) async fn preempted(
+    connection: &mut Connection,
+    site: &SiteId,
+) -> Result<Option<Preempted>, RolloutError> {
+    let Some(running) = saved::running(connection, &site.to_string()).await? else {
+        return Ok(None);
+    };
+    let view = running.view();
+    let (mut live, mut returning) = (BTreeMap::new(), BTreeMap::new());
+    for region in &view.regions {
+        let Some(record) = running.machine.record(&region.region) else {
+            continue;
+        };
+        if let Some(release) = &record.live {
+            live.insert(region.region.clone(), release.release.clone());
+        }
+        let left = record
+            .previous
+            .first()
+            .filter(|left| left.release == region.release);
+        if let (PhaseName::RollingBack, Some(left)) = (region.phase, left) {
+            returning.insert(region.region.clone(), left.clone());
+        }
+    }
+    Ok(Some(Preempted {
+        view,
+        live,
+        returning,
+    }))
 }
 
 /// What one region offers.
@@ -38,6 +90,7 @@ pub(super) async fn steps(
     connection: &mut Connection,
     wanted: &NewRollback,
     regions: &[RegionId],
+    running: Option<&Preempted>,
 ) -> Result<Vec<Step>, RolloutError> {
     let named = match &wanted.release {
         Some(release) => Some(named_release(connection, &wanted.site, release, regions).await?),
@@ -46,7 +99,8 @@ pub(super) async fn steps(
     let (mut steps, mut already, mut older, mut never) =
         (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for region in regions {
-        match offer(connection, &wanted.site, region, named.as_ref()).await? {
+        let leaving = running.and_then(|running| running.returning.get(region));
+        match offer(connection, &wanted.site, region, named.as_ref(), leaving).await? {
             Offer::Step(step) => steps.push(step),
             Offer::AlreadyLive => already.push(region.clone()),
             Offer::NothingOlder => older.push(region.clone()),
@@ -79,22 +133,34 @@ async fn offer(
     site: &SiteId,
     region: &RegionId,
     named: Option<&ReleaseRef>,
+    leaving: Option<&ReleaseRef>,
 ) -> Result<Offer, RolloutError> {
-    let record = records::site(connection, region, site).await?;
-    let Some(live) = record.and_then(|record| record.live) else {
+    let Some(record) = records::site(connection, region, site).await? else {
         return Ok(Offer::NeverLive);
     };
-    let to = match named {
-        Some(named) if *named == live => return Ok(Offer::AlreadyLive),
-        Some(named) => Some(named.clone()),
-        None => newest_older(connection, site, region, &live.release).await?,
+    let Some(live) = record.live else {
+        return Ok(Offer::NeverLive);
     };
-    Ok(to.map_or(Offer::NothingOlder, |to| {
-        Offer::Step(Step {
-            region: region.clone(),
-            from: Some(live),
-            to,
-        })
+    let to = match (named, leaving) {
+        (Some(named), None) if *named == live => return Ok(Offer::AlreadyLive),
+        (Some(named), _) => Some(named.clone()),
+        (None, Some(_)) => Some(live.clone()),
+        (None, None) => newest_older(connection, site, region, &live.release).await?,
+    };
+    let Some(to) = to else {
+        return Ok(Offer::NothingOlder);
+    };
+    let from = leaving.unwrap_or(&live).clone();
+    let here = std::slice::from_ref(region);
+    let is_marked = !quarantined(connection, site, &from.release, here)
+        .await?
+        .is_empty();
+    Ok(Offer::Step(Step {
+        region: region.clone(),
+        quarantines: (!is_marked && from != to).then(|| from.release.clone()),
+        from: Some(from),
+        to,
+        generation: record.generation,
     }))
 }
 

@@ -2,12 +2,14 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod gates;
+mod operators;
 #[path = "../place/mod.rs"]
 mod place;
 mod projects;
 mod purges;
 mod rules;
 mod variants;
+mod webhooks;
 mod world;
 
 use helix_routing::api::DeploymentView;

@@ -11,6 +11,9 @@ use helix_origin::fleet::{Edge, Roster};
 use helix_origin::rollout::Conductor;
 use helix_origin::rollout::bake::BakeConfig;
 use helix_origin::store::{Place, Store};
+use helix_origin::webhook::deliver::Sender;
+use helix_origin::webhook::schedule::Patience;
+use helix_origin::webhook::secret::WebhookKey;
 use helix_origin::{api, auth};
 use helix_routing::api::{PACK_UPLOAD_TYPE, Role, encoding_byte};
 use helix_routing::artifact::Encoding;
@@ -54,6 +57,11 @@ impl World {
             token,
             folder,
         }
+    }
+
+    /// Answers with what `app` has become.
+    pub(crate) async fn serve_again(&mut self) {
+        self.address = serve(&self.app).await;
     }
 
     /// Answers with these artifacts from now on.
@@ -230,6 +238,11 @@ async fn app(store: Store, folder: &TempDir) -> App {
         feed,
         roster,
         asking: reqwest::Client::new(),
+        webhooks: Sender {
+            key: Arc::new(WebhookKey::open(&folder.path().join("webhook.key")).unwrap()),
+            permitted: Arc::default(),
+            patience: Patience::default(),
+        },
         store,
     }
 }

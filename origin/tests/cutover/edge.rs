@@ -27,6 +27,8 @@ pub(crate) enum Mood {
     Silent,
     /// Cannot prepare anything.
     Failing,
+    /// Prepares what there is to prepare, and says nothing of what is live.
+    Stuck,
 }
 
 pub(crate) struct FakeEdge {
@@ -111,6 +113,11 @@ impl FakeEdge {
             .map(|live| live.release)
     }
 
+    pub(crate) fn generation(&self, site: &SiteId) -> Option<Generation> {
+        let sites = self.shared.sites.lock().expect("whole");
+        sites.get(site).map(|record| record.live_since)
+    }
+
     pub(crate) fn host_seen(&self, host: &str) -> Option<Instant> {
         self.shared.hosts.lock().expect("whole").get(host).copied()
     }
@@ -178,7 +185,8 @@ impl Shared {
         let mood = *self.mood.lock().expect("whole");
         let state = match mood {
             Mood::Silent => return,
-            Mood::Good => CandidateState::Prepared,
+            Mood::Stuck if held.candidate.is_none() => return,
+            Mood::Good | Mood::Stuck => CandidateState::Prepared,
             Mood::Failing => CandidateState::Failed("no space left on device".to_owned()),
         };
         let report = SiteReport {

@@ -98,6 +98,7 @@ async fn rollbacks_go_further_back_and_hold_the_regions() {
         release: release(3),
         by: "test".to_owned(),
         lift_quarantine: false,
+        automatic: false,
         bake: BakePlan::default(),
     };
     assert_eq!(

@@ -1,0 +1,146 @@
+//! Moves events to JetStream, in order, each at least once.
+//!
+//! Invariant: an event counts as published only when the server has acknowledged it. A crash repeats it under the id that it had, and the
+//! server drops what it has. The stream is bounded, so that nobody who does not read it fills a disk.
+
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use helix_service::clock;
+use helix_service::shutdown::Shutdown;
+
+use crate::api::problem::chain;
+use crate::store::{Store, StoreError, millis};
+
+/// The stream.
+pub const STREAM: &str = "EVENTS";
+/// A week, 64 MiB or 100,000 events, whichever is least: the oldest go first.
+const MAX_AGE: Duration = Duration::from_hours(7 * 24);
+const MAX_BYTES: i64 = 64 * 1024 * 1024;
+const MAX_EVENTS: i64 = 100_000;
+/// An id is known for so long: longer than any pause between a publication and its repetition.
+const DUPLICATES: Duration = Duration::from_hours(1);
+/// Events that are read at once.
+const PAGE_ROWS: i64 = 256;
+/// Commits wake the publisher; this only bounds what a missed wake-up could cost.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// Wait before the stream is tried again.
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
+
+/// Why events are not published now.
+#[derive(Debug, thiserror::Error)]
+enum PublishError {
+    /// The database failed, or another origin leads.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// NATS did not do it.
+    #[error("{attempted} stream {STREAM}")]
+    Link {
+        attempted: &'static str,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+}
+
+impl From<sqlx::Error> for PublishError {
+    fn from(source: sqlx::Error) -> Self {
+        Self::Store(source.into())
+    }
+}
+
+fn link<E: std::error::Error + Send + Sync + 'static>(
+    attempted: &'static str,
+) -> impl FnOnce(E) -> PublishError {
+    move |source| PublishError::Link {
+        attempted,
+        source: Box::new(source),
+    }
+}
+
+/// Publishes until shutdown. Whatever fails is logged and tried again: nothing waits for it.
+pub async fn run(store: &Store, client: async_nats::Client, shutdown: &Shutdown) {
+    let jetstream = jetstream::new(client);
+    loop {
+        let failed = tokio::select! {
+            () = shutdown.requested() => return,
+            failed = work(store, &jetstream) => failed,
+        };
+        tracing::warn!(error = %chain(&failed), "events are not published");
+        tokio::select! {
+            () = shutdown.requested() => return,
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
+        }
+    }
+}
+
+/// Ends only by failing.
+async fn work(store: &Store, jetstream: &jetstream::Context) -> PublishError {
+    if let Err(error) = jetstream.create_or_update_stream(config()).await {
+        return link("set up")(error);
+    }
+    let committed = store.committed();
+    loop {
+        match publish_page(store, jetstream).await {
+            Ok(0) => {}
+            Ok(_) => continue,
+            Err(error) => return error,
+        }
+        tokio::select! {
+            () = committed.notified() => {}
+            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
+        }
+    }
+}
+
+async fn publish_page(
+    store: &Store,
+    jetstream: &jetstream::Context,
+) -> Result<usize, PublishError> {
+    let rows: Vec<(String, i64, String, Option<String>, String)> = sqlx::query_as(
+        "SELECT event, number, kind, project, body FROM events WHERE published IS NULL ORDER BY number LIMIT $1",
+    )
+    .bind(PAGE_ROWS)
+    .fetch_all(store.reader())
+    .await?;
+    let Some((_, last, ..)) = rows.last() else {
+        return Ok(0);
+    };
+    let last = *last;
+    let mut sent = Vec::with_capacity(rows.len());
+    for (event, _, kind, project, body) in rows {
+        let mut headers = async_nats::HeaderMap::new();
+        headers.insert("Nats-Msg-Id", event.as_str());
+        let subject = format!("events.{}.{kind}", project.as_deref().unwrap_or("_"));
+        let sending = jetstream.publish_with_headers(subject, headers, body.into());
+        sent.push(sending.await.map_err(link("publish to"))?);
+    }
+    let published = sent.len();
+    for acknowledgement in sent {
+        acknowledgement.await.map_err(link("publish to"))?;
+    }
+    let mut tx = store.write().await?;
+    sqlx::query("UPDATE events SET published = $1 WHERE published IS NULL AND number <= $2")
+        .bind(millis(clock::now()))
+        .bind(last)
+        .execute(&mut *tx)
+        .await?;
+    tx.commit().await?;
+    Ok(published)
+}
+
+fn config() -> Config {
+    Config {
+        name: STREAM.to_owned(),
+        subjects: vec!["events.>".to_owned()],
+        discard: DiscardPolicy::Old,
+        storage: StorageType::File,
+        num_replicas: 1,
+        max_age: MAX_AGE,
+        max_bytes: MAX_BYTES,
+        max_messages: MAX_EVENTS,
+        duplicate_window: DUPLICATES,
+        allow_direct: true,
+        ..Config::default()
+    }
+}
