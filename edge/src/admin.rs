@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
-use crate::answer::{Answer, RequestHead, answer};
+use crate::answer::{Answer, Pinned, RequestHead, answer};
 use crate::cache::purge::Purge;
 use crate::in_flight::{InFlight, Leaving};
 use crate::maintenance::Maintenance;
@@ -55,6 +55,9 @@ struct Explanation {
     site: Option<SiteId>,
     host_rule: Option<String>,
     release: Option<ReleaseId>,
+    /// Where visitors do not all get the same: what this one got, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    side: Option<String>,
     generation: Option<Generation>,
     status: u16,
     file: Option<Box<str>>,
@@ -265,6 +268,7 @@ fn explain(table: &Table, host: &str, target: &str) -> Explanation {
             .as_ref()
             .and_then(|pinned| pinned.release.as_ref())
             .map(|release| release.id.clone()),
+        side: pinned.as_ref().and_then(explain_side),
         generation: pinned.as_ref().map(|pinned| pinned.serving.generation),
         site: pinned.map(|pinned| Arc::unwrap_or_clone(pinned.site)),
         status: answered.answer.status().as_u16(),
@@ -272,6 +276,21 @@ fn explain(table: &Table, host: &str, target: &str) -> Explanation {
         reason: answered.reason,
         rule: answered.line.map(|line| format!("_redirects:{line}")),
     }
+}
+
+/// Which side whoever asks without anything to show is on, why, and what others may get.
+fn explain_side(pinned: &Pinned) -> Option<String> {
+    let chosen = pinned.chosen.as_ref()?;
+    let split = pinned.serving.split.as_ref()?;
+    let mut said = format!("{}: {}", chosen.side.label(), chosen.reason);
+    if let Some(canary) = &split.canary {
+        let (weight, candidate) = (canary.weight, &canary.candidate.id);
+        said.push_str(&format!("; {weight}% of visitors get {candidate}"));
+    }
+    for (pin, release) in &split.pins {
+        said.push_str(&format!("; pin {} is {}", pin.label, release.id));
+    }
+    Some(said)
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use crate::release::{File, Release};
 pub use crate::static_files::StaticFile;
 use crate::static_files::{goes_beside, serve};
 use crate::table::{HostRule, Resolved, Serving, Table};
+use crate::visitor::{self, Chosen, Side};
 
 const ALLOWED: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 const TEXT: HeaderValue = HeaderValue::from_static("text/plain; charset=utf-8");
@@ -61,6 +62,8 @@ pub struct Pinned {
     pub serving: Arc<Serving>,
     /// The release that answers, if there is one.
     pub release: Option<Arc<Release>>,
+    /// What was chosen for this visitor, where not all get the same.
+    pub chosen: Option<Box<Chosen>>,
 }
 
 impl Pinned {
@@ -80,11 +83,27 @@ impl Pinned {
         }
     }
 
-    /// Where its requests are counted: those to the live release, under the names of its site.
+    /// Where its requests are counted: those to the live release under the names of its site, and of a share of the visitors
+    /// those to the candidate. Who has pinned a release is no measure of it.
     #[must_use]
     pub fn counted(&self) -> Option<&Arc<Counted>> {
-        let is_live = self.release.is_some() && !matches!(self.rule, HostRule::Release(_));
-        is_live.then_some(&self.serving.counted)
+        if self.release.is_none() || matches!(self.rule, HostRule::Release(_)) {
+            return None;
+        }
+        match self.side() {
+            None | Some(Side::Live) => Some(&self.serving.counted),
+            Some(Side::Candidate) => {
+                let canary = self.serving.split.as_ref()?.canary.as_ref()?;
+                Some(&canary.counted)
+            }
+            Some(Side::Pinned) => None,
+        }
+    }
+
+    /// Which side the visitor is on, where there are sides.
+    #[must_use]
+    pub fn side(&self) -> Option<Side> {
+        self.chosen.as_ref().map(|chosen| chosen.side)
     }
 }
 
@@ -173,7 +192,7 @@ pub struct ForwardTo {
 /// Decides what `head` gets.
 #[must_use]
 pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
-    let Some(pinned) = pin(table, head.authority) else {
+    let Some(pinned) = pin(table, head) else {
         let response = Response::text(StatusCode::NOT_FOUND, "no site has this host\n");
         return Answered {
             pinned: None,
@@ -230,18 +249,27 @@ impl Made {
     }
 }
 
-/// Loads what the host means, once.
-fn pin(table: &Table, authority: &str) -> Option<Pinned> {
-    let host = Host::from_authority(authority).ok()?;
+/// Loads what the host means, once, and which release of it this visitor gets.
+fn pin(table: &Table, head: &RequestHead<'_>) -> Option<Pinned> {
+    let host = Host::from_authority(head.authority).ok()?;
     Some(match table.resolve(host) {
         Resolved::Nobody => return None,
         Resolved::Site { site, rule } => {
             let serving = site.serving();
+            let (release, chosen) = match &serving.split {
+                None => (serving.live.clone(), None),
+                Some(split) => {
+                    let of = (&*serving, &**split);
+                    let (release, chosen) = visitor::choose(table.visitors(), &site.id, of, head);
+                    (release, Some(Box::new(chosen)))
+                }
+            };
             Pinned {
                 site: Arc::clone(&site.id),
                 rule,
-                release: serving.live.clone(),
+                release,
                 serving,
+                chosen,
             }
         }
         Resolved::Release {
@@ -253,6 +281,7 @@ fn pin(table: &Table, authority: &str) -> Option<Pinned> {
             rule: HostRule::Release(release.id.clone()),
             serving,
             release: Some(release),
+            chosen: None,
         },
     })
 }
@@ -357,16 +386,19 @@ fn sent_on(head: &RequestHead<'_>, rule: Option<usize>) -> Option<Made> {
     })
 }
 
-/// The file of a release that was live lately, for what pages loaded from it still ask for. Never a page.
+/// The file of another release that pages still ask for: of one that was live lately, or that other visitors get now. Never
+/// a page.
 fn earlier<'a>(pinned: &'a Pinned, path: &str) -> Option<(&'a Arc<Release>, &'a Arc<File>)> {
     if matches!(pinned.rule, HostRule::Release(_)) || !(is_asset(path) || is_immutable(path)) {
         return None;
     }
-    pinned
-        .serving
-        .kept
-        .iter()
-        .filter(|release| release.was_live_lately())
+    let serving = &pinned.serving;
+    let lately = serving.kept.iter();
+    let lately = lately.filter(|release| release.was_live_lately());
+    let beside = serving.split.iter().flat_map(|split| split.releases());
+    let beside = beside.chain(pinned.chosen.iter().flat_map(|_| &serving.live));
+    beside
+        .chain(lately)
         .find_map(|release| Some((release, release.file(path)?)))
 }
 

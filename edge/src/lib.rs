@@ -38,3 +38,4 @@ pub mod table;
 pub mod tally;
 pub mod tls;
 pub mod trace;
+pub mod visitor;

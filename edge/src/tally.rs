@@ -70,6 +70,8 @@ pub struct Tally {
     pub upstream_retries: Cell,
     /// Times that a server was taken out for failing requests.
     pub upstream_ejections: Cell,
+    /// Requests of sites whose visitors do not all get the same, in the order of [`SIDES`].
+    pub sides: [Cell; SIDES.len()],
     /// HTTP/1.1 connections to upstreams that were about to be made, and used again ([`NEW`], [`REUSED`]).
     pub upstream_connections: [Cell; USES.len()],
     /// HTTP/1.1 connections to upstreams that wait for a request now.
@@ -98,6 +100,9 @@ pub const WEBSOCKET_CLOSED: usize = 1;
 pub const WEBSOCKET_CUT: usize = 2;
 /// Among [`DRAINED`].
 pub const SHUTDOWN_CUT: usize = 3;
+
+/// As in labels, in the order of [`crate::visitor::Side`].
+pub const SIDES: [&str; 3] = ["live", "candidate", "pinned"];
 
 /// As in labels, in the order of [`Tally::upstream_connections`].
 pub const USES: [&str; 2] = ["new", "reused"];

@@ -34,4 +34,5 @@ pub mod rollout;
 pub mod standby;
 pub mod store;
 pub mod upkeep;
+pub mod visitor_key;
 pub mod webhook;

@@ -34,6 +34,7 @@
 //! GET    /v1/projects/{project}/purges?environment=        PurgeView  (the newest purge of each region)
 //! POST   /v1/releases/{release}/gates          NewGateRun → GateRunView  (told to the edges; what they found, so far)
 //! GET    /v1/releases/{release}/gates                      GateRunView  (the newest run of each region)
+//! GET    /v1/visitor-key                                   VisitorKey  (of `crate::visitor`, for edges)
 //! GET    /v1/rollouts/{rollout}                            RolloutView
 //! GET    /v1/rollouts/{rollout}/events                     text/event-stream of RolloutView, `event: rollout`; ends after the finished one
 //! GET    /v1/explain?url=                                  Explanation

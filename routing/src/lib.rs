@@ -30,5 +30,6 @@ pub mod seal;
 pub mod snapshot;
 pub mod time;
 pub mod verdict;
+pub mod visitor;
 pub mod webhook;
 pub mod wire;

@@ -36,6 +36,19 @@ pub(super) struct Watch {
     live: Option<Live>,
     /// What the release before showed lately, when it was swapped.
     before: Option<Baseline>,
+    /// A candidate that a share of the visitors gets.
+    canary: Option<Canary>,
+}
+
+/// A candidate, counted beside what is live since its share changed.
+#[derive(Debug)]
+struct Canary {
+    release: ReleaseId,
+    weight: u8,
+    since: Generation,
+    counted: Arc<Counted>,
+    /// What was counted of the live release when this began.
+    live_mark: Window,
 }
 
 /// Where requests to what is served are counted.
@@ -115,6 +128,51 @@ impl Watch {
         Some((&live.release, live.since, live.in_flight.load()))
     }
 
+    /// Follows who gets the candidate, after [`Watch::follow`]: with another share new counts begin, for both, so that they
+    /// are of the same time. Returns those of the candidate.
+    pub(super) fn follow_canary(
+        &mut self,
+        canary: Option<(&ReleaseId, u8)>,
+        generation: Generation,
+    ) -> Option<Arc<Counted>> {
+        let live = self.live.as_ref().map(|live| live.counted.window());
+        let (Some((release, weight)), Some(live_mark)) = (canary, live) else {
+            self.canary = None;
+            return None;
+        };
+        let same = self
+            .canary
+            .as_ref()
+            .filter(|held| held.release == *release && held.weight == weight);
+        if let Some(held) = same {
+            return Some(Arc::clone(&held.counted));
+        }
+        let counted = Arc::<Counted>::default();
+        self.canary = Some(Canary {
+            release: release.clone(),
+            weight,
+            since: generation,
+            counted: Arc::clone(&counted),
+            live_mark,
+        });
+        Some(counted)
+    }
+
+    /// What is told of the release that is watched: the candidate beside what is live, else what is live and what was before.
+    fn told(&self) -> Option<(&ReleaseId, Generation, Window, Option<Baseline>)> {
+        let live = self.live.as_ref()?;
+        let Some(canary) = &self.canary else {
+            let window = live.counted.window();
+            return Some((&live.release, live.since, window, self.before.clone()));
+        };
+        let beside = Baseline {
+            release: live.release.clone(),
+            window: live.counted.window().since(&canary.live_mark),
+        };
+        let window = canary.counted.window();
+        Some((&canary.release, canary.since, window, Some(beside)))
+    }
+
     /// Some minutes have passed.
     pub(super) fn mark(&mut self) {
         if let Some(live) = &mut self.live {
@@ -157,7 +215,7 @@ impl Baking {
         let bakes = record
             .bake_until
             .is_some_and(|until| now < until + LONGEST_DELAY);
-        if bakes {
+        if bakes || record.weight.is_some() {
             let until = Instant::now() + TOLD_AFTER_RECORD;
             self.0.insert(record.site.clone(), until);
         } else {
@@ -170,16 +228,9 @@ impl Baking {
         let now = Instant::now();
         self.0.retain(|_, until| now < *until);
         for site in self.0.keys() {
-            let watch = places.get(site).map(|place| &place.watch);
-            if let Some(watch) = watch
-                && let Some(live) = &watch.live
-            {
-                reports.counted(
-                    site,
-                    (&live.release, live.since),
-                    live.counted.window(),
-                    watch.before.clone(),
-                );
+            let told = places.get(site).and_then(|place| place.watch.told());
+            if let Some((release, since, window, baseline)) = told {
+                reports.counted(site, (release, since), window, baseline);
             }
         }
     }
@@ -231,6 +282,34 @@ mod tests {
         assert_eq!(ended.unwrap().since, Generation(6));
         watch.follow(Some(&b), Generation(8));
         assert_eq!(before(&watch), None);
+    }
+
+    #[test]
+    fn a_candidate_is_counted_beside_what_is_live_since_its_share_changed() {
+        let (a, b) = (release('a'), release('b'));
+        let mut watch = Watch::default();
+        let told = |watch: &Watch| {
+            let (release, since, window, baseline) = watch.told().unwrap();
+            let baseline = baseline.map(|held| (held.release, held.window.requests()));
+            (release.clone(), since.0, window.requests(), baseline)
+        };
+        let live = watch.follow(Some(&a), Generation(1));
+        count(&live, 50);
+        assert!(watch.follow_canary(None, Generation(1)).is_none());
+        let five = watch.follow_canary(Some((&b, 5)), Generation(3)).unwrap();
+        count(&live, 19);
+        count(&five, 1);
+        assert_eq!(told(&watch), (b.clone(), 3, 1, Some((a.clone(), 19))));
+        let same = watch.follow_canary(Some((&b, 5)), Generation(4)).unwrap();
+        assert!(Arc::ptr_eq(&five, &same), "nothing has changed");
+        let half = watch.follow_canary(Some((&b, 50)), Generation(5)).unwrap();
+        count(&live, 2);
+        count(&half, 3);
+        assert_eq!(told(&watch), (b.clone(), 5, 3, Some((a.clone(), 2))));
+        // Committed: what was live is the measure, as after any swap.
+        watch.follow(Some(&b), Generation(6));
+        assert!(watch.follow_canary(None, Generation(6)).is_none());
+        assert_eq!(told(&watch), (b, 6, 0, Some((a, 71))));
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! (fetching, collecting, sending) runs elsewhere and comes back as an event, so one site never waits for
 //! another. Records come from the feeds, which have written them to disk first.
 
+mod canary;
 mod counting;
 mod dropped;
 mod flying;

@@ -22,7 +22,7 @@
 use std::collections::BTreeMap;
 
 use helix_routing::id::{Generation, ReleaseId};
-use helix_routing::record::{ReleaseRef, SiteRecord};
+use helix_routing::record::{Pin, ReleaseRef, SiteRecord};
 use helix_routing::report::{CandidateReport, CandidateState};
 
 /// Something happened.
@@ -90,6 +90,10 @@ pub struct Plan {
     pub live: Option<ReleaseRef>,
     /// Ready, and reached by its own name only.
     pub kept: Vec<ReleaseRef>,
+    /// A candidate that is ready, and the percentage of visitors who get it.
+    pub canary: Option<(ReleaseRef, u8)>,
+    /// Pins whose release is ready.
+    pub pins: Vec<Pin>,
 }
 
 /// What is reported of a site.
@@ -276,6 +280,13 @@ impl Placement {
             }
         }
         let plan = Plan {
+            canary: self.canary(record, live.as_ref()),
+            pins: record
+                .pins
+                .iter()
+                .filter(|pin| self.is_ready(&pin.release))
+                .cloned()
+                .collect(),
             generation,
             live,
             kept,
@@ -284,6 +295,20 @@ impl Placement {
             self.served = Some(plan.clone());
             commands.push(Command::Serve(plan));
         }
+    }
+
+    /// The candidate, for a share of the visitors of what the record names as live. After a restart its gates may still run:
+    /// it has passed them in the boot before, or the record would name no weight.
+    fn canary(&self, record: &SiteRecord, live: Option<&ReleaseRef>) -> Option<(ReleaseRef, u8)> {
+        let weight = record.weight?;
+        let candidate = record.candidate.as_ref()?;
+        let has_failed = matches!(&self.candidacy, Some((_, Candidacy::Failed(_))));
+        let counts = self.is_ready(candidate)
+            && !has_failed
+            && live.is_some()
+            && live == record.live.as_ref()
+            && live != Some(candidate);
+        counts.then(|| (candidate.clone(), weight))
     }
 
     /// What the record no longer names goes, but never what is served.

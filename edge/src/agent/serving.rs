@@ -31,15 +31,17 @@ impl Agent {
         if is_again {
             self.renew_upstreams(site);
         }
-        let Some(place) = self.places.get(site) else {
+        let Some(place) = self.places.get_mut(site) else {
             return;
         };
         let Counts { counted, in_flight } = counts;
+        let split = place.split(plan);
         let release = |named: &ReleaseRef| place.ready.get(named).cloned();
         let before = self.table.site(site).map(|site| site.serving());
         let serving = Serving {
             counted,
             in_flight,
+            split,
             ..Serving::new(
                 plan.generation,
                 plan.live.as_ref().and_then(release),

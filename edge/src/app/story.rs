@@ -17,6 +17,7 @@ use crate::config::EdgeConfig;
 use crate::feed::{Feed, FeedStatus};
 use crate::state::Ledger;
 use crate::store::{Fetcher, Store};
+use crate::visitor;
 
 /// How long the listener waits for the releases on disk. They are there within milliseconds; one that has to be
 /// fetched first must not keep the others waiting.
@@ -82,6 +83,11 @@ impl Story {
             url: config.origin.url.clone(),
             source,
         })?;
+        tokio::spawn(visitor::key::keep(
+            fetcher.clone(),
+            config.data_dir.join("visitor.key"),
+            Arc::clone(&self.parts.table),
+        ));
         Ok(Agent::new(
             Arc::clone(&self.parts.table),
             (store, fetcher),

@@ -14,7 +14,8 @@ use futures_util::FutureExt as _;
 use helix_framing::Fields;
 use helix_framing::ranges::{Multipart, Part};
 use http::header::{
-    ALT_SVC, CONTENT_LENGTH, HOST, LINK, REFERER, UPGRADE, USER_AGENT, X_CONTENT_TYPE_OPTIONS,
+    ALT_SVC, CONTENT_LENGTH, HOST, LINK, REFERER, SET_COOKIE, UPGRADE, USER_AGENT,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
@@ -27,17 +28,19 @@ use crate::release;
 use crate::store::StoreError;
 use crate::tally::{CacheOutcome, SHUTDOWN_CUT};
 use crate::trace::{self, TraceId};
+use crate::visitor::private::make_private;
 
 const EDGE: HeaderName = HeaderName::from_static("x-helix-edge");
 const REGION: HeaderName = HeaderName::from_static("x-helix-region");
 const RELEASE: HeaderName = HeaderName::from_static("x-helix-release");
 const GENERATION: HeaderName = HeaderName::from_static("x-helix-generation");
 const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+const SIDE: HeaderName = HeaderName::from_static("x-helix-side");
 const FETCH_MODE: HeaderName = HeaderName::from_static("sec-fetch-mode");
 const ROBOTS: HeaderName = HeaderName::from_static("x-robots-tag");
 
 /// At most so many fields say where a response comes from.
-const MOST_MARKS: usize = 7;
+const MOST_MARKS: usize = 9;
 
 /// How a response ended.
 #[derive(Debug, Default)]
@@ -470,6 +473,9 @@ pub(crate) fn mark(
     secure: bool,
     headers: &mut http::HeaderMap,
 ) {
+    if pinned.is_some_and(|pinned| pinned.chosen.is_some()) {
+        make_private(headers);
+    }
     for own in marks(edge, pinned, secure) {
         if own.beside {
             headers.append(own.name, own.value);
@@ -493,6 +499,13 @@ pub(crate) fn marks(edge: &Edge, pinned: Option<&Pinned>, secure: bool) -> Vec<O
         add(ALT_SVC, alt_svc.clone(), false);
     }
     let Some(pinned) = pinned else { return marks };
+    if let Some(cookie) = pinned
+        .chosen
+        .as_ref()
+        .and_then(|chosen| chosen.cookie.clone())
+    {
+        add(SET_COOKIE, cookie, true);
+    }
     if pinned.is_unlisted() {
         add(ROBOTS, HeaderValue::from_static("noindex"), false);
     }
@@ -508,6 +521,9 @@ pub(crate) fn marks(edge: &Edge, pinned: Option<&Pinned>, secure: bool) -> Vec<O
     add(GENERATION, pinned.serving.mark.clone(), false);
     if let Some(release) = &pinned.release {
         add(RELEASE, release.mark.clone(), false);
+    }
+    if let Some(side) = pinned.side() {
+        add(SIDE, HeaderValue::from_static(side.label()), false);
     }
     marks
 }
@@ -566,6 +582,9 @@ pub fn finish(
         error: error.map_or("", String::as_str),
     };
     record(edge, &line);
+    if let Some(side) = pinned.and_then(Pinned::side) {
+        edge.tally.sides[side as usize].add(1);
+    }
     if let Some(counted) = pinned.and_then(Pinned::counted) {
         // Of HTTP/2 and HTTP/3, too: there it is an upgrade by now, whose answer is 200.
         let is_tunnel = ended.status == Some(StatusCode::SWITCHING_PROTOCOLS)

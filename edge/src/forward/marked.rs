@@ -3,12 +3,15 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode};
+use helix_framing::Reply;
+use http::header::CACHE_CONTROL;
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::headers::{for_client, to_client, trailers_to_upstream};
 use crate::answer::Pinned;
 use crate::edge::Edge;
-use crate::exchange::{Broken, Exchange, Protocol, Relayed, ResponseHead, mark, marks};
+use crate::exchange::{Broken, Exchange, Own, Protocol, Relayed, ResponseHead, mark, marks};
+use crate::visitor::private::{NOT_SHARED, TARGETED, cache_control};
 
 /// Borrowed for one request.
 pub(super) struct Marked<'a, E> {
@@ -71,7 +74,10 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
     async fn relay(&mut self, relayed: Relayed<'_>, ends: bool) -> Result<(), Broken> {
         self.given = Some((relayed.status(), 0));
         let passes = for_client(relayed.reply());
-        let own = marks(self.edge, self.pinned, self.secure);
+        let mut own = marks(self.edge, self.pinned, self.secure);
+        if self.pinned.is_some_and(|pinned| pinned.chosen.is_some()) {
+            own.extend(for_one_visitor(relayed.reply()));
+        }
         self.inner.relay(relayed.marked(&passes, &own), ends).await
     }
 
@@ -124,4 +130,22 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
     fn abort(&mut self) {
         self.inner.abort();
     }
+}
+
+/// What takes the place of what the upstream allows caches that others read from.
+fn for_one_visitor(reply: &Reply) -> impl Iterator<Item = Own> {
+    let headers = reply.headers();
+    let said = headers.get_all(CACHE_CONTROL).iter();
+    let own = |name, value| Own {
+        name,
+        value,
+        beside: false,
+    };
+    let for_it = own(
+        CACHE_CONTROL,
+        cache_control(said.map(HeaderValue::as_bytes)),
+    );
+    let targeted = TARGETED.into_iter();
+    let targeted = targeted.filter(move |name| headers.contains_key(name));
+    std::iter::once(for_it).chain(targeted.map(move |name| own(name, NOT_SHARED)))
 }

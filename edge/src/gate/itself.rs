@@ -90,6 +90,7 @@ impl<'a> Itself<'a> {
                 ..Serving::default()
             }),
             release: Some(Arc::clone(release)),
+            chosen: None,
         };
         let answered = answer_pinned(&self.edge.table, pinned, &head_of(request));
         let (edge, pinned) = (self.edge, answered.pinned.as_ref());

@@ -22,7 +22,7 @@ use self::looked::{Looker, Things};
 use self::sample::{Sample, each, one};
 use crate::forward::Upstreams;
 use crate::table::Table;
-use crate::tally::{CacheOutcome, Cell, DRAINED, FORWARDS, Tally, USES};
+use crate::tally::{CacheOutcome, Cell, DRAINED, FORWARDS, SIDES, Tally, USES};
 
 /// What is counted with every request, core by core ([`Tally`]).
 const CORE_METRICS: [CoreMetric; 11] = [
@@ -67,6 +67,17 @@ const CORE_METRICS: [CoreMetric; 11] = [
         samples: |labels, all| {
             each(labels, FORWARDS.len(), |at| {
                 (FORWARDS[at], all.sum(|core| &core.forwards[at]))
+            })
+        },
+    },
+    CoreMetric {
+        name: "helix_edge_split_requests_total",
+        help: "Requests of sites whose visitors do not all get the same release.",
+        kind: MetricType::COUNTER,
+        labels: &["side"],
+        samples: |labels, all| {
+            each(labels, SIDES.len(), |at| {
+                (SIDES[at], all.sum(|core| &core.sides[at]))
             })
         },
     },

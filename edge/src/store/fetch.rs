@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use helix_routing::artifact::IMPROVEMENT_TYPE;
 use helix_routing::id::{Digest, ProjectName};
+use helix_routing::visitor::VisitorKey;
 use helix_service::digest::Sha256;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, RANGE};
 use reqwest::{Response, StatusCode};
@@ -35,6 +36,8 @@ const FIRST_RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(2);
 /// A list of what refers to one artifact has a line or two.
 const MAX_REFERRERS_BYTES: usize = 64 * 1024;
+/// A key is a line of JSON.
+const MAX_KEY_BYTES: u64 = 4096;
 /// A token is a line.
 const MAX_TOKEN_BYTES: usize = 4096;
 
@@ -245,6 +248,27 @@ impl Fetcher {
             }
         }
         Ok(index::referrer(&answer))
+    }
+
+    /// What visitors' draws are signed with.
+    pub(crate) async fn visitor_key(&self) -> Result<String, FetchError> {
+        let url = format!("{}/v1/visitor-key", self.base);
+        let transport = |source| FetchError::Transport {
+            url: url.clone(),
+            source,
+        };
+        let request = self.client.get(&url).bearer_auth(self.token().await?);
+        let response = request.send().await.map_err(transport)?;
+        let status = response.status();
+        if status != StatusCode::OK
+            || response
+                .content_length()
+                .is_none_or(|length| length > MAX_KEY_BYTES)
+        {
+            return Err(FetchError::Status { url, status });
+        }
+        let key: VisitorKey = response.json().await.map_err(transport)?;
+        Ok(key.secret)
     }
 
     /// One request, from where the download stands to its end.

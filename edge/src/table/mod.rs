@@ -20,6 +20,7 @@ use crate::counted::Counted;
 use crate::in_flight::InFlight;
 use crate::left::AllLeft;
 use crate::release::Release;
+use crate::visitor::{Split, Visitors};
 
 /// What an edge serves of one site, replaced whole.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub struct Serving {
     pub counted: Arc<Counted>,
     /// What of it is in flight.
     pub in_flight: Arc<InFlight>,
+    /// What parts the visitors; none where all get the same.
+    pub split: Option<Box<Split>>,
 }
 
 impl Default for Serving {
@@ -59,6 +62,7 @@ impl Serving {
             mark: HeaderValue::from(generation.0),
             counted: Arc::default(),
             in_flight: Arc::default(),
+            split: None,
         }
     }
 
@@ -167,6 +171,8 @@ pub struct Table {
     cache: crate::cache::Cache,
     /// Releases that are no longer live, and not done.
     left: AllLeft,
+    /// What visitors are drawn with.
+    visitors: Visitors,
     /// Port on which visitors reach this edge over TLS.
     secure_port: OnceLock<u16>,
     /// Held while anything changes. Readers never wait for it.
@@ -192,6 +198,7 @@ impl Table {
             version: AtomicU64::new(0),
             cache,
             left: AllLeft::default(),
+            visitors: Visitors::default(),
             secure_port: OnceLock::new(),
             writing: Mutex::new(()),
         }
@@ -259,6 +266,12 @@ impl Table {
     #[must_use]
     pub const fn cache(&self) -> &crate::cache::Cache {
         &self.cache
+    }
+
+    /// What visitors are drawn with.
+    #[must_use]
+    pub const fn visitors(&self) -> &Visitors {
+        &self.visitors
     }
 
     /// Routes a host, or a wildcard, to a site; or nowhere any more.

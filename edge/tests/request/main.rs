@@ -11,6 +11,7 @@ mod admin;
 mod cache;
 mod cache_disk;
 mod cache_judge;
+mod canary;
 mod checklist;
 mod claims;
 mod confusion;

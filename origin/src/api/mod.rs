@@ -17,6 +17,7 @@ mod rollout;
 mod status;
 mod token;
 mod upload;
+mod visitor;
 mod webhook;
 
 use axum::extract::DefaultBodyLimit;
@@ -65,6 +66,7 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(gate::show))
                 .routes(routes!(hold::list))
                 .routes(routes!(hold::quarantines))
+                .routes(routes!(visitor::key))
                 .routes(routes!(rollout::show))
                 .routes(routes!(rollout::follow))
         }))
