@@ -293,7 +293,7 @@ mod tests {
             let baseline = baseline.map(|held| (held.release, held.window.requests()));
             (release.clone(), since.0, window.requests(), baseline)
         };
-        let live = watch.follow(Some(&a), Generation(1));
+        let live = watch.follow(Some(&a), Generation(1)).0.counted;
         count(&live, 50);
         assert!(watch.follow_canary(None, Generation(1)).is_none());
         let five = watch.follow_canary(Some((&b, 5)), Generation(3)).unwrap();

@@ -25,7 +25,7 @@ use std::time::Duration;
 
 use helix_routing::gate::result::GateResult;
 use helix_routing::id::{Digest, SiteId};
-use helix_routing::record::{ReleaseRef, SiteRecord};
+use helix_routing::record::ReleaseRef;
 use helix_routing::time::Timestamp;
 use helix_service::clock;
 use tokio::sync::{mpsc, watch};

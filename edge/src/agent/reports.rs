@@ -28,7 +28,7 @@ use tokio::time::Instant;
 
 use super::placement::State;
 use crate::feed::{FeedStatus, Refused};
-use crate::maintenance::{Maintenance, Told};
+use crate::maintenance::{self, Maintenance};
 use crate::metrics::{Following, Metrics};
 
 /// A lease is three of these.
@@ -280,7 +280,7 @@ impl Reports {
         maintenance: Maintenance,
     ) {
         let mut connects = 0;
-        let mut told: Option<(Told, Instant)> = None;
+        let mut told: Option<(maintenance::Told, Instant)> = None;
         let mut beat_at = Instant::now();
         let mut shown_ready = false;
         loop {
@@ -400,7 +400,7 @@ impl Reports {
         }
     }
 
-    fn edge_report(&self, told: &Told, metrics: &Metrics) -> EdgeReport {
+    fn edge_report(&self, told: &maintenance::Told, metrics: &Metrics) -> EdgeReport {
         EdgeReport {
             edge: self.who.edge.clone(),
             region: self.who.region.clone(),
@@ -440,7 +440,7 @@ impl Reports {
 }
 
 /// Whether what was told of this edge itself is news by now, or its progress is.
-fn is_due((told, at): &(Told, Instant), maintenance: &Maintenance) -> bool {
+fn is_due((told, at): &(maintenance::Told, Instant), maintenance: &Maintenance) -> bool {
     let now = maintenance.told();
     *told != now || now.drain.is_some() && at.elapsed() >= DRAIN_REPORT
 }

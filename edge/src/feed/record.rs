@@ -252,7 +252,7 @@ fn decode(
             (Record::Gate(Box::new(gate)), expected, epoch, generation)
         }
         (Scope::Region(region), Some("edge")) => {
-            let edge = EdgeRecord::decode(&seal.body)?;
+            let edge = EdgeRecord::decode(body)?;
             if edge.region != *region {
                 return Err(Rejected::Disagrees { what: "the region" });
             }

@@ -25,7 +25,7 @@ use crate::table::Table;
 use crate::tally::{CacheOutcome, Cell, DRAINED, FORWARDS, SIDES, Tally, USES};
 
 /// What is counted with every request, core by core ([`Tally`]).
-const CORE_METRICS: [CoreMetric; 11] = [
+const CORE_METRICS: [CoreMetric; 12] = [
     CoreMetric {
         name: "helix_edge_requests_total",
         help: "Finished requests.",

@@ -252,13 +252,17 @@ impl Fetcher {
 
     /// What visitors' draws are signed with.
     pub(crate) async fn visitor_key(&self) -> Result<String, FetchError> {
-        let url = format!("{}/v1/visitor-key", self.base);
+        let url = format!("{}/v1/visitor-key", self.base());
         let transport = |source| FetchError::Transport {
             url: url.clone(),
             source,
         };
         let request = self.client.get(&url).bearer_auth(self.token().await?);
-        let response = request.send().await.map_err(transport)?;
+        // Another origin is asked next time, if there is one.
+        let response = request.send().await.map_err(|source| {
+            self.turn.fetch_add(1, Ordering::Relaxed);
+            transport(source)
+        })?;
         let status = response.status();
         if status != StatusCode::OK
             || response
