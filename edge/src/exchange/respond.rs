@@ -28,7 +28,7 @@ use crate::release;
 use crate::store::StoreError;
 use crate::tally::{CacheOutcome, SHUTDOWN_CUT};
 use crate::trace::{self, TraceId};
-use crate::visitor::private::make_private;
+use crate::visitor::{self, private::make_private};
 
 const EDGE: HeaderName = HeaderName::from_static("x-helix-edge");
 const REGION: HeaderName = HeaderName::from_static("x-helix-region");
@@ -582,15 +582,12 @@ pub fn finish(
         error: error.map_or("", String::as_str),
     };
     record(edge, &line);
-    if let Some(side) = pinned.and_then(Pinned::side) {
-        edge.tally.sides[side as usize].add(1);
-    }
-    if let Some(counted) = pinned.and_then(Pinned::counted) {
+    if let Some(pinned) = pinned {
         // Of HTTP/2 and HTTP/3, too: there it is an upgrade by now, whose answer is 200.
         let is_tunnel = ended.status == Some(StatusCode::SWITCHING_PROTOCOLS)
             || request.head.headers.contains_key(UPGRADE);
         let took = (!is_tunnel).then_some(line.took);
-        counted.finished(edge.tally.core, ended.status, took);
+        visitor::finished(&edge.tally, pinned, ended.status, took);
     }
 }
 

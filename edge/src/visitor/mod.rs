@@ -13,6 +13,7 @@ pub mod key;
 pub mod private;
 
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use helix_framing::Fields;
@@ -20,15 +21,16 @@ use helix_routing::id::SiteId;
 use helix_routing::record::{Pin, PinBy};
 use helix_service::clock;
 use http::header::COOKIE;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use self::draw::{DRAWS, For, Key};
-use crate::answer::RequestHead;
+use crate::answer::{Pinned, RequestHead};
 use crate::counted::Counted;
 use crate::release::Release;
 use crate::table::Serving;
+use crate::tally::Tally;
 
 /// The header by which a visitor shows a pin's label, a release's id, `candidate` or `live`.
 pub const PIN_HEADER: HeaderName = HeaderName::from_static("x-helix-pin");
@@ -278,6 +280,21 @@ fn cookies<'a>(fields: Fields<'a>, name: &str) -> impl Iterator<Item = &'a [u8]>
         let pair = pair.trim_ascii();
         pair.strip_prefix(name.as_bytes())?.strip_prefix(b"=")
     })
+}
+
+/// Counts a finished request where it belongs: on its side, where there are sides, and of the release that answered.
+pub(crate) fn finished(
+    tally: &Tally,
+    pinned: &Pinned,
+    status: Option<StatusCode>,
+    took: Option<Duration>,
+) {
+    if let Some(side) = pinned.side() {
+        tally.sides[side as usize].add(1);
+    }
+    if let Some(counted) = pinned.counted() {
+        counted.finished(tally.core, status, took);
+    }
 }
 
 #[cfg(test)]

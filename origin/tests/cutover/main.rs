@@ -463,11 +463,10 @@ async fn an_origin_with_a_later_term_fences_the_one_before_at_the_streams() {
     }
     let copied = tempfile::tempdir().expect("a folder");
     let path = copied.path().join("origin.db");
-    sqlx::query("VACUUM INTO $1")
-        .bind(path.to_string_lossy().into_owned())
-        .execute(first.store.reader())
-        .await
-        .expect("a copy");
+    // Nobody writes now, and what was written last is in the journal.
+    for part in ["origin.db", "origin.db-wal"] {
+        std::fs::copy(folder.path().join(part), copied.path().join(part)).expect("a copy");
+    }
     let second = Origin::start(copied.path(), &nats, &fleet).await;
     assert_eq!(
         second
