@@ -31,10 +31,13 @@ const FRAME_GRACE: Duration = Duration::from_secs(5);
 /// Rows there are.
 static HELD: AtomicUsize = AtomicUsize::new(0);
 
+/// By core, each made by its first request; none where there is no room for one more.
+type Rows = [OnceLock<Option<Box<Row>>>; ROWS];
+
 /// What is in flight on one release while it is live, and after.
 #[derive(Debug, Default)]
 pub struct InFlight {
-    rows: OnceLock<Box<[OnceLock<Option<Box<Row>>>; ROWS]>>,
+    rows: OnceLock<Box<Rows>>,
     /// For cores without a row.
     rest: Row,
     leaving: OnceLock<Leaving>,

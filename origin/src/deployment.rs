@@ -125,6 +125,10 @@ pub(crate) async fn answered_now<T: serde::de::DeserializeOwned>(
     }
 }
 
+#[expect(
+    clippy::too_many_lines,
+    reason = "one row, one entry and one event, each with all that is known"
+)]
 async fn record(
     begun: &mut Begun,
     app: &App,

@@ -30,8 +30,8 @@ fn readiness(edge: &EdgeInfo) -> Option<(u16, String)> {
 fn listed(fleet: &Fleet, name: &str) -> Option<serde_json::Value> {
     let ended = fleet.helix().run(["edge", "list", "--json"]).with(0);
     let all = ended.json();
-    let found = all.as_array().unwrap().iter();
-    found.cloned().find(|edge| edge["edge"] == name)
+    let mut found = all.as_array().unwrap().iter();
+    found.find(|edge| edge["edge"] == name).cloned()
 }
 
 #[test]

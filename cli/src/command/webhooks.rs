@@ -20,6 +20,7 @@ const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);
 /// Between two looks at it.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
 
+#[expect(clippy::too_many_lines, reason = "one arm for each word")]
 pub(crate) async fn run(
     origin: &Origin,
     arguments: Webhooks,

@@ -60,7 +60,7 @@ impl Agent {
         let repeats = self.flying.looks.is_multiple_of(REPEAT);
         let mut due = Vec::new();
         for (site, place) in &mut self.places {
-            let load = place.watch.live().map_or(Load::default(), |live| live.2);
+            let load = place.watch.live().map_or_else(Load::default, |live| live.2);
             let has_changed = load != place.told;
             if has_changed || (repeats && !load.is_none()) {
                 due.push((load.sockets == 0, site.clone(), load));

@@ -137,6 +137,7 @@ impl Feed {
     }
 
     /// Makes a snapshot the base of the state, and hands on what is newer in it. False when it lacks too much.
+    #[expect(clippy::cognitive_complexity, reason = "most of it is what is logged")]
     async fn adopt(&mut self, base: Base, purpose: Purpose) -> Result<bool, StateError> {
         let mut adopted = match self.ledger.adopt(base, purpose).await {
             Ok(adopted) => adopted,

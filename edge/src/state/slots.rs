@@ -266,7 +266,7 @@ mod tests {
             epoch: Epoch(number / 3),
             generation: Generation(number),
             body: number ^ 77,
-            is_tombstone: number % 4 == 0,
+            is_tombstone: number.is_multiple_of(4),
         }
     }
 

@@ -21,6 +21,7 @@ const MAX_RETRY: Duration = Duration::from_secs(60);
 const MAX_SECRET_BYTES: usize = 256;
 
 /// Lets the table sign with what is on disk, and with what origin says, for as long as the process runs.
+#[expect(clippy::cognitive_complexity, reason = "most of it is what is logged")]
 pub async fn keep(fetcher: Fetcher, path: PathBuf, table: Arc<Table>) {
     let mut held = read(&path).await;
     if let Some(secret) = &held {

@@ -141,6 +141,7 @@ mod tests {
     }
 
     #[test]
+    #[expect(clippy::too_many_lines, reason = "a table")]
     fn every_step_is_told_once_also_those_that_were_passed() {
         let running = "null";
         for (kind, before, after, expected) in [

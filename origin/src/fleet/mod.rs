@@ -35,6 +35,9 @@ pub use leases::{Edge, Enrolment, Heads, LEASE};
 #[derive(Clone, Debug)]
 pub struct Roster(Arc<Inner>);
 
+/// What each edge told last of what is in flight on a site, and when.
+type Flying = BTreeMap<EdgeId, (Timestamp, InFlightReport)>;
+
 #[derive(Debug)]
 struct Inner {
     leases: Mutex<Leases>,
@@ -42,7 +45,7 @@ struct Inner {
     purged: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, Generation>>>,
     gated: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, GatesReport>>>,
     versions: Mutex<versions::Noted>,
-    in_flight: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, (Timestamp, InFlightReport)>>>,
+    in_flight: Mutex<BTreeMap<SiteId, Flying>>,
 }
 
 /// Sites whose purges are remembered as applied. With more of them all are forgotten, and heard again with the next link.

@@ -50,7 +50,7 @@ pub enum StoreError {
     #[error("open the database {place}")]
     Open {
         /// Where.
-        place: Place,
+        place: Box<Place>,
         /// Why.
         #[source]
         source: sqlx::Error,

@@ -42,7 +42,7 @@ impl Opened {
     pub async fn open(place: &Place) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
         let open_failed = |source| StoreError::Open {
-            place: place.clone(),
+            place: Box::new(place.clone()),
             source,
         };
         let writing = options(place, "rwc").map_err(open_failed)?;

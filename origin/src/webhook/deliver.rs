@@ -57,6 +57,7 @@ struct Due {
 }
 
 /// Sends until shutdown. Whatever fails is logged and tried again.
+#[expect(clippy::cognitive_complexity, reason = "most of it is what is logged")]
 pub async fn run(store: &Store, sender: &Sender, shutdown: &Shutdown) {
     let committed = store.committed();
     let mut running: JoinSet<String> = JoinSet::new();
@@ -123,6 +124,7 @@ async fn due(store: &Store, busy: &BTreeSet<String>) -> Result<Vec<Due>, StoreEr
 }
 
 /// One attempt, and a note of what came of it. Returns the webhook.
+#[expect(clippy::cognitive_complexity, reason = "most of it is what is logged")]
 async fn deliver(store: Store, sender: Sender, due: Due) -> String {
     let attempt = attempt(&sender, &due).await;
     failpoint::hit("origin.webhook.sent");

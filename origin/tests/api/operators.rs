@@ -278,6 +278,7 @@ async fn the_log_is_verified_as_a_whole_and_against_a_head_of_before() {
 
 /// Every act that changes something and needs no edge, as somebody would do them in a day.
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "a whole day")]
 async fn a_day_of_acts_is_in_the_log_each_of_them_once() {
     let world = World::start().await;
     let release = deployed(&world, "one").await["release"].clone();

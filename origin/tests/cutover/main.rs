@@ -462,7 +462,6 @@ async fn an_origin_with_a_later_term_fences_the_one_before_at_the_streams() {
         return;
     }
     let copied = tempfile::tempdir().expect("a folder");
-    let path = copied.path().join("origin.db");
     // Nobody writes now, and what was written last is in the journal.
     for part in ["origin.db", "origin.db-wal"] {
         std::fs::copy(folder.path().join(part), copied.path().join(part)).expect("a copy");

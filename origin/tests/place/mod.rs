@@ -15,6 +15,7 @@ mod postgres;
 const VARIABLE: &str = "HELIX_TEST_STORE";
 
 /// The database that belongs to a folder: the same one each time it is asked for.
+#[expect(clippy::panic, reason = "a test may stop here")]
 pub(crate) fn of(folder: &Path) -> String {
     match std::env::var(VARIABLE).as_deref() {
         Err(_) | Ok("sqlite") => folder.join("origin.db").display().to_string(),
@@ -32,6 +33,7 @@ pub(crate) fn of(folder: &Path) -> String {
 }
 
 /// A PostgreSQL, where one is installed.
+#[expect(clippy::print_stderr, reason = "a skipped test says so")]
 pub(crate) fn server() -> Option<&'static postgres::Postgres> {
     let server = postgres::Postgres::shared();
     if server.is_none() {

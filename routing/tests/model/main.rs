@@ -8,7 +8,6 @@
 //! `HELIX_MODEL_REPORT=1` prints how many states there were.
 #![expect(
     clippy::unwrap_used,
-    clippy::panic,
     clippy::print_stderr,
     clippy::indexing_slicing,
     reason = "a test may stop here"

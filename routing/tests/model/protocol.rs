@@ -220,7 +220,7 @@ impl State {
         let report = self.edges[index].report();
         if !self.reports.contains(&report) {
             self.reports.push(report);
-            self.reports.sort_by_key(|report| report_key(report));
+            self.reports.sort_by_key(report_key);
         }
     }
 
