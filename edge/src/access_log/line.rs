@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use helix_framing::Refusal;
 use helix_routing::id::SiteId;
-use http::StatusCode;
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderMap, HeaderValue, StatusCode};
 
 use super::config::Format;
 use super::text::{address, combined, json, number, seconds, socket};
@@ -81,6 +82,19 @@ pub struct Said<'a> {
     pub user_agent: &'a [u8],
     /// The id of the trace that it belongs to, in hexadecimal (W3C Trace Context).
     pub trace_id: &'a [u8],
+}
+
+impl<'a> Said<'a> {
+    /// What these fields say; of traces whoever knows more says it.
+    #[must_use]
+    pub fn of(headers: &'a HeaderMap) -> Self {
+        let value = |name| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
+        Self {
+            referer: value(&REFERER),
+            user_agent: value(&USER_AGENT),
+            trace_id: b"",
+        }
+    }
 }
 
 /// How the lines of one edge look.

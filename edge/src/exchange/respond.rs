@@ -14,8 +14,7 @@ use futures_util::FutureExt as _;
 use helix_framing::Fields;
 use helix_framing::ranges::{Multipart, Part};
 use http::header::{
-    ALT_SVC, CONTENT_LENGTH, HOST, LINK, REFERER, SET_COOKIE, UPGRADE, USER_AGENT,
-    X_CONTENT_TYPE_OPTIONS,
+    ALT_SVC, CONTENT_LENGTH, HOST, LINK, SET_COOKIE, UPGRADE, X_CONTENT_TYPE_OPTIONS,
 };
 use http::{HeaderName, HeaderValue, Method, StatusCode, Version};
 
@@ -575,7 +574,7 @@ pub fn finish(
         served: Told::Now(served),
         said: Said {
             trace_id: trace.as_ref().map_or(&b""[..], |trace| trace),
-            ..said(request)
+            ..Said::of(&request.head.headers)
         },
         cache: ended.cache.map_or("", CacheOutcome::label),
         upstream: ended.upstream,
@@ -588,15 +587,5 @@ pub fn finish(
             || request.head.headers.contains_key(UPGRADE);
         let took = (!is_tunnel).then_some(line.took);
         visitor::finished(&edge.tally, pinned, ended.status, took);
-    }
-}
-
-fn said(request: &Request) -> Said<'_> {
-    let headers = &request.head.headers;
-    let value = |name| headers.get(name).map_or(&b""[..], HeaderValue::as_bytes);
-    Said {
-        referer: value(&REFERER),
-        user_agent: value(&USER_AGENT),
-        trace_id: b"",
     }
 }

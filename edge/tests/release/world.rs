@@ -196,8 +196,7 @@ impl World {
             .unwrap()
             .unwrap();
         let (reports, refusals) = (Arc::clone(&self.reports), Arc::clone(&self.refusals));
-        let gates = Arc::clone(&self.gates);
-        let heartbeats = Arc::clone(&self.heartbeats);
+        let (gates, heartbeats) = (Arc::clone(&self.gates), Arc::clone(&self.heartbeats));
         tokio::spawn(async move {
             while let Some(message) = messages.next().await {
                 match message.subject.as_str() {
@@ -217,7 +216,6 @@ impl World {
                         .lock()
                         .unwrap()
                         .push(Heartbeat::decode(&message.payload).unwrap()),
-                    // Told here, looked at elsewhere.
                     "rpt.fra.fra-1.edge" | "rpt.fra.fra-1.in-flight" => {}
                     other => panic!("nobody reports on {other}"),
                 }
