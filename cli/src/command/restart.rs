@@ -3,9 +3,8 @@
 use std::process::ExitCode;
 use std::time::Instant;
 
-use helix_routing::api::{NewRestart, RestartStep, RestartView, RolloutView};
+use helix_routing::api::{NewRestart, RestartStep, RestartView};
 use helix_service::random;
-use serde::Serialize;
 
 use super::joined;
 use super::table::table;
@@ -14,17 +13,6 @@ use crate::origin::Origin;
 use crate::origin::retry::{FIRST_CONTACT, patiently};
 use crate::output;
 use crate::rollout;
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Summary<'a> {
-    #[serde(flatten)]
-    restart: &'a RestartView,
-    elapsed_ms: u128,
-    outcome: &'static str,
-    exit_code: u8,
-    result: Option<&'a RolloutView>,
-}
 
 pub(crate) async fn run(
     origin: &Origin,
@@ -65,22 +53,7 @@ pub(crate) async fn run(
         }
     };
     let ended = rollout::follow(origin, rollout).await?;
-    let elapsed = start.elapsed();
-    output::say(&format!(
-        "restart {} in {}",
-        ended.name(),
-        output::seconds(elapsed)
-    ));
-    if json {
-        output::print_json(&Summary {
-            restart: &view,
-            elapsed_ms: elapsed.as_millis(),
-            outcome: ended.name(),
-            exit_code: ended.exit_code(),
-            result: ended.view(),
-        })?;
-    }
-    Ok(ExitCode::from(ended.exit_code()))
+    rollout::finish("restart", &view, &ended, start.elapsed(), json)
 }
 
 fn describe(view: &RestartView) -> String {

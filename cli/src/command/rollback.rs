@@ -1,12 +1,11 @@
 //! `helix rollback`: takes regions back, or shows what that would change.
 
 use std::process::ExitCode;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use helix_routing::api::{NewRollback, RollbackStep, RollbackView, RolloutView};
+use helix_routing::api::{NewRollback, RollbackStep, RollbackView};
 use helix_routing::operators::PreemptedRollout;
 use helix_service::random;
-use serde::Serialize;
 
 use super::table::table;
 use super::{joined, or_none};
@@ -14,18 +13,7 @@ use crate::arguments::Rollback;
 use crate::origin::Origin;
 use crate::origin::retry::{FIRST_CONTACT, patiently};
 use crate::output;
-use crate::rollout::{self, Ended};
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Summary<'a> {
-    #[serde(flatten)]
-    rollback: &'a RollbackView,
-    elapsed_ms: u128,
-    outcome: &'static str,
-    exit_code: u8,
-    result: Option<&'a RolloutView>,
-}
+use crate::rollout;
 
 pub(crate) async fn run(
     origin: &Origin,
@@ -63,30 +51,7 @@ pub(crate) async fn run(
         return Ok(ExitCode::SUCCESS);
     };
     let ended = rollout::follow(origin, rollout).await?;
-    finish(&view, &ended, start.elapsed(), json)
-}
-
-fn finish(
-    view: &RollbackView,
-    ended: &Ended,
-    elapsed: Duration,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
-    output::say(&format!(
-        "rollback {} in {}",
-        ended.name(),
-        output::seconds(elapsed)
-    ));
-    if json {
-        output::print_json(&Summary {
-            rollback: view,
-            elapsed_ms: elapsed.as_millis(),
-            outcome: ended.name(),
-            exit_code: ended.exit_code(),
-            result: ended.view(),
-        })?;
-    }
-    Ok(ExitCode::from(ended.exit_code()))
+    rollout::finish("rollback", &view, &ended, start.elapsed(), json)
 }
 
 fn describe(view: &RollbackView, is_plan: bool) -> String {

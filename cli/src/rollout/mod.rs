@@ -4,12 +4,14 @@ mod tree;
 
 pub(crate) use tree::phase_name;
 
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::process::ExitCode;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use helix_routing::api::RolloutView;
 use helix_routing::id::RolloutId;
 use helix_routing::rollout::Outcome;
 use helix_routing::time::Timestamp;
+use serde::Serialize;
 
 use crate::failure;
 use crate::origin::events::{Followed, WITHOUT_ORIGIN};
@@ -89,6 +91,39 @@ pub(crate) async fn follow(origin: &Origin, rollout: &RolloutId) -> Result<Ended
         "the rollout goes on; watch it with `helix rollout watch {rollout}`"
     ));
     Ok(Ended::Left)
+}
+
+/// What `--json` prints of a rollout that was waited for, beside what began it.
+#[derive(Serialize)]
+struct Summary<'a, V> {
+    #[serde(flatten)]
+    begun: &'a V,
+    elapsed_ms: u128,
+    outcome: &'static str,
+    exit_code: u8,
+    result: Option<&'a RolloutView>,
+}
+
+/// Says how a `kind` of rollout ended, and makes it the command's end.
+pub(crate) fn finish<V: Serialize>(
+    kind: &str,
+    begun: &V,
+    ended: &Ended,
+    elapsed: Duration,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let took = output::seconds(elapsed);
+    output::say(&format!("{kind} {} in {took}", ended.name()));
+    if json {
+        output::print_json(&Summary {
+            begun,
+            elapsed_ms: elapsed.as_millis(),
+            outcome: ended.name(),
+            exit_code: ended.exit_code(),
+            result: ended.view(),
+        })?;
+    }
+    Ok(ExitCode::from(ended.exit_code()))
 }
 
 /// Shows views: a tree in place on a terminal, a line for each change elsewhere.

@@ -1,6 +1,5 @@
 //! What a window comes to: compared with the release before in the same region, and with limits that hold in any case.
 
-use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 use core::fmt;
