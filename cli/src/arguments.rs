@@ -1,14 +1,18 @@
 //! What can be typed. Names and ids are parsed here, once; nothing inside checks them again.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use helix_routing::api::Role;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{EdgeId, Environment, ProjectName, RegionId, ReleaseId, RolloutId};
+use helix_routing::rollout::{Approvals, Step, WaveOrder};
 use helix_routing::routes::Span;
 use url::Url;
+
+use crate::when::When;
 
 use crate::moment::{self, Since};
 
@@ -85,9 +89,15 @@ pub(crate) enum Command {
     /// Projects
     #[command(subcommand)]
     Projects(Projects),
-    /// Rollouts in flight
+    /// Rollouts: how far they are, and what people ask of them
     #[command(subcommand)]
     Rollout(Rollout),
+    /// Times at which nothing is deployed
+    #[command(subcommand)]
+    Freeze(Freeze),
+    /// A lock that keeps others from deploying
+    #[command(subcommand)]
+    Lock(Lock),
     /// Say which site, release and file answer a URL on every edge, and why
     Explain(Explain),
     /// Save address and token for later commands
@@ -130,6 +140,102 @@ pub(crate) struct Deploy {
     /// Leave held regions alone instead of lifting their holds: what a deployment does that nobody asked for by hand
     #[arg(long, conflicts_with = "lift_quarantine")]
     pub(crate) automatic: bool,
+    #[command(flatten)]
+    pub(crate) way_out: WayOut,
+}
+
+/// In which stages a release goes out; what is not said is left to its helix.toml, then to origin's config.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Stages")]
+pub(crate) struct WayOut {
+    /// `together`, `canary`, or waves: regions parted by commas, waves by slashes, `*` for the rest (`fra/iad,gru/*`)
+    #[arg(long, value_name = "ORDER")]
+    pub(crate) order: Option<WaveOrder>,
+    /// Regions of a wave at once; 0 is all
+    #[arg(long, value_name = "N")]
+    pub(crate) parallel: Option<u16>,
+    /// Wait between waves, such as 10m
+    #[arg(long, value_name = "TIME")]
+    pub(crate) soak: Option<Span>,
+    /// What waits for `helix rollout approve`: `none`, `waves`, `stages`, `all`, or numbers of stages (`2,3`)
+    #[arg(long, value_name = "WHAT")]
+    pub(crate) approve: Option<Approvals>,
+    /// So many percent of a region's visitors for so long before all of them, such as 5%:2m; may be given more than once
+    #[arg(long = "step", value_name = "PERCENT:TIME")]
+    pub(crate) steps: Vec<Step>,
+    /// Every region's visitors at once, whatever the release says
+    #[arg(long, conflicts_with = "steps")]
+    pub(crate) no_steps: bool,
+    /// Prepare now, and let nothing go live before this time, such as 2026-11-28T18:00:00Z, or in so long (+2h)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) at: Option<When>,
+    /// In a freeze prepare, and go live when it is over, instead of being refused
+    #[arg(long, conflicts_with = "override_freeze")]
+    pub(crate) wait_freeze: bool,
+    /// Go live in a freeze, for this reason, which is kept
+    #[arg(long, value_name = "REASON")]
+    pub(crate) override_freeze: Option<String>,
+    /// The number of the push it comes from; one that comes after a higher one is superseded
+    #[arg(long, value_name = "N")]
+    pub(crate) push_seq: Option<u64>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Freeze {
+    /// Let nobody deploy to a project's production for a while; rollbacks are never frozen
+    Add {
+        #[command(flatten)]
+        project: Project,
+        /// From then on, such as 2026-12-24T12:00:00Z or +2h; from now on, if left out
+        #[arg(long, value_name = "TIME")]
+        from: Option<When>,
+        /// Until then; +2h is two hours after its start
+        #[arg(long, value_name = "TIME")]
+        until: When,
+        /// Why: whoever is refused reads it
+        #[arg(long, short = 'm')]
+        reason: String,
+    },
+    /// List a project's freezes that are not over
+    List {
+        #[command(flatten)]
+        project: Project,
+    },
+    /// End a freeze, or take back one that was to come
+    Remove {
+        /// Its id, from `helix freeze list`
+        freeze: String,
+        #[command(flatten)]
+        project: Project,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Lock {
+    /// Keep others from deploying to a site; whoever holds the lock renews it in the same way
+    Acquire {
+        #[command(flatten)]
+        site: Site,
+        /// Why: whoever is refused reads it
+        #[arg(long, short = 'm')]
+        reason: String,
+        /// For how long, such as 2h; until it is released, if left out
+        #[arg(long, value_name = "TIME")]
+        ttl: Option<Span>,
+    },
+    /// Give the lock back
+    Release {
+        #[command(flatten)]
+        site: Site,
+        /// Also somebody else's, as an operator
+        #[arg(long)]
+        force: bool,
+    },
+    /// Say who holds the lock
+    Status {
+        #[command(flatten)]
+        site: Site,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -490,11 +596,79 @@ pub(crate) enum Projects {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Rollout {
-    /// Follow a rollout to its end
-    Watch {
-        /// Its id
-        rollout: RolloutId,
+    /// List rollouts, newest first
+    List {
+        /// Only of this project
+        #[arg(long, value_name = "NAME", env = "HELIX_PROJECT")]
+        project: Option<ProjectName>,
+        /// `production`, or `preview/N`, with a project
+        #[arg(long = "env", value_name = "ENVIRONMENT", default_value = "production")]
+        environment: Environment,
     },
+    /// Follow a rollout to its end
+    Watch(WhichRollout),
+    /// Begin no further stage; what has begun goes on, and goes back if it fails
+    Pause {
+        #[command(flatten)]
+        which: WhichRollout,
+        /// Why, for the record
+        #[arg(long, short = 'm')]
+        reason: Option<String>,
+    },
+    /// Go on with a paused rollout
+    Resume(WhichRollout),
+    /// Let the stage begin that waits for it
+    Approve {
+        #[command(flatten)]
+        which: WhichRollout,
+        /// Its number, as `helix rollout watch` and `helix status` say it
+        #[arg(long, value_name = "N")]
+        stage: u16,
+    },
+    /// End a rollout: what is not live stays so, what is goes back to the release that settled before
+    Abort {
+        #[command(flatten)]
+        which: WhichRollout,
+        /// Why, for the record
+        #[arg(long, short = 'm')]
+        reason: Option<String>,
+        /// Do not wait until every region is back
+        #[arg(long)]
+        detach: bool,
+    },
+}
+
+/// One rollout.
+#[derive(Debug, Args)]
+pub(crate) struct WhichRollout {
+    /// Its id, or a project: then the one that runs there
+    #[arg(value_name = "ID|PROJECT")]
+    pub(crate) which: Which,
+    /// `production`, or `preview/N`, of a project
+    #[arg(long = "env", value_name = "ENVIRONMENT", default_value = "production")]
+    pub(crate) environment: Environment,
+}
+
+/// A rollout by its id, or by its project.
+#[derive(Clone, Debug)]
+pub(crate) enum Which {
+    /// This one.
+    Rollout(RolloutId),
+    /// The one of this project.
+    Project(ProjectName),
+}
+
+impl FromStr for Which {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        // Sixteen hex digits are an id, also where a project is called so.
+        match (text.parse(), text.parse()) {
+            (Ok(rollout), _) => Ok(Self::Rollout(rollout)),
+            (Err(_), Ok(project)) => Ok(Self::Project(project)),
+            (Err(_), Err(_)) => Err("is neither a rollout's id nor a project's name"),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

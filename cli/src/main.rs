@@ -14,6 +14,7 @@ mod moment;
 mod origin;
 mod output;
 mod rollout;
+mod when;
 
 use std::process::ExitCode;
 
@@ -63,6 +64,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Edge(edge) => command::edges::run(&origin, edge, json).await,
         Command::Token(token) => command::tokens::run(&origin, token, json).await,
         Command::Projects(projects) => command::projects::run(&origin, projects, json).await,
+        Command::Freeze(freeze) => command::freeze::run(&origin, freeze, json).await,
+        Command::Lock(lock) => command::lock::run(&origin, lock, json).await,
         Command::Explain(explain) => command::explain::run(&origin, explain, json).await,
         Command::Dev(_) | Command::Login => {
             unreachable!("handled above, since they need no origin")

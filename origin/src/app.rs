@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use helix_routing::id::RegionId;
+use helix_routing::rollout::RolloutPolicy;
 
 use crate::address::Addresses;
 use crate::artifact::Artifacts;
@@ -29,6 +30,8 @@ pub struct App {
     pub conductor: Conductor,
     /// How long releases bake that say nothing of it.
     pub bakes: Arc<BakeConfig>,
+    /// In which stages releases go out that say nothing of it.
+    pub rollouts: Arc<RolloutPolicy>,
     /// The edges.
     pub roster: Roster,
     /// What edges are told.

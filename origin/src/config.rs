@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 
 use helix_routing::host::Host;
 use helix_routing::id::{EdgeId, RegionId};
+use helix_routing::rollout::{PlanError, RolloutPlan, RolloutPolicy};
+use helix_routing::routes::KeyProblem;
 use helix_service::nats::NatsConfig;
 use helix_service::reachable::Network;
 use helix_service::telemetry::LogFormat;
@@ -68,6 +70,9 @@ pub struct Config {
     /// Where webhooks may be, and how patient their deliveries are.
     #[serde(default)]
     pub webhooks: WebhooksConfig,
+    /// In which stages releases go out that say nothing of it.
+    #[serde(default)]
+    pub rollout: RolloutPolicy,
     /// How log lines look.
     #[serde(default)]
     pub log: LogFormat,
@@ -164,6 +169,12 @@ pub enum IllegalConfig {
         /// What it says.
         value: String,
     },
+    /// A key of the rollouts' policy has a value that cannot be.
+    #[error(transparent)]
+    Policy(#[from] KeyProblem),
+    /// The rollouts' policy names what there is not.
+    #[error(transparent)]
+    Rollout(#[from] PlanError),
     /// Release hosts would not fit a DNS name.
     #[error("base_domain: {base} is longer than {MAX_BASE_BYTES} bytes")]
     BaseTooLong {
@@ -214,6 +225,9 @@ impl Config {
         if self.regions.is_empty() || self.regions.iter().any(|region| region.edges.is_empty()) {
             return Err(IllegalConfig::NoEdges);
         }
+        self.rollout.check()?;
+        let regions = self.regions.iter().map(|region| region.region.clone());
+        RolloutPlan::of(&self.rollout, &regions.collect::<Vec<_>>())?;
         let mut names = std::collections::BTreeSet::new();
         for region in &self.regions {
             let edges = region

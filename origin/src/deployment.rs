@@ -3,7 +3,7 @@
 //! Invariant: the deployment's row and number, the rollout, its records and the answer under an
 //! idempotency key are one transaction. A deployment that was answered exists; one that was not, does not.
 
-use helix_routing::api::{DeploymentView, NewDeployment};
+use helix_routing::api::{DeploymentView, InFreeze, NewDeployment};
 use helix_routing::id::{Environment, ProjectName, RegionId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_service::clock;
@@ -16,7 +16,9 @@ use crate::auth::Caller;
 use crate::event::{self, Event};
 use crate::hold::HoldError;
 use crate::idempotency::{KeyError, Repeatable};
+use crate::lane::{self, LaneError};
 use crate::project::{self, ProjectError};
+use crate::rollout::policy::WayOut;
 use crate::rollout::{Begun, NewRollout, RolloutError};
 use crate::store::{StoreError, Tx, count, millis, number};
 
@@ -40,6 +42,9 @@ pub enum StartError {
     /// The release just made cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
+    /// It may not be deployed now, or by this one.
+    #[error(transparent)]
+    Lane(#[from] LaneError),
     /// The rollout cannot start.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
@@ -82,19 +87,52 @@ pub async fn deploy(
         by: caller.name.clone(),
         lift_quarantine: new.lift_quarantine,
         automatic: new.automatic,
+        way_out: WayOut {
+            typed: new.rollout,
+            release: routes.rollout,
+            config: (*app.rollouts).clone(),
+            order: app.regions.to_vec(),
+        },
+        not_before: new.at,
+        closed: Vec::new(),
+        superseded: None,
     };
-    let mut begun = app.conductor.deploy(wanted).await?;
+    let mut begun = begin(app, caller, wanted, &new.in_freeze, new.push_seq).await?;
+
     if let Some(answer) = answered_now(&mut begun.tx, repeatable.as_ref()).await? {
         return Ok(answer);
     }
     project::check(&mut begun.tx, project).await?;
-    let view = record(&mut begun, app, caller, (site, new.automatic), release).await?;
+    note_override(&mut begun.tx, caller, &site, &new.in_freeze).await?;
+    let origin = (site, new.automatic, new.push_seq);
+    let view = record(&mut begun, app, caller, origin, release).await?;
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
     }
     begun.commit().await?;
     app.artifacts.export_soon();
     Ok(view)
+}
+
+/// Starts it, if it may be started now and by this one.
+async fn begin(
+    app: &App,
+    caller: &Caller,
+    mut wanted: NewRollout,
+    in_freeze: &InFreeze,
+    push_seq: Option<u64>,
+) -> Result<Begun, StartError> {
+    let mut tx = app.store.write().await?;
+    let (site, at) = (&wanted.site, wanted.not_before);
+    wanted.closed = lane::check_deploy(&mut tx, caller, site, at, in_freeze).await?;
+    if let Some(push_seq) = push_seq
+        && let Some(newest) = lane::newest_push(&mut tx, site).await?
+        && newest > push_seq
+    {
+        let because = format!("push {push_seq} came after push {newest}, which is newer");
+        wanted.superseded = Some(because);
+    }
+    Ok(app.conductor.deploy_in(tx, wanted).await?)
 }
 
 /// What the request was answered with before.
@@ -125,6 +163,22 @@ pub(crate) async fn answered_now<T: serde::de::DeserializeOwned>(
     }
 }
 
+/// Who deploys in a freeze all the same says why, and it is kept.
+async fn note_override(
+    tx: &mut Tx,
+    caller: &Caller,
+    site: &SiteId,
+    in_freeze: &InFreeze,
+) -> Result<(), StoreError> {
+    match in_freeze {
+        InFreeze::Override(reason) => {
+            let site = site.to_string();
+            audit::note(tx, caller, "freeze.override", &site, Some(reason)).await
+        }
+        InFreeze::Refuse | InFreeze::Wait => Ok(()),
+    }
+}
+
 #[expect(
     clippy::too_many_lines,
     reason = "one row, one entry and one event, each with all that is known"
@@ -133,7 +187,7 @@ async fn record(
     begun: &mut Begun,
     app: &App,
     caller: &Caller,
-    (site, automatic): (SiteId, bool),
+    (site, automatic, push_seq): (SiteId, bool, Option<u64>),
     release: ReleaseRef,
 ) -> Result<DeploymentView, StoreError> {
     let Begun {
@@ -159,8 +213,8 @@ async fn record(
         .collect();
     let left_out = (!left_out.is_empty()).then(|| left_out.join(" "));
     sqlx::query(
-        "INSERT INTO deployments (project, number, label, site, release_id, rollout, by_whom, created, automatic, skipped)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        "INSERT INTO deployments (project, number, label, site, release_id, rollout, by_whom, created, automatic, skipped, push_seq)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
     )
     .bind(site.project.as_str())
     .bind(number(this))
@@ -172,6 +226,7 @@ async fn record(
     .bind(millis(clock::now()))
     .bind(i64::from(automatic))
     .bind(&left_out)
+    .bind(push_seq.map(number))
     .execute(&mut **tx)
     .await?;
     let how = if automatic {

@@ -22,6 +22,7 @@ pub mod fleet;
 pub mod gate;
 pub mod hold;
 pub mod idempotency;
+pub mod lane;
 pub mod metrics;
 pub mod overview;
 pub mod project;

@@ -275,6 +275,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         regions,
         conductor,
         bakes: Arc::new(config.bake.clone()),
+        rollouts: Arc::new(config.rollout.clone()),
         roster,
         feed: feed.clone(),
         webhooks: webhooks(config)?,

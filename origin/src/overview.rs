@@ -36,11 +36,13 @@ pub async fn status(app: &App) -> Result<Status, ProjectError> {
         for (site, hosts) in hosts {
             let regions = regions(&mut connection, app, &site).await?;
             let rollout = app.conductor.running(&site);
+            let waits = app.conductor.waits(&site);
             sites.push(SiteStatus {
                 site,
                 hosts,
                 regions,
                 rollout,
+                waits,
             });
         }
     }

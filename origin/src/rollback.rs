@@ -17,6 +17,7 @@ use crate::auth::Caller;
 use crate::deployment::{StartError, answered, answered_now};
 use crate::hold;
 use crate::idempotency::Repeatable;
+use crate::lane;
 use crate::project;
 use crate::rollout::{self, Preempted, Step};
 use crate::store::StoreError;
@@ -70,6 +71,7 @@ async fn start(
     repeatable: Option<Repeatable>,
 ) -> Result<RollbackView, StartError> {
     let mut begun = app.conductor.rollback(wanted.clone()).await?;
+    lane::check_rollback(&mut begun.tx, caller, &wanted.site).await?;
     if let Some(answer) = answered_now(&mut begun.tx, repeatable.as_ref()).await? {
         return Ok(answer);
     }

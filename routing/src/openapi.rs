@@ -20,5 +20,8 @@ macro_rules! text_schema {
 text_schema!(
     crate::id::Environment,
     crate::id::SiteId,
-    crate::host::HostPattern
+    crate::host::HostPattern,
+    crate::routes::Span,
+    crate::rollout::Hours,
+    crate::rollout::Step
 );

@@ -81,6 +81,28 @@ const fn date(days: u64) -> [u64; 3] {
     [year, month, day]
 }
 
+impl Timestamp {
+    /// As people read it: `2026-01-31 09:05:00`, in UTC.
+    #[must_use]
+    pub const fn utc(self) -> Utc {
+        Utc(self)
+    }
+}
+
+/// A moment as people read it, in UTC.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Utc(Timestamp);
+
+impl fmt::Display for Utc {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [year, month, day, hour, minute, second] = self.0.calendar();
+        write!(
+            f,
+            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}"
+        )
+    }
+}
+
 impl Add<Duration> for Timestamp {
     type Output = Self;
 

@@ -13,6 +13,7 @@ use helix_routing::record::{ReleaseRef, SiteRecord};
 use helix_routing::report::{Baseline, CandidateReport, CandidateState, SiteReport, WindowReport};
 use helix_routing::rollout::{
     BakePlan, Command, Event, Fleet, Kind, Order, Outcome, RegionFleet, RegionPlan, Rollout,
+    RolloutPlan,
 };
 use helix_routing::routes::Span;
 use helix_routing::time::Timestamp;
@@ -108,6 +109,7 @@ impl Oven {
             epoch: Epoch(1),
             plans: plans.into(),
             bake,
+            plan: RolloutPlan::default(),
         };
         let (rollout, commands) = Rollout::start(order, now, &fleet());
         let mut oven = Self {
@@ -555,6 +557,7 @@ fn what_was_undecided_bakes_again_when_it_is_deployed_again() {
         epoch: Epoch(1),
         plans: plans.into(),
         bake: a_minute(),
+        plan: RolloutPlan::default(),
     };
     let (rollout, _) = Rollout::start(order, oven.now, &fleet());
     oven.rollout = rollout;

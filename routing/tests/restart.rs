@@ -9,7 +9,7 @@ use helix_routing::record::{ReleaseRef, SiteRecord};
 use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
 use helix_routing::rollout::{
     BakePlan, COMMIT_DEADLINE, Command, Event, Fleet, Kind, Order, Outcome, RegionFleet,
-    RegionPlan, Rollout,
+    RegionPlan, Rollout, RolloutPlan,
 };
 use helix_routing::time::Timestamp;
 
@@ -72,6 +72,7 @@ impl Stage {
             epoch: Epoch(1),
             plans: plans.into(),
             bake: BakePlan::default(),
+            plan: RolloutPlan::default(),
         };
         let (rollout, commands) = Rollout::start(order, START, &fleet());
         Self {

@@ -10,7 +10,7 @@ use helix_routing::record::{ReleaseRef, SiteRecord};
 use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
 use helix_routing::rollout::{
     BakePlan, COMMIT_DEADLINE, Command, Event, Fleet, Kind, Order, Outcome, PREPARE_DEADLINE,
-    RegionFleet, RegionPlan, Rollout,
+    RegionFleet, RegionPlan, Rollout, RolloutPlan,
 };
 use helix_routing::time::Timestamp;
 
@@ -94,6 +94,7 @@ impl Stage {
             epoch: Epoch(1),
             plans: plans.into(),
             bake: BakePlan::default(),
+            plan: RolloutPlan::default(),
         };
         let (rollout, commands) = Rollout::start(order, START, &fleet());
         Self {

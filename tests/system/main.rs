@@ -16,6 +16,7 @@ mod gates;
 mod graceful;
 mod hosts;
 mod kills;
+mod lanes;
 mod previews;
 mod purges;
 mod records;
@@ -25,6 +26,7 @@ mod rollouts;
 mod rules;
 mod succession;
 mod uploads;
+mod waves;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 

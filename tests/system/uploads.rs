@@ -4,6 +4,7 @@ use helix_routing::api::{
     Content, DeploymentView, NewDeployment, NewFile, NewUpload, PACK_UPLOAD_TYPE, UploadPlan,
 };
 use helix_routing::id::{Digest, Environment};
+use helix_routing::rollout::RolloutPolicy;
 use helix_service::digest::sha256;
 use helix_tests::api::{Api, problem};
 use helix_tests::client::Response;
@@ -62,6 +63,10 @@ fn deploy(api: &Api, project: &str, content: &[u8]) -> Response {
         files: vec![file],
         lift_quarantine: false,
         automatic: false,
+        rollout: RolloutPolicy::default(),
+        at: None,
+        in_freeze: Default::default(),
+        push_seq: None,
     };
     api.post(&format!("/v1/projects/{project}/deployments"), &new)
 }
@@ -203,6 +208,10 @@ fn paths_that_leave_the_release_are_refused() {
             files: vec![file],
             lift_quarantine: false,
             automatic: false,
+            rollout: RolloutPolicy::default(),
+            at: None,
+            in_freeze: Default::default(),
+            push_seq: None,
         };
         let response = api.post("/v1/projects/up-path/deployments", &new);
         assert!(

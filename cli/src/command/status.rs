@@ -10,7 +10,7 @@ use super::{NONE, or_none};
 use crate::arguments;
 use crate::origin::Origin;
 use crate::output;
-use crate::rollout::now;
+use crate::rollout::{now, stages};
 
 pub(crate) async fn run(
     origin: &Origin,
@@ -86,10 +86,10 @@ fn sites(sites: &[SiteStatus]) -> String {
                     .map(|until| format!(" until {} UTC", moment(until)));
                 format!("held{}: {}", until.unwrap_or_default(), hold.reason)
             });
-            let rolling = site
-                .rollout
-                .as_ref()
-                .map(|rollout| format!("rollout {rollout}"));
+            let rolling = site.rollout.as_ref().map(|rollout| match &site.waits {
+                Some(waits) => format!("rollout {rollout} {}", stages::waiting(waits, rollout)),
+                None => format!("rollout {rollout}"),
+            });
             // Why a region went back is why it is held.
             let told = |note: &String| hold.as_ref().is_some_and(|hold| hold.contains(note));
             let note = region.note.clone().filter(|note| !told(note));

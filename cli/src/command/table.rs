@@ -1,6 +1,6 @@
 //! Rows with aligned columns. *Pure*.
 
-pub(super) use crate::moment::write as moment;
+pub(crate) use crate::moment::write as moment;
 
 /// Rows below their heads, each column as wide as its widest cell.
 pub(super) fn table<const N: usize>(heads: [&str; N], rows: &[[String; N]]) -> String {

@@ -14,13 +14,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use helix_routing::api::{DeploymentView, NewDeployment, NewFile, RolloutView};
+use helix_routing::api::{DeploymentView, InFreeze, NewDeployment, NewFile, RolloutView};
 use helix_routing::id::{Digest, Environment, ProjectName};
-use helix_service::random;
+use helix_routing::rollout::RolloutPolicy;
+use helix_routing::time::Timestamp;
+use helix_service::{clock, random};
 use serde::Serialize;
 use tokio::task::spawn_blocking;
 
-use crate::arguments::Deploy;
+use crate::arguments::{Deploy, WayOut};
 use crate::origin::Origin;
 use crate::origin::retry::{MID_UPLOAD, patiently};
 use crate::output::{self, Progress};
@@ -49,13 +51,21 @@ pub(crate) struct Deployed {
     sent: Sent,
 }
 
-/// What a deployment may do, and what it leaves alone.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Manner {
-    /// Deploy although the release is quarantined.
+/// How a folder is to be deployed, beside where to.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Wish {
+    /// Although the release is quarantined.
     pub(crate) lift_quarantine: bool,
-    /// Leave held regions alone.
+    /// Held regions are left alone.
     pub(crate) automatic: bool,
+    /// In which stages.
+    pub(crate) rollout: RolloutPolicy,
+    /// Not live before.
+    pub(crate) at: Option<Timestamp>,
+    /// In a freeze.
+    pub(crate) in_freeze: InFreeze,
+    /// The number of its push.
+    pub(crate) push_seq: Option<u64>,
 }
 
 /// What `--json` prints.
@@ -85,16 +95,22 @@ pub(crate) async fn run(
         detach,
         lift_quarantine,
         automatic,
+        way_out,
     } = arguments;
+    let wish = Wish {
+        lift_quarantine,
+        automatic,
+        rollout: policy(&way_out),
+        at: way_out.at.map(|at| at.from(clock::now())),
+        in_freeze: in_freeze(&way_out),
+        push_seq: way_out.push_seq,
+    };
     let deployed = deploy(
         origin,
         &folder,
         &site.project.project,
         site.environment,
-        Manner {
-            lift_quarantine,
-            automatic,
-        },
+        wish,
     )
     .await?;
     let ended = if detach {
@@ -105,13 +121,33 @@ pub(crate) async fn run(
     finish(&deployed, &ended, start.elapsed(), detach, json)
 }
 
+fn in_freeze(typed: &WayOut) -> InFreeze {
+    match &typed.override_freeze {
+        Some(reason) => InFreeze::Override(reason.clone()),
+        None if typed.wait_freeze => InFreeze::Wait,
+        None => InFreeze::Refuse,
+    }
+}
+
+fn policy(typed: &WayOut) -> RolloutPolicy {
+    let steps = (typed.no_steps || !typed.steps.is_empty()).then(|| typed.steps.clone());
+    RolloutPolicy {
+        order: typed.order.clone(),
+        parallel: typed.parallel,
+        soak: typed.soak,
+        approve: typed.approve.clone(),
+        steps,
+        hours: None,
+    }
+}
+
 /// Makes a release of `folder` and starts to roll it out.
 pub(crate) async fn deploy(
     origin: &Origin,
     folder: &Path,
     project: &ProjectName,
     environment: Environment,
-    manner: Manner,
+    wish: Wish,
 ) -> anyhow::Result<Deployed> {
     let (files, contents) = read(folder).await?;
     let count = files.len();
@@ -125,8 +161,12 @@ pub(crate) async fn deploy(
     let deployment = NewDeployment {
         environment,
         files,
-        lift_quarantine: manner.lift_quarantine,
-        automatic: manner.automatic,
+        lift_quarantine: wish.lift_quarantine,
+        automatic: wish.automatic,
+        rollout: wish.rollout,
+        at: wish.at,
+        in_freeze: wish.in_freeze,
+        push_seq: wish.push_seq,
     };
     let (path, key) = (
         ["projects", project.as_str(), "deployments"],

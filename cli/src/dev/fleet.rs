@@ -106,6 +106,7 @@ struct OriginFile {
     regions: Vec<RegionTable>,
     bake: BakeTable,
     webhooks: WebhooksTable,
+    rollout: RolloutTable,
 }
 
 /// Whoever is told of events on a developer's machine runs there too.
@@ -120,6 +121,12 @@ struct WebhooksTable {
 struct BakeTable {
     window: &'static str,
     window_with_upstreams: &'static str,
+}
+
+/// The same: every region at once, unless a release or a deployment says otherwise.
+#[derive(Serialize)]
+struct RolloutTable {
+    order: &'static str,
 }
 
 #[derive(Serialize)]
@@ -305,6 +312,7 @@ impl Fleet {
                 allow: ["127.0.0.0/8", "::1/128"],
                 plain_http: true,
             },
+            rollout: RolloutTable { order: "together" },
         })
     }
 

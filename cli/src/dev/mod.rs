@@ -209,7 +209,7 @@ async fn example(
         &folder,
         &project,
         Environment::Production,
-        deploy::Manner::default(),
+        deploy::Wish::default(),
     )
     .await?;
     let ended = rollout::follow(origin, &deployed.view.rollout).await?;

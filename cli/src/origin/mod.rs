@@ -126,6 +126,16 @@ impl Origin {
             .await
     }
 
+    /// The same with several.
+    pub(crate) async fn queries<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        queries: &[(&str, &str)],
+    ) -> Result<T, OriginError> {
+        self.call(self.request(Method::GET, path).query(queries))
+            .await
+    }
+
     /// Sends a body and reads the view that it makes.
     pub(crate) async fn create<T: DeserializeOwned>(
         &self,
@@ -177,6 +187,16 @@ impl Origin {
         path: &[&str],
     ) -> Result<T, OriginError> {
         self.call(self.request(Method::DELETE, path)).await
+    }
+
+    /// The same, of what a query names.
+    pub(crate) async fn remove_of<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        queries: &[(&str, &str)],
+    ) -> Result<T, OriginError> {
+        self.call(self.request(Method::DELETE, path).query(queries))
+            .await
     }
 
     /// Removes something that answers with nothing.

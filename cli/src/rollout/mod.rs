@@ -1,5 +1,6 @@
 //! Following a rollout to its end, shown as it goes.
 
+pub(crate) mod stages;
 mod tree;
 
 pub(crate) use tree::phase_name;
@@ -88,7 +89,8 @@ pub(crate) async fn follow(origin: &Origin, rollout: &RolloutId) -> Result<Ended
         ));
     }
     output::say(&format!(
-        "the rollout goes on; watch it with `helix rollout watch {rollout}`"
+        "the rollout goes on; `helix rollout watch {rollout}` follows it, `helix rollout pause {rollout}` begins no further \
+         stage, `helix rollout abort {rollout}` takes it back"
     ));
     Ok(Ended::Left)
 }

@@ -6,7 +6,7 @@ use helix_routing::api::{BakeView, CheckView, PhaseName, RegionView, RolloutView
 use helix_routing::gate::view::EdgeGates;
 use helix_routing::time::Timestamp;
 
-use super::outcome_name;
+use super::{outcome_name, stages};
 use crate::command::flights::draining;
 
 /// The whole rollout, as it is at `now`.
@@ -17,6 +17,9 @@ pub(super) fn draw(view: &RolloutView, now: Timestamp) -> String {
         "{} {} by {}: {state} after {elapsed:.1} s",
         view.kind, view.site, view.by
     );
+    if let Some(stage) = stages::line(view) {
+        write!(text, "\n{stage}").expect("writing to a string cannot fail");
+    }
     for (index, region) in view.regions.iter().enumerate() {
         let branch = if index + 1 == view.regions.len() {
             "└─"
@@ -58,11 +61,9 @@ pub(super) fn changes(before: Option<&RolloutView>, view: &RolloutView) -> Vec<S
     let all = |view: &RolloutView| {
         let gates = view.regions.iter().flat_map(gates);
         let gates = gates.map(|gate| format!("         ✘ {gate}"));
-        view.regions
-            .iter()
-            .map(|region| line(&quiet(region)))
-            .chain(gates)
-            .collect()
+        let regions = view.regions.iter().map(|region| line(&quiet(region)));
+        let stage = stages::line(view).into_iter();
+        stage.chain(regions).chain(gates).collect()
     };
     let known: Vec<String> = before.map(all).unwrap_or_default();
     let mut new: Vec<String> = all(view);
@@ -94,6 +95,7 @@ fn line(region: &RegionView) -> String {
         reason,
         gates: _,
         bake,
+        weight,
     } = region;
     let mut text = format!(
         "{:<8} {} {:<14} {release} g{generation}",
@@ -104,6 +106,9 @@ fn line(region: &RegionView) -> String {
     for edge in required {
         let mark = if done.contains(edge) { "✔" } else { "·" };
         write!(text, "  {edge} {mark}").expect("writing to a string cannot fail");
+    }
+    if let Some(weight) = weight {
+        write!(text, "  {weight}% of visitors").expect("writing to a string cannot fail");
     }
     let baked = bake.as_ref().map(bake_line).unwrap_or_default();
     if !baked.is_empty() {
@@ -154,6 +159,9 @@ const fn mark(phase: PhaseName) -> &'static str {
         PhaseName::Preparing
         | PhaseName::Prepared
         | PhaseName::Committing
+        | PhaseName::Admitting
+        | PhaseName::Canary
+        | PhaseName::Admitted
         | PhaseName::Baking
         | PhaseName::RollingBack => "◌",
         PhaseName::Stable => "✔",
@@ -170,6 +178,9 @@ pub(crate) const fn phase_name(phase: PhaseName) -> &'static str {
         PhaseName::Preparing => "preparing",
         PhaseName::Prepared => "prepared",
         PhaseName::Committing => "committing",
+        PhaseName::Admitting => "admitting",
+        PhaseName::Canary => "canary",
+        PhaseName::Admitted => "admitted",
         PhaseName::Baking => "baking",
         PhaseName::Stable => "stable",
         PhaseName::Undecided => "undecided",

@@ -30,8 +30,8 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
     request_body = NewDeployment,
     responses(
         (status = 200, body = DeploymentView),
-        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `held` (automatic, and every region is), `project-deleted`"),
-        (status = 422, body = Problem, description = "`illegal-path`, `illegal-rules` (its detail has a line for each, as `file:line: problem`), `no-files`, `size-mismatch`, `release-too-large`, `idempotency-key-reused`"),
+        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `held` (automatic, and every region is), `project-deleted`, `frozen`, `locked`"),
+        (status = 422, body = Problem, description = "`illegal-path`, `illegal-rules` (its detail has a line for each, as `file:line: problem`), `no-files`, `illegal-rollout`, `size-mismatch`, `release-too-large`, `idempotency-key-reused`"),
     )
 )]
 pub(super) async fn deploy(
@@ -138,6 +138,7 @@ impl From<StartError> for Rejection {
             StartError::Project(error) => error.into(),
             StartError::Make(error) => error.into(),
             StartError::Read(error) => Self::internal(&error),
+            StartError::Lane(error) => error.into(),
             StartError::Rollout(error) => error.into(),
             StartError::Key(error) => error.into(),
             StartError::Store(error) => error.into(),
@@ -162,6 +163,7 @@ impl From<RolloutError> for Rejection {
             RolloutError::UnknownRelease { .. } | RolloutError::UnknownRegion(_) => {
                 Self::new(StatusCode::NOT_FOUND, kind, title)
             }
+            RolloutError::Policy { .. } => Self::unprocessable(kind, title),
             RolloutError::Quarantined { .. }
             | RolloutError::Collected { .. }
             | RolloutError::NeverLive { .. }

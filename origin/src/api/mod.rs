@@ -4,11 +4,13 @@
 //! route is in `/openapi.json`, since both are made of the same list.
 
 mod audit;
+mod control;
 mod deployment;
 mod edge;
 pub mod extract;
 mod gate;
 mod hold;
+mod lane;
 pub mod problem;
 mod project;
 mod purge;
@@ -68,6 +70,9 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(hold::quarantines))
                 .routes(routes!(visitor::key))
                 .routes(routes!(rollout::show))
+                .routes(routes!(lane::freezes))
+                .routes(routes!(lane::show_lock))
+                .routes(routes!(rollout::list))
                 .routes(routes!(rollout::follow))
         }))
         .merge(group(app, Role::Deploy, MAX_BODY_BYTES, |routes| {
@@ -85,6 +90,11 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(hold::unquarantine))
                 .routes(routes!(audit::list))
                 .routes(routes!(audit::verify))
+                .routes(routes!(lane::acquire))
+                .routes(routes!(lane::release))
+                .routes(routes!(control::pause))
+                .routes(routes!(control::resume))
+                .routes(routes!(control::abort))
         }))
         .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
             routes
@@ -96,6 +106,9 @@ fn routes(app: &App) -> OpenApiRouter<App> {
         }))
         .merge(group(app, Role::Operate, MAX_BODY_BYTES, |routes| {
             routes
+                .routes(routes!(control::approve))
+                .routes(routes!(lane::add_freeze))
+                .routes(routes!(lane::remove_freeze))
                 .routes(routes!(project::delete))
                 .routes(routes!(project::restore))
                 .routes(routes!(token::list, token::create))

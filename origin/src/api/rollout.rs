@@ -10,9 +10,10 @@ use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{IntoResponse, Response};
 use futures_util::StreamExt;
 use helix_routing::api::{Problem, RolloutView};
-use helix_routing::id::RolloutId;
+use helix_routing::id::{Environment, ProjectName, RolloutId, SiteId};
+use serde::Deserialize;
 
-use super::extract::Path;
+use super::extract::{Path, Query};
 use super::problem::Rejection;
 use crate::app::App;
 
@@ -31,6 +32,38 @@ pub(super) async fn show(
     let view = app.conductor.view(&rollout).await?;
     let view = view.map(|view| with_flights(&app, view));
     view.map(axum::Json).ok_or_else(|| unknown(&rollout))
+}
+
+/// Which rollouts.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct RolloutsOf {
+    /// Only of this project; of all, if left out.
+    #[param(value_type = Option<String>)]
+    project: Option<ProjectName>,
+    /// `production` (if left out) or `preview/N`, with a project.
+    #[param(value_type = Option<String>)]
+    environment: Option<Environment>,
+}
+
+/// List rollouts, newest first
+///
+/// The newest 50, those that run and those that have ended.
+#[utoipa::path(
+    get, path = "/v1/rollouts", tag = "rollouts", params(RolloutsOf),
+    responses((status = 200, body = Vec<RolloutView>))
+)]
+pub(super) async fn list(
+    State(app): State<App>,
+    Query(query): Query<RolloutsOf>,
+) -> Result<axum::Json<Vec<RolloutView>>, Rejection> {
+    let environment = query.environment.unwrap_or(Environment::Production);
+    let site = query.project.map(|project| SiteId {
+        project,
+        environment,
+    });
+    Ok(axum::Json(app.conductor.list(site.as_ref()).await?))
 }
 
 /// Follow a rollout

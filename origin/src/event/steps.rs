@@ -72,7 +72,10 @@ const fn rank(phase: PhaseName) -> Option<u8> {
     match phase {
         PhaseName::Pending => Some(0),
         PhaseName::Preparing => Some(1),
-        PhaseName::Prepared => Some(2),
+        // A part of the visitors gets it; it is not live.
+        PhaseName::Prepared | PhaseName::Admitting | PhaseName::Canary | PhaseName::Admitted => {
+            Some(2)
+        }
         PhaseName::Committing => Some(3),
         PhaseName::Baking => Some(4),
         PhaseName::Stable
@@ -105,6 +108,7 @@ fn steps(noun: &str, was: PhaseName, is: PhaseName) -> Vec<(String, Option<bool>
             told.push(("deployment.rolled_back".to_owned(), Some(false)));
         }
         PhaseName::Stable => told.push((format!("{noun}.region_settled"), None)),
+        PhaseName::Canary => told.push((format!("{noun}.canary"), None)),
         PhaseName::Undecided => told.push((format!("{noun}.undecided"), None)),
         PhaseName::RollingBack => told.push((format!("{noun}.returning"), Some(true))),
         PhaseName::RolledBack => told.push((format!("{noun}.rolled_back"), Some(true))),
@@ -112,6 +116,8 @@ fn steps(noun: &str, was: PhaseName, is: PhaseName) -> Vec<(String, Option<bool>
         PhaseName::Pending
         | PhaseName::Preparing
         | PhaseName::Prepared
+        | PhaseName::Admitting
+        | PhaseName::Admitted
         | PhaseName::Committing
         | PhaseName::Baking
         | PhaseName::Aborted

@@ -7,7 +7,9 @@ use helix_routing::api::{HoldStatus, SkippedRegion};
 use helix_routing::host::HostPattern;
 use helix_routing::id::{RegionId, RolloutId, SiteId};
 use helix_routing::record::{Hold, ReleaseRef, SiteRecord};
-use helix_routing::rollout::{BakePlan, Command, Event, Kind, Order, Outcome, RegionPlan, Rollout};
+use helix_routing::rollout::{
+    BakePlan, Command, Event, Kind, Order, Outcome, RegionPlan, Rollout, RolloutPlan,
+};
 use helix_service::{clock, random};
 
 use super::saved::{self, Saved};
@@ -74,10 +76,22 @@ impl Conductor {
     /// # Errors
     /// When the release is unknown, collected or quarantined, or the database fails.
     pub async fn deploy(&self, new: NewRollout) -> Result<Begun, RolloutError> {
-        let mut tx = self.0.store.write().await?;
+        self.deploy_in(self.0.store.write().await?, new).await
+    }
+
+    /// The same as part of a change that has begun.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn deploy_in(&self, mut tx: Tx, new: NewRollout) -> Result<Begun, RolloutError> {
         let mut regions: Vec<RegionId> = self.0.roster.regions().into_iter().collect();
         let kept = target::kept(&mut tx, &new.site, &new.release.release).await?;
         let skipped = skip_held(&mut tx, &new, &mut regions).await?;
+        let regions = new.way_out.ordered(regions);
+        if let Some(because) = &new.superseded {
+            let because = because.clone();
+            return self.superseded(tx, new, regions, kept, &because).await;
+        }
         self.check_quarantine(&mut tx, &new, &regions).await?;
         self.supersede(&mut tx, &new.site).await?;
         let held = if new.automatic {
@@ -86,19 +100,23 @@ impl Conductor {
             lift_holds(&mut tx, &new.site).await?
         };
         let mut plans = Vec::with_capacity(regions.len());
-        for region in regions {
+        for region in regions.clone() {
             let mut plan = plan(&mut tx, &new.site, region, kept.clone()).await?;
             plan.record.hold = None;
             plan.record.removed = false;
             plans.push(plan);
         }
+        let is_first = plans.iter().all(|plan| plan.record.live.is_none());
+        let mut out = new.way_out.plan(&new.site, &regions, is_first)?;
+        out.not_before = new.not_before;
+        out.closed = new.closed;
         let host = alias::primary_host(&new.site, &self.0.base)?;
         records::put_host(&mut tx, &HostPattern::Exact(host), Some(&new.site)).await?;
         let mut begun = self
             .begin(
                 tx,
                 new.site,
-                (Kind::Deploy, new.bake),
+                (Kind::Deploy, new.bake, out),
                 plans,
                 (new.by, None),
             )
@@ -106,6 +124,33 @@ impl Conductor {
         begun.held = held;
         begun.skipped = skipped;
         Ok(begun)
+    }
+
+    /// A deployment that came after a newer one is noted, and changes nothing.
+    async fn superseded(
+        &self,
+        mut tx: Tx,
+        new: NewRollout,
+        regions: Vec<RegionId>,
+        kept: Kept,
+        because: &str,
+    ) -> Result<Begun, RolloutError> {
+        let mut plans = Vec::with_capacity(regions.len());
+        for region in regions {
+            plans.push(plan(&mut tx, &new.site, region, kept.clone()).await?);
+        }
+        let order = Order {
+            id: random::hex16().parse().map_err(StoreError::from)?,
+            site: new.site,
+            kind: Kind::Deploy,
+            epoch: tx.epoch(),
+            plans,
+            bake: BakePlan::default(),
+            plan: RolloutPlan::default(),
+        };
+        let (machine, _) = Rollout::superseded(order, because);
+        self.started(tx, machine, Vec::new(), (new.by, Some(because.to_owned())))
+            .await
     }
 
     /// What a rollback would change.
@@ -171,7 +216,7 @@ impl Conductor {
             .begin(
                 tx,
                 new.site,
-                (Kind::Rollback, BakePlan::default()),
+                (Kind::Rollback, BakePlan::default(), RolloutPlan::default()),
                 plans,
                 (new.by, new.reason),
             )
@@ -264,9 +309,9 @@ impl Conductor {
 
     pub(super) async fn begin(
         &self,
-        mut tx: Tx,
+        tx: Tx,
         site: SiteId,
-        (kind, bake): (Kind, BakePlan),
+        (kind, bake, plan): (Kind, BakePlan, RolloutPlan),
         plans: Vec<RegionPlan>,
         (by, reason): (String, Option<String>),
     ) -> Result<Begun, RolloutError> {
@@ -274,17 +319,28 @@ impl Conductor {
             return Err(RolloutError::NoRegions);
         }
         let now = clock::now();
-        let rollout: RolloutId = random::hex16().parse().map_err(StoreError::from)?;
         let order = Order {
-            id: rollout.clone(),
+            id: random::hex16().parse().map_err(StoreError::from)?,
             site,
             kind,
             epoch: tx.epoch(),
             plans,
             bake,
+            plan,
         };
         let (machine, commands) = Rollout::start(order, now, &self.0.roster.snapshot());
-        let saved = Saved::new(machine, by, now);
+        self.started(tx, machine, commands, (by, reason)).await
+    }
+
+    async fn started(
+        &self,
+        mut tx: Tx,
+        machine: Rollout,
+        commands: Vec<Command>,
+        (by, reason): (String, Option<String>),
+    ) -> Result<Begun, RolloutError> {
+        let (rollout, kind) = (machine.id().clone(), machine.kind());
+        let saved = Saved::new(machine, by, clock::now());
         saved.insert(&mut tx, reason.as_deref()).await?;
         event::emit_steps(&mut tx, None, &saved.view()).await?;
         let commands = saved::apply(&mut tx, &self.0.base, &saved.machine, commands).await?;

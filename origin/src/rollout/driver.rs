@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helix_routing::api::{PhaseName, RolloutView};
-use helix_routing::id::{EdgeId, Generation, RegionId};
+use helix_routing::id::{EdgeId, Generation, RegionId, ReleaseId};
 use helix_routing::key::{self, Scope};
 use helix_routing::rollout::{Command, Event, Fleet, Outcome, Rollout};
 use helix_routing::time::Timestamp;
@@ -17,9 +17,11 @@ use helix_service::{clock, failpoint};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{AbortHandle, JoinSet};
 
+use super::control::{Asked, ControlError};
 use super::probe::{self, Probe};
 use super::saved::{self, Saved};
 use super::{Conductor, RolloutError, alias};
+use crate::audit;
 use crate::event;
 use crate::store::StoreError;
 
@@ -36,6 +38,16 @@ pub(super) enum Message {
     /// Something happened.
     Event(Event),
     /// Someone else changed the rollout in SQL.
+    Reload,
+    /// Somebody asks something of it.
+    Control(Box<Asked>),
+}
+
+/// What a driver has to do next.
+enum Taken {
+    /// Take a step for each, then do what somebody asks.
+    Step(Vec<Event>, Option<Box<Asked>>),
+    /// Read it again.
     Reload,
 }
 
@@ -96,8 +108,13 @@ impl Driver {
             next = match next {
                 Next::Resume => self.resume().await,
                 Next::GoOn | Next::End => match self.wait().await {
-                    Some(events) => self.step(&events).await,
-                    None => self.reload().await,
+                    Taken::Step(events, None) => self.step(&events).await,
+                    Taken::Step(events, Some(asked)) => match self.step(&events).await {
+                        Next::GoOn => self.control(*asked).await,
+                        // Whoever asked is told that it is being taken up.
+                        next @ (Next::Resume | Next::End) => next,
+                    },
+                    Taken::Reload => self.reload().await,
                 },
             };
         }
@@ -105,8 +122,7 @@ impl Driver {
             .ended(self.saved.machine.site(), self.saved.machine.id());
     }
 
-    /// The next events, or none when the rollout has to be read again.
-    async fn wait(&mut self) -> Option<Vec<Event>> {
+    async fn wait(&mut self) -> Taken {
         let wait = self
             .saved
             .machine
@@ -117,14 +133,15 @@ impl Driver {
             message = self.inbox.recv() => message.unwrap_or(Message::Reload),
             () = tokio::time::sleep(wait) => Message::Event(Event::Tick),
             _ = self.fleet.changed() => Message::Event(Event::Tick),
-            Some(_) = self.probes.join_next() => return Some(Vec::new()),
+            Some(_) = self.probes.join_next() => return Taken::Step(Vec::new(), None),
         };
         let mut events = Vec::new();
         let mut message = Some(first);
         while let Some(taken) = message {
             match taken {
                 Message::Event(event) => events.push(event),
-                Message::Reload => return None,
+                Message::Reload => return Taken::Reload,
+                Message::Control(asked) => return Taken::Step(events, Some(asked)),
             }
             message = if events.len() < EVENTS_PER_STEP {
                 self.inbox.try_recv().ok()
@@ -132,7 +149,7 @@ impl Driver {
                 None
             };
         }
-        Some(events)
+        Taken::Step(events, None)
     }
 
     async fn step(&mut self, events: &[Event]) -> Next {
@@ -152,6 +169,73 @@ impl Driver {
         let mut machine = self.saved.machine.clone();
         let commands = machine.resume(self.conductor.0.store.epoch(), now, &fleet);
         self.take(machine, commands, now).await
+    }
+
+    /// Does what somebody asks, in one transaction with the note of it. Nobody waits for a second try: whoever asked is told.
+    async fn control(&mut self, asked: Asked) -> Next {
+        let fleet = Arc::clone(&self.fleet.borrow());
+        let now = clock::now();
+        let mut machine = self.saved.machine.clone();
+        let by = &asked.caller.name;
+        let (answer, next) = match machine.control(now, &fleet, by, &asked.control) {
+            Err(refused) => {
+                let rollout = self.saved.machine.id().clone();
+                let control = asked.control.clone();
+                let refused = ControlError::Refused {
+                    rollout,
+                    control,
+                    refused,
+                };
+                (Err(refused), Next::GoOn)
+            }
+            Ok(_) if machine == self.saved.machine => (Ok(self.saved.view()), Next::GoOn),
+            Ok(commands) => {
+                let mut next = self.saved.clone();
+                next.advance(machine, now);
+                match self.save_asked(&mut next, commands, &asked).await {
+                    Ok(Some(rest)) => {
+                        self.show(next);
+                        saved_at(&self.saved.machine);
+                        self.act(rest);
+                        (Ok(self.saved.view()), Next::GoOn)
+                    }
+                    Ok(None) => {
+                        let away = ControlError::Away(self.saved.machine.id().clone());
+                        (Err(away), self.reload().await)
+                    }
+                    Err(error) => (Err(error), Next::GoOn),
+                }
+            }
+        };
+        // Whoever asked may have gone away.
+        let _ = asked.answer.send(answer);
+        next
+    }
+
+    async fn save_asked(
+        &self,
+        next: &mut Saved,
+        commands: Vec<Command>,
+        asked: &Asked,
+    ) -> Result<Option<Vec<Command>>, ControlError> {
+        let store = |error: StoreError| ControlError::Rollout(error.into());
+        let mut tx = self.conductor.0.store.write().await.map_err(store)?;
+        if !next.update(&mut tx).await? {
+            return Ok(None);
+        }
+        let base = &self.conductor.0.base;
+        let rest = saved::apply(&mut tx, base, &next.machine, commands).await?;
+        let subject = format!("{} {}", next.machine.site(), next.machine.id());
+        let (action, detail) = (asked.action(), asked.detail());
+        audit::note(&mut tx, &asked.caller, action, &subject, detail.as_deref())
+            .await
+            .map_err(store)?;
+        if let Some(repeatable) = &asked.repeatable {
+            let noted = repeatable.note(&mut tx, &next.view()).await;
+            noted.map_err(store)?;
+        }
+        tx.commit().await.map_err(store)?;
+        Ok(Some(rest))
     }
 
     /// Saves a step when it has to be, then acts on it.
@@ -264,6 +348,8 @@ impl Driver {
                 | Command::Settle { .. }
                 | Command::Bake { .. }
                 | Command::Return { .. }
+                | Command::Withdraw { .. }
+                | Command::Plan
                 | Command::Finish(_) => {}
             }
         }
@@ -285,13 +371,17 @@ impl Driver {
 
     fn probe(&mut self, region: &RegionId, edge: EdgeId, generation: Generation) {
         let known = self.conductor.0.roster.edge(&edge);
-        let live = self
-            .saved
-            .machine
-            .record(region)
-            .and_then(|record| record.live.clone());
+        let record = self.saved.machine.record(region);
+        let candidate = record.filter(|record| record.weight.is_some());
+        let candidate = candidate.and_then(|record| record.candidate.as_ref());
+        let live = record.and_then(|record| record.live.as_ref());
+        let releases: Vec<ReleaseId> = live
+            .into_iter()
+            .chain(candidate)
+            .map(|release| release.release.clone())
+            .collect();
         let host = alias::primary_host(self.saved.machine.site(), &self.conductor.0.base);
-        let (Some(known), Some(live), Ok(host)) = (known, live, host) else {
+        let (Some(known), Ok(host), false) = (known, host, releases.is_empty()) else {
             return;
         };
         let is_running = |(asked, handle): &(Generation, AbortHandle)| {
@@ -304,7 +394,7 @@ impl Driver {
             url: known.url,
             host: host.to_string(),
             generation,
-            release: live.release,
+            releases,
         };
         let (client, sender, region, named) = (
             self.conductor.0.probes.clone(),
@@ -342,6 +432,10 @@ fn saved_at(machine: &Rollout) {
         failpoint::hit("origin.saved.returning");
     } else if phases.contains(&PhaseName::Committing) {
         failpoint::hit("origin.saved.committing");
+    } else if phases.contains(&PhaseName::Canary) {
+        failpoint::hit("origin.saved.canary");
+    } else if machine.waits().is_some() {
+        failpoint::hit("origin.saved.waiting");
     } else if phases.contains(&PhaseName::Baking) {
         failpoint::hit("origin.saved.baking");
     } else if phases.contains(&PhaseName::Preparing) {
@@ -350,6 +444,13 @@ fn saved_at(machine: &Rollout) {
 }
 
 fn log_phases(from: &Rollout, to: &Rollout) {
+    let (before, after) = (from.plan(), to.plan());
+    if (before.stage, &before.waits) != (after.stage, &after.waits) {
+        tracing::info!(
+            rollout = %to.id(), site = %to.site(), stage = after.stage, stages = after.stages.len(),
+            from = ?before.waits, to = ?after.waits, "rollout waits"
+        );
+    }
     for (before, after) in from.regions().iter().zip(to.regions()) {
         if before.phase != after.phase {
             let verdict = after.bake.as_ref().and_then(|bake| bake.verdict);

@@ -20,7 +20,8 @@ use helix_routing::host::Host;
 use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_routing::report::{SiteReport, WindowReport};
-use helix_routing::rollout::{BakePlan, Command, Event, Kind};
+use helix_routing::rollout::{BakePlan, Closed, Command, Event, Kind, Waits};
+use helix_routing::time::Timestamp;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_stream::wrappers::WatchStream;
 
@@ -31,7 +32,9 @@ use crate::store::{Store, StoreError};
 pub mod alias;
 pub mod bake;
 mod begin;
+mod control;
 mod driver;
+pub mod policy;
 mod probe;
 mod prometheus;
 mod restart;
@@ -40,7 +43,9 @@ mod saved;
 mod target;
 
 pub use begin::Begun;
+pub use control::ControlError;
 use driver::{Driver, Message};
+use policy::WayOut;
 use prometheus::Prometheus;
 pub use restart::{Anew, NewRestart};
 use saved::Saved;
@@ -66,6 +71,14 @@ pub struct NewRollout {
     pub automatic: bool,
     /// How it is watched after its swap.
     pub bake: BakePlan,
+    /// In which stages it goes out.
+    pub way_out: WayOut,
+    /// Nothing goes live before.
+    pub not_before: Option<Timestamp>,
+    /// Nothing goes live meanwhile.
+    pub closed: Vec<Closed>,
+    /// A newer push was deployed before: it ends at once, for this reason.
+    pub superseded: Option<String>,
 }
 
 /// Regions to take back.
@@ -183,6 +196,12 @@ pub enum RolloutError {
         /// The site.
         site: SiteId,
     },
+    /// It cannot go out as it is to.
+    #[error("{problem}")]
+    Policy {
+        /// The key, and what is wrong with it.
+        problem: String,
+    },
     /// There are no regions at all.
     #[error("no region is configured")]
     NoRegions,
@@ -225,6 +244,7 @@ impl RolloutError {
             Self::Held { .. } => "held",
             Self::UnknownRegion(_) => "unknown-region",
             Self::NoPrometheus { .. } => "no-prometheus",
+            Self::Policy { .. } => "illegal-rollout",
             Self::NoRegions => "no-regions",
             Self::Store(_) | Self::Record(_) | Self::Machine { .. } => "internal",
         }
@@ -342,6 +362,28 @@ impl Conductor {
         self.drivers()
             .get(site)
             .map(|handle| handle.rollout.clone())
+    }
+
+    /// What the rollout of `site` waits for that is no edge.
+    #[must_use]
+    pub fn waits(&self, site: &SiteId) -> Option<Waits> {
+        let drivers = self.drivers();
+        let plan = drivers.get(site)?.view.borrow().plan.clone();
+        plan?.waits
+    }
+
+    /// The rollouts of a site or of all, newest first.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn list(&self, site: Option<&SiteId>) -> Result<Vec<RolloutView>, RolloutError> {
+        let mut connection = self.0.store.reader().acquire().await?;
+        let saved = saved::newest(&mut connection, site).await?;
+        let views = saved.into_iter().map(|saved| {
+            let live = self.live_view(saved.machine.site(), saved.machine.id());
+            live.map_or_else(|| saved.view(), |view| view.borrow().clone())
+        });
+        Ok(views.collect())
     }
 
     /// How far a rollout is; none when there is none of that id.

@@ -25,8 +25,8 @@ pub(super) struct Probe {
     pub host: String,
     /// At least this generation,
     pub generation: Generation,
-    /// answered by this release.
-    pub release: ReleaseId,
+    /// answered by one of these: where some of the visitors get the candidate, either shows the generation.
+    pub releases: Vec<ReleaseId>,
 }
 
 /// A client that keeps its connections to the edges.
@@ -47,7 +47,7 @@ pub(super) async fn until_seen(client: &reqwest::Client, probe: &Probe) -> (Gene
     loop {
         match ask(client, probe).await {
             Ok(Some((generation, release)))
-                if generation >= probe.generation && release == probe.release =>
+                if generation >= probe.generation && probe.releases.contains(&release) =>
             {
                 return (generation, release);
             }

@@ -5,7 +5,7 @@
 
 use helix_routing::id::{Generation, RegionId, RolloutId, SiteId};
 use helix_routing::record::ReleaseRef;
-use helix_routing::rollout::{BakePlan, Kind};
+use helix_routing::rollout::{BakePlan, Kind, RolloutPlan};
 
 use super::begin::{Begun, plan};
 use super::target::{self, Kept};
@@ -75,7 +75,7 @@ impl Conductor {
             };
             plans.push(plan(&mut tx, &new.site, region.clone(), target).await?);
         }
-        let how = (Kind::Restart, BakePlan::default());
+        let how = (Kind::Restart, BakePlan::default(), RolloutPlan::default());
         let begun = self
             .begin(tx, new.site, how, plans, (new.by, new.reason))
             .await?;

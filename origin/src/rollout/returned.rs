@@ -19,8 +19,8 @@ pub(super) async fn note(
     tx: &mut Tx,
     machine: &Rollout,
     region: &RegionId,
-    to: &ReleaseRef,
-    blamed: Option<(&ReleaseId, &str)>,
+    (left, to): (&ReleaseId, &ReleaseRef),
+    blamed: Option<&str>,
 ) -> Result<(), RolloutError> {
     sqlx::query(
         "INSERT INTO region_sites (site, region, settled, settled_artifact) VALUES ($1, $2, $3, $4) \
@@ -32,9 +32,27 @@ pub(super) async fn note(
     .bind(to.artifact.as_str())
     .execute(&mut **tx)
     .await?;
-    let Some((left, reason)) = blamed else {
-        return Ok(());
-    };
+    // It may have settled here before another region failed, or somebody aborted: no rollback goes to it.
+    sqlx::query("DELETE FROM settlements WHERE site = $1 AND region = $2 AND release_id = $3")
+        .bind(machine.site().to_string())
+        .bind(region.as_str())
+        .bind(left.as_str())
+        .execute(&mut **tx)
+        .await?;
+    match blamed {
+        Some(reason) => blame(tx, machine, region, left, reason).await,
+        None => Ok(()),
+    }
+}
+
+/// Holds the region, and notes that the release is not to be used there without a word.
+pub(super) async fn blame(
+    tx: &mut Tx,
+    machine: &Rollout,
+    region: &RegionId,
+    left: &ReleaseId,
+    reason: &str,
+) -> Result<(), RolloutError> {
     let reason = format!("went back by itself: {reason}");
     // As the record says it, which was written a moment before.
     let hold = machine
@@ -49,11 +67,7 @@ pub(super) async fn note(
     hold::write(tx, machine.site(), region, &held).await?;
     quarantine::write(tx, machine.site(), region, left, &held).await?;
     let subject = format!("{} {region}", machine.site());
-    let detail = format!(
-        "rollout {} left {left}, back to {}",
-        machine.id(),
-        to.release
-    );
+    let detail = format!("rollout {} left {left}", machine.id());
     let act = Act::new("rollout.return", subject)
         .reason(Some(&reason))
         .detail(Some(detail));

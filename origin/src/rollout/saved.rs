@@ -5,7 +5,7 @@
 
 use helix_routing::api::{HoldStatus, RolloutView};
 use helix_routing::host::Host;
-use helix_routing::id::{Environment, RegionId, RolloutId};
+use helix_routing::id::{Environment, RegionId, RolloutId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_routing::rollout::{Command, Kind, Outcome, Rollout, failure};
 use helix_routing::time::Timestamp;
@@ -54,6 +54,7 @@ impl Saved {
             regions: self.machine.regions(),
             // Whoever shows it knows.
             in_flight: Vec::new(),
+            plan: Some(self.machine.plan()),
         }
     }
 
@@ -127,7 +128,7 @@ pub(super) async fn apply(
         match command {
             Command::Write(record) => records::put_site(tx, &record).await?,
             // The row of the machine says all of it.
-            Command::Bake { .. } => {}
+            Command::Bake { .. } | Command::Plan => {}
             Command::Settle {
                 region, release, ..
             } => settle(tx, machine, &region, &release).await?,
@@ -137,9 +138,15 @@ pub(super) async fn apply(
                 to,
                 quarantine,
             } => {
-                let blamed = quarantine.as_deref().map(|why| (&left.release, why));
-                returned::note(tx, machine, &region, &to, blamed).await?;
+                let why = quarantine.as_deref();
+                returned::note(tx, machine, &region, (&left.release, &to), why).await?;
             }
+            Command::Withdraw {
+                region,
+                left,
+                quarantine: Some(why),
+            } => returned::blame(tx, machine, &region, &left.release, &why).await?,
+            Command::Withdraw { .. } => {}
             Command::Finish(outcome) => finish(tx, base, machine, outcome).await?,
             Command::Republish { .. } | Command::Probe { .. } | Command::Ask { .. } => {
                 rest.push(command);
@@ -312,6 +319,25 @@ pub(super) async fn running(
     .fetch_optional(connection)
     .await?;
     row.map(read).transpose()
+}
+
+/// Rollouts that are listed, at most.
+const LISTED: i64 = 50;
+
+/// The newest rollouts of a site, or of all.
+pub(super) async fn newest(
+    connection: &mut Connection,
+    site: Option<&SiteId>,
+) -> Result<Vec<Saved>, RolloutError> {
+    let rows: Vec<RolloutRow> = sqlx::query_as(
+        "SELECT rollout, machine, by_whom, revision, started, changed FROM rollouts \
+         WHERE $1 = '' OR site = $1 ORDER BY started DESC, rollout LIMIT $2",
+    )
+    .bind(site.map(ToString::to_string).unwrap_or_default())
+    .bind(LISTED)
+    .fetch_all(connection)
+    .await?;
+    rows.into_iter().map(read).collect()
 }
 
 /// Every rollout that has not ended. One bad row must not keep the others from going on.

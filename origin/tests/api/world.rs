@@ -234,6 +234,7 @@ async fn app(store: Store, folder: &TempDir) -> App {
         addresses: Arc::new(Addresses::new(base.clone(), 8081)),
         regions: Arc::from([region]),
         bakes: Arc::new(BakeConfig::none()),
+        rollouts: Default::default(),
         conductor: Conductor::new(store.clone(), feed.clone(), roster.clone(), base, None),
         feed,
         roster,

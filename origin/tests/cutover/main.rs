@@ -17,6 +17,7 @@ use edge::{FakeEdge, Mood};
 use futures_util::StreamExt;
 use helix_origin::feed::{Feed, FeedError, ServerError, StreamError, records};
 use helix_origin::fleet::{Roster, reports};
+use helix_origin::rollout::policy::WayOut;
 use helix_origin::rollout::{Conductor, NewRollback, NewRollout, RolloutError, alias};
 use helix_origin::store::{Place, Store};
 use helix_routing::api::RolloutView;
@@ -88,6 +89,22 @@ impl Fleet {
     }
 }
 
+/// A deployment of a release, everywhere at once.
+fn wanted(site: &SiteId, release: &ReleaseRef) -> NewRollout {
+    NewRollout {
+        site: site.clone(),
+        release: release.clone(),
+        by: "test".to_owned(),
+        lift_quarantine: false,
+        automatic: false,
+        bake: BakePlan::default(),
+        way_out: WayOut::together(),
+        not_before: None,
+        closed: Vec::new(),
+        superseded: None,
+    }
+}
+
 struct Origin {
     store: Store,
     conductor: Conductor,
@@ -145,12 +162,8 @@ impl Origin {
     ) -> RolloutId {
         self.made(site, release).await;
         let new = NewRollout {
-            site: site.clone(),
-            release: release.clone(),
-            by: "test".to_owned(),
-            lift_quarantine: false,
-            automatic: false,
             bake,
+            ..wanted(site, release)
         };
         let mut begun = self.conductor.deploy(new).await.expect("it starts");
         sqlx::query(

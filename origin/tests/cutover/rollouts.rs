@@ -1,14 +1,13 @@
 //! What a rollout comes to: superseded, aborted, taken back, shown as the preview alias.
 
 use helix_origin::feed::records;
-use helix_origin::rollout::NewRollout;
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Environment, SiteId};
 use helix_routing::record::ReleaseRef;
-use helix_routing::rollout::{BakePlan, Outcome};
+use helix_routing::rollout::Outcome;
 
 use crate::edge::Mood;
-use crate::{Origin, release, site, start};
+use crate::{Origin, release, site, start, wanted};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_newest_deployment_supersedes_the_one_that_runs() {
@@ -93,14 +92,7 @@ async fn rollbacks_go_further_back_and_hold_the_regions() {
         origin.rollback(Some(&release(4))).await.unwrap_err().kind(),
         "never-live"
     );
-    let mut new = NewRollout {
-        site: site(),
-        release: release(3),
-        by: "test".to_owned(),
-        lift_quarantine: false,
-        automatic: false,
-        bake: BakePlan::default(),
-    };
+    let mut new = wanted(&site(), &release(3));
     assert_eq!(
         origin
             .conductor

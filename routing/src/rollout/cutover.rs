@@ -17,10 +17,8 @@ use super::phase::{
     COMMIT_DEADLINE, Clock, NUDGE_INTERVAL, Phase, Proof, forget_gone, names, plan_required,
 };
 use super::{Command, Fleet, RegionFleet, RegionPlan};
-use crate::api::{PhaseName, RegionView};
 use crate::gate::report::GatesReport;
 use crate::gate::result::GateResult;
-use crate::gate::view::EdgeGates;
 use crate::id::{EdgeId, Epoch, Generation, RegionId, ReleaseId};
 use crate::record::{ReleaseRef, SiteRecord};
 use crate::report::{CandidateState, SiteReport};
@@ -45,7 +43,7 @@ pub(super) struct Cutover {
     gates: Duration,
     /// What the target's gates showed, edge by edge.
     #[serde(default)]
-    shown: BTreeMap<EdgeId, Vec<GateResult>>,
+    pub(super) shown: BTreeMap<EdgeId, Vec<GateResult>>,
     pub(super) phase: Phase,
     /// This rollout made its target live here.
     moved: bool,
@@ -58,6 +56,9 @@ pub(super) struct Cutover {
     /// What the bake came to.
     #[serde(default)]
     pub(super) evidence: Option<Evidence>,
+    /// How long the part of the visitors that was let in last is watched.
+    #[serde(default)]
+    pub(super) watched_for: Duration,
 }
 
 /// What a phase came to by itself, for the rollout to decide about.
@@ -73,6 +74,8 @@ pub(super) enum Turn {
     BakeFailed,
     /// It baked, nothing can be said of it, and a person is to decide.
     Undecided,
+    /// The same of what only a part of the visitors gets: a person is to look before there are more.
+    Unclear,
 }
 
 impl Cutover {
@@ -98,6 +101,7 @@ impl Cutover {
             is_baseline_quarantined,
             is_baseline_sicker: false,
             evidence: None,
+            watched_for: Duration::ZERO,
         }
     }
 
@@ -149,6 +153,7 @@ impl Cutover {
     ) {
         self.record.bake_until = None;
         self.record.candidate = Some(self.target.clone());
+        self.record.weight = None;
         self.write(epoch, out);
         self.phase = Phase::Preparing {
             clock: Clock::new(now, self.prepare_deadline()),
@@ -157,7 +162,7 @@ impl Cutover {
         };
     }
 
-    fn prepare_deadline(&self) -> Duration {
+    pub(super) fn prepare_deadline(&self) -> Duration {
         PREPARE_DEADLINE + Duration::from_secs(self.bytes / SLOWEST_FETCH) + self.gates
     }
 
@@ -176,7 +181,7 @@ impl Cutover {
         let region = self.record.region.clone();
         match &mut self.phase {
             Phase::Preparing { clock, .. } => *clock = Clock::new(now, prepare_deadline),
-            Phase::Committing(proof) | Phase::RollingBack(proof) => {
+            Phase::Committing(proof) | Phase::Admitting(proof) | Phase::RollingBack(proof) => {
                 proof.clock = Clock::new(now, COMMIT_DEADLINE);
                 for edge in proof.applied.difference(&proof.proven) {
                     out.push(Command::Probe {
@@ -186,8 +191,10 @@ impl Cutover {
                     });
                 }
             }
-            Phase::Baking(baking) => baking.resume(now),
+            Phase::Canary(baking) | Phase::Baking(baking) => baking.resume(now),
             Phase::Pending
+            | Phase::Ready { .. }
+            | Phase::Admitted
             | Phase::Stable
             | Phase::Undecided
             | Phase::RolledBack
@@ -205,8 +212,12 @@ impl Cutover {
         }
         let generation = self.record.generation;
         let shown = self.shown().clone();
+        let is_ready = matches!(self.phase, Phase::Ready { .. });
         match &mut self.phase {
             Phase::Preparing {
+                prepared, required, ..
+            }
+            | Phase::Ready {
                 prepared, required, ..
             } => {
                 let state = report
@@ -217,7 +228,10 @@ impl Cutover {
                     Some(CandidateState::Prepared) => {
                         prepared.insert(report.edge.clone(), report.boot.clone());
                     }
-                    Some(CandidateState::Failed(reason)) if required.contains(&report.edge) => {
+                    // One that fails while it waits is asked again when its stage begins.
+                    Some(CandidateState::Failed(reason))
+                        if required.contains(&report.edge) && !is_ready =>
+                    {
                         self.reason = Some(format!("{}: {reason}", report.edge));
                         return Turn::PrepareFailed;
                     }
@@ -227,7 +241,7 @@ impl Cutover {
                     }
                 }
             }
-            Phase::Committing(proof) | Phase::RollingBack(proof) => {
+            Phase::Committing(proof) | Phase::Admitting(proof) | Phase::RollingBack(proof) => {
                 let serves =
                     report.serving >= generation && report.live.as_ref() == Some(&shown.release);
                 if serves
@@ -243,6 +257,8 @@ impl Cutover {
                 }
             }
             Phase::Pending
+            | Phase::Canary(_)
+            | Phase::Admitted
             | Phase::Baking(_)
             | Phase::Stable
             | Phase::Undecided
@@ -256,15 +272,19 @@ impl Cutover {
 
     /// What an edge prepared before it was started again is void, also before it says so.
     pub(super) fn forget_restarted(&mut self, fleet: &RegionFleet) {
-        if let Phase::Preparing { prepared, .. } = &mut self.phase {
+        if let Phase::Preparing { prepared, .. } | Phase::Ready { prepared, .. } = &mut self.phase {
             prepared.retain(|edge, boot| fleet.is_present(edge, boot));
         }
     }
 
     /// A request through an edge was answered.
     pub(super) fn proved(&mut self, edge: &EdgeId, generation: Generation, release: &ReleaseId) {
-        let fits = generation >= self.record.generation && *release == self.shown().release;
-        if let Phase::Committing(proof) | Phase::RollingBack(proof) = &mut self.phase
+        // Of a region that lets some in, either answers.
+        let is_candidate = self.is_weighted() && *release == self.target.release;
+        let fits = generation >= self.record.generation
+            && (*release == self.shown().release || is_candidate);
+        if let Phase::Committing(proof) | Phase::Admitting(proof) | Phase::RollingBack(proof) =
+            &mut self.phase
             && fits
             && proof.required.contains(edge)
         {
@@ -274,8 +294,8 @@ impl Cutover {
 
     /// What the present phase wants to see served.
     fn shown(&self) -> &ReleaseRef {
-        match (&self.phase, &self.baseline) {
-            (Phase::RollingBack(_), Some(baseline)) => baseline,
+        match (&self.phase, &self.record.live) {
+            (Phase::RollingBack(_) | Phase::Admitting(_), Some(live)) => live,
             _ => &self.target,
         }
     }
@@ -302,7 +322,7 @@ impl Cutover {
                 }
                 self.nudge(now, out);
             }
-            Phase::Committing(proof) | Phase::RollingBack(proof) => {
+            Phase::Committing(proof) | Phase::Admitting(proof) | Phase::RollingBack(proof) => {
                 proof.forget_gone(fleet);
                 if !proof.is_complete() && now >= proof.clock.until {
                     self.reason = Some(format!(
@@ -313,8 +333,10 @@ impl Cutover {
                 }
                 self.nudge(now, out);
             }
-            Phase::Baking(_) => return self.bake_on(now, plan, out),
+            Phase::Canary(_) | Phase::Baking(_) => return self.bake_on(now, plan, out),
             Phase::Pending
+            | Phase::Ready { .. }
+            | Phase::Admitted
             | Phase::Stable
             | Phase::Undecided
             | Phase::RolledBack
@@ -339,6 +361,7 @@ impl Cutover {
         let republish = self.republish();
         if let Phase::Preparing { clock, .. }
         | Phase::Committing(Proof { clock, .. })
+        | Phase::Admitting(Proof { clock, .. })
         | Phase::RollingBack(Proof { clock, .. }) = &mut self.phase
             && now >= clock.nudge
         {
@@ -351,10 +374,15 @@ impl Cutover {
     pub(super) fn settle(&mut self, now: Timestamp, plan: &BakePlan, out: &mut Vec<Command>) {
         match &self.phase {
             Phase::Committing(proof) if proof.is_complete() => self.after_proof(now, plan, out),
+            Phase::Admitting(proof) if proof.is_complete() => self.watch(now, plan, out),
             Phase::RollingBack(proof) if proof.is_complete() => self.phase = Phase::RolledBack,
             Phase::Pending
             | Phase::Preparing { .. }
+            | Phase::Ready { .. }
             | Phase::Committing(_)
+            | Phase::Admitting(_)
+            | Phase::Canary(_)
+            | Phase::Admitted
             | Phase::Baking(_)
             | Phase::Stable
             | Phase::Undecided
@@ -373,7 +401,11 @@ impl Cutover {
                 required, prepared, ..
             } => required.iter().all(|edge| prepared.contains_key(edge)),
             Phase::Pending
+            | Phase::Ready { .. }
             | Phase::Committing(_)
+            | Phase::Admitting(_)
+            | Phase::Canary(_)
+            | Phase::Admitted
             | Phase::Baking(_)
             | Phase::Stable
             | Phase::Undecided
@@ -387,6 +419,20 @@ impl Cutover {
 
     pub(super) const fn is_preparing(&self) -> bool {
         matches!(self.phase, Phase::Preparing { .. })
+    }
+
+    /// It is not live, and nobody sees it.
+    pub(super) const fn is_before_commit(&self) -> bool {
+        matches!(
+            self.phase,
+            Phase::Pending | Phase::Preparing { .. } | Phase::Ready { .. }
+        )
+    }
+
+    /// A newer deployment was there before it: its region stays as that left it.
+    pub(super) fn never_begin(&mut self, because: &str) {
+        self.reason = Some(String::from(because));
+        self.phase = Phase::Superseded;
     }
 
     pub(super) const fn is_pending(&self) -> bool {
@@ -415,16 +461,24 @@ impl Cutover {
         plan: &BakePlan,
         out: &mut Vec<Command>,
     ) {
-        let Phase::Preparing { prepared, .. } = &self.phase else {
+        let Some(required) = self.ready_edges(fleet) else {
             return;
         };
-        let ready: BTreeSet<EdgeId> = prepared.keys().cloned().collect();
-        let live: BTreeSet<EdgeId> = ready.intersection(&fleet.live).cloned().collect();
-        let required = if live.is_empty() { ready } else { live };
+        self.evidence = None;
         self.record.bake_until = plan.bakes().then(|| latest_end(now, plan));
         self.make_live(self.target.clone(), epoch, out);
         self.moved = true;
         self.phase = Phase::Committing(Proof::new(now, required));
+    }
+
+    /// The prepared edges that are live: what the next phase needs. None while it does not prepare.
+    pub(super) fn ready_edges(&self, fleet: &RegionFleet) -> Option<BTreeSet<EdgeId>> {
+        let Phase::Preparing { prepared, .. } = &self.phase else {
+            return None;
+        };
+        let ready: BTreeSet<EdgeId> = prepared.keys().cloned().collect();
+        let live: BTreeSet<EdgeId> = ready.intersection(&fleet.live).cloned().collect();
+        Some(if live.is_empty() { ready } else { live })
     }
 
     /// Ends before anything was live: the candidate is dropped.
@@ -451,6 +505,7 @@ impl Cutover {
         let record = &mut self.record;
         let before = record.live.replace(release.clone());
         record.candidate = None;
+        record.weight = None;
         record
             .previous
             .retain(|kept| *kept != release && Some(kept) != before.as_ref());
@@ -462,13 +517,17 @@ impl Cutover {
         self.write(epoch, out);
     }
 
-    fn drop_candidate(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
+    /// The candidate, and whatever part of the visitors it had.
+    pub(super) fn drop_candidate(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
         if self.record.candidate.take().is_some() {
+            if self.record.weight.take().is_some() {
+                self.record.bake_until = None;
+            }
             self.write(epoch, out);
         }
     }
 
-    fn write(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
+    pub(super) fn write(&mut self, epoch: Epoch, out: &mut Vec<Command>) {
         self.record.generation = self.record.generation.next();
         self.record.epoch = epoch;
         out.push(Command::Write(self.record.clone()));
@@ -483,9 +542,13 @@ impl Cutover {
     pub(super) fn deadline(&self) -> Option<Timestamp> {
         match &self.phase {
             Phase::Preparing { clock, .. } => Some(clock.due()),
-            Phase::Committing(proof) | Phase::RollingBack(proof) => Some(proof.clock.due()),
-            Phase::Baking(baking) => Some(baking.due()),
+            Phase::Committing(proof) | Phase::Admitting(proof) | Phase::RollingBack(proof) => {
+                Some(proof.clock.due())
+            }
+            Phase::Canary(baking) | Phase::Baking(baking) => Some(baking.due()),
             Phase::Pending
+            | Phase::Ready { .. }
+            | Phase::Admitted
             | Phase::Stable
             | Phase::Undecided
             | Phase::RolledBack
@@ -493,69 +556,6 @@ impl Cutover {
             | Phase::Aborted
             | Phase::Superseded => None,
         }
-    }
-
-    pub(super) fn phase_name(&self) -> PhaseName {
-        match &self.phase {
-            Phase::Pending => PhaseName::Pending,
-            Phase::Preparing { .. } if self.is_prepared() => PhaseName::Prepared,
-            Phase::Preparing { .. } => PhaseName::Preparing,
-            Phase::Committing(_) => PhaseName::Committing,
-            Phase::Baking(_) => PhaseName::Baking,
-            Phase::Stable => PhaseName::Stable,
-            Phase::Undecided => PhaseName::Undecided,
-            Phase::RollingBack(_) => PhaseName::RollingBack,
-            Phase::RolledBack => PhaseName::RolledBack,
-            Phase::RevertBlocked => PhaseName::RevertBlocked,
-            Phase::Aborted => PhaseName::Aborted,
-            Phase::Superseded => PhaseName::Superseded,
-        }
-    }
-
-    pub(super) fn view(&self, region: &RegionId, plan: &BakePlan) -> RegionView {
-        let (required, done): (Vec<EdgeId>, Vec<EdgeId>) = match &self.phase {
-            Phase::Preparing {
-                required, prepared, ..
-            } => (
-                required.iter().cloned().collect(),
-                required
-                    .iter()
-                    .filter(|edge| prepared.contains_key(*edge))
-                    .cloned()
-                    .collect(),
-            ),
-            Phase::Committing(proof) | Phase::RollingBack(proof) => (
-                proof.required.iter().cloned().collect(),
-                proof.proven.iter().cloned().collect(),
-            ),
-            Phase::Pending
-            | Phase::Baking(_)
-            | Phase::Stable
-            | Phase::Undecided
-            | Phase::RolledBack
-            | Phase::RevertBlocked
-            | Phase::Aborted
-            | Phase::Superseded => (Vec::new(), Vec::new()),
-        };
-        RegionView {
-            region: region.clone(),
-            release: self.target.release.clone(),
-            phase: self.phase_name(),
-            generation: self.record.generation,
-            required,
-            done,
-            reason: self.reason.clone(),
-            gates: self.gates_view(),
-            bake: self.bake_view(plan),
-        }
-    }
-
-    fn gates_view(&self) -> Vec<EdgeGates> {
-        let shown = self.shown.iter().map(|(edge, results)| EdgeGates {
-            edge: edge.clone(),
-            results: results.clone(),
-        });
-        shown.collect()
     }
 }
 

@@ -1,16 +1,19 @@
-//! Pure. A rollout over its regions: waves, the barrier before each commit, and what a failure means.
+//! Pure. A rollout over its regions: its events, and what a failure in one means for the others.
 
 use alloc::collections::BTreeMap;
 use alloc::format;
 use alloc::string::String;
-use alloc::vec;
 use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
 use super::baking::BakePlan;
 use super::cutover::{Cutover, Turn, region_fleet};
+use super::hours::Hours;
+use super::plan::{Closed, RolloutPlan, Stage};
 use super::returning::Because;
+use super::saved::Saved;
+use super::staging::{At, Pause};
 use super::{Command, Event, Fleet, Kind, Outcome, RegionFleet, RegionPlan};
 use crate::api::{PhaseName, RegionView};
 use crate::bake::OnFail;
@@ -33,22 +36,30 @@ pub struct Order {
     pub plans: Vec<RegionPlan>,
     /// How its target is watched after the swap; only a deployment's is.
     pub bake: BakePlan,
+    /// In which stages it goes out; a rollback has none.
+    pub plan: RolloutPlan,
 }
 
 /// One release to all regions in scope.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Saved")]
 pub struct Rollout {
-    id: RolloutId,
-    site: SiteId,
-    kind: Kind,
-    epoch: Epoch,
-    /// Regions that commit together, in order. Policies that make more than one wave come with bakes.
-    waves: Vec<Vec<RegionId>>,
-    wave: usize,
-    cutovers: BTreeMap<RegionId, Cutover>,
-    outcome: Option<Outcome>,
-    #[serde(default)]
-    bake: BakePlan,
+    pub(super) id: RolloutId,
+    pub(super) site: SiteId,
+    pub(super) kind: Kind,
+    pub(super) epoch: Epoch,
+    /// What a deployment does, one after the other. A rollback has one stage, and its regions do not wait for each other.
+    pub(super) stages: Vec<Stage>,
+    /// The stage that runs or comes next.
+    pub(super) stage: usize,
+    pub(super) at: At,
+    pub(super) not_before: Option<Timestamp>,
+    pub(super) hours: Vec<Hours>,
+    pub(super) closed: Vec<Closed>,
+    pub(super) paused: Option<Pause>,
+    pub(super) cutovers: BTreeMap<RegionId, Cutover>,
+    pub(super) outcome: Option<Outcome>,
+    pub(super) bake: BakePlan,
 }
 
 impl Rollout {
@@ -57,6 +68,21 @@ impl Rollout {
     /// A target that is live and settled in all of them ends at once and writes nothing.
     #[must_use]
     pub fn start(order: Order, now: Timestamp, fleet: &Fleet) -> (Self, Vec<Command>) {
+        Self::ordered(order).begin(now, fleet)
+    }
+
+    /// A deployment that came after a newer one: it ends at once and writes nothing.
+    #[must_use]
+    pub fn superseded(order: Order, because: &str) -> (Self, Vec<Command>) {
+        let (mut rollout, mut commands) = (Self::ordered(order), Vec::new());
+        for cutover in rollout.cutovers.values_mut() {
+            cutover.never_begin(because);
+        }
+        rollout.finish(Outcome::Superseded, &mut commands);
+        (rollout, commands)
+    }
+
+    fn ordered(order: Order) -> Self {
         let Order {
             id,
             site,
@@ -64,35 +90,55 @@ impl Rollout {
             epoch,
             plans,
             bake,
+            plan,
         } = order;
         let cutovers: BTreeMap<RegionId, Cutover> = plans
             .into_iter()
             .map(|plan| (plan.record.region.clone(), Cutover::new(plan)))
             .collect();
-        let waves = match kind {
-            Kind::Deploy | Kind::Rollback => vec![cutovers.keys().cloned().collect()],
+        let together = || Vec::from([Stage::everywhere(cutovers.keys().cloned().collect())]);
+        let (stages, bake) = match kind {
+            Kind::Deploy if plan.stages.is_empty() => (together(), bake),
+            Kind::Deploy => (plan.stages, bake),
+            // What one goes back to was watched in its time, and nothing holds up who goes back.
+            Kind::Rollback => (together(), BakePlan::default()),
             // What goes wrong goes wrong in one region.
-            Kind::Restart => cutovers.keys().map(|region| vec![region.clone()]).collect(),
+            Kind::Restart => {
+                let alone = |region: &RegionId| Stage::everywhere(Vec::from([region.clone()]));
+                (cutovers.keys().map(alone).collect(), BakePlan::default())
+            }
         };
-        let mut rollout = Self {
+        Self {
             id,
             site,
             kind,
             epoch,
-            waves,
-            wave: 0,
+            stages,
+            stage: 0,
+            at: At::Preparing,
+            not_before: plan.not_before,
+            hours: plan.hours,
+            closed: plan.closed,
+            paused: None,
             cutovers,
             outcome: None,
-            bake: match kind {
-                Kind::Deploy => bake,
-                // What one goes back to, or has, was watched in its time.
-                Kind::Rollback | Kind::Restart => BakePlan::default(),
-            },
-        };
-        let mut commands = Vec::new();
-        rollout.begin_wave(now, fleet, &mut commands);
-        rollout.advance(now, fleet, &mut commands);
-        (rollout, commands)
+            bake,
+        }
+    }
+
+    fn begin(mut self, now: Timestamp, fleet: &Fleet) -> (Self, Vec<Command>) {
+        let (none, mut commands) = (RegionFleet::default(), Vec::new());
+        if self.kind == Kind::Restart {
+            // Each region prepares when its stage begins: its gates may reach servers that begin anew.
+            self.at = self.before(now);
+        } else {
+            for (region, cutover) in &mut self.cutovers {
+                let fleet = region_fleet(fleet, region, &none);
+                cutover.begin(self.epoch, now, fleet, &self.bake, &mut commands);
+            }
+        }
+        self.advance(now, fleet, &mut commands);
+        (self, commands)
     }
 
     /// Advances by one event and says what must now be done.
@@ -168,7 +214,8 @@ impl Rollout {
         if self.outcome.is_some() {
             return None;
         }
-        self.cutovers.values().filter_map(Cutover::deadline).min()
+        let cutovers = self.cutovers.values().filter_map(Cutover::deadline);
+        cutovers.chain(self.stage_deadline()).min()
     }
 
     /// How it ended; none while it runs.
@@ -234,17 +281,17 @@ impl Rollout {
         match (turn, self.kind) {
             (Turn::None, _) => {}
             (Turn::PrepareFailed, Kind::Deploy) => {
-                let because = format!("not prepared in {region}");
-                self.abort(&because, commands);
-                self.take_back(blameless(&because), now, fleet, commands);
+                self.stop(&format!("not prepared in {region}"), now, fleet, commands);
             }
             (Turn::CommitFailed, Kind::Deploy) => {
-                let because = format!("not proven in {region}");
-                self.abort(&because, commands);
-                self.take_back(blameless(&because), now, fleet, commands);
+                self.stop(&format!("not proven in {region}"), now, fleet, commands);
             }
             (Turn::BakeFailed, _) => self.bake_failed(region, now, fleet, commands),
-            (Turn::Undecided, _) => self.abort(&format!("undecided in {region}"), commands),
+            (Turn::Undecided, _) => {
+                let because = format!("undecided in {region}");
+                self.end_unmoved((now, fleet), blameless(&because), commands);
+            }
+            (Turn::Unclear, _) => self.ask_before_next(),
             // One region's trouble must not keep another from going back.
             (Turn::PrepareFailed, Kind::Rollback) => {
                 let epoch = self.epoch;
@@ -256,11 +303,13 @@ impl Rollout {
             (Turn::CommitFailed, Kind::Rollback) => self.with(region, Cutover::block),
             // The same is live before and after: there is nothing to take back, and no more is risked.
             (Turn::PrepareFailed, Kind::Restart) => {
-                self.abort(&format!("not prepared in {region}"), commands);
+                let because = format!("not prepared in {region}");
+                self.end_unmoved((now, fleet), blameless(&because), commands);
             }
             (Turn::CommitFailed, Kind::Restart) => {
                 self.with(region, Cutover::block);
-                self.abort(&format!("not proven in {region}"), commands);
+                let because = format!("not proven in {region}");
+                self.end_unmoved((now, fleet), blameless(&because), commands);
             }
         }
     }
@@ -271,11 +320,26 @@ impl Rollout {
         }
     }
 
-    /// Ends every region in which nothing was live yet.
-    fn abort(&mut self, because: &str, commands: &mut Vec<Command>) {
-        for cutover in self.cutovers.values_mut() {
-            if cutover.is_preparing() || cutover.is_pending() {
-                cutover.abort(self.epoch, because, commands);
+    /// It ends, and nobody is to blame: nothing more goes live, and by its rules what is goes back.
+    fn stop(&mut self, because: &str, now: Timestamp, fleet: &Fleet, commands: &mut Vec<Command>) {
+        self.end_unmoved((now, fleet), blameless(because), commands);
+        self.take_back(blameless(because), now, fleet, commands);
+    }
+
+    /// Ends every region in which it is not live: the candidate goes, and what part of the visitors it had.
+    pub(super) fn end_unmoved(
+        &mut self,
+        (now, fleet): (Timestamp, &Fleet),
+        because: Because<'_>,
+        commands: &mut Vec<Command>,
+    ) {
+        let none = RegionFleet::default();
+        for (region, cutover) in &mut self.cutovers {
+            if cutover.is_weighted() {
+                let here = region_fleet(fleet, region, &none);
+                cutover.withdraw((self.epoch, now), here, because, &self.bake, commands);
+            } else if cutover.is_before_commit() {
+                cutover.abort(self.epoch, because.text, commands);
             }
         }
     }
@@ -288,25 +352,33 @@ impl Rollout {
         fleet: &Fleet,
         commands: &mut Vec<Command>,
     ) {
-        let because = format!("the bake failed in {region}");
-        self.abort(&because, commands);
-        let because = Because {
-            text: &because,
-            blames_release: true,
+        let text = format!("the bake failed in {region}");
+        let blames = |blames_release| Because {
+            text: &text,
+            blames_release,
         };
-        let can_return = |cutover: &Cutover| cutover.way_back().is_ok();
-        let takes_all = self.bake.rules.on_fail == OnFail::All
-            && self.cutovers.get(region).is_some_and(can_return);
-        if takes_all {
-            self.take_back(because, now, fleet, commands);
-        } else if let Some(cutover) = self.cutovers.get_mut(region) {
-            let none = RegionFleet::default();
-            let here = region_fleet(fleet, region, &none);
-            cutover.revert((self.epoch, now), here, because, &self.bake, commands);
+        let none = RegionFleet::default();
+        let (epoch, on_fail) = (self.epoch, self.bake.rules.on_fail);
+        let here = region_fleet(fleet, region, &none);
+        let mut can_return = false;
+        if let Some(cutover) = self.cutovers.get_mut(region) {
+            can_return = cutover.is_weighted() || cutover.way_back().is_ok();
+            if cutover.is_weighted() {
+                cutover.withdraw((epoch, now), here, blames(true), &self.bake, commands);
+            }
+        }
+        self.end_unmoved((now, fleet), blames(on_fail == OnFail::All), commands);
+        if on_fail == OnFail::All && can_return {
+            self.take_back(blames(true), now, fleet, commands);
+        } else if let Some(cutover) = self.cutovers.get_mut(region)
+            && cutover.is_moved()
+        {
+            cutover.revert((epoch, now), here, blames(true), &self.bake, commands);
         }
     }
 
-    /// Takes back every region that this rollout moved, so that the regions agree again.
+    /// Takes back what this rollout moved, so that the regions agree again; where only failing regions go back, what has
+    /// settled stays.
     fn take_back(
         &mut self,
         because: Because<'_>,
@@ -314,13 +386,37 @@ impl Rollout {
         fleet: &Fleet,
         commands: &mut Vec<Command>,
     ) {
+        let takes_settled = self.bake.rules.on_fail == OnFail::All;
+        self.take_back_those(because, (now, fleet), commands, |cutover| {
+            takes_settled || cutover.phase_name() != PhaseName::Stable
+        });
+    }
+
+    /// The same, whatever its rules say.
+    pub(super) fn take_back_all(
+        &mut self,
+        because: Because<'_>,
+        now: Timestamp,
+        fleet: &Fleet,
+        commands: &mut Vec<Command>,
+    ) {
+        self.take_back_those(because, (now, fleet), commands, |_| true);
+    }
+
+    fn take_back_those(
+        &mut self,
+        because: Because<'_>,
+        (now, fleet): (Timestamp, &Fleet),
+        commands: &mut Vec<Command>,
+        wanted: impl Fn(&Cutover) -> bool,
+    ) {
         let none = RegionFleet::default();
         for (region, cutover) in &mut self.cutovers {
             let is_back = matches!(
                 cutover.phase_name(),
                 PhaseName::RollingBack | PhaseName::RolledBack | PhaseName::RevertBlocked
             );
-            if cutover.is_moved() && !is_back {
+            if cutover.is_moved() && !is_back && wanted(cutover) {
                 let here = region_fleet(fleet, region, &none);
                 cutover.revert((self.epoch, now), here, because, &self.bake, commands);
             }
@@ -336,56 +432,32 @@ impl Rollout {
         commands
     }
 
-    fn begin_wave(&mut self, now: Timestamp, fleet: &Fleet, commands: &mut Vec<Command>) {
-        let none = RegionFleet::default();
-        for region in self.waves.get(self.wave).into_iter().flatten() {
-            if let Some(cutover) = self.cutovers.get_mut(region) {
-                let here = region_fleet(fleet, region, &none);
-                match self.kind {
-                    Kind::Deploy | Kind::Rollback => {
-                        cutover.begin(self.epoch, now, here, &self.bake, commands);
-                    }
-                    Kind::Restart => cutover.prepare(self.epoch, now, here, commands),
-                }
-            }
-        }
-    }
-
-    fn advance(&mut self, now: Timestamp, fleet: &Fleet, commands: &mut Vec<Command>) {
+    pub(super) fn advance(&mut self, now: Timestamp, fleet: &Fleet, commands: &mut Vec<Command>) {
         let none = RegionFleet::default();
         for (region, cutover) in &mut self.cutovers {
             cutover.forget_restarted(region_fleet(fleet, region, &none));
         }
-        self.commit_prepared(now, fleet, commands);
-        for cutover in self.cutovers.values_mut() {
-            cutover.settle(now, &self.bake, commands);
-        }
-        let wave = self.waves.get(self.wave).map_or(&[][..], Vec::as_slice);
-        let is_stable = |region: &RegionId| {
-            self.cutovers
-                .get(region)
-                .is_none_or(|cutover| cutover.phase_name() == PhaseName::Stable)
-        };
-        if wave.iter().all(is_stable) && self.wave + 1 < self.waves.len() {
-            self.wave += 1;
-            self.begin_wave(now, fleet, commands);
+        match self.kind {
+            Kind::Deploy | Kind::Restart => self.advance_stages(now, fleet, commands),
+            Kind::Rollback => {
+                self.commit_prepared(now, fleet, commands);
+                self.settle(now, commands);
+            }
         }
         if self.cutovers.values().all(Cutover::is_over) {
             self.finish(self.verdict(), commands);
         }
     }
 
-    /// Regions of a deployment's wave commit only when all of them are prepared; those of a rollback each by itself.
+    pub(super) fn settle(&mut self, now: Timestamp, commands: &mut Vec<Command>) {
+        for cutover in self.cutovers.values_mut() {
+            cutover.settle(now, &self.bake, commands);
+        }
+    }
+
+    /// Regions of a rollback commit each by itself.
     fn commit_prepared(&mut self, now: Timestamp, fleet: &Fleet, commands: &mut Vec<Command>) {
         let none = RegionFleet::default();
-        let waits = self.kind == Kind::Deploy
-            && self
-                .cutovers
-                .values()
-                .any(|cutover| cutover.is_preparing() && !cutover.is_prepared());
-        if waits {
-            return;
-        }
         for (region, cutover) in &mut self.cutovers {
             if cutover.is_prepared() {
                 cutover.commit(
@@ -405,6 +477,10 @@ impl Rollout {
                 .values()
                 .any(|cutover| cutover.phase_name() == phase)
         };
+        let settled =
+            |cutover: &Cutover| cutover.is_moved() && cutover.phase_name() == PhaseName::Stable;
+        // It went out to some regions, and stays there by its rules.
+        let is_half_way = any(PhaseName::Aborted) && self.cutovers.values().any(settled);
         if any(PhaseName::RevertBlocked)
             || any(PhaseName::Undecided)
             || (self.kind == Kind::Rollback && any(PhaseName::Aborted))
@@ -414,6 +490,8 @@ impl Rollout {
             Outcome::NeedsOperator
         } else if any(PhaseName::RolledBack) {
             Outcome::WentBack
+        } else if is_half_way {
+            Outcome::NeedsOperator
         } else if any(PhaseName::Aborted) {
             Outcome::Aborted
         } else {
@@ -429,7 +507,7 @@ impl Rollout {
     }
 }
 
-const fn blameless(text: &str) -> Because<'_> {
+pub(super) const fn blameless(text: &str) -> Because<'_> {
     Because {
         text,
         blames_release: false,
@@ -463,6 +541,9 @@ pub fn failure(region: &RegionView) -> Option<String> {
         | PhaseName::Preparing
         | PhaseName::Prepared
         | PhaseName::Committing
+        | PhaseName::Admitting
+        | PhaseName::Canary
+        | PhaseName::Admitted
         | PhaseName::Baking
         | PhaseName::Stable
         | PhaseName::RollingBack

@@ -10,6 +10,7 @@
 //!                                                                                                 └──▶ RevertBlocked
 //! ```
 //!
+//! A deployment goes in stages: each region waits prepared until its stage begins ([`staging`]), and some of its visitors may come first ([`canary`]).
 //! A bake watches a release after its proof. Only its failure takes regions back, once, and never to what was worse.
 //!
 //! The machine owns the site's records while it runs: it alone writes them, each write a whole record
@@ -31,15 +32,32 @@ use crate::record::{ReleaseRef, SiteRecord};
 use crate::report::{SiteReport, WindowReport};
 
 mod baking;
+mod canary;
+mod control;
 mod cutover;
+mod hours;
 mod machine;
 mod phase;
+mod plan;
+mod policy;
+mod region;
 mod returning;
+mod saved;
+mod staging;
+mod view;
 
 pub use baking::{BAKE_NUDGE, BakePlan};
+pub use control::{Control, Refused};
 pub use cutover::{KEEP_PREVIOUS, PREPARE_DEADLINE};
+pub use hours::{Hours, InvalidHours};
 pub use machine::{Order, Rollout, failure};
 pub use phase::{COMMIT_DEADLINE, NUDGE_INTERVAL};
+pub use plan::{ALL, Closed, PlanError, RolloutPlan, Stage};
+pub use policy::{
+    Approvals, InvalidApprovals, InvalidOrder, InvalidStep, RolloutPolicy, Step, UsualApprovals,
+    UsualOrder, WaveOrder,
+};
+pub use view::{PlanView, StageView, Waits};
 
 /// How a rollout ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -162,7 +180,7 @@ pub enum Event {
     Tick,
 }
 
-/// What must be done. Writes, settlements, returns and the end are saved in one transaction with the machine; the rest follows it.
+/// What must be done. Writes, settlements, returns, places in the plan and the end are saved in one transaction with the machine; the rest follows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// Store this record and publish it.
@@ -206,6 +224,18 @@ pub enum Command {
         /// Why the one left is quarantined and the region held, if they are.
         quarantine: Option<String>,
     },
+    /// The region's visitors no longer get the candidate, with the write before this. What is live stays.
+    Withdraw {
+        /// The region.
+        region: RegionId,
+        /// What they no longer get.
+        left: ReleaseRef,
+        /// Why it is quarantined and the region held, if they are.
+        quarantine: Option<String>,
+    },
+    /// Where the rollout is in its plan has changed, or somebody asked something of it. Saved, so that a restarted origin
+    /// knows.
+    Plan,
     /// Ask Prometheus this; the answer is [`Event::Answered`].
     Ask {
         /// The region it is asked for.
@@ -228,6 +258,8 @@ impl Command {
             | Self::Settle { .. }
             | Self::Bake { .. }
             | Self::Return { .. }
+            | Self::Withdraw { .. }
+            | Self::Plan
             | Self::Finish(_) => true,
             Self::Republish { .. } | Self::Probe { .. } | Self::Ask { .. } => false,
         }

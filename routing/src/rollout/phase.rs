@@ -27,7 +27,20 @@ pub(super) enum Phase {
         required: BTreeSet<EdgeId>,
         prepared: BTreeMap<EdgeId, BootId>,
     },
+    /// Prepared, until its stage begins. What edges said is kept, since that may be at once.
+    Ready {
+        since: Timestamp,
+        clock: Clock,
+        required: BTreeSet<EdgeId>,
+        prepared: BTreeMap<EdgeId, BootId>,
+    },
     Committing(Proof),
+    /// Edges are told to let some of the visitors in.
+    Admitting(Proof),
+    /// Some of the visitors get it, and it is watched.
+    Canary(Baking),
+    /// They go on getting it, until the next stage begins.
+    Admitted,
     Baking(Baking),
     Stable,
     Undecided,

@@ -47,10 +47,15 @@ impl Cutover {
         plan: &BakePlan,
         out: &mut Vec<Command>,
     ) -> Turn {
-        let fits =
-            report.release == self.target.release && report.live_since == self.record.live_since;
-        let baseline = self.baseline.as_ref().map(|baseline| &baseline.release);
-        let Phase::Baking(baking) = &mut self.phase else {
+        // A part of the visitors is counted from the generation on that let them in, beside what is live.
+        let (since, baseline) = if self.is_weighted() {
+            (self.record.generation, self.record.live.as_ref())
+        } else {
+            (self.record.live_since, self.baseline.as_ref())
+        };
+        let fits = report.release == self.target.release && report.live_since == since;
+        let baseline = baseline.map(|baseline| &baseline.release);
+        let (Phase::Baking(baking) | Phase::Canary(baking)) = &mut self.phase else {
             return Turn::None;
         };
         if fits {
@@ -68,7 +73,7 @@ impl Cutover {
         plan: &BakePlan,
         out: &mut Vec<Command>,
     ) -> Turn {
-        let Phase::Baking(baking) = &mut self.phase else {
+        let (Phase::Baking(baking) | Phase::Canary(baking)) = &mut self.phase else {
             return Turn::None;
         };
         baking.answered(now, &plan.rules, check, answer);
@@ -83,7 +88,7 @@ impl Cutover {
         out: &mut Vec<Command>,
     ) -> Turn {
         let republish = self.republish();
-        let Phase::Baking(baking) = &mut self.phase else {
+        let (Phase::Baking(baking) | Phase::Canary(baking)) = &mut self.phase else {
             return Turn::None;
         };
         if baking.nudge(now) {
@@ -114,7 +119,7 @@ impl Cutover {
     }
 
     fn decide(&mut self, now: Timestamp, plan: &BakePlan, out: &mut Vec<Command>) -> Turn {
-        let Phase::Baking(baking) = &mut self.phase else {
+        let (Phase::Baking(baking) | Phase::Canary(baking)) = &mut self.phase else {
             return Turn::None;
         };
         let Some(Decision {
@@ -127,6 +132,9 @@ impl Cutover {
         };
         self.evidence = Some(baking.evidence(&plan.rules, Some((now, Some(verdict)))));
         self.is_baseline_sicker = is_baseline_sicker;
+        if self.is_weighted() && verdict != Verdict::Fail {
+            return self.stay_admitted(verdict, &reason, plan, out);
+        }
         match (verdict, plan.rules.on_inconclusive) {
             (Verdict::Fail, _) => {
                 self.reason = Some(reason);
@@ -142,6 +150,25 @@ impl Cutover {
                 Turn::None
             }
         }
+    }
+
+    /// What part of the visitors it has it keeps; whether there may be more without a word depends on what was seen.
+    fn stay_admitted(
+        &mut self,
+        verdict: Verdict,
+        reason: &str,
+        plan: &BakePlan,
+        out: &mut Vec<Command>,
+    ) -> Turn {
+        self.phase = Phase::Admitted;
+        out.push(Command::Plan);
+        let is_clear =
+            verdict == Verdict::Pass || plan.rules.on_inconclusive == OnInconclusive::Settle;
+        if is_clear {
+            return Turn::None;
+        }
+        self.reason = Some(format!("the bake is {verdict}: {reason}"));
+        Turn::Unclear
     }
 
     fn become_stable(&mut self, out: &mut Vec<Command>) {
@@ -204,8 +231,8 @@ impl Cutover {
     }
 
     /// A bake that another region's failure ends has no verdict, and what it showed is kept.
-    fn end_bake(&mut self, now: Timestamp, plan: &BakePlan) {
-        if let Phase::Baking(baking) = &self.phase {
+    pub(super) fn end_bake(&mut self, now: Timestamp, plan: &BakePlan) {
+        if let Phase::Baking(baking) | Phase::Canary(baking) = &self.phase {
             self.evidence
                 .get_or_insert_with(|| baking.evidence(&plan.rules, Some((now, None))));
         }
@@ -215,7 +242,9 @@ impl Cutover {
     pub(super) fn bake_view(&self, plan: &BakePlan) -> Option<BakeView> {
         match (&self.evidence, &self.phase) {
             (Some(evidence), _) => Some(evidence.view.clone()),
-            (None, Phase::Baking(baking)) => Some(baking.evidence(&plan.rules, None).view),
+            (None, Phase::Baking(baking) | Phase::Canary(baking)) => {
+                Some(baking.evidence(&plan.rules, None).view)
+            }
             (None, _) => None,
         }
     }

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::{Drain, Forward, HtmlHandling, KeyProblem, NotFoundHandling, Upstream, forward};
 use crate::bake::BakeRules;
 use crate::gate::{self, GateConfig};
+use crate::rollout::RolloutPolicy;
 
 /// Everything a `helix.toml` may say.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +30,8 @@ pub struct SiteConfig {
     pub bake: BakeRules,
     /// What is granted to what is in flight once a release is no longer live.
     pub drain: Drain,
+    /// In which stages a release goes out.
+    pub rollout: RolloutPolicy,
 }
 
 /// What a request gets that comes without TLS.
@@ -72,6 +75,7 @@ impl SiteConfig {
     pub fn check(&self) -> Result<(), KeyProblem> {
         self.bake.check()?;
         self.drain.check()?;
+        self.rollout.check()?;
         forward::check(&self.upstreams, &self.forward)?;
         gate::check(&self.gates, &self.upstreams)
     }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bake::BakeRules;
 use crate::gate::{self, Gate};
+use crate::rollout::RolloutPolicy;
 
 mod config;
 mod decide;
@@ -78,6 +79,9 @@ pub struct Routes {
     /// What is granted to what is in flight once the release is no longer live.
     #[serde(skip_serializing_if = "Drain::is_default")]
     pub drain: Drain,
+    /// In which stages it goes out. Edges do not read it.
+    #[serde(skip_serializing_if = "RolloutPolicy::is_silent")]
+    pub rollout: RolloutPolicy,
 }
 
 fn is_default_bake(bake: &BakeRules) -> bool {
@@ -172,6 +176,7 @@ impl Routes {
             server_timing: config.static_files.server_timing,
             bake: config.bake,
             drain: config.drain,
+            rollout: config.rollout,
         })
     }
 }

@@ -31,6 +31,17 @@ impl Span {
         Self(seconds.saturating_mul(1000))
     }
 
+    /// As people say how long something still takes: in seconds for two minutes, then in minutes.
+    #[must_use]
+    pub const fn roughly(span: Duration) -> Self {
+        let seconds = span.as_secs();
+        if seconds < 120 {
+            Self::from_secs(seconds)
+        } else {
+            Self::from_secs(seconds.div_ceil(60) * 60)
+        }
+    }
+
     /// The same, as clocks want it.
     #[must_use]
     pub const fn duration(self) -> Duration {
@@ -105,6 +116,14 @@ mod tests {
             let span: Span = text.parse().unwrap();
             assert_eq!(span, Span::from_millis(millis), "{text}");
             assert_eq!(String::from(span), written);
+        }
+    }
+
+    #[test]
+    fn what_still_takes_long_is_told_in_minutes() {
+        for (seconds, told) in [(0, "0ms"), (119, "119s"), (121, "3m"), (3599, "1h")] {
+            let roughly = Span::roughly(Duration::from_secs(seconds));
+            assert_eq!(String::from(roughly), told, "{seconds}");
         }
     }
 

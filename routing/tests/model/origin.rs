@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use helix_routing::id::{Epoch, Generation, RegionId, ReleaseId};
 use helix_routing::record::{ReleaseRef, SiteRecord};
-use helix_routing::rollout::{BakePlan, Command, Event, Kind, Order, Outcome, RegionPlan, Rollout};
+use helix_routing::rollout::{
+    BakePlan, Command, Event, Kind, Order, Outcome, RegionPlan, Rollout, RolloutPlan,
+};
 
 use crate::protocol::{Safeguard, State, hash_record, release};
 
@@ -224,6 +226,7 @@ impl State {
             epoch: self.origins[index].epoch,
             plans,
             bake: BakePlan::default(),
+            plan: RolloutPlan::default(),
         };
         let (machine, commands) = Rollout::start(order, self.now, &fleet);
         self.carry_out(index, machine, commands, without);

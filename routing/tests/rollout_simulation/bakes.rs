@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use helix_routing::bake::{BakeRules, Number, OnFail, OnInconclusive, PromqlCheck};
 use helix_routing::id::{RegionId, ReleaseId};
 use helix_routing::record::ReleaseRef;
-use helix_routing::rollout::{BakePlan, Event, Kind};
+use helix_routing::rollout::{ALL, BakePlan, Event, Kind};
 use helix_routing::routes::Span;
 use helix_routing::time::Timestamp;
 use helix_routing::verdict::Verdict;
@@ -19,7 +19,8 @@ const SICK: u64 = 3;
 #[derive(Default)]
 pub(crate) struct Bake {
     pub(crate) plan: BakePlan,
-    pub(crate) began: BTreeMap<RegionId, Timestamp>,
+    /// By region and percent of its visitors.
+    pub(crate) began: BTreeMap<(RegionId, u8), Timestamp>,
     pub(crate) returned: BTreeSet<RegionId>,
     pub(crate) bad_answer: bool,
     /// Prometheus has no answer to anything.
@@ -27,7 +28,7 @@ pub(crate) struct Bake {
 }
 
 /// Whether every request to it fails.
-fn is_sick(sought: &ReleaseId) -> bool {
+pub(crate) fn is_sick(sought: &ReleaseId) -> bool {
     (0..SICK).any(|number| release(number).release == *sought)
 }
 
@@ -68,13 +69,18 @@ impl World {
         let Some(rollout) = &self.rollout else { return };
         for view in rollout.regions() {
             let Some(bake) = view.bake else { continue };
-            let began = self.bake.began.entry(view.region.clone());
+            let key = (view.region.clone(), view.weight.unwrap_or(ALL));
+            let began = self.bake.began.entry(key);
             assert_eq!(
                 *began.or_insert(bake.since),
                 bake.since,
                 "the clock began anew"
             );
-            let since = rollout.record(&view.region).unwrap().live_since;
+            let record = rollout.record(&view.region).unwrap();
+            let since = match view.weight {
+                Some(_) => record.generation,
+                None => record.live_since,
+            };
             let is_live = rollout
                 .record(&view.region)
                 .unwrap()
@@ -85,7 +91,7 @@ impl World {
             let key = (view.region.clone(), view.release.clone(), since);
             let truth = self.answered.get(&key).copied().unwrap_or_default();
             assert!(
-                !is_live || bake.requests <= truth,
+                !(is_live || view.weight.is_some()) || bake.requests <= truth,
                 "{} requests were counted of {truth} in {}",
                 bake.requests,
                 view.region
@@ -106,7 +112,7 @@ impl World {
             return;
         }
         let bake = view.bake.expect("what settled was watched");
-        let began = self.bake.began[region];
+        let began = self.bake.began[&(region.clone(), ALL)];
         assert!(
             self.now >= began + self.bake.plan.window.duration(),
             "settled before its window was over"
@@ -159,7 +165,8 @@ impl World {
     pub(crate) fn serve(&mut self) {
         for edge in self.edges.iter_mut().filter(|edge| edge.up) {
             let requests = self.dice.roll(60);
-            if let Some((release, since, window)) = &mut edge.counted {
+            let counted = edge.counted.iter_mut().chain(&mut edge.canary);
+            for (release, since, window) in counted {
                 for _ in 0..requests {
                     window.add(is_sick(release), 1_000);
                 }
@@ -172,8 +179,9 @@ impl World {
     /// Every edge says what it has counted, where its record says that it is to.
     pub(crate) fn tell_windows(&mut self) {
         for edge in self.edges.iter().filter(|edge| edge.up) {
-            let report = edge.window_report(&self.site);
-            self.network.extend(report.map(Message::Window));
+            let reports = edge.window_reports(&self.site);
+            self.network
+                .extend(reports.into_iter().map(Message::Window));
         }
     }
 

@@ -24,6 +24,10 @@ pub(crate) struct Edge {
     /// What it counted of what it serves, since when, and what was before.
     pub(crate) counted: Option<(ReleaseId, Generation, Window)>,
     pub(crate) before: Option<Baseline>,
+    /// The same of the candidate, while some of the visitors get it.
+    pub(crate) canary: Option<(ReleaseId, Generation, Window)>,
+    /// How many percent of the visitors those are.
+    pub(crate) admitted: Option<u8>,
 }
 
 impl Edge {
@@ -87,6 +91,7 @@ impl Edge {
             self.highest = self.serving;
             self.count_anew();
         }
+        self.count_canary();
     }
 
     /// A swap begins new counts, and keeps what the release before showed.
@@ -106,19 +111,48 @@ impl Edge {
         self.counted = Some((live.clone(), since, Window::default()));
     }
 
-    pub(crate) fn window_report(&self, site: &SiteId) -> Option<WindowReport> {
-        let (release, live_since, window) = self.counted.clone()?;
-        self.disk.as_ref()?.bake_until?;
-        Some(WindowReport {
+    /// Counts of a candidate begin with its weight, and again with another one.
+    fn count_canary(&mut self) {
+        let Some(disk) = &self.disk else { return };
+        let candidate = disk.candidate.as_ref().map(|wanted| &wanted.release);
+        let admitted = candidate
+            .zip(disk.weight)
+            .filter(|(candidate, _)| self.live.is_some() && self.prepared.contains(*candidate));
+        let held = self.canary.as_ref().map(|(release, _, _)| release);
+        let held = held.zip(self.admitted);
+        if held != admitted {
+            self.canary =
+                admitted.map(|(release, _)| (release.clone(), disk.generation, Window::default()));
+            self.admitted = admitted.map(|(_, weight)| weight);
+        }
+    }
+
+    pub(crate) fn window_reports(&self, site: &SiteId) -> Vec<WindowReport> {
+        let is_asked = self
+            .disk
+            .as_ref()
+            .is_some_and(|disk| disk.bake_until.is_some());
+        let beside = self.counted.as_ref().map(|(release, _, window)| Baseline {
+            release: release.clone(),
+            window: window.clone(),
+        });
+        let counted = self
+            .counted
+            .iter()
+            .map(|counted| (counted, self.before.clone()));
+        let canary = self.canary.iter().map(|counted| (counted, beside.clone()));
+        let reports = counted.chain(canary).filter(|_| is_asked);
+        let report = |((release, live_since, window), baseline): (&(_, _, _), _)| WindowReport {
             edge: self.id.clone(),
             region: self.region.clone(),
             boot: self.boot_id(),
             site: site.clone(),
-            release,
-            live_since,
-            window,
-            baseline: self.before.clone(),
-        })
+            release: ReleaseId::clone(release),
+            live_since: *live_since,
+            window: Window::clone(window),
+            baseline,
+        };
+        reports.map(report).collect()
     }
 
     pub(crate) fn restart(&mut self, next_boot: u64) {
@@ -129,6 +163,7 @@ impl Edge {
         if let Some((_, _, window)) = &mut self.counted {
             *window = Window::default();
         }
+        self.canary = None;
         // Verified from disk: what is live there was fetched in an earlier boot.
         if let Some(live) = &self.live {
             self.prepared.insert(live.clone());

@@ -12,6 +12,7 @@
 
 mod bakes;
 mod edge;
+mod stages;
 mod world;
 
 use std::collections::BTreeMap;
@@ -63,6 +64,12 @@ fn invariants_hold_whatever_is_lost_repeated_or_restarted() {
         assert!(
             outcomes.contains_key(&format!("{outcome:?}")),
             "{outcome:?} was never reached: {outcomes:?}"
+        );
+    }
+    for reached in stages::SOMETIMES {
+        assert!(
+            outcomes.contains_key(*reached),
+            "{reached} was never reached: {outcomes:?}"
         );
     }
     for verdict in [

@@ -13,8 +13,9 @@ use helix_routing::time::Timestamp;
 
 use crate::bakes::Bake;
 use crate::edge::Edge;
+use crate::stages::Staged;
 
-const REGIONS: [&str; 2] = ["fra", "iad"];
+pub(crate) const REGIONS: [&str; 2] = ["fra", "iad"];
 const EDGES: usize = 3;
 const RELEASES: u64 = 6;
 
@@ -67,6 +68,7 @@ pub(crate) struct World {
     pub(crate) steady: BTreeSet<EdgeId>,
     pub(crate) outcomes: BTreeMap<String, u64>,
     pub(crate) bake: Bake,
+    pub(crate) staged: Staged,
     /// Requests that were truly answered, by region, release and since when that was live.
     pub(crate) answered: BTreeMap<(RegionId, ReleaseId, Generation), u64>,
 }
@@ -98,6 +100,8 @@ impl World {
             highest: Generation(0),
             counted: None,
             before: None,
+            canary: None,
+            admitted: None,
         });
         let records = REGIONS.iter().map(|name| name.parse::<RegionId>().unwrap());
         Self {
@@ -124,6 +128,7 @@ impl World {
             steady: BTreeSet::new(),
             outcomes: BTreeMap::new(),
             bake: Bake::default(),
+            staged: Staged::default(),
             answered: BTreeMap::new(),
         }
     }
@@ -141,6 +146,7 @@ impl World {
     }
 
     pub(crate) fn start(&mut self, kind: Kind) {
+        self.count_superseded();
         if let Some(mut running) = self.rollout.take() {
             let commands = running.step(self.now, &self.fleet(), &Event::Superseded);
             self.carry_out(commands);
@@ -152,6 +158,8 @@ impl World {
             is_unanswered: self.dice.one_in(3),
             ..Bake::default()
         };
+        self.staged = Staged::default();
+        let plan = self.rollout_plan();
         if kind == Kind::Deploy {
             // Deployed with the word.
             let deployed = release(number).release;
@@ -188,6 +196,7 @@ impl World {
             epoch: self.epoch,
             plans: plans.collect(),
             bake: self.bake.plan.clone(),
+            plan,
         };
         self.steady = self
             .edges
@@ -215,16 +224,23 @@ impl World {
             self.stored = rollout.map(|rollout| serde_json::to_string(rollout).unwrap());
         }
         self.check_bakes();
+        self.count_stages();
         for command in &commands {
             if let Command::Write(record) = command {
                 self.check_write(record);
+                self.check_staged(record);
                 self.records.insert(record.region.clone(), record.clone());
             }
         }
         for command in commands {
             match command {
                 Command::Write(record) => self.publish(&record.region),
-                Command::Bake { .. } => {}
+                Command::Bake { .. } | Command::Plan => {}
+                Command::Withdraw {
+                    region,
+                    left,
+                    quarantine,
+                } => self.check_withdrawal(region, left, quarantine.is_some()),
                 Command::Republish { region } => self.publish(&region),
                 Command::Settle {
                     region,
@@ -263,6 +279,7 @@ impl World {
                     self.network.push(Message::Ask(region, check));
                 }
                 Command::Finish(outcome) => {
+                    self.check_finished(outcome);
                     *self.outcomes.entry(format!("{outcome:?}")).or_default() += 1;
                     self.rollout = None;
                     self.stored = None;
@@ -406,7 +423,8 @@ impl World {
                 self.now = self.now + Duration::from_millis(self.dice.roll(2_000));
                 self.step(&Event::Tick);
             }
-            15..=18 => self.serve(),
+            15..=17 => self.serve(),
+            18 => self.control(),
             19..=20 => self.tell_windows(),
             6..=14 => {
                 let index = self.dice.pick(self.edges.len());
@@ -440,7 +458,11 @@ impl World {
             edge.failing = false;
         }
         let is_busy = self.dice.one_in(2);
-        for _ in 0..200 {
+        for round in 0..600 {
+            if self.rollout.is_none() && round > 60 {
+                break;
+            }
+            self.let_it_go_on();
             for region in REGIONS {
                 self.publish(&region.parse().unwrap());
             }
@@ -456,7 +478,7 @@ impl World {
                     let report = self.edges[index].report(&self.site);
                     self.step(&Event::Reported(report));
                 }
-                if let Some(report) = self.edges[index].window_report(&self.site) {
+                for report in self.edges[index].window_reports(&self.site) {
                     self.step(&Event::Measured(Box::new(report)));
                 }
             }

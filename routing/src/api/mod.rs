@@ -35,8 +35,19 @@
 //! POST   /v1/releases/{release}/gates          NewGateRun → GateRunView  (told to the edges; what they found, so far)
 //! GET    /v1/releases/{release}/gates                      GateRunView  (the newest run of each region)
 //! GET    /v1/visitor-key                                   VisitorKey  (of `crate::visitor`, for edges)
+//! POST   /v1/projects/{project}/freezes        NewFreeze → FreezeView  (no deployments to production meanwhile)
+//! GET    /v1/projects/{project}/freezes                    [FreezeView]
+//! DELETE /v1/projects/{project}/freezes/{freeze}               204
+//! POST   /v1/projects/{project}/lock           NewLock → LockView  (others cannot deploy to the site)
+//! GET    /v1/projects/{project}/lock?environment=          LockView
+//! DELETE /v1/projects/{project}/lock?environment=&force=   LockView
 //! GET    /v1/rollouts/{rollout}                            RolloutView
 //! GET    /v1/rollouts/{rollout}/events                     text/event-stream of RolloutView, `event: rollout`; ends after the finished one
+//! GET    /v1/rollouts?project=&environment=                 [RolloutView]  (the newest 50)
+//! POST   /v1/rollouts/{rollout}/pause          ControlReason → RolloutView  (no further stage begins)
+//! POST   /v1/rollouts/{rollout}/resume                     RolloutView
+//! POST   /v1/rollouts/{rollout}/approve        Approval → RolloutView  (of the stage that waits, by its number)
+//! POST   /v1/rollouts/{rollout}/abort          ControlReason → RolloutView  (what is live goes back)
 //! GET    /v1/explain?url=                                  Explanation
 //! GET    /v1/tokens · POST NewToken → CreatedToken · DELETE /v1/tokens/{id}
 //! ```
@@ -48,7 +59,6 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact::Encoding;
 pub use crate::bake::{BakeView, CheckView};
-use crate::gate::view::EdgeGates;
 use crate::host::{Host, HostPattern};
 use crate::id::{
     BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId,
@@ -59,7 +69,8 @@ pub use crate::operators::{
     HoldStatus, HoldView, NewRollback, RollbackStep, RollbackView, SkippedRegion,
 };
 pub use crate::restart::{NewRestart, RestartStep, RestartView};
-use crate::rollout::Outcome;
+use crate::rollout::RolloutPolicy;
+pub use crate::rollout::{PlanView, StageView, Waits};
 use crate::time::Timestamp;
 
 /// Derives what every API shape has.
@@ -73,6 +84,12 @@ macro_rules! shape {
     };
 }
 pub(crate) use shape;
+
+mod lane;
+mod rollout;
+
+pub use lane::{FreezeView, Held, InFreeze, LockView, MAX_REASON_BYTES, NewFreeze, NewLock};
+pub use rollout::{Approval, ControlReason, PhaseName, RegionView, RolloutView};
 
 /// What a token may do; each includes the ones after it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -166,6 +183,18 @@ shape! {
         /// Nobody asked for it by hand: regions that are held are left alone.
         #[serde(default)]
         pub automatic: bool,
+        /// In which stages it goes out; what is not said here is left to the release, then to origin's config.
+        #[serde(default, skip_serializing_if = "RolloutPolicy::is_silent")]
+        pub rollout: RolloutPolicy,
+        /// Nothing goes live before this time; it is prepared at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub at: Option<Timestamp>,
+        /// What happens if that is in a freeze.
+        #[serde(default, skip_serializing_if = "InFreeze::is_refused")]
+        pub in_freeze: InFreeze,
+        /// The number of the push it comes from: one that comes after a higher one is superseded at once.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub push_seq: Option<u64>,
     }
 }
 
@@ -193,90 +222,6 @@ shape! {
         /// Held regions that this deployment leaves alone, since it is automatic.
         #[serde(default)]
         pub skipped: Vec<SkippedRegion>,
-    }
-}
-
-/// How far a rollout is in one region.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "kebab-case")]
-pub enum PhaseName {
-    /// Its wave has not begun.
-    Pending,
-    /// Edges fetch and verify.
-    Preparing,
-    /// Every required edge is prepared; waiting for the rest of its wave.
-    Prepared,
-    /// Edges swap, and are probed.
-    Committing,
-    /// Watched before it counts.
-    Baking,
-    /// Settled.
-    Stable,
-    /// Live and not settled: its bake said nothing, and its rules want a person to decide.
-    Undecided,
-    /// Going back to the release before.
-    RollingBack,
-    /// Back on the release before.
-    RolledBack,
-    /// Could not go back; needs an operator.
-    RevertBlocked,
-    /// Ended before anything was live.
-    Aborted,
-    /// A newer rollout took over.
-    Superseded,
-}
-
-shape! {
-    /// One rollout, whole.
-    pub struct RolloutView {
-        /// Its id.
-        pub rollout: RolloutId,
-        /// The site.
-        pub site: SiteId,
-        /// `deploy`, `rollback` or `restart`.
-        pub kind: String,
-        /// Who started it.
-        pub by: String,
-        /// Counts up with every change of this rollout.
-        pub revision: u64,
-        /// When it started.
-        pub started: Timestamp,
-        /// When it last changed.
-        pub changed: Timestamp,
-        /// How it ended; none while it runs.
-        pub outcome: Option<Outcome>,
-        /// Region by region.
-        pub regions: Vec<RegionView>,
-        /// What is in flight on the site's releases.
-        #[serde(default, skip_serializing_if = "Vec::is_empty")]
-        pub in_flight: Vec<InFlightView>,
-    }
-}
-
-shape! {
-    /// One region of a rollout.
-    pub struct RegionView {
-        /// The region.
-        pub region: RegionId,
-        /// What is rolled out there.
-        pub release: ReleaseId,
-        /// How far it is.
-        pub phase: PhaseName,
-        /// Generation of the region's record.
-        pub generation: Generation,
-        /// Required edges of this phase.
-        pub required: Vec<EdgeId>,
-        /// Those of them that have done their part of it.
-        pub done: Vec<EdgeId>,
-        /// Why it failed, or which edge is late.
-        pub reason: Option<String>,
-        /// What the release's gates showed, on each edge that has said so.
-        #[serde(default)]
-        pub gates: Vec<EdgeGates>,
-        /// What it was measured by after its swap; none where it does not bake, or not yet.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        pub bake: Option<BakeView>,
     }
 }
 
@@ -421,6 +366,9 @@ shape! {
         pub regions: Vec<SiteRegionStatus>,
         /// The rollout in flight.
         pub rollout: Option<RolloutId>,
+        /// What that waits for.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub waits: Option<Waits>,
     }
 }
 
