@@ -35,6 +35,10 @@ fn main() -> ExitCode {
     ended.unwrap_or_else(|error| failure::report(&error))
 }
 
+#[expect(
+    clippy::cognitive_complexity,
+    reason = "a table: one line for each command"
+)]
 async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     let Arguments {
         connection,
@@ -60,6 +64,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Audit(audit) => command::audit::run(&origin, audit, json).await,
         Command::Gate(gate) => command::gates::run(&origin, gate, json).await,
         Command::Purge(purge) => command::purge::run(&origin, purge, json).await,
+        Command::Pin(pin) => command::pins::run(&origin, pin, json).await,
         Command::Domains(domains) => command::domains::run(&origin, domains, json).await,
         Command::Edge(edge) => command::edges::run(&origin, edge, json).await,
         Command::Token(token) => command::tokens::run(&origin, token, json).await,

@@ -29,12 +29,16 @@ pub(crate) fn write(at: Timestamp) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
 }
 
-/// Reads `2026-01-31`, `2026-01-31T09:05:00Z`, and the same with a space; none when it is neither.
+/// Reads `2026-01-31`, `2026-01-31T09:05:00Z`, and the same with a space, without seconds or with parts of one; none when it is neither.
 pub(crate) fn read(text: &str) -> Option<Timestamp> {
     let text = text.strip_suffix('Z').unwrap_or(text);
-    let (date, time) = text.split_once(['T', ' ']).unwrap_or((text, "00:00:00"));
+    let (date, time) = text
+        .split_once(['T', 't', ' '])
+        .unwrap_or((text, "00:00:00"));
     let [year, month, day] = numbers(date, '-')?;
-    let [hour, minute, second] = numbers(time, ':')?;
+    let (time, _parts) = time.split_once('.').unwrap_or((time, ""));
+    let [hour, minute, second] =
+        numbers(time, ':').or_else(|| numbers(&format!("{time}:00"), ':'))?;
     let days = days(year, month, day)?;
     let is_time = hour < 24 && minute < 60 && second < 60;
     is_time.then(|| {
@@ -43,7 +47,10 @@ pub(crate) fn read(text: &str) -> Option<Timestamp> {
 }
 
 fn numbers(text: &str, between: char) -> Option<[u64; 3]> {
-    let mut parts = text.split(between).map(|part| part.parse().ok());
+    let mut parts = text.split(between).map(|part| {
+        let is_number = part.bytes().all(|byte| byte.is_ascii_digit());
+        part.parse().ok().filter(|_| is_number)
+    });
     let found = [parts.next()??, parts.next()??, parts.next()??];
     parts.next().is_none().then_some(found)
 }
@@ -87,6 +94,8 @@ mod tests {
             ("2000-02-29", 951_782_400_000),
             ("2026-01-31T09:05:00Z", 1_769_850_300_000),
             ("2026-01-31 09:05:00", 1_769_850_300_000),
+            ("2026-01-31 09:05", 1_769_850_300_000),
+            ("2026-01-31T09:05:00.750Z", 1_769_850_300_000),
         ] {
             assert_eq!(read(text), Some(Timestamp::from_millis(millis)), "{text}");
         }
@@ -99,6 +108,7 @@ mod tests {
             "2026-01-31T24:00:00",
             "2026-01-31T9",
             "x-1-1",
+            "+2026-1-1",
         ] {
             assert_eq!(read(text), None, "{text}");
         }

@@ -1,11 +1,12 @@
 //! Times as people type them: RFC 3339 in UTC or with an offset, or so long from now (`+2h`). *Pure*, but for `now`.
 
 use std::str::FromStr;
+use std::time::Duration;
 
 use helix_routing::routes::Span;
 use helix_routing::time::Timestamp;
 
-const DAY: i64 = 86_400;
+use crate::moment;
 
 /// A moment, or a while from now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,75 +42,35 @@ impl FromStr for When {
         if let Some(span) = text.strip_prefix('+') {
             return Ok(Self::In(span.parse().map_err(|_| refused())?));
         }
-        moment(text).map(Self::At).ok_or_else(refused)
+        zoned(text).map(Self::At).ok_or_else(refused)
     }
 }
 
-fn moment(text: &str) -> Option<Timestamp> {
+/// A moment whose zone is said: what is planned by one clock must not happen by another.
+fn zoned(text: &str) -> Option<Timestamp> {
     let (date, time) = text.split_once(['T', 't', ' '])?;
-    let mut date = date.splitn(3, '-').map(digits);
-    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
-    let cut = time.find(['Z', 'z', '+', '-'])?;
-    let (clock, zone) = time.split_at(cut);
-    let (clock, _fraction) = clock.split_once('.').unwrap_or((clock, ""));
-    let mut clock = clock.splitn(3, ':').map(digits);
-    let (hour, minute, second) = (
-        clock.next()??,
-        clock.next()??,
-        clock.next().unwrap_or(Some(0))?,
-    );
-    let offset = match zone {
-        "Z" | "z" => 0,
-        _ => {
-            let (hours, minutes) = zone.get(1..)?.split_once(':')?;
-            let offset = digits(hours)? * 60 + digits(minutes)?;
-            if zone.starts_with('-') {
-                -offset
-            } else {
-                offset
-            }
+    let cut = date.len() + 1 + time.find(['Z', 'z', '+', '-'])?;
+    let (clock, zone) = text.split_at(cut);
+    let read = moment::read(clock)?;
+    if matches!(zone, "Z" | "z") {
+        return Some(read);
+    }
+    let (hours, minutes) = zone.get(1..)?.split_once(':')?;
+    let (hours, minutes) = (two_digits(hours)?, two_digits(minutes)?);
+    let offset = Duration::from_secs((hours * 60 + minutes) * 60);
+    let is_east = zone.starts_with('+');
+    (hours < 24 && minutes < 60).then(|| {
+        if is_east {
+            read - offset
+        } else {
+            read + offset
         }
-    };
-    let is_legal = (1970..10_000).contains(&year)
-        && (1..=12).contains(&month)
-        && (1..=days_in(year, month)).contains(&day)
-        && hour < 24
-        && minute < 60
-        && second < 60
-        && offset.abs() < 24 * 60;
-    if !is_legal {
-        return None;
-    }
-    let seconds = days(year, month, day) * DAY + (hour * 60 + minute - offset) * 60 + second;
-    let millis = u64::try_from(seconds).ok()?.checked_mul(1000)?;
-    Some(Timestamp::from_millis(millis))
+    })
 }
 
-fn digits(text: &str) -> Option<i64> {
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+fn two_digits(text: &str) -> Option<u64> {
+    let is_number = text.len() == 2 && text.bytes().all(|byte| byte.is_ascii_digit());
     text.parse().ok().filter(|_| is_number)
-}
-
-const fn is_leap(year: i64) -> bool {
-    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
-}
-
-const fn days_in(year: i64, month: i64) -> i64 {
-    match month {
-        2 if is_leap(year) => 29,
-        2 => 28,
-        4 | 6 | 9 | 11 => 30,
-        _ => 31,
-    }
-}
-
-/// Days from the Unix epoch to a date after it.
-fn days(year: i64, month: i64, day: i64) -> i64 {
-    let before = year - 1;
-    let leaps = |year: i64| year / 4 - year / 100 + year / 400;
-    let years = (year - 1970) * 365 + leaps(before) - leaps(1969);
-    let months: i64 = (1..month).map(|month| days_in(year, month)).sum();
-    years + months + day - 1
 }
 
 #[cfg(test)]

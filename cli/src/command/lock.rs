@@ -33,10 +33,7 @@ pub(crate) async fn run(origin: &Origin, arguments: Lock, json: bool) -> anyhow:
             let query = [("environment", named.as_str()), ("force", force)];
             origin.remove_of(&path, &query).await?
         }
-        Lock::Status { .. } => {
-            let query = [("environment", named.as_str())];
-            origin.queries(&path, &query).await?
-        }
+        Lock::Status { .. } => origin.query(&path, "environment", &named).await?,
     };
     if json {
         output::print_json(&view)?;

@@ -109,9 +109,11 @@ async fn listed(
 ) -> anyhow::Result<Vec<RolloutView>> {
     Ok(match project {
         Some(project) => {
-            let environment = environment.to_string();
-            let query = [("project", project.as_str()), ("environment", &environment)];
-            origin.queries(&["rollouts"], &query).await?
+            let query = [
+                ("project", Some(project.to_string())),
+                ("environment", Some(environment.to_string())),
+            ];
+            origin.search(&["rollouts"], &query).await?
         }
         None => origin.read(&["rollouts"]).await?,
     })

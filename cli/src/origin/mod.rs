@@ -126,16 +126,6 @@ impl Origin {
             .await
     }
 
-    /// The same with several.
-    pub(crate) async fn queries<T: DeserializeOwned>(
-        &self,
-        path: &[&str],
-        queries: &[(&str, &str)],
-    ) -> Result<T, OriginError> {
-        self.call(self.request(Method::GET, path).query(queries))
-            .await
-    }
-
     /// Sends a body and reads the view that it makes.
     pub(crate) async fn create<T: DeserializeOwned>(
         &self,
