@@ -191,8 +191,21 @@ async fn ask(
     answer.generation = header("x-helix-generation")
         .and_then(|text| text.parse().ok())
         .map(Generation);
+    let side = header("x-helix-side").map(side_reason);
     (answer.file, answer.reason) = why(app, site, answer.release.as_ref(), url).await;
+    if let Some(side) = side {
+        answer.reason = format!("{}; {side}", answer.reason);
+    }
     answer
+}
+
+/// Visitors do not all get the same here: which side a visitor without cookies was on this time.
+fn side_reason(side: &str) -> &'static str {
+    match side {
+        "candidate" => "a share of the visitors gets the candidate, and this time it was drawn",
+        "pinned" => "pinned by what the request shows",
+        _ => "some visitors get another release; this one was not among them",
+    }
 }
 
 async fn why(

@@ -25,6 +25,7 @@ pub mod idempotency;
 pub mod lane;
 pub mod metrics;
 pub mod overview;
+pub mod pin;
 pub mod project;
 pub mod purge;
 pub mod quarantine;

@@ -10,6 +10,7 @@ pub(crate) mod gates;
 pub(crate) mod holds;
 pub(crate) mod lock;
 pub(crate) mod login;
+pub(crate) mod pins;
 pub(crate) mod projects;
 pub(crate) mod purge;
 pub(crate) mod quarantines;

@@ -11,6 +11,7 @@ pub mod extract;
 mod gate;
 mod hold;
 mod lane;
+mod pin;
 pub mod problem;
 mod project;
 mod purge;
@@ -55,47 +56,11 @@ pub fn router(app: App) -> Router {
 
 /// Every route by the role it needs and the size of its bodies.
 fn routes(app: &App) -> OpenApiRouter<App> {
+    let deploys = |routes| words(changes(routes));
+    let operates = |routes| webhooks(operations(routes));
     OpenApiRouter::with_openapi(description())
-        .merge(group(app, Role::Read, MAX_BODY_BYTES, |routes| {
-            routes
-                .routes(routes!(status::status))
-                .routes(routes!(status::explain))
-                .routes(routes!(edge::list))
-                .routes(routes!(project::list))
-                .routes(routes!(project::domains))
-                .routes(routes!(deployment::releases))
-                .routes(routes!(purge::show))
-                .routes(routes!(gate::show))
-                .routes(routes!(hold::list))
-                .routes(routes!(hold::quarantines))
-                .routes(routes!(visitor::key))
-                .routes(routes!(rollout::show))
-                .routes(routes!(lane::freezes))
-                .routes(routes!(lane::show_lock))
-                .routes(routes!(rollout::list))
-                .routes(routes!(rollout::follow))
-        }))
-        .merge(group(app, Role::Deploy, MAX_BODY_BYTES, |routes| {
-            routes
-                .routes(routes!(upload::progress, upload::part))
-                .routes(routes!(deployment::roll_back))
-                .routes(routes!(restart::restart))
-                .routes(routes!(project::add_domain))
-                .routes(routes!(project::remove_domain))
-                .routes(routes!(purge::purge))
-                .routes(routes!(gate::run))
-                .routes(routes!(hold::set))
-                .routes(routes!(hold::clear))
-                .routes(routes!(hold::quarantine))
-                .routes(routes!(hold::unquarantine))
-                .routes(routes!(audit::list))
-                .routes(routes!(audit::verify))
-                .routes(routes!(lane::acquire))
-                .routes(routes!(lane::release))
-                .routes(routes!(control::pause))
-                .routes(routes!(control::resume))
-                .routes(routes!(control::abort))
-        }))
+        .merge(group(app, Role::Read, MAX_BODY_BYTES, views))
+        .merge(group(app, Role::Deploy, MAX_BODY_BYTES, deploys))
         .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
             routes
                 .routes(routes!(upload::plan))
@@ -104,25 +69,85 @@ fn routes(app: &App) -> OpenApiRouter<App> {
         .merge(group(app, Role::Deploy, MAX_REQUEST_BYTES, |routes| {
             routes.routes(routes!(upload::pack))
         }))
-        .merge(group(app, Role::Operate, MAX_BODY_BYTES, |routes| {
-            routes
-                .routes(routes!(control::approve))
-                .routes(routes!(lane::add_freeze))
-                .routes(routes!(lane::remove_freeze))
-                .routes(routes!(project::delete))
-                .routes(routes!(project::restore))
-                .routes(routes!(token::list, token::create))
-                .routes(routes!(token::revoke))
-                .routes(routes!(edge::drain, edge::undrain))
-                .routes(routes!(edge::remove))
-                .routes(routes!(webhook::list, webhook::add))
-                .routes(routes!(webhook::remove))
-                .routes(routes!(webhook::enable))
-                .routes(routes!(webhook::test))
-                .routes(routes!(webhook::deliveries))
-                .routes(routes!(webhook::delivery))
-                .routes(routes!(webhook::replay))
-        }))
+        .merge(group(app, Role::Operate, MAX_BODY_BYTES, operates))
+}
+
+/// What is read.
+fn views(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    routes
+        .routes(routes!(status::status))
+        .routes(routes!(status::explain))
+        .routes(routes!(edge::list))
+        .routes(routes!(project::list))
+        .routes(routes!(project::domains))
+        .routes(routes!(deployment::releases))
+        .routes(routes!(purge::show))
+        .routes(routes!(gate::show))
+        .routes(routes!(hold::list))
+        .routes(routes!(hold::quarantines))
+        .routes(routes!(visitor::key))
+        .routes(routes!(rollout::show))
+        .routes(routes!(pin::list))
+        .routes(routes!(lane::freezes))
+        .routes(routes!(lane::show_lock))
+        .routes(routes!(rollout::list))
+        .routes(routes!(rollout::follow))
+}
+
+/// What changes a project.
+fn changes(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    routes
+        .routes(routes!(upload::progress, upload::part))
+        .routes(routes!(deployment::roll_back))
+        .routes(routes!(restart::restart))
+        .routes(routes!(project::add_domain))
+        .routes(routes!(project::remove_domain))
+        .routes(routes!(purge::purge))
+        .routes(routes!(gate::run))
+        .routes(routes!(pin::add))
+        .routes(routes!(pin::remove))
+}
+
+/// What is said of rollouts, and the log of all that was.
+fn words(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    routes
+        .routes(routes!(hold::set))
+        .routes(routes!(hold::clear))
+        .routes(routes!(hold::quarantine))
+        .routes(routes!(hold::unquarantine))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::verify))
+        .routes(routes!(lane::acquire))
+        .routes(routes!(lane::release))
+        .routes(routes!(control::pause))
+        .routes(routes!(control::resume))
+        .routes(routes!(control::abort))
+}
+
+/// What changes who may do what, and the fleet.
+fn operations(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    routes
+        .routes(routes!(control::approve))
+        .routes(routes!(lane::add_freeze))
+        .routes(routes!(lane::remove_freeze))
+        .routes(routes!(project::delete))
+        .routes(routes!(project::restore))
+        .routes(routes!(token::list, token::create))
+        .routes(routes!(token::revoke))
+        .routes(routes!(edge::drain, edge::undrain))
+        .routes(routes!(edge::remove))
+}
+
+/// Who is told of events.
+fn webhooks(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    routes
+        .routes(routes!(webhook::list, webhook::add))
+        .routes(routes!(webhook::remove))
+        .routes(routes!(webhook::enable))
+        .routes(routes!(webhook::test))
+        .routes(routes!(webhook::deliveries))
+        .routes(routes!(webhook::delivery))
+        .routes(routes!(webhook::replay))
 }
 
 fn group(

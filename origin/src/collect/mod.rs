@@ -188,6 +188,7 @@ async fn referenced(
     }
     let rows: Vec<String> = sqlx::query_scalar(
         "SELECT settled FROM region_sites WHERE site = $1 AND settled IS NOT NULL \
+         UNION SELECT release_id FROM pins WHERE site = $1 \
          UNION SELECT release_id FROM quarantines WHERE site = $1 AND since > $2",
     )
     .bind(site.to_string())

@@ -231,6 +231,7 @@ fn whole(event: Event, view: &RolloutView) -> Event {
     event
         .with("release", release)
         .with("outcome", view.outcome.map(outcome))
+        .with("stage", view.plan.as_ref().map(|plan| plan.stage))
         .with("regions", Some(regions))
 }
 

@@ -3,7 +3,7 @@
 //! Invariant: nothing is told twice, and a step that was passed between two looks is told all the same.
 
 use helix_routing::api::{PhaseName, RegionView, RolloutView};
-use helix_routing::rollout::Outcome;
+use helix_routing::rollout::{Outcome, Waits};
 
 /// One thing that happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +42,13 @@ pub(super) fn between<'a>(before: Option<&RolloutView>, after: &'a RolloutView) 
             });
         }
     }
+    if let Some(step) = waiting(before.and_then(waits), waits(after)) {
+        moved.push(Moved {
+            kind: format!("{noun}.{step}"),
+            region: None,
+            automatic: None,
+        });
+    }
     let had_ended = before.is_some_and(|before| before.outcome.is_some());
     if let Some(outcome) = after.outcome.filter(|_| !had_ended) {
         moved.push(Moved {
@@ -51,6 +58,25 @@ pub(super) fn between<'a>(before: Option<&RolloutView>, after: &'a RolloutView) 
         });
     }
     moved
+}
+
+/// What a rollout that runs waits for.
+fn waits(view: &RolloutView) -> Option<&Waits> {
+    view.plan.as_ref()?.waits.as_ref()
+}
+
+/// What people have to know, or did: it waits for approval, it was paused, it goes on.
+fn waiting(before: Option<&Waits>, after: Option<&Waits>) -> Option<&'static str> {
+    match (before, after) {
+        (Some(Waits::Resume { .. }), Some(Waits::Resume { .. })) => None,
+        (_, Some(Waits::Resume { .. })) => Some("paused"),
+        (before, Some(Waits::Approval { stage })) => {
+            let told = matches!(before, Some(Waits::Approval { stage: was }) if was == stage);
+            (!told).then_some("awaiting_approval")
+        }
+        (Some(Waits::Resume { .. }), _) => Some("resumed"),
+        _ => None,
+    }
 }
 
 fn noun(kind: &str) -> &str {
@@ -129,6 +155,7 @@ fn steps(noun: &str, was: PhaseName, is: PhaseName) -> Vec<(String, Option<bool>
 #[cfg(test)]
 mod tests {
     use super::*;
+    use helix_routing::time::Timestamp;
 
     fn view(kind: &str, phase: &str, outcome: &str) -> RolloutView {
         let json = format!(
@@ -144,6 +171,34 @@ mod tests {
         let after = view(kind, after.0, after.1);
         let moved = between(before.as_ref(), &after);
         moved.into_iter().map(|moved| moved.kind).collect()
+    }
+
+    #[test]
+    fn waiting_for_a_person_is_told_once_for_each_stage() {
+        let nothing: Option<Waits> = None;
+        let second = Some(Waits::Approval { stage: 2 });
+        let third = Some(Waits::Approval { stage: 3 });
+        let until = Timestamp::from_millis(9000);
+        let timed = Some(Waits::Time { until });
+        let paused = Some(Waits::Resume {
+            by: "ana".to_owned(),
+            since: until,
+            reason: None,
+        });
+        for (before, after, expected) in [
+            (&nothing, &second, Some("awaiting_approval")),
+            (&second, &second, None),
+            (&second, &third, Some("awaiting_approval")),
+            (&second, &nothing, None),
+            (&nothing, &timed, None),
+            (&timed, &paused, Some("paused")),
+            (&paused, &paused, None),
+            (&paused, &timed, Some("resumed")),
+            (&paused, &second, Some("awaiting_approval")),
+        ] {
+            let told = waiting(before.as_ref(), after.as_ref());
+            assert_eq!(told, expected, "{before:?} {after:?}");
+        }
     }
 
     #[test]

@@ -16,6 +16,7 @@ use helix_routing::wire::{Wire, WireError};
 use helix_service::clock;
 
 use crate::fleet::versions;
+use crate::pin;
 use crate::store::{self, Connection, StoreError, Tx};
 
 /// How long a tombstone stays on the feed. An edge that was away for longer than half of it starts from a snapshot.
@@ -88,12 +89,19 @@ pub async fn is_owned(connection: &mut Connection, site: &SiteId) -> Result<bool
     Ok(running > 0)
 }
 
-/// Writes a site's record, whose generation must be the one after the stored one, as every edge of its region reads it.
+/// Writes a site's record, whose generation must be the one after the stored one, with the site's pins, and as every edge
+/// of its region reads it.
 ///
 /// # Errors
 /// When another generation is stored, or the database fails.
 pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordError> {
     let version = versions::of_region(tx, &record.region).await?;
+    let mut record = record.clone();
+    record.pins = if record.removed {
+        Vec::new()
+    } else {
+        pin::of_site(tx, &record.site).await?
+    };
     let row = Row {
         scope: Scope::Region(record.region.clone()),
         key: key::site(&record.site),

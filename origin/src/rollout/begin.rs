@@ -16,6 +16,7 @@ use super::saved::{self, Saved};
 use super::target::{self, Kept, Preempted, Step};
 use super::{Conductor, NewRollback, NewRollout, RolloutError, alias};
 use crate::feed::records;
+use crate::pin;
 use crate::store::{self, StoreError, Tx};
 use crate::{event, hold};
 
@@ -232,6 +233,7 @@ impl Conductor {
     /// When the database fails.
     pub async fn remove_site(&self, tx: &mut Tx, site: &SiteId) -> Result<(), RolloutError> {
         self.supersede(tx, site).await?;
+        pin::forget(tx, site).await?;
         for region in self.0.roster.regions() {
             let Some(mut record) = records::site(tx, &region, site)
                 .await?

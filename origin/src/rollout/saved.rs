@@ -13,6 +13,7 @@ use helix_service::clock;
 
 use super::{RolloutError, alias, returned};
 use crate::feed::records;
+use crate::pin;
 use crate::store::{self, Connection, Store, Tx};
 use crate::{hold, quarantine};
 
@@ -124,6 +125,9 @@ pub(super) async fn apply(
     commands: Vec<Command>,
 ) -> Result<Vec<Command>, RolloutError> {
     let mut rest = Vec::new();
+    let ends = commands
+        .iter()
+        .any(|command| matches!(command, Command::Finish(_)));
     for command in commands {
         match command {
             Command::Write(record) => records::put_site(tx, &record).await?,
@@ -152,6 +156,10 @@ pub(super) async fn apply(
                 rest.push(command);
             }
         }
+    }
+    if ends {
+        // Pins that changed since its last write.
+        pin::tell(tx, machine.site()).await?;
     }
     Ok(rest)
 }

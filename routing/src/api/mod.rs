@@ -35,6 +35,9 @@
 //! POST   /v1/releases/{release}/gates          NewGateRun → GateRunView  (told to the edges; what they found, so far)
 //! GET    /v1/releases/{release}/gates                      GateRunView  (the newest run of each region)
 //! GET    /v1/visitor-key                                   VisitorKey  (of `crate::visitor`, for edges)
+//! POST   /v1/projects/{project}/pins           NewPin → [PinView]  (of `crate::visitor`)
+//! GET    /v1/projects/{project}/pins?environment=          [PinView]
+//! DELETE /v1/projects/{project}/pins/{label}?environment=  204
 //! POST   /v1/projects/{project}/freezes        NewFreeze → FreezeView  (no deployments to production meanwhile)
 //! GET    /v1/projects/{project}/freezes                    [FreezeView]
 //! DELETE /v1/projects/{project}/freezes/{freeze}               204
