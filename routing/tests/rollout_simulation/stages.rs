@@ -227,16 +227,20 @@ impl World {
         }
         if commits {
             self.staged.committed.insert(new.region.clone());
-            if is_later {
-                self.count("a later wave committed");
-            }
-            if was_weighted {
-                self.count("all visitors came after a canary");
-            }
+            self.count_commit(is_later, was_weighted);
         } else if was_weighted {
             self.count("more visitors were admitted");
         } else {
             self.count("some visitors were admitted");
+        }
+    }
+
+    fn count_commit(&mut self, is_later: bool, was_weighted: bool) {
+        if is_later {
+            self.count("a later wave committed");
+        }
+        if was_weighted {
+            self.count("all visitors came after a canary");
         }
     }
 

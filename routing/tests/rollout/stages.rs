@@ -1,53 +1,20 @@
 //! The stages of a rollout by example: one claim a test.
-#![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use helix_routing::api::{PhaseName, Waits};
 use helix_routing::bake::{BakeRules, OnFail, OnInconclusive, Window};
-use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
-use helix_routing::record::{ReleaseRef, SiteRecord};
+use helix_routing::id::{Epoch, Generation};
+use helix_routing::record::SiteRecord;
 use helix_routing::report::{Baseline, CandidateReport, CandidateState, SiteReport, WindowReport};
 use helix_routing::rollout::{
-    BakePlan, COMMIT_DEADLINE, Command, Control, Event, Fleet, Hours, Kind, Order, Outcome,
-    PREPARE_DEADLINE, Refused, RegionFleet, RegionPlan, Rollout, RolloutPlan, RolloutPolicy,
+    BakePlan, COMMIT_DEADLINE, Command, Control, Event, Hours, Kind, Order, Outcome,
+    PREPARE_DEADLINE, Refused, RegionPlan, Rollout, RolloutPlan, RolloutPolicy,
 };
 use helix_routing::time::Timestamp;
 
-const START: Timestamp = Timestamp::from_millis(1_000);
-const REGIONS: [&str; 2] = ["fra", "iad"];
-
-fn site() -> SiteId {
-    "shop/production".parse().unwrap()
-}
-
-fn release(number: u8) -> ReleaseRef {
-    ReleaseRef {
-        release: format!("{number:020x}").parse().unwrap(),
-        artifact: format!("sha256:{number:064x}").parse().unwrap(),
-    }
-}
-
-fn region(name: &str) -> RegionId {
-    name.parse().unwrap()
-}
-
-/// One edge in each region.
-fn fleet() -> Fleet {
-    let edges = |name: &str| {
-        let edge = format!("{name}-1").parse().unwrap();
-        let edges = std::collections::BTreeSet::from([edge]);
-        RegionFleet {
-            registered: edges.clone(),
-            live: edges,
-            boots: BTreeMap::new(),
-        }
-    };
-    Fleet {
-        regions: REGIONS.map(|name| (region(name), edges(name))).into(),
-    }
-}
+use crate::{REGIONS, START, fleet, region, release, site};
 
 /// Release 2 goes out over release 1, and every edge does at once what its record says, unless a test says otherwise.
 struct Stages {
@@ -69,7 +36,7 @@ impl Stages {
     }
 
     fn planned(plan: RolloutPlan, rules: BakeRules, live: Option<u8>) -> Self {
-        let (rollout, commands) = Rollout::start(order(plan, rules, live), START, &fleet());
+        let (rollout, commands) = Rollout::start(order(plan, rules, live), START, &fleet(1));
         Self {
             rollout,
             now: START,
@@ -78,12 +45,12 @@ impl Stages {
     }
 
     fn step(&mut self, event: &Event) {
-        let commands = self.rollout.step(self.now, &fleet(), event);
+        let commands = self.rollout.step(self.now, &fleet(1), event);
         self.commands.extend(commands);
     }
 
     fn ask(&mut self, control: &Control) -> Result<(), Refused> {
-        let commands = self.rollout.control(self.now, &fleet(), "ana", control)?;
+        let commands = self.rollout.control(self.now, &fleet(1), "ana", control)?;
         self.commands.extend(commands);
         Ok(())
     }
@@ -247,7 +214,7 @@ fn a_wave_soaks_and_its_clock_survives_a_restart() {
     stages.now = START + 4 * SECOND;
     let saved = serde_json::to_string(&stages.rollout).unwrap();
     stages.rollout = serde_json::from_str(&saved).unwrap();
-    let _ = stages.rollout.resume(Epoch(2), stages.now, &fleet());
+    let _ = stages.rollout.resume(Epoch(2), stages.now, &fleet(1));
     assert_eq!(stages.rollout.waits(), Some(Waits::Time { until }));
     stages.pass(5 * SECOND);
     assert_eq!(stages.live("iad"), 1);
@@ -392,9 +359,11 @@ fn an_abort_takes_back_what_is_live_and_blames_nobody() {
 
 #[test]
 fn hours_open_a_stage_and_nothing_else_does() {
-    let mut policy = RolloutPolicy::default();
     // The epoch was a Thursday.
-    policy.hours = Some(vec!["thu 01:00-02:00".parse::<Hours>().unwrap()]);
+    let policy = RolloutPolicy {
+        hours: Some(vec!["thu 01:00-02:00".parse::<Hours>().unwrap()]),
+        ..RolloutPolicy::default()
+    };
     let plan = RolloutPlan::of(&policy, &REGIONS.map(region)).unwrap();
     let mut stages = Stages::planned(plan, BakeRules::default(), Some(1));
     stages.follow();

@@ -1,48 +1,19 @@
 //! The rollout machine by example: one claim a test.
-#![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
 use std::time::Duration;
 
 use helix_routing::api::PhaseName;
 use helix_routing::gate::report::GatesReport;
-use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
+use helix_routing::id::{Epoch, Generation, RegionId};
 use helix_routing::record::{ReleaseRef, SiteRecord};
 use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
 use helix_routing::rollout::{
     BakePlan, COMMIT_DEADLINE, Command, Event, Fleet, Kind, Order, Outcome, PREPARE_DEADLINE,
-    RegionFleet, RegionPlan, Rollout, RolloutPlan,
+    RegionPlan, Rollout, RolloutPlan,
 };
 use helix_routing::time::Timestamp;
 
-const START: Timestamp = Timestamp::from_millis(1_000);
-
-fn site() -> SiteId {
-    "shop/production".parse().unwrap()
-}
-
-fn release(number: u8) -> ReleaseRef {
-    ReleaseRef {
-        release: format!("{number:020x}").parse().unwrap(),
-        artifact: format!("sha256:{number:064x}").parse().unwrap(),
-    }
-}
-
-/// `fra` and `iad` with two edges each, all live.
-fn fleet() -> Fleet {
-    let mut fleet = Fleet::default();
-    for region in ["fra", "iad"] {
-        let edges: std::collections::BTreeSet<_> = [1, 2]
-            .map(|n| format!("{region}-{n}").parse().unwrap())
-            .into();
-        let edges = RegionFleet {
-            registered: edges.clone(),
-            live: edges,
-            ..RegionFleet::default()
-        };
-        fleet.regions.insert(region.parse().unwrap(), edges);
-    }
-    fleet
-}
+use crate::{START, fleet, release, site};
 
 fn record(region: &str, live: Option<ReleaseRef>) -> SiteRecord {
     SiteRecord {
@@ -96,10 +67,10 @@ impl Stage {
             bake: BakePlan::default(),
             plan: RolloutPlan::default(),
         };
-        let (rollout, commands) = Rollout::start(order, START, &fleet());
+        let (rollout, commands) = Rollout::start(order, START, &fleet(2));
         Self {
             rollout,
-            fleet: fleet(),
+            fleet: fleet(2),
             now: START,
             commands,
         }

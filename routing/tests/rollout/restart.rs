@@ -1,45 +1,16 @@
 //! A restart by example: what is live once more, one region after the other.
-#![expect(clippy::unwrap_used, reason = "a test may stop here")]
-
-use std::collections::BTreeSet;
 
 use helix_routing::api::PhaseName;
-use helix_routing::id::{EdgeId, Epoch, Generation, RegionId, SiteId};
-use helix_routing::record::{ReleaseRef, SiteRecord};
+use helix_routing::id::{Epoch, Generation, RegionId};
+use helix_routing::record::SiteRecord;
 use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
 use helix_routing::rollout::{
-    BakePlan, COMMIT_DEADLINE, Command, Event, Fleet, Kind, Order, Outcome, RegionFleet,
-    RegionPlan, Rollout, RolloutPlan,
+    BakePlan, COMMIT_DEADLINE, Command, Event, Kind, Order, Outcome, RegionPlan, Rollout,
+    RolloutPlan,
 };
 use helix_routing::time::Timestamp;
 
-const START: Timestamp = Timestamp::from_millis(1_000);
-
-fn site() -> SiteId {
-    "shop/production".parse().unwrap()
-}
-
-fn release(number: u8) -> ReleaseRef {
-    ReleaseRef {
-        release: format!("{number:020x}").parse().unwrap(),
-        artifact: format!("sha256:{number:064x}").parse().unwrap(),
-    }
-}
-
-/// `fra` and `iad` with one edge each.
-fn fleet() -> Fleet {
-    let mut fleet = Fleet::default();
-    for region in ["fra", "iad"] {
-        let edges: BTreeSet<EdgeId> = [format!("{region}-1").parse().unwrap()].into();
-        let edges = RegionFleet {
-            registered: edges.clone(),
-            live: edges,
-            ..RegionFleet::default()
-        };
-        fleet.regions.insert(region.parse().unwrap(), edges);
-    }
-    fleet
-}
+use crate::{START, fleet, release, site};
 
 struct Stage {
     rollout: Rollout,
@@ -74,7 +45,7 @@ impl Stage {
             bake: BakePlan::default(),
             plan: RolloutPlan::default(),
         };
-        let (rollout, commands) = Rollout::start(order, START, &fleet());
+        let (rollout, commands) = Rollout::start(order, START, &fleet(1));
         Self {
             rollout,
             now: START,
@@ -87,7 +58,7 @@ impl Stage {
     }
 
     fn step(&mut self, event: &Event) {
-        self.commands = self.rollout.step(self.now, &fleet(), event);
+        self.commands = self.rollout.step(self.now, &fleet(1), event);
     }
 
     fn report(&mut self, region: &str, state: CandidateState) {

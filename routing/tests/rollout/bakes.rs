@@ -1,57 +1,24 @@
 //! The bake of a rollout by example: one claim a test.
-#![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
-use std::collections::BTreeSet;
 use std::time::Duration;
 
 use helix_routing::api::{BakeView, PhaseName};
 use helix_routing::bake::{
     BakeRules, LatencyLimit, Number, OnFail, OnInconclusive, PromqlCheck, Window,
 };
-use helix_routing::id::{Epoch, Generation, RegionId, SiteId};
-use helix_routing::record::{ReleaseRef, SiteRecord};
+use helix_routing::id::{Epoch, Generation};
+use helix_routing::record::SiteRecord;
 use helix_routing::report::{Baseline, CandidateReport, CandidateState, SiteReport, WindowReport};
 use helix_routing::rollout::{
-    BakePlan, Command, Event, Fleet, Kind, Order, Outcome, RegionFleet, RegionPlan, Rollout,
-    RolloutPlan,
+    BakePlan, Command, Event, Kind, Order, Outcome, RegionPlan, Rollout, RolloutPlan,
 };
 use helix_routing::routes::Span;
 use helix_routing::time::Timestamp;
 use helix_routing::verdict::Verdict;
 
-const REGIONS: [&str; 2] = ["fra", "iad"];
+use crate::{REGIONS, fleet, region, release, site};
+
 const MINUTE: Duration = Duration::from_secs(60);
-
-fn site() -> SiteId {
-    "shop/production".parse().unwrap()
-}
-
-fn release(number: u8) -> ReleaseRef {
-    ReleaseRef {
-        release: format!("{number:020x}").parse().unwrap(),
-        artifact: format!("sha256:{number:064x}").parse().unwrap(),
-    }
-}
-
-fn region(name: &str) -> RegionId {
-    name.parse().unwrap()
-}
-
-/// One edge in each region.
-fn fleet() -> Fleet {
-    let regions = REGIONS.map(|name| {
-        let edges: BTreeSet<_> = [format!("{name}-1").parse().unwrap()].into();
-        let edges = RegionFleet {
-            registered: edges.clone(),
-            live: edges,
-            ..RegionFleet::default()
-        };
-        (region(name), edges)
-    });
-    Fleet {
-        regions: regions.into(),
-    }
-}
 
 fn window(requests: u64, errors: u64, millis: u64) -> Window {
     let mut window = Window::default();
@@ -111,7 +78,7 @@ impl Oven {
             bake,
             plan: RolloutPlan::default(),
         };
-        let (rollout, commands) = Rollout::start(order, now, &fleet());
+        let (rollout, commands) = Rollout::start(order, now, &fleet(1));
         let mut oven = Self {
             rollout,
             now,
@@ -127,7 +94,7 @@ impl Oven {
     }
 
     fn step(&mut self, event: &Event) -> &mut Self {
-        self.commands = self.rollout.step(self.now, &fleet(), event);
+        self.commands = self.rollout.step(self.now, &fleet(1), event);
         self
     }
 
@@ -424,7 +391,7 @@ fn a_restarted_origin_goes_on_with_the_clock_and_hears_again() {
     let saved = serde_json::to_string(&oven.rollout).unwrap();
     oven.now = oven.now + 2 * MINUTE;
     oven.rollout = serde_json::from_str(&saved).unwrap();
-    let commands = oven.rollout.resume(Epoch(2), oven.now, &fleet());
+    let commands = oven.rollout.resume(Epoch(2), oven.now, &fleet(1));
     assert!(
         commands
             .iter()
@@ -559,7 +526,7 @@ fn what_was_undecided_bakes_again_when_it_is_deployed_again() {
         bake: a_minute(),
         plan: RolloutPlan::default(),
     };
-    let (rollout, _) = Rollout::start(order, oven.now, &fleet());
+    let (rollout, _) = Rollout::start(order, oven.now, &fleet(1));
     oven.rollout = rollout;
     for name in REGIONS {
         oven.prove(name, 2).measure(name, window(100, 0, 1), None);
