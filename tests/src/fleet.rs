@@ -41,6 +41,8 @@ pub struct Options {
     pub settings: &'static [(&'static str, &'static str)],
     /// More arguments of `helix dev`.
     pub arguments: &'static [&'static str],
+    /// A PostgreSQL for the records, and how many origins share it.
+    pub shared: Option<(String, u8)>,
 }
 
 /// What `helix dev` says about itself in `dev.json`.
@@ -484,6 +486,11 @@ fn spawn(folder: &Path, options: &Options) -> Child {
         command.env("NATS_SERVER", nats);
     }
     command.envs(options.settings.iter().copied());
+    if let Some((database, origins)) = &options.shared {
+        command
+            .env("HELIX_DEV_DATABASE", database)
+            .args(["--origins", &origins.to_string()]);
+    }
     if let Some(point) = options.failpoint {
         command
             .env("HELIX_FAILPOINT", point)

@@ -26,6 +26,7 @@ mod rollback;
 mod rollouts;
 mod rules;
 mod succession;
+mod two_origins;
 mod uploads;
 mod waves;
 

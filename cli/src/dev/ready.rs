@@ -21,13 +21,27 @@ const MAX_DEATHS: usize = 5;
 /// What matters of `nats-server`'s `/jsz`.
 #[derive(Deserialize)]
 struct JetStream {
+    #[serde(default)]
+    disabled: bool,
     config: JetStreamConfig,
 }
 
 #[derive(Deserialize)]
 struct JetStreamConfig {
     #[serde(default)]
+    store_dir: String,
+    #[serde(default)]
     sync_always: bool,
+}
+
+/// Whether a server syncs every write, as its `/jsz` says. The page is there before JetStream is, and says nothing of it then.
+fn syncs_always(page: &[u8]) -> Result<bool, String> {
+    let JetStream { disabled, config } =
+        serde_json::from_slice(page).map_err(|error| error.to_string())?;
+    if disabled || config.store_dir.is_empty() {
+        return Err("JetStream has not started".to_owned());
+    }
+    Ok(config.sync_always)
 }
 
 /// Waits for NATS, and refuses one that would lose acknowledged records in a power cut.
@@ -37,17 +51,17 @@ pub(super) async fn nats(fleet: &Fleet, children: &Children) -> anyhow::Result<(
         .build()
         .context("set up the HTTP client")?;
     let page = format!("{}/jsz", url(fleet.monitor));
-    let seen: JetStream = until(children, "nats-server", async || {
+    let syncs = until(children, "nats-server", async || {
         let answer = http
             .get(&page)
             .send()
             .await
             .map_err(|error| error.to_string())?;
         let text = answer.bytes().await.map_err(|error| error.to_string())?;
-        serde_json::from_slice(&text).map_err(|error| format!("{page}: {error}"))
+        syncs_always(&text).map_err(|error| format!("{page}: {error}"))
     })
     .await?;
-    if !seen.config.sync_always {
+    if !syncs {
         bail!(
             "nats-server does not sync every write: it does not run with {}",
             "sync_interval: always"
@@ -118,5 +132,33 @@ async fn until<T>(
             );
         }
         sleep(LOOK).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_whose_jetstream_has_not_started_is_asked_again() {
+        for starting in [
+            r#"{"disabled":true,"config":{}}"#,
+            r#"{"config":{"max_memory":0,"max_storage":0}}"#,
+        ] {
+            let seen = syncs_always(starting.as_bytes());
+            assert_eq!(seen, Err("JetStream has not started".to_owned()));
+        }
+        for (running, syncs) in [
+            (
+                r#"{"config":{"store_dir":"/data","sync_always":true}}"#,
+                true,
+            ),
+            (
+                r#"{"config":{"store_dir":"/data","sync_interval":120}}"#,
+                false,
+            ),
+        ] {
+            assert_eq!(syncs_always(running.as_bytes()), Ok(syncs));
+        }
     }
 }

@@ -26,6 +26,14 @@ pub enum ServerError {
         "nats-server does not sync every write: set `sync_interval: always` in its `jetstream` block"
     )]
     Lazy,
+    /// There is nothing to keep records in.
+    #[error(
+        "nats-server at {url} has no JetStream: set a `jetstream` block in its configuration, or wait until it has started"
+    )]
+    NoJetStream {
+        /// Where.
+        url: String,
+    },
     /// There is no way to tell.
     #[error(
         "nats-server's settings cannot be checked: set `nats.monitor` to its monitoring address"
@@ -74,14 +82,10 @@ pub(super) async fn check_sync(monitor: &str) -> Result<(), ServerError> {
         .and_then(reqwest::Response::error_for_status)
         .map_err(failed)?;
     let settings: Settings = page.json().await.map_err(failed)?;
-    if settings
-        .jetstream
-        .config
-        .is_some_and(|config| config.sync_always)
-    {
-        Ok(())
-    } else {
-        Err(ServerError::Lazy)
+    match settings.jetstream.config {
+        Some(config) if config.sync_always => Ok(()),
+        Some(_) => Err(ServerError::Lazy),
+        None => Err(ServerError::NoJetStream { url }),
     }
 }
 
