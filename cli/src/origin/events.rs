@@ -74,12 +74,22 @@ impl Origin {
         rollout: &RolloutId,
         seen: &mut impl FnMut(&RolloutView),
     ) -> Result<Option<(RolloutView, Outcome)>, OriginError> {
-        let mut response = self.open(&["rollouts", rollout.as_str(), "events"]).await?;
+        let path = ["rollouts", rollout.as_str(), "events"];
+        // Who was stopped takes connections and says nothing: the next address is asked, if there is one.
+        let Ok(opened) = timeout(SILENCE, self.open(&path)).await else {
+            self.pass_over();
+            return Ok(None);
+        };
+        let mut response = opened?;
         let mut events = EventReader::default();
-        // Silence and an end without the finished view are the same as a connection that broke.
-        while let Ok(chunk) = timeout(SILENCE, response.chunk()).await {
+        loop {
+            let Ok(chunk) = timeout(SILENCE, response.chunk()).await else {
+                self.pass_over();
+                return Ok(None);
+            };
+            // An end without the finished view is the same as a connection that broke.
             let Some(chunk) = chunk.map_err(|source| self.unreachable(source))? else {
-                break;
+                return Ok(None);
             };
             for view in events.push(&chunk) {
                 seen(&view);
@@ -88,7 +98,6 @@ impl Origin {
                 }
             }
         }
-        Ok(None)
     }
 }
 

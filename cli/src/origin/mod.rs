@@ -252,6 +252,11 @@ impl Origin {
         }
     }
 
+    /// From now on the next address is asked.
+    fn pass_over(&self) {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+    }
+
     fn addresses(&self) -> usize {
         1 + self.access.others.len()
     }
@@ -266,7 +271,7 @@ impl Origin {
             match self.http.execute(request).await {
                 Ok(response) => {
                     if matches!(response.status().as_u16(), 502..=504) {
-                        self.turn.fetch_add(1, Ordering::Relaxed);
+                        self.pass_over();
                     }
                     return Ok(response);
                 }
@@ -275,7 +280,7 @@ impl Origin {
                     let OriginError::Unreachable { source, .. } = &error else {
                         return Err(error);
                     };
-                    self.turn.fetch_add(1, Ordering::Relaxed);
+                    self.pass_over();
                     match again {
                         Some(mut next) if source.is_connect() && left > 0 => {
                             move_to(next.url_mut(), self.api());

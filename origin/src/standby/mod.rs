@@ -12,7 +12,7 @@
 mod forward;
 
 use std::path::PathBuf;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
@@ -22,6 +22,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use helix_routing::id::Epoch;
+use tokio::sync::watch;
 use tower_service::Service as _;
 
 use crate::api::problem::{RETRY_AFTER, Rejection, chain};
@@ -79,7 +80,7 @@ struct Inner {
     address: String,
     /// Has to be the leader's.
     record_key: PathBuf,
-    standing: RwLock<Standing>,
+    standing: watch::Sender<Standing>,
     forwarder: Forwarder,
 }
 
@@ -96,7 +97,7 @@ impl Door {
             forwarder: Forwarder::new(&address)?,
             address,
             record_key,
-            standing: RwLock::new(standing),
+            standing: watch::Sender::new(standing),
         })))
     }
 
@@ -128,7 +129,7 @@ impl Door {
 
     /// Says no more that this origin stands by, if that can be said quickly.
     pub async fn withdraw(&self, place: &Place) {
-        if !matches!(&*self.standing(), Standing::Behind { .. }) {
+        if !matches!(self.standing(), Standing::Behind { .. }) {
             return;
         }
         let withdrawn = tokio::time::timeout(WITHDRAW_LIMIT, async {
@@ -157,7 +158,7 @@ impl Door {
             if let Standing::Behind {
                 leader: known,
                 epoch,
-            } = &*self.standing()
+            } = &*self.0.standing.borrow()
                 && (known, epoch) == (&leader, &found.epoch)
             {
                 return;
@@ -196,27 +197,31 @@ impl Door {
     }
 
     fn set(&self, standing: Standing) {
-        *self
-            .0
-            .standing
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = standing;
+        self.0.standing.send_replace(standing);
     }
 
-    fn standing(&self) -> std::sync::RwLockReadGuard<'_, Standing> {
-        // Each change is one assignment, so a panic elsewhere leaves nothing half done.
-        self.0
-            .standing
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn standing(&self) -> Standing {
+        self.0.standing.borrow().clone()
+    }
+
+    /// Waits until somebody else than this leader leads: who was stopped does not say that it is gone.
+    fn lost(&self, leader: String) -> impl Future<Output = ()> + Send + 'static {
+        let mut standing = self.0.standing.subscribe();
+        async move {
+            let is_gone = |now: &Standing| !matches!(now, Standing::Behind { leader: now, .. } if *now == leader);
+            // A door that is gone has no answers to wait for.
+            let _ = standing.wait_for(is_gone).await;
+        }
     }
 }
 
 async fn answer(State(door): State<Door>, request: Request) -> Response {
-    let standing = door.standing().clone();
-    match standing {
+    match door.standing() {
         Standing::Leading { api, .. } => through(api, request).await,
-        Standing::Behind { leader, .. } => door.0.forwarder.forward(&leader, request).await,
+        Standing::Behind { leader, .. } => {
+            let lost = door.lost(leader.clone());
+            door.0.forwarder.forward(&leader, request, lost).await
+        }
         Standing::Between => unavailable("no-leader", "no origin leads for a moment; ask again"),
         Standing::Away { .. } => unavailable(
             "database-away",
@@ -226,8 +231,7 @@ async fn answer(State(door): State<Door>, request: Request) -> Response {
 }
 
 async fn administer(State(door): State<Door>, request: Request) -> Response {
-    let standing = door.standing().clone();
-    let (status, text) = match (standing, request.uri().path()) {
+    let (status, text) = match (door.standing(), request.uri().path()) {
         (Standing::Leading { admin, .. }, _) => return through(admin, request).await,
         (standing, "/readyz") => ready(&standing),
         (_, "/metrics") => {
