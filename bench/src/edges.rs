@@ -230,11 +230,10 @@ impl Bus {
     }
 
     fn config(&self, folder: &Path, name: &str) -> NatsConfig {
-        NatsConfig {
-            url: format!("nats://127.0.0.1:{}", self.port),
-            seed_file: folder.join(format!("{name}.seed")),
-            monitor: None,
-        }
+        NatsConfig::new(
+            format!("nats://127.0.0.1:{}", self.port),
+            folder.join(format!("{name}.seed")),
+        )
     }
 }
 

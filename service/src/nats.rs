@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, io};
 
-use async_nats::{Client, ConnectOptions, Event};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use serde::{Deserialize, Serialize};
 
 /// A half-open connection is noticed within two of these; the library's default is a minute.
@@ -20,13 +20,29 @@ pub const SUBSCRIPTION_CAPACITY: usize = 65_536;
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct NatsConfig {
-    /// `nats://host:port`.
+    /// `nats://host:port`, or several with commas between them, nearest first; `tls://` for TLS.
     pub url: String,
-    /// File with the nkey seed of our account's user.
+    /// File with the nkey seed of our account's user, or with its credentials: a JWT and its seed.
     pub seed_file: PathBuf,
-    /// `http://host:port` of the server's monitoring, where its settings can be read. Only origin needs it.
+    /// File with what the servers' certificates are signed by, in PEM; else what this machine trusts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_file: Option<PathBuf>,
+    /// `http://host:port` of the servers' monitoring, where their settings can be read, with commas between. Only origin needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<String>,
+}
+
+impl NatsConfig {
+    /// Servers by `url`, and who we are; nothing else is said.
+    #[must_use]
+    pub const fn new(url: String, seed_file: PathBuf) -> Self {
+        Self {
+            url,
+            seed_file,
+            ca_file: None,
+            monitor: None,
+        }
+    }
 }
 
 /// No link to NATS.
@@ -40,6 +56,21 @@ pub enum NatsError {
         /// Why not.
         #[source]
         source: io::Error,
+    },
+    /// The credentials are not what they should be.
+    #[error("read nats credentials {}", path.display())]
+    Credentials {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// An address is none.
+    #[error("nats.url: {url:?} is no address of a server")]
+    Address {
+        /// What it says.
+        url: String,
     },
     /// The settings are not usable. A server that is away is not an error: the link waits for it.
     #[error("connect to {url}")]
@@ -63,7 +94,11 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
         source,
     })?;
     let process = name.to_owned();
-    ConnectOptions::with_nkey(seed.trim().to_owned())
+    let mut options = identity(config, &seed)?;
+    if let Some(ca) = &config.ca_file {
+        options = options.add_root_certificates(ca.clone());
+    }
+    options
         .name(name)
         .custom_inbox_prefix(format!("_INBOX.{name}"))
         .ping_interval(PING_INTERVAL)
@@ -76,12 +111,35 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
             let process = process.clone();
             async move { log(&process, &event) }
         })
-        .connect(&config.url)
+        .connect(addresses(&config.url)?)
         .await
         .map_err(|source| NatsError::Connect {
             url: config.url.clone(),
             source,
         })
+}
+
+/// By a key alone, or by a JWT that says whose key it is.
+fn identity(config: &NatsConfig, text: &str) -> Result<ConnectOptions, NatsError> {
+    if !text.contains("BEGIN NATS USER JWT") {
+        return Ok(ConnectOptions::with_nkey(text.trim().to_owned()));
+    }
+    ConnectOptions::with_credentials(text).map_err(|source| NatsError::Credentials {
+        path: config.seed_file.clone(),
+        source,
+    })
+}
+
+fn addresses(urls: &str) -> Result<Vec<ServerAddr>, NatsError> {
+    let address = |url: &str| url.parse::<ServerAddr>().ok().filter(|_| !url.is_empty());
+    urls.split(',')
+        .map(str::trim)
+        .map(|url| {
+            address(url).ok_or_else(|| NatsError::Address {
+                url: url.to_owned(),
+            })
+        })
+        .collect()
 }
 
 fn reconnect_delay(attempts: usize) -> Duration {
@@ -115,6 +173,15 @@ fn log_trouble(process: &str, event: &Event) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn several_servers_may_be_named() {
+        let urls = addresses("nats://a:4222, tls://b:4222").unwrap();
+        assert_eq!((urls.len(), urls[1].host()), (2, "b"));
+        for wrong in ["", "nats://a:4222,", "nats://a:x"] {
+            assert!(addresses(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn reconnect_delays_grow_to_a_limit() {

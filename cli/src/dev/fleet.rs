@@ -299,9 +299,8 @@ impl Fleet {
             log: "text",
             exit_with_parent: true,
             nats: nats::NatsConfig {
-                url: self.nats_url(),
-                seed_file: secrets::nats_user(home, "origin")?.0,
                 monitor: Some(url(self.monitor)),
+                ..nats::NatsConfig::new(self.nats_url(), secrets::nats_user(home, "origin")?.0)
             },
             regions: self.regions().into_iter().map(RegionTable::new).collect(),
             bake: BakeTable {
@@ -345,11 +344,10 @@ impl Fleet {
                 others: self.other_origins().collect(),
                 token_file: secrets::token(home, "edge")?.0,
             },
-            nats: nats::NatsConfig {
-                url: self.nats_url(),
-                seed_file: secrets::nats_user(home, edge.edge.as_str())?.0,
-                monitor: None,
-            },
+            nats: nats::NatsConfig::new(
+                self.nats_url(),
+                secrets::nats_user(home, edge.edge.as_str())?.0,
+            ),
             keys: [key],
             tls: TlsTable {
                 listen: address(edge.https),

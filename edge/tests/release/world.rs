@@ -104,11 +104,10 @@ impl World {
         write_nats_config(folder.path(), port);
         let child = start_nats(&server, folder.path());
         std::fs::write(folder.path().join("token"), TOKEN).unwrap();
-        let config = NatsConfig {
-            url: format!("nats://127.0.0.1:{port}"),
-            seed_file: folder.path().join("origin.seed"),
-            monitor: None,
-        };
+        let config = NatsConfig::new(
+            format!("nats://127.0.0.1:{port}"),
+            folder.path().join("origin.seed"),
+        );
         let client = nats::connect(&config, "origin").await.unwrap();
         let blobs: Arc<Mutex<Blobs>> = Arc::default();
         let (origin, origin_task) =
@@ -444,11 +443,10 @@ impl World {
                 others: Vec::new(),
                 token_file: self.folder.path().join("token"),
             },
-            nats: NatsConfig {
-                url: format!("nats://127.0.0.1:{}", self.port),
-                seed_file: self.folder.path().join("edge.seed"),
-                monitor: None,
-            },
+            nats: NatsConfig::new(
+                format!("nats://127.0.0.1:{}", self.port),
+                self.folder.path().join("edge.seed"),
+            ),
             keys: vec![self.signer.public()],
         }
     }
