@@ -15,7 +15,7 @@ use anyhow::Context;
 use helix_edge::feed::record::Record;
 use helix_edge::feed::{Change, Feed as EdgeFeed};
 use helix_edge::state::Ledger;
-use helix_origin::feed::{Feed, records};
+use helix_origin::feed::{Feed, Policy, records};
 use helix_origin::store::Store;
 use helix_routing::id::{Digest, EdgeId, Generation, RegionId, SiteId};
 use helix_routing::key::{self, Scope};
@@ -118,7 +118,7 @@ async fn begin(bus: &Bus, signer: &Arc<SigningKey>, folder: &Path) -> anyhow::Re
         client,
         Arc::clone(signer),
         &[region()],
-        false,
+        Policy::default(),
     );
     let monitor = format!("http://127.0.0.1:{}", bus.monitor);
     let (shutdown, handle) = Shutdown::manual();

@@ -53,6 +53,9 @@ pub struct Config {
     pub edge_token_file: PathBuf,
     /// The link to NATS.
     pub nats: NatsConfig,
+    /// Servers that keep each stream: 3 in a cluster of three.
+    #[serde(default = "one")]
+    pub stream_replicas: usize,
     /// The fleet.
     pub regions: Vec<RegionConfig>,
     /// What is kept.
@@ -116,6 +119,10 @@ pub struct WebhooksConfig {
     pub retries: Patience,
 }
 
+const fn one() -> usize {
+    1
+}
+
 /// What is kept of releases that nothing refers to, and of uploads.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -155,6 +162,9 @@ pub enum IllegalConfig {
     /// No region, or a region without edges.
     #[error("regions: name at least one region, each with at least one edge")]
     NoEdges,
+    /// NATS cannot do that.
+    #[error("stream_replicas: 1, 3 or 5 servers can keep a stream, not {0}")]
+    Replicas(usize),
     /// A name is there twice.
     #[error("regions: {name} is there twice")]
     Twice {
@@ -221,6 +231,9 @@ impl Config {
         }
         if let Some(prometheus) = &self.bake.prometheus {
             check_url("bake.prometheus", prometheus)?;
+        }
+        if !matches!(self.stream_replicas, 1 | 3 | 5) {
+            return Err(IllegalConfig::Replicas(self.stream_replicas));
         }
         if self.regions.is_empty() || self.regions.iter().any(|region| region.edges.is_empty()) {
             return Err(IllegalConfig::NoEdges);

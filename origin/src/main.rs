@@ -15,7 +15,7 @@ use helix_origin::app::App;
 use helix_origin::artifact::{Artifacts, improve};
 use helix_origin::collect::{self, Keep};
 use helix_origin::config::Config;
-use helix_origin::feed::Feed;
+use helix_origin::feed::{Feed, Policy};
 use helix_origin::fleet::{self, registry};
 use helix_origin::metrics::Metrics;
 use helix_origin::rollout::Conductor;
@@ -256,7 +256,10 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         client.clone(),
         Arc::new(record_key(config)?),
         &regions,
-        config.snapshots_may_drop,
+        Policy {
+            may_drop: config.snapshots_may_drop,
+            replicas: config.stream_replicas,
+        },
     );
     let roster = registry::open(&store, &configured(config), clock::now()).await?;
     fleet::versions::register(&store, &roster.all()).await?;
@@ -309,7 +312,7 @@ async fn serve(
             app.artifacts.export_on_demand(shutdown).map(Ok),
             upkeep::run(&app, shutdown).map(Ok),
             hold::run(&app.store, shutdown).map(Ok),
-            event::publisher::run(&app.store, events, shutdown).map(Ok),
+            event::publisher::run(&app.store, events, config.stream_replicas, shutdown).map(Ok),
             deliver::run(&app.store, &app.webhooks, shutdown).map(Ok),
             collected(config, &app, shutdown).map(Ok),
             improve::run(&app.artifacts, shutdown).map(Ok),

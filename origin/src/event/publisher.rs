@@ -58,13 +58,13 @@ fn link<E: std::error::Error + Send + Sync + 'static>(
     }
 }
 
-/// Publishes until shutdown. Whatever fails is logged and tried again: nothing waits for it.
-pub async fn run(store: &Store, client: async_nats::Client, shutdown: &Shutdown) {
+/// Publishes until shutdown, to a stream that so many servers keep. Whatever fails is logged and tried again: nothing waits for it.
+pub async fn run(store: &Store, client: async_nats::Client, replicas: usize, shutdown: &Shutdown) {
     let jetstream = jetstream::new(client);
     loop {
         let failed = tokio::select! {
             () = shutdown.requested() => return,
-            failed = work(store, &jetstream) => failed,
+            failed = work(store, &jetstream, replicas) => failed,
         };
         tracing::warn!(error = %chain(&failed), "events are not published");
         tokio::select! {
@@ -75,8 +75,8 @@ pub async fn run(store: &Store, client: async_nats::Client, shutdown: &Shutdown)
 }
 
 /// Ends only by failing.
-async fn work(store: &Store, jetstream: &jetstream::Context) -> PublishError {
-    if let Err(error) = jetstream.create_or_update_stream(config()).await {
+async fn work(store: &Store, jetstream: &jetstream::Context, replicas: usize) -> PublishError {
+    if let Err(error) = jetstream.create_or_update_stream(config(replicas)).await {
         return link("set up")(error);
     }
     let committed = store.committed();
@@ -129,13 +129,13 @@ async fn publish_page(
     Ok(published)
 }
 
-fn config() -> Config {
+fn config(replicas: usize) -> Config {
     Config {
         name: STREAM.to_owned(),
         subjects: vec!["events.>".to_owned()],
         discard: DiscardPolicy::Old,
         storage: StorageType::File,
-        num_replicas: 1,
+        num_replicas: replicas,
         max_age: MAX_AGE,
         max_bytes: MAX_BYTES,
         max_messages: MAX_EVENTS,

@@ -63,6 +63,24 @@ impl From<StoreError> for FeedError {
     }
 }
 
+/// What an operator says of the streams.
+#[derive(Clone, Copy, Debug)]
+pub struct Policy {
+    /// To edges: what snapshots lack is really gone.
+    pub may_drop: bool,
+    /// So many servers keep each stream.
+    pub replicas: usize,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            may_drop: false,
+            replicas: 1,
+        }
+    }
+}
+
 /// The feed. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Feed(Arc<Inner>);
@@ -80,8 +98,7 @@ struct Inner {
     lives: Mutex<BTreeMap<String, Life>>,
     /// How many records the newest snapshot of each stream has.
     snapshots: Mutex<BTreeMap<String, u64>>,
-    /// An operator's word: what snapshots lack is really gone.
-    may_drop: bool,
+    policy: Policy,
     requests: mpsc::Sender<Request>,
     inbox: tokio::sync::Mutex<mpsc::Receiver<Request>>,
 }
@@ -108,15 +125,14 @@ enum Request {
 }
 
 impl Feed {
-    /// A feed to the streams of every edge and of each region. Nothing is sent before [`Feed::run`]. `may_drop` is an operator's word to
-    /// edges that what snapshots lack is really gone.
+    /// A feed to the streams of every edge and of each region. Nothing is sent before [`Feed::run`].
     #[must_use]
     pub fn new(
         store: Store,
         client: async_nats::Client,
         key: Arc<SigningKey>,
         regions: &[RegionId],
-        may_drop: bool,
+        policy: Policy,
     ) -> Self {
         let scopes =
             std::iter::once(Scope::Global).chain(regions.iter().cloned().map(Scope::Region));
@@ -133,7 +149,7 @@ impl Feed {
             scopes: scopes.map(|scope| (scope.stream(), scope)).collect(),
             lives: Mutex::default(),
             snapshots: Mutex::default(),
-            may_drop,
+            policy,
             requests,
             inbox: tokio::sync::Mutex::new(inbox),
         }))

@@ -63,8 +63,30 @@ pub(super) fn check_version(version: &str) -> Result<(), ServerError> {
     }
 }
 
-/// Refuses a server that acknowledges before it has synced.
-pub(super) async fn check_sync(monitor: &str) -> Result<(), ServerError> {
+/// Refuses servers of which one acknowledges before it has synced. Those that are away are not asked, as long as one answers.
+pub(super) async fn check_sync(monitors: &str) -> Result<(), ServerError> {
+    let mut away = None;
+    let mut answered = false;
+    for monitor in monitors.split(',').map(str::trim) {
+        match check_one(monitor).await {
+            Ok(()) => answered = true,
+            Err(error @ ServerError::Monitor { .. }) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a nats-server is not checked"
+                );
+                away = Some(error);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    match away {
+        Some(error) if !answered => Err(error),
+        _ => Ok(()),
+    }
+}
+
+async fn check_one(monitor: &str) -> Result<(), ServerError> {
     let url = format!("{}/varz", monitor.trim_end_matches('/'));
     let failed = |source| ServerError::Monitor {
         url: url.clone(),

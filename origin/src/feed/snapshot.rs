@@ -178,7 +178,7 @@ async fn make(
         at_sequence,
         at: clock::now(),
         records: 0,
-        may_drop: inner.may_drop,
+        may_drop: inner.policy.may_drop,
         parts: Vec::new(),
     };
     let mut parts = Vec::new();

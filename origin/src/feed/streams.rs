@@ -194,12 +194,13 @@ async fn configure(
     incarnation: &Incarnation,
 ) -> Result<(), StreamError> {
     let name = scope.stream();
+    let replicas = inner.policy.replicas;
     inner
         .jetstream
-        .create_or_update_stream(records_config(scope, incarnation))
+        .create_or_update_stream(records_config(scope, incarnation, replicas))
         .await
         .map_err(link("set-up", &name))?;
-    let snapshots = snapshots_config(scope);
+    let snapshots = snapshots_config(scope, replicas);
     let snapshot_stream = snapshots.name.clone();
     inner
         .jetstream
@@ -210,7 +211,7 @@ async fn configure(
 }
 
 /// Shaped like a key-value bucket, with what a bucket's own settings cannot say: republication and markers for expired tombstones.
-fn records_config(scope: &Scope, incarnation: &Incarnation) -> Config {
+fn records_config(scope: &Scope, incarnation: &Incarnation, replicas: usize) -> Config {
     let subjects = format!("{}>", scope.stored_prefix());
     Config {
         name: scope.stream(),
@@ -218,7 +219,7 @@ fn records_config(scope: &Scope, incarnation: &Incarnation) -> Config {
         max_messages_per_subject: 1,
         discard: DiscardPolicy::New,
         storage: StorageType::File,
-        num_replicas: 1,
+        num_replicas: replicas,
         allow_rollup: true,
         deny_delete: true,
         allow_direct: true,
@@ -235,14 +236,14 @@ fn records_config(scope: &Scope, incarnation: &Incarnation) -> Config {
     }
 }
 
-fn snapshots_config(scope: &Scope) -> Config {
+fn snapshots_config(scope: &Scope, replicas: usize) -> Config {
     let bucket = scope.snapshot_bucket();
     Config {
         name: scope.snapshot_stream(),
         subjects: vec![format!("$O.{bucket}.C.>"), format!("$O.{bucket}.M.>")],
         discard: DiscardPolicy::New,
         storage: StorageType::File,
-        num_replicas: 1,
+        num_replicas: replicas,
         allow_rollup: true,
         allow_direct: true,
         ..Config::default()

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use helix_origin::address::Addresses;
 use helix_origin::app::App;
 use helix_origin::artifact::Artifacts;
-use helix_origin::feed::Feed;
+use helix_origin::feed::{Feed, Policy};
 use helix_origin::fleet::{Edge, Roster};
 use helix_origin::rollout::Conductor;
 use helix_origin::rollout::bake::BakeConfig;
@@ -220,7 +220,7 @@ async fn app(store: Store, folder: &TempDir) -> App {
         client,
         key,
         std::slice::from_ref(&region),
-        false,
+        Policy::default(),
     );
     let edge = Edge {
         region: region.clone(),

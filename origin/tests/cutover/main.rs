@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use edge::{FakeEdge, Mood};
 use futures_util::StreamExt;
-use helix_origin::feed::{Feed, FeedError, ServerError, StreamError, records};
+use helix_origin::feed::{Feed, FeedError, Policy, ServerError, StreamError, records};
 use helix_origin::fleet::{Roster, reports};
 use helix_origin::rollout::policy::WayOut;
 use helix_origin::rollout::{Conductor, NewRollback, NewRollout, RolloutError, alias};
@@ -129,7 +129,7 @@ impl Origin {
             client.clone(),
             Arc::clone(&fleet.key),
             &regions,
-            false,
+            Policy::default(),
         );
         let conductor = Conductor::new(store.clone(), feed.clone(), roster.clone(), base(), None);
         conductor.resume().await.expect("rollouts are read");
