@@ -176,6 +176,14 @@ impl SigningKey {
         }
     }
 
+    /// Signs bytes that are no record: they must not be readable as one.
+    #[must_use]
+    pub fn sign(&self, bytes: &[u8]) -> Vec<u8> {
+        let signature = self.pair.sign(&self.random, bytes);
+        let signature = signature.expect("signing needs only randomness");
+        signature.as_ref().to_vec()
+    }
+
     /// Signs `body` for use at `address`.
     #[must_use]
     pub fn seal(&self, address: Address, body: Vec<u8>) -> Vec<u8> {
@@ -204,6 +212,13 @@ impl SigningKey {
         bytes.extend_from_slice(signature.as_ref());
         bytes
     }
+}
+
+/// Whether `signature` of `bytes` was made by the key of this uncompressed point (SEC 1, 2.3.3).
+#[must_use]
+pub fn verify(point: &[u8], bytes: &[u8], signature: &[u8]) -> bool {
+    let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+    key.verify(bytes, signature).is_ok()
 }
 
 impl fmt::Debug for SigningKey {

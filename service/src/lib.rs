@@ -3,6 +3,7 @@
 //!
 //! Nothing here knows what a site or a rollout is; that is `helix_routing`'s.
 
+pub mod claims;
 pub mod clock;
 pub mod config;
 pub mod digest;
