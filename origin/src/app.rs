@@ -6,6 +6,7 @@ use helix_routing::id::RegionId;
 use helix_routing::rollout::RolloutPolicy;
 
 use crate::address::Addresses;
+use crate::admission::Admission;
 use crate::artifact::Artifacts;
 use crate::feed::Feed;
 use crate::fleet::Roster;
@@ -34,6 +35,8 @@ pub struct App {
     pub rollouts: Arc<RolloutPolicy>,
     /// The edges.
     pub roster: Roster,
+    /// Lets edges in, where that was set up.
+    pub admission: Option<Admission>,
     /// What edges are told.
     pub feed: Feed,
     /// How webhooks are sent to.

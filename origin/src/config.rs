@@ -13,6 +13,7 @@ use helix_service::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
 
 use crate::address::MAX_BASE_BYTES;
+use crate::admission::AdmissionConfig;
 use crate::rollout::bake::BakeConfig;
 use crate::store::Place;
 use crate::webhook::schedule::Patience;
@@ -53,6 +54,9 @@ pub struct Config {
     pub edge_token_file: PathBuf,
     /// The link to NATS.
     pub nats: NatsConfig,
+    /// How edges are let in by join tokens; without it, only those named here are there.
+    #[serde(default)]
+    pub admission: Option<AdmissionConfig>,
     /// Servers that keep each stream: 3 in a cluster of three.
     #[serde(default = "one")]
     pub stream_replicas: usize,
@@ -90,7 +94,8 @@ pub struct Config {
 pub struct RegionConfig {
     /// Its name.
     pub region: RegionId,
-    /// Its edges.
+    /// Its edges, besides those that join by a token.
+    #[serde(default)]
     pub edges: Vec<EdgeConfig>,
 }
 
@@ -160,7 +165,9 @@ impl Default for KeepConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum IllegalConfig {
     /// No region, or a region without edges.
-    #[error("regions: name at least one region, each with at least one edge")]
+    #[error(
+        "regions: name at least one region, each with at least one edge unless `[admission]` lets them in"
+    )]
     NoEdges,
     /// NATS cannot do that.
     #[error("stream_replicas: 1, 3 or 5 servers can keep a stream, not {0}")]
@@ -235,7 +242,9 @@ impl Config {
         if !matches!(self.stream_replicas, 1 | 3 | 5) {
             return Err(IllegalConfig::Replicas(self.stream_replicas));
         }
-        if self.regions.is_empty() || self.regions.iter().any(|region| region.edges.is_empty()) {
+        let joins = self.admission.is_some();
+        let is_empty = |region: &RegionConfig| region.edges.is_empty() && !joins;
+        if self.regions.is_empty() || self.regions.iter().any(is_empty) {
             return Err(IllegalConfig::NoEdges);
         }
         self.rollout.check()?;

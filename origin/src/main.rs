@@ -1,16 +1,19 @@
 //! `helix-origin`: reads its config, puts the parts together, and runs them until one fails or it is told to end.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use clap::Parser;
+use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
+use clap::{Parser, Subcommand};
 use futures_util::FutureExt;
 use helix_origin::address::Addresses;
 use helix_origin::admin::{self, Admin};
+use helix_origin::admission::{Admission, keys};
 use helix_origin::app::App;
 use helix_origin::artifact::{Artifacts, improve};
 use helix_origin::collect::{self, Keep};
@@ -36,14 +39,33 @@ use tokio::net::TcpListener;
 
 /// HelixStack's control service.
 #[derive(Debug, Parser)]
-#[command(version)]
+#[command(
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
     /// The configuration file.
-    #[arg(long)]
-    config: PathBuf,
+    #[arg(long, required = true)]
+    config: Option<PathBuf>,
     /// Print the config that holds and end. Secrets are in files, of which only the paths are shown.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make the keys of the fleet's NATS and what its servers include; what is there stays
+    Nats {
+        /// The folder
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+        /// A region that has leaf nodes of its own; may be given more than once
+        #[arg(long = "leaf", value_name = "REGION")]
+        leafs: Vec<RegionId>,
+    },
 }
 
 /// Worker threads: requests wait for disk and NATS, and hashing has threads of its own.
@@ -64,10 +86,14 @@ fn main() -> ExitCode {
 
 fn start() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let config: Config = helix_service::config::load(&arguments.config, "HELIX_ORIGIN")?;
+    if let Some(Command::Nats { dir, leafs }) = arguments.command {
+        return make_keys(&dir, &leafs);
+    }
+    let path = arguments.config.context("say --config")?;
+    let config: Config = helix_service::config::load(&path, "HELIX_ORIGIN")?;
     config
         .check()
-        .with_context(|| format!("config {}", arguments.config.display()))?;
+        .with_context(|| format!("config {}", path.display()))?;
     if arguments.check {
         let text = serde_json::to_string_pretty(&config)?;
         return writeln!(io::stdout(), "{text}").context("print the config");
@@ -89,6 +115,15 @@ fn start() -> anyhow::Result<()> {
     }
 }
 
+fn make_keys(folder: &Path, leafs: &[RegionId]) -> anyhow::Result<()> {
+    keys::init(folder, leafs)?;
+    let text = format!(
+        "the keys are in {}; every nats-server includes accounts.conf",
+        folder.display()
+    );
+    writeln!(io::stdout(), "{text}").context("say where the keys are")
+}
+
 fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -105,7 +140,11 @@ async fn alone(config: &Config, place: &Place, shutdown: &Shutdown) -> anyhow::R
     let (api, pages) = parts.routers()?;
     let doors = async {
         tokio::try_join!(
-            async { axum::serve(listener, api).await.context("serve the API") },
+            async {
+                axum::serve(listener, known(api))
+                    .await
+                    .context("serve the API")
+            },
             async {
                 axum::serve(admin, pages)
                     .await
@@ -176,10 +215,15 @@ async fn time(
         }
     };
     tokio::select! {
-        answered = async { axum::serve(listener, door.api()).await } => answered.context("serve the API"),
+        answered = async { axum::serve(listener, known(door.api())).await } => answered.context("serve the API"),
         answered = async { axum::serve(admin, door.admin()).await } => answered.context("serve the admin address"),
         led = leading => led,
     }
+}
+
+/// The router, which hears where each request comes from.
+fn known(router: axum::Router) -> IntoMakeServiceWithConnectInfo<axum::Router, SocketAddr> {
+    router.into_make_service_with_connect_info()
 }
 
 /// Sockets that listen for as long as the process lives: who knocks between two terms waits for the next.
@@ -251,10 +295,12 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         .iter()
         .map(|region| region.region.clone())
         .collect();
+    let record_key = Arc::new(record_key(config)?);
+    let pinned = vec![record_key.public()];
     let feed = Feed::new(
         store.clone(),
         client.clone(),
-        Arc::new(record_key(config)?),
+        record_key,
         &regions,
         Policy {
             may_drop: config.snapshots_may_drop,
@@ -263,6 +309,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
     );
     let roster = registry::open(&store, &configured(config), clock::now()).await?;
     fleet::versions::register(&store, &roster.all()).await?;
+    let admission = Admission::configured(config, pinned, &roster).await?;
     let conductor = Conductor::new(
         store.clone(),
         feed.clone(),
@@ -280,6 +327,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         bakes: Arc::new(config.bake.clone()),
         rollouts: Arc::new(config.rollout.clone()),
         roster,
+        admission,
         feed: feed.clone(),
         webhooks: webhooks(config)?,
         asking: reqwest::Client::builder()
@@ -311,6 +359,7 @@ async fn serve(
                 .map(Ok),
             app.artifacts.export_on_demand(shutdown).map(Ok),
             upkeep::run(&app, shutdown).map(Ok),
+            tell_accounts(&app, shutdown).map(Ok),
             hold::run(&app.store, shutdown).map(Ok),
             event::publisher::run(&app.store, events, config.stream_replicas, shutdown).map(Ok),
             deliver::run(&app.store, &app.webhooks, shutdown).map(Ok),
@@ -369,6 +418,12 @@ async fn collected(config: &Config, app: &App, shutdown: &Shutdown) {
         shutdown,
     )
     .await;
+}
+
+async fn tell_accounts(app: &App, shutdown: &Shutdown) {
+    if let Some(admission) = &app.admission {
+        admission.run(&app.store, shutdown).await;
+    }
 }
 
 fn keep(config: &Config) -> Keep {

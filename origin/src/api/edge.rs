@@ -84,7 +84,8 @@ pub(super) async fn undrain(
 
 /// Remove an edge from the fleet
 ///
-/// Its lease ends and nothing that it says counts any more, for as long as origin's configuration goes on naming it.
+/// Its lease ends and nothing that it says counts any more, for as long as origin's configuration goes on naming it. One that joined
+/// by a token loses its account at NATS, and its token.
 #[utoipa::path(
     delete, path = "/v1/edges/{edge}", tag = "edges", params(("edge" = String, Path), Force),
     responses(
@@ -104,7 +105,11 @@ pub(super) async fn remove(
     let detail = force.then_some("forced");
     audit::note(&mut tx, &caller, "edge.remove", edge.as_str(), detail).await?;
     tx.commit().await?;
+    let account = app.roster.account(&edge);
     app.roster.remove(&edge);
+    if let Some((admission, account)) = app.admission.as_ref().zip(account) {
+        admission.end(&edge, &account).await;
+    }
     Ok(StatusCode::NO_CONTENT)
 }
 

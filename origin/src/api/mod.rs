@@ -10,6 +10,7 @@ mod edge;
 pub mod extract;
 mod gate;
 mod hold;
+mod join;
 mod lane;
 mod pin;
 pub mod problem;
@@ -59,6 +60,12 @@ fn routes(app: &App) -> OpenApiRouter<App> {
     let deploys = |routes| words(changes(routes));
     let operates = |routes| webhooks(operations(routes));
     OpenApiRouter::with_openapi(description())
+        // Whoever joins has no token yet but the one in its body.
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(join::join))
+                .layer(DefaultBodyLimit::max(MAX_BODY_BYTES)),
+        )
         .merge(group(app, Role::Read, MAX_BODY_BYTES, views))
         .merge(group(app, Role::Deploy, MAX_BODY_BYTES, deploys))
         .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
@@ -136,6 +143,8 @@ fn operations(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(token::revoke))
         .routes(routes!(edge::drain, edge::undrain))
         .routes(routes!(edge::remove))
+        .routes(routes!(join::list, join::create))
+        .routes(routes!(join::revoke))
 }
 
 /// Who is told of events.

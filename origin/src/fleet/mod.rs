@@ -44,6 +44,7 @@ struct Inner {
     fleet: watch::Sender<Arc<Fleet>>,
     purged: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, Generation>>>,
     gated: Mutex<BTreeMap<SiteId, BTreeMap<EdgeId, GatesReport>>>,
+    links: Mutex<BTreeMap<RegionId, String>>,
     versions: Mutex<versions::Noted>,
     in_flight: Mutex<BTreeMap<SiteId, Flying>>,
 }
@@ -68,6 +69,7 @@ impl Roster {
             fleet,
             purged: Mutex::default(),
             gated: Mutex::default(),
+            links: Mutex::default(),
             versions: Mutex::default(),
             in_flight: Mutex::default(),
         }))
@@ -142,9 +144,31 @@ impl Roster {
         self.refresh(clock::now());
     }
 
+    /// Its account at NATS, if that has a name of its own.
+    #[must_use]
+    pub fn account(&self, edge: &EdgeId) -> Option<String> {
+        self.leases().account(edge).map(str::to_owned)
+    }
+
+    /// What comes through this account may be any edge's of the region: its leaf nodes are linked by it.
+    pub fn link(&self, region: RegionId, account: String) {
+        let mut links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.insert(region, account);
+    }
+
+    fn is_link_of(&self, account: &str, edge: &EdgeId) -> bool {
+        let Some(known) = self.edge(edge) else {
+            return false;
+        };
+        let links = self.0.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.get(&known.region).is_some_and(|link| link == account)
+    }
+
     fn is_account_of(&self, account: &str, edge: &EdgeId) -> bool {
-        let leases = self.leases();
-        match leases.account(edge) {
+        if self.is_link_of(account, edge) {
+            return true;
+        }
+        match self.leases().account(edge) {
             Some(own) => own == account,
             None => account.strip_prefix("EDGE_") == Some(edge.as_str()),
         }

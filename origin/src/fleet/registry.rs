@@ -9,6 +9,7 @@ use helix_routing::time::Timestamp;
 use helix_service::clock;
 
 use super::{Edge, Enrolment, Roster};
+use crate::admission;
 use crate::feed::RecordError;
 use crate::feed::records;
 use crate::store::{Store, StoreError, Tx, id, millis, time};
@@ -119,14 +120,16 @@ fn read(row: Row) -> Result<(Edge, Enrolment), StoreError> {
     Ok((edge, enrolment))
 }
 
-/// Takes an edge out of the fleet. What it could read is of no account any more.
+/// Takes an edge out of the fleet. What it could show ends with it, and what it could read is of no account any more.
 ///
 /// # Errors
 /// When the database fails.
 pub(super) async fn remove(tx: &mut Tx, edge: &EdgeId) -> Result<(), StoreError> {
+    let now = clock::now();
+    admission::end(tx, edge, now).await?;
     sqlx::query("UPDATE edges SET removed = $2 WHERE edge = $1")
         .bind(edge.as_str())
-        .bind(millis(clock::now()))
+        .bind(millis(now))
         .execute(&mut **tx)
         .await?;
     sqlx::query("DELETE FROM edge_versions WHERE edge = $1")

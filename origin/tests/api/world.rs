@@ -237,6 +237,7 @@ async fn app(store: Store, folder: &TempDir) -> App {
         rollouts: Default::default(),
         conductor: Conductor::new(store.clone(), feed.clone(), roster.clone(), base, None),
         feed,
+        admission: None,
         roster,
         asking: reqwest::Client::new(),
         webhooks: Sender {
