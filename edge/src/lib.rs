@@ -23,6 +23,7 @@ pub mod handover;
 pub mod http2;
 pub mod http3;
 pub mod in_flight;
+pub mod join;
 pub mod left;
 pub mod limits;
 pub mod listener;

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use helix_edge::app;
 use helix_edge::config::{EdgeConfig, VARIABLE_PREFIX};
+use helix_edge::join::{self, JoinArguments};
 use helix_service::shutdown::Shutdown;
 use helix_service::{config, telemetry};
 
@@ -17,14 +18,27 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Serves the sites of one region.
 #[derive(Debug, Parser)]
-#[command(name = "helix-edge", version)]
+#[command(
+    name = "helix-edge",
+    version,
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true
+)]
 struct Arguments {
     /// The config file; `HELIX_EDGE_…` variables override it.
-    #[arg(long)]
-    config: PathBuf,
+    #[arg(long, required = true)]
+    config: Option<PathBuf>,
     /// Print the config that holds and end. Secrets are in files, of which only the paths are shown.
     #[arg(long)]
     check: bool,
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Come into a fleet by a join token: makes keys, and writes the config that this edge is started with
+    Join(Box<JoinArguments>),
 }
 
 fn main() -> ExitCode {
@@ -40,7 +54,11 @@ fn main() -> ExitCode {
 
 fn start() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let config: EdgeConfig = config::load(&arguments.config, VARIABLE_PREFIX)?;
+    if let Some(Command::Join(join)) = arguments.command {
+        return join_fleet(*join);
+    }
+    let path = arguments.config.context("say --config")?;
+    let config: EdgeConfig = config::load(&path, VARIABLE_PREFIX)?;
     if arguments.check {
         let text = serde_json::to_string_pretty(&config)?;
         return writeln!(io::stdout(), "{text}").context("print the config");
@@ -56,6 +74,20 @@ fn start() -> anyhow::Result<()> {
     // What still runs here holds nothing that is not on disk.
     runtime.shutdown_background();
     ended
+}
+
+fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    let name = arguments.name.clone();
+    let config = runtime.block_on(Box::pin(join::join(arguments)))?;
+    let text = format!(
+        "{name} is in the fleet; start it with: helix-edge --config {}",
+        config.display()
+    );
+    writeln!(io::stdout(), "{text}").context("say where the config is")
 }
 
 async fn run(config: EdgeConfig) -> anyhow::Result<()> {

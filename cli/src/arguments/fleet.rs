@@ -17,6 +17,9 @@ pub(crate) enum Edge {
         #[arg(long, value_name = "REGION")]
         region: Option<RegionId>,
     },
+    /// Join tokens: what lets an edge in
+    #[command(subcommand)]
+    Token(JoinToken),
     /// Take an edge out for maintenance: visitors go elsewhere, no rollout waits for it
     Drain(Drain),
     /// Put an edge back
@@ -34,6 +37,32 @@ pub(crate) enum Edge {
         /// Also the last one that serves its region
         #[arg(long)]
         force: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JoinToken {
+    /// Make a join token; its secret is shown this once, on standard output
+    Create {
+        /// The region of the edges that it lets in
+        #[arg(long, value_name = "REGION")]
+        region: RegionId,
+        /// The only edge that it lets in
+        #[arg(long, value_name = "EDGE")]
+        name: Option<EdgeId>,
+        /// How long it lives, such as 10m or 1h, at most 7d
+        #[arg(long, value_name = "SPAN", value_parser = span, default_value = "1h")]
+        ttl: Duration,
+        /// How many edges it lets in
+        #[arg(long, default_value_t = 1)]
+        uses: u32,
+    },
+    /// List the join tokens that can still be used
+    List,
+    /// Make a join token invalid
+    Revoke {
+        /// Its id, from `helix edge token list`
+        id: String,
     },
 }
 

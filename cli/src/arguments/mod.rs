@@ -13,7 +13,7 @@ use helix_routing::id::{Environment, ProjectName};
 use helix_routing::routes::Span;
 use url::Url;
 
-pub(crate) use fleet::{Dev, Drain, Edge, Token};
+pub(crate) use fleet::{Dev, Drain, Edge, JoinToken, Token};
 pub(crate) use operate::{Audit, AuditVerify, Freeze, Hold, Lock, Mark, Release, Webhooks};
 pub(crate) use rollout::{
     Deploy, Gate, Restart, Rollback, Rollout, RunGates, WayOut, Which, WhichRollout,

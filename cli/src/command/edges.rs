@@ -4,13 +4,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::bail;
+use helix_routing::edge::join::{CreatedJoinToken, JoinTokenView, NewJoinToken};
 use helix_routing::edge::view::{DrainView, EdgeView, NewDrain, Skew};
 use helix_routing::id::EdgeId;
 use tokio::time::sleep;
 
-use super::NONE;
 use super::table::{moment, table};
-use crate::arguments::{Drain, Edge};
+use super::{NONE, or_none};
+use crate::arguments::{Drain, Edge, JoinToken};
 use crate::failure::STILL_RUNNING;
 use crate::origin::Origin;
 use crate::output;
@@ -36,6 +37,7 @@ pub(crate) async fn run(origin: &Origin, arguments: Edge, json: bool) -> anyhow:
             }
             Ok(ExitCode::SUCCESS)
         }
+        Edge::Token(token) => tokens(origin, token, json).await,
         Edge::Drain(drain) => take_out(origin, drain, json).await,
         Edge::Undrain { edge } => {
             let view: EdgeView = origin.remove(&["edges", edge.as_str(), "drain"]).await?;
@@ -60,6 +62,69 @@ pub(crate) async fn run(origin: &Origin, arguments: Edge, json: bool) -> anyhow:
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+async fn tokens(origin: &Origin, arguments: JoinToken, json: bool) -> anyhow::Result<ExitCode> {
+    match arguments {
+        JoinToken::Create {
+            region,
+            name,
+            ttl,
+            uses,
+        } => {
+            let new = NewJoinToken {
+                region,
+                edge: name,
+                ttl_seconds: Some(ttl.as_secs()),
+                uses: Some(uses),
+            };
+            let created: CreatedJoinToken = origin.create(&["join-tokens"], &new).await?;
+            if json {
+                output::print_json(&created)?;
+            } else {
+                let view = &created.view;
+                output::say(&format!(
+                    "join token {} for {} edges of {}, until {} UTC, shown this once:",
+                    view.id,
+                    view.uses,
+                    view.region,
+                    moment(view.expires)
+                ));
+                output::print(&created.token);
+            }
+        }
+        JoinToken::List => {
+            let tokens: Vec<JoinTokenView> = origin.read(&["join-tokens"]).await?;
+            if json {
+                output::print_json(&tokens)?;
+            } else {
+                output::print(&token_list(&tokens));
+            }
+        }
+        JoinToken::Revoke { id } => {
+            origin.discard(&["join-tokens", &id]).await?;
+            output::say(&format!("join token {id} is revoked"));
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn token_list(tokens: &[JoinTokenView]) -> String {
+    let row = |token: &JoinTokenView| {
+        [
+            token.id.clone(),
+            token.region.to_string(),
+            or_none(token.edge.as_ref()),
+            format!("{} of {}", token.used, token.uses),
+            moment(token.expires),
+            token.by.clone(),
+        ]
+    };
+    let rows: Vec<_> = tokens.iter().map(row).collect();
+    table(
+        ["ID", "REGION", "EDGE", "USED", "EXPIRES (UTC)", "BY"],
+        &rows,
+    )
 }
 
 /// Takes an edge out, and waits until nobody is connected to it, unless told otherwise. Ctrl-C leaves it drained.
