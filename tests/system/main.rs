@@ -16,6 +16,7 @@ mod folders;
 mod gates;
 mod graceful;
 mod hosts;
+mod joining;
 mod kills;
 mod lanes;
 mod previews;
