@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::time::Duration;
 
 use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::context::{GetStreamErrorKind, PublishErrorKind};
@@ -19,10 +20,15 @@ use helix_routing::seal::KeyRole;
 use helix_routing::wire::Wire;
 use helix_service::random;
 
+use tokio::time::timeout;
+
 use super::records::{TOMBSTONE_LIFE, enqueue_all};
 use super::{Inner, Life, message, snapshot};
 use crate::store::{self, StoreError};
 
+/// Nobody answers for a stream that has no leader. One is chosen 4 to 9 s after the last is gone; a longer wait for an answer would
+/// only be added to that.
+const LOOK_UP: Duration = Duration::from_secs(1);
 /// The stream's own note of its life: a stream made by other hands has none.
 const INCARNATION: &str = "helix-incarnation";
 
@@ -138,7 +144,8 @@ fn is_same_life(held: Option<&Held>, found: Option<&Found>) -> bool {
 }
 
 async fn find(inner: &Inner, name: &str) -> Result<Option<Stream>, StreamError> {
-    match inner.jetstream.get_stream(name).await {
+    let found = timeout(LOOK_UP, inner.jetstream.get_stream(name)).await;
+    match found.map_err(link("look-up", name))? {
         Ok(stream) => Ok(Some(stream)),
         Err(error) => match error.kind() {
             GetStreamErrorKind::JetStream(code)
