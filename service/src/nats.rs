@@ -27,6 +27,12 @@ pub struct NatsConfig {
     /// File with what the servers' certificates are signed by, in PEM; else what this machine trusts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<PathBuf>,
+    /// File with our certificate, in PEM, for servers that ask for one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate_file: Option<PathBuf>,
+    /// File with its private key, in PEM.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_file: Option<PathBuf>,
     /// `http://host:port` of the servers' monitoring, where their settings can be read, with commas between. Only origin needs it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub monitor: Option<String>,
@@ -40,6 +46,8 @@ impl NatsConfig {
             url,
             seed_file,
             ca_file: None,
+            certificate_file: None,
+            key_file: None,
             monitor: None,
         }
     }
@@ -97,6 +105,10 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
     let mut options = identity(config, &seed)?;
     if let Some(ca) = &config.ca_file {
         options = options.add_root_certificates(ca.clone());
+    }
+    if let (Some(certificate), Some(key)) = (&config.certificate_file, &config.key_file) {
+        // Read with each new link, so a renewed one needs no restart.
+        options = options.add_client_certificate(certificate.clone(), key.clone());
     }
     options
         .name(name)

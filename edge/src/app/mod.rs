@@ -35,6 +35,7 @@ use crate::gate::Asker;
 use crate::gate::exec::NoRuntime;
 use crate::handover::{self, Giver, Handed, HandoverError, Purpose, Taken};
 use crate::http3::Http3;
+use crate::join;
 use crate::limits::Limits;
 use crate::listener::{self, ListenError, ListenerConfig, ListenerHandle, Sockets, TlsListener};
 use crate::maintenance::Maintenance;
@@ -204,7 +205,10 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
     let mut restored = story.restore()?;
     open_response_disk(&config, &parts);
     restored.wait().await;
-    let mut tasks = vec![admin_task];
+    let mut tasks = vec![
+        admin_task,
+        tokio::spawn(join::keep_certified(config.clone())),
+    ];
     if let Some(tls) = &tls {
         tasks.push(tokio::spawn(follow_files(Arc::clone(&tls.certificates))));
     }

@@ -15,7 +15,7 @@ use rcgen::{
 
 use super::keys::KeysError;
 
-/// How long an edge's certificate is good. It is renewed when a third of that is left.
+/// How long an edge's certificate is good. The edge renews it when a third of that is left.
 pub const CERTIFICATE_LIFE: Duration = Duration::from_secs(90 * 24 * 60 * 60);
 /// How long the authority itself is good: ten years.
 const AUTHORITY_LIFE: Duration = Duration::from_secs(10 * 365 * 24 * 60 * 60);

@@ -93,6 +93,41 @@ pub(super) async fn save(
     Ok(())
 }
 
+/// The NATS user and the region of an edge that joined by a token.
+pub(super) async fn user(
+    store: &Store,
+    edge: &EdgeId,
+) -> Result<Option<(String, RegionId)>, StoreError> {
+    let row: Option<(String, String)> = sqlx::query_as(
+        "SELECT nats_user, region FROM edges WHERE edge = $1 AND nats_user IS NOT NULL AND removed IS NULL",
+    )
+    .bind(edge.as_str())
+    .fetch_optional(store.reader())
+    .await?;
+    row.map(|(user, region)| Ok((user, id(&region)?)))
+        .transpose()
+}
+
+/// Writes its next certificate down; false where it is no edge, or another one, by now.
+pub(super) async fn certify(
+    tx: &mut Tx,
+    edge: &EdgeId,
+    user: &str,
+    issued: &Issued,
+) -> Result<bool, StoreError> {
+    let written = sqlx::query(
+        "UPDATE edges SET certificate = $3, certificate_until = $4 \
+         WHERE edge = $1 AND nats_user = $2 AND removed IS NULL",
+    )
+    .bind(edge.as_str())
+    .bind(user)
+    .bind(&issued.serial)
+    .bind(millis(issued.until))
+    .execute(&mut **tx)
+    .await?;
+    Ok(written.rows_affected() == 1)
+}
+
 /// Ends what an edge could show: its account, and the token that it reads artifacts with.
 pub(crate) async fn end(tx: &mut Tx, edge: &EdgeId, now: Timestamp) -> Result<(), StoreError> {
     for statement in [
@@ -137,4 +172,137 @@ pub(super) async fn ended(store: &Store) -> Result<Vec<(String, String)>, StoreE
         .fetch_all(store.reader())
         .await?;
     Ok(rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use helix_routing::edge::join::NewJoinToken;
+    use helix_service::clock;
+
+    use super::*;
+    use crate::admission::{AdmissionError, account, read_token, tokens};
+    use crate::auth::{self, Caller};
+    use crate::store::{Place, testing};
+
+    fn places(folder: &tempfile::TempDir) -> Vec<Place> {
+        let file = Place::from(&folder.path().join("origin.db"));
+        let server = testing::server().map(|server| server.database().parse().unwrap());
+        std::iter::once(file).chain(server).collect()
+    }
+
+    fn request(edge: &str, user: &str, token: &str) -> JoinRequest {
+        JoinRequest {
+            token: token.to_owned(),
+            edge: edge.parse().unwrap(),
+            region: None,
+            url: "http://10.0.0.1".to_owned(),
+            nats_user: user.to_owned(),
+            nats_proof: String::new(),
+            certificate_key: String::new(),
+            certificate_proof: String::new(),
+        }
+    }
+
+    async fn admit(
+        store: &Store,
+        request: &JoinRequest,
+    ) -> Result<(String, String), AdmissionError> {
+        let mut tx = store.write().await?;
+        let token = tokens::find(&mut tx, &request.token, clock::now()).await?;
+        let account = account(&mut tx, request, &token).await?;
+        let (read_token, secret) = read_token(&mut tx, &request.edge).await?;
+        let admittance = Admittance {
+            edge: request.edge.clone(),
+            region: token.region,
+            account: account.clone(),
+            issued: issued("01"),
+            read_token,
+        };
+        save(&mut tx, request, &admittance, clock::now(), &token.id).await?;
+        tx.commit().await?;
+        Ok((account, secret))
+    }
+
+    fn issued(serial: &str) -> Issued {
+        Issued {
+            pem: String::new(),
+            serial: serial.to_owned(),
+            until: clock::now(),
+        }
+    }
+
+    async fn token(store: &Store, uses: u32) -> String {
+        let new = NewJoinToken {
+            region: "fra".parse().unwrap(),
+            edge: None,
+            ttl_seconds: None,
+            uses: Some(uses),
+        };
+        let mut tx = store.write().await.unwrap();
+        let regions = ["fra".parse().unwrap()];
+        let created = tokens::create(&mut tx, new, &regions, &Caller::origin()).await;
+        tx.commit().await.unwrap();
+        created.unwrap().token
+    }
+
+    #[tokio::test]
+    async fn a_token_admits_as_many_as_it_may_and_a_removed_edge_has_nothing_left() {
+        let folder = tempfile::tempdir().unwrap();
+        for place in places(&folder) {
+            let store = Store::lead(&place).await.unwrap();
+            let secret = token(&store, 2).await;
+            let first = request("fra-1", "U1", &secret);
+            let (account, before) = admit(&store, &first).await.unwrap();
+            let (again, after) = admit(&store, &first).await.unwrap();
+            assert_eq!(account, again, "{place}: who asks again has one account");
+            assert!(auth::authenticate(&store, &before).await.is_err());
+            auth::authenticate(&store, &after).await.unwrap();
+            let other = request("fra-1", "U2", &secret);
+            let exists = admit(&store, &other).await.unwrap_err();
+            assert!(matches!(exists, AdmissionError::Exists(_)), "{exists}");
+            admit(&store, &request("fra-2", "U3", &secret))
+                .await
+                .unwrap();
+            let used = admit(&store, &request("fra-3", "U4", &secret))
+                .await
+                .unwrap_err();
+            assert!(matches!(used, AdmissionError::UsedToken(2)), "{used}");
+            assert!(tokens::list(&store).await.unwrap().is_empty());
+
+            let mut tx = store.write().await.unwrap();
+            assert!(
+                certify(&mut tx, &first.edge, "U1", &issued("02"))
+                    .await
+                    .unwrap()
+            );
+            assert!(
+                !certify(&mut tx, &first.edge, "U2", &issued("03"))
+                    .await
+                    .unwrap()
+            );
+            crate::fleet::registry::remove(&mut tx, &first.edge)
+                .await
+                .unwrap();
+            tx.commit().await.unwrap();
+            assert!(auth::authenticate(&store, &after).await.is_err());
+            assert!(is_ended(&store, &account).await.unwrap());
+            assert_eq!(
+                ended(&store).await.unwrap(),
+                [(account.clone(), "fra-1".to_owned())]
+            );
+            assert_eq!(accounts(&store).await.unwrap().len(), 1);
+            assert!(user(&store, &first.edge).await.unwrap().is_none());
+            let back = admit(&store, &first).await.unwrap_err();
+            assert!(
+                matches!(back, AdmissionError::UsedToken(_)),
+                "{place}: {back}"
+            );
+
+            let (successor, _) = admit(&store, &request("fra-1", "U5", &token(&store, 1).await))
+                .await
+                .unwrap();
+            assert_ne!(successor, account);
+            assert!(is_ended(&store, &account).await.unwrap());
+        }
+    }
 }

@@ -9,6 +9,7 @@ mod enrolled;
 pub mod keys;
 mod proof;
 mod refused;
+mod renewal;
 mod servers;
 pub mod tokens;
 mod tries;

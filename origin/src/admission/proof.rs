@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use helix_routing::edge::join::{JoinRequest, JoinTokenView, statement};
+use helix_routing::edge::join::{JoinRequest, JoinTokenView, RenewalRequest, renewal, statement};
 use helix_service::keys::verify;
 use nkeys::{KeyPair, KeyPairType};
 
@@ -47,19 +47,43 @@ pub(super) fn check(request: &JoinRequest, token: &JoinTokenView) -> Result<(), 
 /// The point of the certificate's key, once both keys have signed what is asked for.
 pub(super) fn point(request: &JoinRequest) -> Result<Vec<u8>, AdmissionError> {
     let statement = statement(&request.token, &request.edge, &request.url);
-    let signed = KeyPair::from_public_key(&request.nats_user)
+    both(
+        &statement,
+        (&request.nats_user, &request.nats_proof),
+        (&request.certificate_key, &request.certificate_proof),
+    )
+}
+
+/// The same of who asks for its next certificate, and joined as `user`.
+pub(super) fn renewed_point(
+    request: &RenewalRequest,
+    user: &str,
+) -> Result<Vec<u8>, AdmissionError> {
+    let key = &request.certificate_key;
+    both(
+        &renewal(&request.edge, request.at, key),
+        (user, &request.nats_proof),
+        (key, &request.certificate_proof),
+    )
+}
+
+fn both(
+    statement: &[u8],
+    (user, user_proof): (&str, &str),
+    (key, key_proof): (&str, &str),
+) -> Result<Vec<u8>, AdmissionError> {
+    let signed = KeyPair::from_public_key(user)
         .ok()
         .filter(|key| key.key_pair_type() == KeyPairType::User)
-        .zip(URL_SAFE_NO_PAD.decode(&request.nats_proof).ok());
-    if signed.is_none_or(|(key, proof)| key.verify(&statement, &proof).is_err()) {
+        .zip(URL_SAFE_NO_PAD.decode(user_proof).ok());
+    if signed.is_none_or(|(key, proof)| key.verify(statement, &proof).is_err()) {
         return Err(AdmissionError::Proof {
             what: "the signature of the NATS user",
         });
     }
-    let proof = URL_SAFE_NO_PAD.decode(&request.certificate_proof).ok();
-    let point = hex::decode(&request.certificate_key).ok();
-    match point.zip(proof) {
-        Some((point, proof)) if verify(&point, &statement, &proof) => Ok(point),
+    let proof = URL_SAFE_NO_PAD.decode(key_proof).ok();
+    match hex::decode(key).ok().zip(proof) {
+        Some((point, proof)) if verify(&point, statement, &proof) => Ok(point),
         _ => Err(AdmissionError::Proof {
             what: "the signature of the certificate's key",
         }),

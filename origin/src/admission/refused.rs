@@ -1,5 +1,6 @@
 //! Why an edge is not let in, or a join token not made.
 
+use helix_routing::edge::join::MAX_CLOCK_SECONDS;
 use helix_routing::id::{EdgeId, RegionId};
 use helix_service::claims::SignError;
 
@@ -56,6 +57,15 @@ pub enum AdmissionError {
     /// There is one by this name.
     #[error("there is an edge {0} already; remove it first, or choose another name")]
     Exists(EdgeId),
+    /// No such edge has joined.
+    #[error("no edge {0} of this fleet has joined by a token")]
+    NotJoined(EdgeId),
+    /// What was signed is too old, or of the future.
+    #[error("the edge's clock and origin's are {apart} s apart; {MAX_CLOCK_SECONDS} s are allowed")]
+    Clock {
+        /// By so much.
+        apart: u64,
+    },
     /// A key or a signature is not what it should be.
     #[error("{what} does not show that the edge holds its key")]
     Proof {

@@ -8,7 +8,7 @@ use axum::http::StatusCode;
 use axum::http::header::{HeaderValue, RETRY_AFTER};
 use helix_routing::api::Problem;
 use helix_routing::edge::join::{
-    CreatedJoinToken, JoinRequest, JoinTokenView, Joined, NewJoinToken,
+    CreatedJoinToken, JoinRequest, JoinTokenView, Joined, NewJoinToken, RenewalRequest, Renewed,
 };
 
 use super::extract::{Json, Path};
@@ -108,6 +108,35 @@ pub(super) async fn join(
     Ok(axum::Json(joined?))
 }
 
+/// Renew an edge's certificate
+///
+/// Signatures of the keys that the edge joined with are all that is needed.
+#[utoipa::path(
+    post, path = "/v1/join/renewal", tag = "edges", request_body = RenewalRequest, security(()),
+    responses(
+        (status = 200, body = Renewed),
+        (status = 404, body = Problem, description = "`unknown-edge`: it did not join by a token, or was removed"),
+        (status = 409, body = Problem, description = "`no-admission`"),
+        (status = 422, body = Problem, description = "`bad-proof`, `wrong-clock`"),
+        (status = 429, body = Problem, description = "`too-many-tries`"),
+    )
+)]
+pub(super) async fn renew(
+    State(app): State<App>,
+    from: Option<Extension<ConnectInfo<SocketAddr>>>,
+    Json(request): Json<RenewalRequest>,
+) -> Result<axum::Json<Renewed>, Rejection> {
+    let from = from.map(|Extension(ConnectInfo(address))| address.ip());
+    let admission = admission(&app)?;
+    let renewed = admission
+        .renew(&app.store, &app.roster, from, &request)
+        .await;
+    if let Err(error) = &renewed {
+        tracing::warn!(edge = %request.edge, ?from, %error, "an edge's certificate was not renewed");
+    }
+    Ok(axum::Json(renewed?))
+}
+
 fn admission(app: &App) -> Result<&Admission, AdmissionError> {
     app.admission.as_ref().ok_or(AdmissionError::Off)
 }
@@ -130,6 +159,9 @@ impl From<AdmissionError> for Rejection {
             Error::OtherRegion { .. } => Self::new(StatusCode::FORBIDDEN, "other-region", title),
             Error::OtherEdge { .. } => Self::new(StatusCode::FORBIDDEN, "other-edge", title),
             Error::Exists(_) => Self::conflict("edge-exists", title),
+            Error::NotJoined(_) => Self::new(StatusCode::NOT_FOUND, "unknown-edge", title)
+                .detail("it has to join, by a new token"),
+            Error::Clock { .. } => Self::unprocessable("wrong-clock", title),
             Error::Proof { .. } => Self::unprocessable("bad-proof", title),
             Error::TooManyTries => {
                 Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-tries", title)

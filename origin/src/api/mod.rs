@@ -64,6 +64,7 @@ fn routes(app: &App) -> OpenApiRouter<App> {
         .merge(
             OpenApiRouter::new()
                 .routes(routes!(join::join))
+                .routes(routes!(join::renew))
                 .layer(DefaultBodyLimit::max(MAX_BODY_BYTES)),
         )
         .merge(group(app, Role::Read, MAX_BODY_BYTES, views))

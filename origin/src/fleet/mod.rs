@@ -136,6 +136,13 @@ impl Roster {
         self.refresh(clock::now());
     }
 
+    /// An edge has another certificate.
+    pub fn certified(&self, edge: &EdgeId, until: Timestamp) {
+        if let Some(enrolment) = self.leases().enrolment_mut(edge) {
+            enrolment.certificate_until = Some(until);
+        }
+    }
+
     /// An edge is told this from now on.
     pub fn told(&self, record: &EdgeRecord) {
         if let Some(enrolment) = self.leases().enrolment_mut(&record.edge) {

@@ -124,7 +124,7 @@ fn read(row: Row) -> Result<(Edge, Enrolment), StoreError> {
 ///
 /// # Errors
 /// When the database fails.
-pub(super) async fn remove(tx: &mut Tx, edge: &EdgeId) -> Result<(), StoreError> {
+pub(crate) async fn remove(tx: &mut Tx, edge: &EdgeId) -> Result<(), StoreError> {
     let now = clock::now();
     admission::end(tx, edge, now).await?;
     sqlx::query("UPDATE edges SET removed = $2 WHERE edge = $1")

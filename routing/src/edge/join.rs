@@ -140,3 +140,47 @@ pub struct PinnedKey {
     /// The uncompressed point in hex.
     pub public: String,
 }
+
+/// An edge that joined asks for its next certificate. It shows by one signature that it is that edge, and by the other that it holds the
+/// private half of the key that is to be certified.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct RenewalRequest {
+    /// The edge.
+    pub edge: EdgeId,
+    /// When this was signed.
+    pub at: Timestamp,
+    /// Public key of the certificate: an uncompressed point of P-256 in hex.
+    pub certificate_key: String,
+    /// Signature of [`renewal`] by the edge's NATS user, in base64 without padding, as URLs have it.
+    pub nats_proof: String,
+    /// Signature of [`renewal`] by the certificate's key (ECDSA with SHA-256, fixed size), in base64 like the other.
+    pub certificate_proof: String,
+}
+
+/// How far the clocks of an edge and of origin may be apart for a renewal, in seconds.
+pub const MAX_CLOCK_SECONDS: u64 = 300;
+
+/// What an edge signs for its next certificate.
+#[must_use]
+pub fn renewal(edge: &EdgeId, at: Timestamp, certificate_key: &str) -> Vec<u8> {
+    alloc::format!(
+        "helix renew 1\n{edge}\n{}\n{certificate_key}\n",
+        at.as_millis()
+    )
+    .into_bytes()
+}
+
+/// The next certificate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct Renewed {
+    /// The certificate, in PEM.
+    pub certificate: String,
+    /// The fleet's authority that signed it, in PEM.
+    pub authority: String,
+    /// Until when it is good.
+    pub certificate_until: Timestamp,
+}

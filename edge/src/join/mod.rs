@@ -3,6 +3,8 @@
 //! Two key pairs are made here and never leave: one for NATS, one for the certificate. Both sign what is asked for. What origin
 //! answers is written beside them, for the owner alone, and then the config that the edge is started with.
 
+mod renewal;
+
 use std::fs;
 use std::io;
 use std::net::SocketAddr;
@@ -22,11 +24,21 @@ use helix_service::disk::{WriteError, write_atomic, write_secret};
 use helix_service::keys::{KeyError, PublicKey, SigningKey};
 use helix_service::nats::NatsConfig;
 use nkeys::KeyPair;
+pub use renewal::keep_certified;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use url::Url;
 
 /// How long origin may take, with NATS behind it.
 const ANSWER: Duration = Duration::from_secs(20);
+/// The folder with all that is an edge's own, in its data folder.
+const IDENTITY: &str = "identity";
+/// The seed of its NATS user.
+const USER: &str = "nats.nk";
+/// Its certificate.
+const CERTIFICATE: &str = "certificate.pem";
+/// The private key of that.
+const KEY: &str = "certificate.key";
 /// Largest answer that is read: keys and certificates.
 const MAX_ANSWER: usize = 256 * 1024;
 
@@ -165,7 +177,7 @@ struct OriginTable {
 /// As [`JoinError`] says. With the same folder and token it may be tried again.
 pub async fn join(arguments: JoinArguments) -> Result<PathBuf, JoinError> {
     let token = token(&arguments)?;
-    let folder = arguments.data.join("identity");
+    let folder = arguments.data.join(IDENTITY);
     make_private(&folder)?;
     let config = arguments.data.join("edge.toml");
     if config.exists() {
@@ -174,7 +186,8 @@ pub async fn join(arguments: JoinArguments) -> Result<PathBuf, JoinError> {
     let user = user_key(&folder)?;
     let key = certificate_key(&folder)?;
     let request = request(&arguments, token, &user, &key)?;
-    let joined = ask(&arguments.origin, &request).await?;
+    let origin = arguments.origin.as_str();
+    let joined = ask(origin, "/v1/join", &arguments.name, &request).await?;
     write(&arguments, &folder, &config, &user.0, joined)?;
     Ok(config)
 }
@@ -202,7 +215,7 @@ fn make_private(folder: &Path) -> Result<(), JoinError> {
 
 /// Kept from an attempt before, so that origin knows who asks again.
 fn user_key(folder: &Path) -> Result<(String, KeyPair), JoinError> {
-    let path = folder.join("nats.nk");
+    let path = folder.join(USER);
     let nkey = |source| JoinError::Nkey {
         path: path.clone(),
         source,
@@ -220,7 +233,7 @@ fn user_key(folder: &Path) -> Result<(String, KeyPair), JoinError> {
 }
 
 fn certificate_key(folder: &Path) -> Result<SigningKey, JoinError> {
-    let path = folder.join("certificate.key");
+    let path = folder.join(KEY);
     if !path.exists() {
         SigningKey::generate(KeyRole::Record).save(&path)?;
     }
@@ -236,7 +249,7 @@ fn request(
     let url = arguments.url.as_str().trim_end_matches('/').to_owned();
     let statement = statement(&token, &arguments.name, &url);
     let proof = user.sign(&statement).map_err(|source| JoinError::Nkey {
-        path: arguments.data.join("identity/nats.nk"),
+        path: arguments.data.join(IDENTITY).join(USER),
         source,
     })?;
     Ok(JoinRequest {
@@ -251,8 +264,14 @@ fn request(
     })
 }
 
-async fn ask(origin: &Url, request: &JoinRequest) -> Result<Joined, JoinError> {
-    let shown = origin.as_str().trim_end_matches('/').to_owned();
+/// Asks origin for what it gives without a token of its API.
+async fn ask<A: DeserializeOwned>(
+    origin: &str,
+    path: &str,
+    edge: &EdgeId,
+    request: &(impl Serialize + Sync),
+) -> Result<A, JoinError> {
+    let shown = origin.trim_end_matches('/').to_owned();
     let unreachable = |source: reqwest::Error| JoinError::Unreachable {
         origin: shown.clone(),
         source: source.without_url(),
@@ -263,7 +282,7 @@ async fn ask(origin: &Url, request: &JoinRequest) -> Result<Joined, JoinError> {
         .timeout(ANSWER)
         .build()
         .map_err(unreachable)?;
-    let sent = client.post(format!("{shown}/v1/join")).json(request).send();
+    let sent = client.post(format!("{shown}{path}")).json(request).send();
     let mut response = sent.await.map_err(unreachable)?;
     let status = response.status();
     let mut body = Vec::new();
@@ -283,7 +302,7 @@ async fn ask(origin: &Url, request: &JoinRequest) -> Result<Joined, JoinError> {
     let problem = serde_json::from_slice(&body).map_err(|_| unexpected())?;
     Err(JoinError::Refused {
         origin: shown,
-        edge: request.edge.clone(),
+        edge: edge.clone(),
         problem: Box::new(problem),
     })
 }
@@ -306,7 +325,7 @@ fn write(
     };
     let seed_file = secret("nats.creds", &credentials(&joined.nats_jwt, seed))?;
     let token_file = secret("artifacts.token", &joined.artifact_token)?;
-    secret("certificate.pem", &joined.certificate)?;
+    let certificate_file = secret(CERTIFICATE, &joined.certificate)?;
     secret("authority.pem", &joined.authority)?;
     let ca_file = joined
         .nats_ca
@@ -331,10 +350,10 @@ fn write(
             token_file,
         },
         nats: NatsConfig {
-            url: joined.nats_urls.join(","),
-            seed_file,
             ca_file,
-            monitor: None,
+            certificate_file: Some(certificate_file),
+            key_file: Some(folder.join(KEY)),
+            ..NatsConfig::new(joined.nats_urls.join(","), seed_file)
         },
         keys: keys.collect::<Option<_>>().ok_or_else(unexpected)?,
     };
