@@ -83,10 +83,14 @@ async fn tokens(origin: &Origin, arguments: JoinToken, json: bool) -> anyhow::Re
                 output::print_json(&created)?;
             } else {
                 let view = &created.view;
+                let edges = match (&view.edge, view.uses) {
+                    (Some(edge), _) => edge.to_string(),
+                    (None, 1) => "one edge".to_owned(),
+                    (None, uses) => format!("{uses} edges"),
+                };
                 output::say(&format!(
-                    "join token {} for {} edges of {}, until {} UTC, shown this once:",
+                    "join token {} for {edges} of {}, until {} UTC, shown this once:",
                     view.id,
-                    view.uses,
                     view.region,
                     moment(view.expires)
                 ));
@@ -209,7 +213,7 @@ fn confirm(edge: &EdgeId, yes: bool) -> anyhow::Result<()> {
 fn list(edges: &[EdgeView]) -> String {
     let rows: Vec<_> = edges.iter().map(row).collect();
     if rows.is_empty() {
-        return "no edges: origin's configuration names them".to_owned();
+        return "no edges: origin's configuration names them, or they join by a token".to_owned();
     }
     table(
         [
