@@ -1,6 +1,7 @@
 //! Edges that join by a token, on NATS as `deploy/nats` sets it up: one server, a cluster of three, a region with a leaf node.
 
 mod attack;
+mod certificates;
 mod refusals;
 mod servers;
 mod topology;

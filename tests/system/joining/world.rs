@@ -162,6 +162,26 @@ impl World {
         killed.wait().unwrap();
     }
 
+    /// Ends origin as a machine does.
+    pub(super) fn stop_origin(&mut self) {
+        let mut origin = self.origin.take().unwrap();
+        origin.kill().unwrap();
+        origin.wait().unwrap();
+    }
+
+    /// Ends an edge in the same way; where it listened, for the next start.
+    pub(super) fn stop_edge(&mut self, name: &str) -> (u16, u16) {
+        let at = self
+            .edges
+            .iter()
+            .position(|edge| edge.name == name)
+            .unwrap();
+        let mut edge = self.edges.remove(at);
+        edge.child.kill().unwrap();
+        edge.child.wait().unwrap();
+        (edge.http, edge.admin)
+    }
+
     /// The address of a server, for clients.
     pub(super) fn nats_url(&self, at: usize) -> String {
         format!("nats://127.0.0.1:{}", self.servers[at].clients)
@@ -249,6 +269,10 @@ impl World {
         let (ended, http, admin) = self.try_join(name, &folder, &token, &[]);
         ended.with(0).says(&[name, "is in the fleet"]);
         self.start_edge(name, http, admin);
+        wait::until_true(&format!("{name} is ready"), START, || {
+            self.listed(name)
+                .is_some_and(|edge| edge["ready"] == true && edge["live"] == true)
+        });
     }
 
     /// Starts an edge that has joined.
@@ -267,10 +291,6 @@ impl World {
             http,
             admin,
             child,
-        });
-        wait::until_true(&format!("{name} is ready"), START, || {
-            self.listed(name)
-                .is_some_and(|edge| edge["ready"] == true && edge["live"] == true)
         });
     }
 
