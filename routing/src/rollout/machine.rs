@@ -248,6 +248,12 @@ impl Rollout {
         self.cutovers.get(region).map(Cutover::record)
     }
 
+    /// How far each region is; of [`Self::regions`] what is needed to see that something changed.
+    pub fn phases(&self) -> impl Iterator<Item = (&RegionId, PhaseName)> {
+        let cutovers = self.cutovers.iter();
+        cutovers.map(|(region, cutover)| (region, cutover.phase_name()))
+    }
+
     /// Region by region, for people.
     #[must_use]
     pub fn regions(&self) -> Vec<RegionView> {

@@ -1,59 +1,37 @@
-//! Stages in the simulation: how a deployment is ordered, what operators press at any moment, and what must hold.
+//! Stages: what they are drawn to be, and what must hold when one begins or somebody asks something of it.
 
 use std::collections::BTreeSet;
 
-use helix_routing::api::{PhaseName, Waits};
+use helix_routing::api::PhaseName;
 use helix_routing::id::RegionId;
-use helix_routing::record::{ReleaseRef, SiteRecord};
+use helix_routing::record::SiteRecord;
 use helix_routing::rollout::{
-    ALL, Approvals, Control, Kind, Outcome, RolloutPlan, RolloutPolicy, Step, UsualApprovals,
-    UsualOrder, WaveOrder,
+    ALL, Approvals, Control, Kind, Outcome, RegionPlan, Rollout, RolloutPlan, RolloutPolicy,
+    StageView, Step, UsualApprovals, UsualOrder, Waits, WaveOrder,
 };
 use helix_routing::routes::Span;
 use helix_routing::verdict::Verdict;
 
 use crate::bakes::is_sick;
-use crate::world::{REGIONS, World};
-
-/// What has to be reached once at least; each is counted under its name.
-pub(crate) const SOMETIMES: &[&str] = &[
-    "a later wave committed",
-    "a wave waited for its time",
-    "a stage waited for approval",
-    "a stage was approved",
-    "a second approval did nothing",
-    "an approval of another stage was refused",
-    "a rollout was paused",
-    "a stage began after a pause",
-    "a rollout was aborted before a commit",
-    "a rollout was aborted after a commit",
-    "some visitors were admitted",
-    "more visitors were admitted",
-    "a canary passed",
-    "a canary was withdrawn",
-    "a canary was blamed",
-    "all visitors came after a canary",
-    "superseded in a canary",
-    "superseded while it waited",
-    "a later wave failed and the first stayed",
-];
-
-/// What is known of the running rollout's stages.
-#[derive(Default)]
-pub(crate) struct Staged {
-    approved: BTreeSet<u16>,
-    was_paused: bool,
-    committed: BTreeSet<RegionId>,
-}
+use crate::checks::Check;
+use crate::world::{World, number};
 
 impl World {
-    pub(crate) fn rollout_plan(&mut self) -> RolloutPlan {
-        let order = match self.dice.roll(3) {
+    pub(crate) fn rollout_plan(&mut self, plans: &[RegionPlan]) -> RolloutPlan {
+        let regions: Vec<RegionId> = plans
+            .iter()
+            .map(|plan| plan.record.region.clone())
+            .collect();
+        let dice = &mut self.dice;
+        let order = match dice.roll(3) {
             0 => WaveOrder::Usual(UsualOrder::Together),
             1 => WaveOrder::Usual(UsualOrder::Canary),
-            _ => WaveOrder::Waves(vec![vec!["iad".to_owned()], vec!["*".to_owned()]]),
+            _ => WaveOrder::Waves(vec![
+                vec![regions[regions.len() - 1].to_string()],
+                vec!["*".to_owned()],
+            ]),
         };
-        let approve = match self.dice.roll(6) {
+        let approve = match dice.roll(6) {
             0 => UsualApprovals::Waves,
             1 => UsualApprovals::Stages,
             2 => UsualApprovals::All,
@@ -63,280 +41,221 @@ impl World {
             percent,
             time: Span::from_secs(seconds),
         };
-        let steps = match self.dice.roll(4) {
+        let steps = match dice.roll(4) {
             0 => vec![step(5, 3)],
             1 => vec![step(10, 4), step(50, 4)],
             _ => Vec::new(),
         };
         let policy = RolloutPolicy {
             order: Some(order),
-            soak: Some(Span::from_secs(self.dice.roll(3) * 4)),
+            soak: Some(Span::from_secs(dice.roll(3) * 4)),
             approve: Some(Approvals::Usual(approve)),
             steps: Some(steps),
             ..RolloutPolicy::default()
         };
-        let regions: Vec<RegionId> = REGIONS.iter().map(|name| name.parse().unwrap()).collect();
         RolloutPlan::of(&policy, &regions).unwrap()
     }
 
-    fn count(&mut self, what: &'static str) {
-        assert!(SOMETIMES.contains(&what), "{what} is not listed");
-        *self.outcomes.entry(what.to_owned()).or_default() += 1;
+    /// What was asked is saved.
+    pub(crate) fn note_control(&mut self, control: Option<&Control>) {
+        match control {
+            Some(Control::Pause { .. }) => {
+                self.notes.was_paused = true;
+                self.counts.count("a rollout was paused");
+            }
+            Some(Control::Approve { stage }) => {
+                self.notes.approved.insert(*stage);
+                self.counts.count("a stage was approved");
+            }
+            Some(Control::Abort { .. }) if self.notes.committed.is_empty() => {
+                self.counts.count("a rollout was aborted before a commit");
+            }
+            Some(Control::Abort { .. }) => {
+                self.counts.count("a rollout was aborted after a commit")
+            }
+            Some(Control::Resume) | None => {}
+        }
     }
 
-    /// An operator presses something.
-    pub(crate) fn control(&mut self) {
-        let control = match self.dice.roll(24) {
-            0 => Control::Pause { reason: None },
-            1..=6 => Control::Resume,
-            7 => Control::Abort { reason: None },
-            8..=12 => Control::Approve {
-                stage: u16::try_from(self.dice.roll(5)).unwrap(),
-            },
-            _ => match self.waits() {
-                Some(Waits::Approval { stage }) => Control::Approve { stage },
-                Some(_) | None => return,
-            },
-        };
-        self.ask(&control);
-    }
-
-    fn waits(&self) -> Option<Waits> {
-        self.rollout.as_ref()?.waits()
-    }
-
-    fn ask(&mut self, control: &Control) {
-        let (now, fleet) = (self.now, self.fleet());
-        let waits = self.waits();
-        let Some(rollout) = &mut self.rollout else {
+    /// What was answered to whoever asked, against what it did.
+    pub(crate) fn check_control(
+        &mut self,
+        control: &Control,
+        before: &Rollout,
+        after: &Rollout,
+        is_done: bool,
+    ) {
+        let is_same = before == after;
+        if !is_done && !is_same {
+            return self.fail(Check::Asked, format!("refused, and done: {control:?}"));
+        }
+        let Control::Approve { stage } = control else {
             return;
         };
-        let (before, place) = (rollout.clone(), rollout.plan().stage);
-        let answer = rollout.control(now, &fleet, "ana", control);
-        let is_same = *rollout == before;
-        if let Control::Approve { stage } = control {
-            let awaited = before.plan().stages.len();
-            match (&answer, &waits) {
-                (Ok(_), Some(Waits::Approval { stage: awaited })) if stage == awaited => {
-                    assert!(!is_same, "an approval changed nothing");
-                    self.staged.approved.insert(*stage);
-                    self.count("a stage was approved");
-                }
-                // It may await approval while it is paused, too.
-                (Ok(_), Some(Waits::Resume { .. })) if *stage == place => {
-                    self.staged.approved.insert(*stage);
-                }
-                (Ok(_), _) => {
-                    assert!(is_same && *stage <= place, "approved what does not wait");
-                    self.count("a second approval did nothing");
-                }
-                (Err(_), _) => {
-                    assert!(is_same, "a refusal changed something");
-                    assert!(
-                        usize::from(*stage) > awaited || *stage == 0 || *stage >= place,
-                        "refused an approval that was given before"
-                    );
-                    self.count("an approval of another stage was refused");
-                }
-            }
+        let plan = before.plan();
+        let (place, stages) = (plan.stage, plan.stages.len());
+        let is_awaited = match plan.waits {
+            Some(Waits::Approval { stage: awaited }) => awaited == *stage,
+            // It may await approval while it is paused, too.
+            Some(Waits::Resume { .. }) => *stage == place,
+            Some(Waits::Time { .. }) | None => false,
+        };
+        let is_right = match (is_done, is_same) {
+            (true, false) => is_awaited,
+            (true, true) => *stage <= place,
+            (false, _) => usize::from(*stage) > stages || *stage == 0 || *stage >= place,
+        };
+        if !is_right {
+            let text = format!(
+                "stage {stage} at {place}: done {is_done}, changed {}",
+                !is_same
+            );
+            self.fail(Check::Asked, text);
         }
-        let Ok(commands) = answer else { return };
-        match control {
-            Control::Pause { .. } if !is_same => {
-                self.staged.was_paused = true;
-                self.count("a rollout was paused");
-            }
-            Control::Abort { .. } => self.count(if self.staged.committed.is_empty() {
-                "a rollout was aborted before a commit"
-            } else {
-                "a rollout was aborted after a commit"
-            }),
-            Control::Pause { .. } | Control::Resume | Control::Approve { .. } => {}
-        }
-        self.carry_out(commands);
-    }
-
-    /// Once the faults stop, somebody lets everything go on.
-    pub(crate) fn let_it_go_on(&mut self) {
-        match self.waits() {
-            Some(Waits::Resume { .. }) => self.ask(&Control::Resume),
-            Some(Waits::Approval { stage }) => self.ask(&Control::Approve { stage }),
-            Some(Waits::Time { .. }) | None => {}
+        match (is_done, is_same) {
+            (true, true) => self.counts.count("a second approval did nothing"),
+            (false, _) => self
+                .counts
+                .count("an approval of another stage was refused"),
+            (true, false) => {}
         }
     }
 
     /// What a stage has to keep to when it writes.
-    pub(crate) fn check_staged(&mut self, new: &SiteRecord) {
-        let old = &self.records[&new.region];
-        assert!(
-            new.weight.is_none() || (new.candidate.is_some() && new.live.is_some()),
-            "a weight without two releases: {new:?}"
-        );
-        let Some(rollout) = &self.rollout else {
-            assert_eq!(new.weight, None, "a weight was left behind");
+    pub(crate) fn check_stage(&mut self, machine: &Rollout, new: &SiteRecord) {
+        let region = self.names.region(&new.region);
+        let old = self.sql.records[region].record.clone();
+        let is_two = new.candidate.is_some() && new.live.is_some();
+        let may_part = machine.kind() == Kind::Deploy && machine.outcome().is_none() && is_two;
+        if new.weight.is_some() && !may_part {
+            return self.fail(
+                Check::Staged,
+                format!("a weight that has no place: {new:?}"),
+            );
+        }
+        if machine.kind() == Kind::Rollback || machine.outcome().is_some() {
             return;
+        }
+        let views = machine.regions();
+        let target = views.iter().find(|view| view.region == new.region);
+        let target = &target.unwrap().release;
+        let is_live = |record: &SiteRecord| {
+            record
+                .live
+                .as_ref()
+                .is_some_and(|live| live.release == *target)
         };
-        if rollout.kind() == Kind::Rollback || rollout.outcome().is_some() {
-            assert_eq!(new.weight, None, "a weight was left behind");
-            return;
+        let commits = is_live(new) && !is_live(&old);
+        if commits || new.weight > old.weight {
+            self.check_begun(machine, new);
+            self.count_begun(region, commits, old.weight.is_some());
         }
-        let target = rollout
-            .regions()
-            .into_iter()
-            .find(|view| view.region == new.region);
-        let target = target.unwrap().release;
-        let is_target =
-            |live: &Option<ReleaseRef>| live.as_ref().is_some_and(|live| live.release == target);
-        let commits = is_target(&new.live) && !is_target(&old.live);
-        let admits = new.weight > old.weight;
-        if !commits && !admits {
-            return;
-        }
-        let was_weighted = old.weight.is_some();
-        let plan = rollout.plan();
+    }
+
+    /// It may begin: approved, not paused, and what came before has settled.
+    fn check_begun(&mut self, machine: &Rollout, new: &SiteRecord) {
+        let plan = machine.plan();
         let percent = new.weight.unwrap_or(ALL);
-        let is_this = |stage: &helix_routing::rollout::StageView| {
-            stage.percent == percent && stage.regions.contains(&new.region)
-        };
+        let is_this =
+            |stage: &StageView| stage.percent == percent && stage.regions.contains(&new.region);
         let index = plan.stages.iter().position(is_this).unwrap();
-        let stage = &plan.stages[index];
-        let number = u16::try_from(index + 1).unwrap();
-        assert!(
-            !stage.approve || self.staged.approved.contains(&number),
-            "stage {number} began without approval"
-        );
-        assert!(
-            !matches!(rollout.waits(), Some(Waits::Resume { .. })),
-            "stage {number} began in a pause"
-        );
+        let (stage, number) = (&plan.stages[index], u16::try_from(index + 1).unwrap());
+        if stage.approve && !self.notes.approved.contains(&number) {
+            self.fail(
+                Check::Staged,
+                format!("stage {number} began without approval"),
+            );
+        }
+        if matches!(plan.waits, Some(Waits::Resume { .. })) {
+            self.fail(Check::Staged, format!("stage {number} began in a pause"));
+        }
         let earlier = plan.stages.iter().filter(|other| other.wave < stage.wave);
         let earlier: BTreeSet<&RegionId> = earlier.flat_map(|stage| &stage.regions).collect();
-        for view in rollout.regions() {
-            assert!(
-                !earlier.contains(&view.region) || view.phase == PhaseName::Stable,
-                "{} began before {} had settled: {:?}",
-                new.region,
-                view.region,
-                view.phase
-            );
+        for (region, phase) in machine.phases() {
+            if earlier.contains(region) && phase != PhaseName::Stable {
+                let text = format!(
+                    "{} began before {region} had settled: {phase:?}",
+                    new.region
+                );
+                self.fail(Check::Staged, text);
+            }
         }
-        let is_later = stage.wave > 1;
-        self.check_prepared(new, &target);
-        if self.staged.was_paused {
-            self.count("a stage began after a pause");
+        if stage.wave > 1 && percent == ALL {
+            self.counts.count("a later wave committed");
+        }
+    }
+
+    fn count_begun(&mut self, region: usize, commits: bool, was_weighted: bool) {
+        if self.notes.was_paused {
+            self.counts.count("a stage began after a pause");
         }
         if commits {
-            self.staged.committed.insert(new.region.clone());
-            self.count_commit(is_later, was_weighted);
-        } else if was_weighted {
-            self.count("more visitors were admitted");
-        } else {
-            self.count("some visitors were admitted");
+            self.notes.committed.insert(region);
         }
-    }
-
-    fn count_commit(&mut self, is_later: bool, was_weighted: bool) {
-        if is_later {
-            self.count("a later wave committed");
-        }
-        if was_weighted {
-            self.count("all visitors came after a canary");
-        }
-    }
-
-    fn check_prepared(&self, new: &SiteRecord, target: &helix_routing::id::ReleaseId) {
-        for edge in &self.edges {
-            assert!(
-                edge.region != new.region
-                    || !self.steady.contains(&edge.id)
-                    || edge.prepared.contains(target),
-                "{} gets visitors for what it has not prepared",
-                edge.id
-            );
-        }
-    }
-
-    pub(crate) fn check_withdrawal(&mut self, region: RegionId, left: ReleaseRef, blames: bool) {
-        let record = &self.records[&region];
-        assert!(
-            !blames || record.hold.is_some(),
-            "{region} went back and is not held"
-        );
-        assert_eq!(
-            (&record.weight, &record.candidate),
-            (&None, &None),
-            "{region} goes on with the candidate"
-        );
-        self.count("a canary was withdrawn");
-        if blames {
-            assert!(
-                is_sick(&left.release) || self.bake.bad_answer,
-                "a release that is well was blamed"
-            );
-            self.quarantined.insert((region, left.release));
-            self.count("a canary was blamed");
+        match (commits, was_weighted) {
+            (true, true) => self.counts.count("all visitors came after a canary"),
+            (false, true) => self.counts.count("more visitors were admitted"),
+            (false, false) => self.counts.count("some visitors were admitted"),
+            (true, false) => {}
         }
     }
 
     /// Waits, canaries and what a sick one must not come to.
-    pub(crate) fn count_stages(&mut self) {
-        match self.waits() {
-            Some(Waits::Approval { .. }) => self.count("a stage waited for approval"),
-            Some(Waits::Time { until }) if until > self.now => {
-                self.count("a wave waited for its time");
-            }
-            Some(_) | None => {}
+    pub(crate) fn count_waits(&mut self, machine: &Rollout) {
+        match machine.waits() {
+            Some(Waits::Approval { .. }) => self.counts.count("a stage waited for approval"),
+            Some(Waits::Time { .. }) => self.counts.count("a wave waited for its time"),
+            Some(Waits::Resume { .. }) | None => {}
         }
-        let views = self
-            .rollout
-            .iter()
-            .flat_map(helix_routing::rollout::Rollout::regions);
-        let admitted: Vec<_> = views
-            .filter(|view| view.phase == PhaseName::Admitted)
-            .collect();
-        for view in admitted {
-            let bake = view.bake.expect("what is admitted was watched");
+        let views = machine.regions().into_iter();
+        for view in views.filter(|view| view.phase == PhaseName::Admitted) {
+            let Some(bake) = view.bake else {
+                self.fail(Check::Baked, format!("{} was not watched", view.region));
+                continue;
+            };
             let was_sick = bake
                 .measures
                 .iter()
                 .any(|measure| measure.baseline >= Some(500_000));
+            let is_well = !is_sick(number(&view.release)) || was_sick;
             match bake.verdict {
-                Some(Verdict::Pass) => {
-                    assert!(
-                        !is_sick(&view.release) || was_sick,
-                        "a sick canary passed: {bake:?}"
-                    );
-                    self.count("a canary passed");
-                }
+                Some(Verdict::Pass) if is_well => self.counts.count("a canary passed"),
                 Some(Verdict::Inconclusive | Verdict::Error) => {}
-                Some(Verdict::Fail) | None => panic!("{:?} is admitted", bake.verdict),
+                Some(Verdict::Pass | Verdict::Fail) | None => {
+                    self.fail(Check::Baked, format!("a canary stays: {bake:?}"));
+                }
             }
         }
     }
 
     /// No weight outlives its rollout.
-    pub(crate) fn check_finished(&mut self, outcome: Outcome) {
-        for record in self.records.values() {
-            assert_eq!(record.weight, None, "a weight was left behind: {record:?}");
+    pub(crate) fn check_finished(&mut self, machine: &Rollout, outcome: Outcome) {
+        let is_left = self
+            .sql
+            .records
+            .iter()
+            .any(|saved| saved.record.weight.is_some());
+        if is_left {
+            self.fail(Check::Staged, "a weight was left behind".to_owned());
         }
-        let Some(rollout) = &self.rollout else { return };
-        let views = rollout.regions();
-        let stayed = |phase| views.iter().any(|view| view.phase == phase);
+        let stayed = |phase| machine.phases().any(|(_, there)| there == phase);
         let is_half = stayed(PhaseName::Stable) && stayed(PhaseName::Aborted);
         if outcome == Outcome::NeedsOperator && is_half {
-            self.count("a later wave failed and the first stayed");
+            self.counts
+                .count("a later wave failed and the first stayed");
         }
     }
 
     /// A newer rollout comes, at whatever moment.
-    pub(crate) fn count_superseded(&mut self) {
-        let Some(rollout) = &self.rollout else { return };
-        let is_weighted = rollout.regions().iter().any(|view| view.weight.is_some());
-        if is_weighted {
-            self.count("superseded in a canary");
+    pub(crate) fn count_superseded(&mut self, machine: &Rollout, by: Kind) {
+        if machine.regions().iter().any(|view| view.weight.is_some()) {
+            self.counts.count("superseded in a canary");
         }
-        if self.waits().is_some() {
-            self.count("superseded while it waited");
+        if machine.waits().is_some() {
+            self.counts.count("superseded while it waited");
+        }
+        if by == Kind::Rollback {
+            self.counts.count("a rollback pre-empted");
         }
     }
 }

@@ -1,0 +1,475 @@
+//! A model edge, without bytes: what is synced to its disk survives a crash, what it prepared in a boot does not.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+
+use helix_routing::id::Generation;
+use helix_routing::record::{Order, order};
+use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
+
+use crate::checks::Check;
+use crate::clocks::Clock;
+use crate::disk::Disk;
+use crate::network::Message;
+use crate::publisher::Published;
+use crate::roster::boot_id;
+use crate::scenario::Safeguard;
+use crate::serving::Counting;
+use crate::world::{Due, World, number};
+
+const HEARTBEAT: u64 = 5_000;
+/// An edge looks at the stream's head so often, and fetches what it has missed.
+const REPAIR: u64 = 2_000;
+/// How long counts are told after a record that asks for them.
+const TOLD: u64 = 15_000;
+
+/// What is written at once: a record, and the one that was served when it came.
+struct Slot {
+    record: Rc<Published>,
+    good: Option<Rc<Published>>,
+}
+
+/// How far the candidate's gate is.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Gate {
+    #[default]
+    Ahead,
+    Running,
+    Passed,
+    Failed(&'static str),
+}
+
+pub(crate) struct Edge {
+    pub(crate) region: usize,
+    pub(crate) boot: u32,
+    pub(crate) is_up: bool,
+    pub(crate) cut_until: u64,
+    pub(crate) full_until: u64,
+    pub(crate) clock: Clock,
+    records: Disk<Slot>,
+    /// Artifacts on disk, and whether they are whole there.
+    pub(crate) artifacts: BTreeMap<u8, bool>,
+    pub(crate) memory: Memory,
+    /// Ghosts, that only checks look at: the highest generation it served under, the highest that it said it serves.
+    pub(crate) highest: Generation,
+    pub(crate) reported: Generation,
+    pub(crate) has_served: bool,
+    sent: u64,
+}
+
+/// What a restart takes.
+#[derive(Default)]
+pub(crate) struct Memory {
+    pub(crate) record: Option<Rc<Published>>,
+    pub(crate) served: Option<Rc<Published>>,
+    /// Fetched or verified in this boot.
+    pub(crate) held: BTreeSet<u8>,
+    fetching: Option<u8>,
+    pub(crate) gate: Gate,
+    /// Counts candidates as records name them: a gate that was begun for another one is void.
+    naming: u32,
+    pub(crate) live: Option<u8>,
+    pub(crate) told_until: u64,
+    pub(crate) counting: Counting,
+    pub(crate) in_flight: Vec<u8>,
+}
+
+impl Edge {
+    pub(crate) fn new(region: usize) -> Self {
+        Self {
+            region,
+            boot: 0,
+            is_up: false,
+            cut_until: 0,
+            full_until: 0,
+            clock: Clock::default(),
+            records: Disk::new(),
+            artifacts: BTreeMap::new(),
+            memory: Memory::default(),
+            highest: Generation(0),
+            reported: Generation(0),
+            has_served: false,
+            sent: 0,
+        }
+    }
+
+    /// The generation that requests are answered under.
+    pub(crate) fn serving(&self) -> Generation {
+        let served = self.memory.served.as_ref();
+        served.map_or(Generation(0), |served| served.record.generation)
+    }
+
+    pub(crate) fn candidate(&self) -> Option<u8> {
+        let record = &self.memory.record.as_ref()?.record;
+        record
+            .candidate
+            .as_ref()
+            .map(|named| number(&named.release))
+    }
+
+    /// It has the release, and its gate was passed.
+    pub(crate) fn is_prepared(&self, release: u8) -> bool {
+        let is_candidate = self.candidate() == Some(release);
+        self.memory.held.contains(&release) && (!is_candidate || self.memory.gate == Gate::Passed)
+    }
+
+    /// What is on disk and named by nothing goes.
+    fn evict(&mut self) {
+        let memory = &mut self.memory;
+        let named = memory.record.iter().chain(&memory.served);
+        let named = named.flat_map(|kept| kept.record.releases());
+        let mut kept: BTreeSet<u8> = named.map(|named| number(&named.release)).collect();
+        kept.extend(memory.fetching);
+        kept.extend(&memory.in_flight);
+        self.artifacts.retain(|release, _| kept.contains(release));
+        memory.held.retain(|release| kept.contains(release));
+    }
+}
+
+impl World {
+    /// It starts from its disk: what is there is verified, and what is torn is thrown away.
+    pub(crate) fn start_edge(&mut self, edge: usize) {
+        let this = &mut self.edges[edge];
+        this.is_up = true;
+        let on_disk = this.artifacts.len();
+        this.artifacts.retain(|_, is_whole| *is_whole);
+        self.counts.found_torn(this.artifacts.len() < on_disk);
+        this.memory = Memory {
+            held: this.artifacts.keys().copied().collect(),
+            ..Memory::default()
+        };
+        let slot = this.records.synced();
+        let slot = slot.map(|slot| (Rc::clone(&slot.record), slot.good.clone()));
+        if let Some((record, good)) = slot {
+            this.memory.record = Some(record);
+            this.memory.served = good;
+            this.memory.live = this.memory.served.as_ref().and_then(|good| live(good));
+            self.reconcile(edge);
+            self.work(edge);
+        }
+        self.check_started(edge);
+        let boot = self.edges[edge].boot;
+        self.due(10, Due::Repair { edge, boot });
+        self.due(50, Due::Heartbeat { edge, boot });
+        self.due(1_000, Due::Serve { edge, boot });
+    }
+
+    pub(crate) fn kill_edge(&mut self, edge: usize) {
+        let this = &mut self.edges[edge];
+        if !this.is_up {
+            return;
+        }
+        this.is_up = false;
+        this.boot += 1;
+        let is_torn = this.records.crash(&mut self.dice);
+        for is_whole in this.artifacts.values_mut() {
+            *is_whole |= self.dice.one_in(2);
+        }
+        self.counts.lost_record(is_torn);
+        self.notes.left(edge);
+        let millis = self.dice.between(200, 6_000);
+        self.due(millis, Due::EdgeStarts { edge });
+    }
+
+    pub(crate) fn beat(&mut self, edge: usize, boot: u32) {
+        self.check_ready(edge);
+        let this = &mut self.edges[edge];
+        this.sent += 1;
+        let record = this.memory.record.as_ref();
+        let is_ready = record.is_none_or(|record| record.record.generation == this.serving());
+        let sent = this.sent;
+        self.send(Message::Heartbeat {
+            edge,
+            boot,
+            is_ready,
+            sent,
+        });
+        self.due(HEARTBEAT, Due::Heartbeat { edge, boot });
+    }
+
+    /// What the feed did not bring is fetched.
+    pub(crate) fn repair(&mut self, edge: usize, boot: u32) {
+        self.due(REPAIR, Due::Repair { edge, boot });
+        let this = &self.edges[edge];
+        let Some(newest) = self.stream.newest[this.region].clone() else {
+            return;
+        };
+        let held = this
+            .records
+            .newest()
+            .map(|slot| slot.record.record.generation);
+        if this.cut_until <= self.now && held < Some(newest.record.generation) {
+            self.receive(edge, &newest);
+        }
+    }
+
+    /// A record comes: lower than what is held is refused, equal and the same is told again, equal and other is an alarm.
+    pub(crate) fn receive(&mut self, edge: usize, new: &Rc<Published>) {
+        let this = &self.edges[edge];
+        if !this.is_up {
+            return;
+        }
+        let held = this.records.newest().map(|slot| &slot.record);
+        let held = held.map(|held| {
+            (
+                held.record.epoch,
+                held.record.generation,
+                held.body.as_slice(),
+            )
+        });
+        match order(held, (new.record.epoch, new.record.generation, &new.body)) {
+            Order::Newer => self.write_record(edge, new),
+            Order::Older if self.without == Some(Safeguard::GenerationCompare) => {
+                self.write_record(edge, new)
+            }
+            Order::Older => self.counts.count("an edge refused an older record"),
+            Order::Same => self.received_again(edge, new),
+            Order::Conflict => {
+                let text = format!("two records of one generation, the second {:?}", new.record);
+                self.fail(Check::NothingLost, text);
+            }
+        }
+    }
+
+    fn write_record(&mut self, edge: usize, new: &Rc<Published>) {
+        let this = &mut self.edges[edge];
+        let good = this.memory.served.clone();
+        this.records.write(Slot {
+            record: Rc::clone(new),
+            good,
+        });
+        let boot = this.boot;
+        let millis = if self.dice.one_in(8) {
+            600
+        } else {
+            self.dice.between(1, 20)
+        };
+        self.due(millis, Due::RecordSynced { edge, boot });
+        if self.without == Some(Safeguard::SyncBeforeReport) {
+            self.take_record(edge, Rc::clone(new));
+        }
+        self.at_write(edge);
+    }
+
+    /// It is safe: from now on it counts.
+    pub(crate) fn record_synced(&mut self, edge: usize) {
+        let slot = self.edges[edge].records.sync();
+        let record = slot.map(|slot| Rc::clone(&slot.record));
+        if let Some(record) = record
+            && self.without != Some(Safeguard::SyncBeforeReport)
+        {
+            self.take_record(edge, record);
+        }
+    }
+
+    fn take_record(&mut self, edge: usize, record: Rc<Published>) {
+        let this = &mut self.edges[edge];
+        let before = this.candidate();
+        this.memory.record = Some(record);
+        if this.candidate() != before {
+            this.memory.naming += 1;
+            this.memory.gate = Gate::Ahead;
+        }
+        this.evict();
+        self.reconcile(edge);
+        self.heed_bake(edge);
+        self.work(edge);
+        self.report(edge);
+    }
+
+    fn received_again(&mut self, edge: usize, new: &Rc<Published>) {
+        let this = &mut self.edges[edge];
+        let is_taken = |taken: &Rc<Published>| taken.record.generation == new.record.generation;
+        if !this.memory.record.as_ref().is_some_and(is_taken) {
+            return;
+        }
+        if this.memory.gate == Gate::Failed("no space") && this.full_until <= self.now {
+            this.memory.gate = Gate::Ahead;
+        }
+        self.heed_bake(edge);
+        self.work(edge);
+        self.report(edge);
+    }
+
+    /// Counts are told for a while after a record that asks for them.
+    fn heed_bake(&mut self, edge: usize) {
+        let this = &mut self.edges[edge];
+        let Some(record) = &this.memory.record else {
+            return;
+        };
+        let day = std::time::Duration::from_secs(24 * 60 * 60);
+        let now = this.clock.read(self.now);
+        let bakes = record
+            .record
+            .bake_until
+            .is_some_and(|until| now < until + day);
+        let is_asked = bakes || record.record.weight.is_some();
+        this.memory.told_until = if is_asked { self.now + TOLD } else { 0 };
+    }
+
+    /// What its record names as live is served as soon as it is there.
+    pub(crate) fn reconcile(&mut self, edge: usize) {
+        let this = &mut self.edges[edge];
+        let Some(record) = this.memory.record.clone() else {
+            return;
+        };
+        let named = live(&record);
+        if named.is_none_or(|named| this.memory.held.contains(&named)) {
+            this.memory.live = named;
+            this.memory.served = Some(Rc::clone(&record));
+            self.count_anew(edge);
+        }
+        self.count_canary(edge);
+        self.check_serving(edge);
+    }
+
+    /// One thing at a time: what is live first, then the candidate, then its gate.
+    pub(crate) fn work(&mut self, edge: usize) {
+        let this = &mut self.edges[edge];
+        let (Some(record), None, boot) = (&this.memory.record, this.memory.fetching, this.boot)
+        else {
+            return;
+        };
+        let candidate = this.candidate();
+        let is_absent = |release: &u8| !this.memory.held.contains(release);
+        let is_ahead = this.memory.gate == Gate::Ahead;
+        let missing = live(record).filter(is_absent);
+        let missing = missing.or_else(|| candidate.filter(is_absent).filter(|_| is_ahead));
+        if let Some(release) = missing {
+            this.memory.fetching = Some(release);
+            let millis = match self.dice.roll(12) {
+                0 => self.dice.between(5_000, 26_000),
+                _ => self.dice.between(30, 1_500),
+            };
+            self.due(
+                millis,
+                Due::Fetched {
+                    edge,
+                    boot,
+                    release,
+                },
+            );
+        } else if candidate.is_some() && is_ahead {
+            this.memory.gate = Gate::Running;
+            let naming = this.memory.naming;
+            let millis = self.dice.between(20, 1_200);
+            self.due(millis, Due::Gated { edge, boot, naming });
+        }
+    }
+
+    pub(crate) fn fetched(&mut self, edge: usize, release: u8) {
+        let this = &mut self.edges[edge];
+        let is_wanted = live_of(this) == Some(release) || this.candidate() == Some(release);
+        let boot = this.boot;
+        if !is_wanted {
+            this.memory.fetching = None;
+            return self.work(edge);
+        }
+        let is_full = this.full_until > self.now;
+        if this.cut_until > self.now || (is_full && live_of(this) == Some(release)) {
+            return self.due(
+                1_000,
+                Due::Fetched {
+                    edge,
+                    boot,
+                    release,
+                },
+            );
+        }
+        if !self.check_stored(edge, release) {
+            return self.due(
+                1_000,
+                Due::Fetched {
+                    edge,
+                    boot,
+                    release,
+                },
+            );
+        }
+        let this = &mut self.edges[edge];
+        if is_full {
+            this.memory.fetching = None;
+            this.memory.gate = Gate::Failed("no space");
+            return self.report(edge);
+        }
+        this.artifacts.insert(release, false);
+        let millis = self.dice.between(1, 80);
+        self.due(
+            millis,
+            Due::ArtifactSynced {
+                edge,
+                boot,
+                release,
+            },
+        );
+        self.at_write(edge);
+    }
+
+    pub(crate) fn artifact_synced(&mut self, edge: usize, release: u8) {
+        let this = &mut self.edges[edge];
+        this.memory.fetching = None;
+        this.artifacts.insert(release, true);
+        this.memory.held.insert(release);
+        this.evict();
+        self.reconcile(edge);
+        self.work(edge);
+        self.report(edge);
+    }
+
+    pub(crate) fn gated(&mut self, edge: usize, naming: u32) {
+        let this = &mut self.edges[edge];
+        if this.memory.naming == naming && this.memory.gate == Gate::Running {
+            let fails = self.dice.one_in(25);
+            this.memory.gate = if fails {
+                Gate::Failed("its gate failed")
+            } else {
+                Gate::Passed
+            };
+            self.report(edge);
+        }
+    }
+
+    pub(crate) fn report(&mut self, edge: usize) {
+        let this = &mut self.edges[edge];
+        let Some(record) = &this.memory.record else {
+            return;
+        };
+        let is_gated = self.without != Some(Safeguard::Gate);
+        let candidate = record
+            .record
+            .candidate
+            .as_ref()
+            .map(|named| CandidateReport {
+                release: named.release.clone(),
+                state: match this.memory.gate {
+                    Gate::Failed(reason) if is_gated => CandidateState::Failed(reason.to_owned()),
+                    Gate::Passed | Gate::Failed(_) => CandidateState::Prepared,
+                    Gate::Ahead | Gate::Running => CandidateState::Preparing,
+                },
+            });
+        let serving = this.serving();
+        let live = this.memory.live.map(usize::from);
+        let report = SiteReport {
+            edge: self.names.edges[edge].clone(),
+            region: self.names.regions[this.region].clone(),
+            boot: boot_id(this.boot),
+            site: self.names.site.clone(),
+            generation: record.record.generation,
+            serving,
+            live: live.map(|live| self.names.releases[live].release.clone()),
+            candidate,
+        };
+        this.reported = this.reported.max(serving);
+        let boot = this.boot;
+        self.send(Message::Report { edge, boot, report });
+    }
+}
+
+fn live(record: &Published) -> Option<u8> {
+    let live = record.record.live.as_ref();
+    live.map(|live| number(&live.release))
+}
+
+fn live_of(edge: &Edge) -> Option<u8> {
+    edge.memory.record.as_ref().and_then(|record| live(record))
+}

@@ -1,0 +1,165 @@
+//! The network: it delays, drops, repeats and reorders, between whom it likes.
+
+use std::rc::Rc;
+
+use helix_routing::id::RegionId;
+use helix_routing::report::{SiteReport, WindowReport};
+use helix_routing::rollout::Event;
+
+use crate::publisher::Published;
+use crate::world::{Due, World};
+
+/// Usually it takes at most so many milliseconds.
+const USUAL: u64 = 40;
+/// And seldom so many.
+const LATEST: u64 = 30_000;
+
+#[derive(Clone)]
+pub(crate) enum Message {
+    Record {
+        edge: usize,
+        record: Rc<Published>,
+    },
+    Heartbeat {
+        edge: usize,
+        boot: u32,
+        is_ready: bool,
+        sent: u64,
+    },
+    Report {
+        edge: usize,
+        boot: u32,
+        report: SiteReport,
+    },
+    Window {
+        edge: usize,
+        report: Box<WindowReport>,
+    },
+    /// What a probe saw, or what Prometheus said, for the process that asked.
+    Heard {
+        origin: usize,
+        life: u32,
+        edge: Option<usize>,
+        event: Event,
+    },
+}
+
+impl Message {
+    /// The edge at one end of it.
+    const fn edge(&self) -> Option<usize> {
+        match self {
+            Self::Record { edge, .. }
+            | Self::Heartbeat { edge, .. }
+            | Self::Report { edge, .. }
+            | Self::Window { edge, .. } => Some(*edge),
+            Self::Heard { edge, .. } => *edge,
+        }
+    }
+}
+
+impl World {
+    pub(crate) fn send(&mut self, message: Message) {
+        let weather = self.scenario.weather;
+        if self.is_healed {
+            let millis = self.dice.between(1, USUAL);
+            return self.due(millis, Due::Arrival(message));
+        }
+        if self.is_cut(&message) || (weather.lost > 0 && self.dice.one_in(weather.lost)) {
+            return;
+        }
+        if weather.repeated > 0 && self.dice.one_in(weather.repeated) {
+            let millis = self.dice.between(1, LATEST);
+            self.due(millis, Due::Arrival(message.clone()));
+        }
+        let is_late = weather.late > 0 && self.dice.one_in(weather.late);
+        let longest = match (is_late, self.dice.roll(4)) {
+            (false, _) => USUAL,
+            (true, 0) => LATEST,
+            (true, _) => USUAL * 40,
+        };
+        let millis = self.dice.between(1, longest);
+        self.due(millis, Due::Arrival(message));
+    }
+
+    fn is_cut(&self, message: &Message) -> bool {
+        let edge = message.edge().map(|edge| &self.edges[edge]);
+        edge.is_some_and(|edge| edge.cut_until > self.now)
+    }
+
+    pub(crate) fn deliver(&mut self, message: Message) {
+        if self.is_cut(&message) {
+            return;
+        }
+        match message {
+            Message::Record { edge, record } => self.receive(edge, &record),
+            Message::Heartbeat {
+                edge,
+                boot,
+                is_ready,
+                sent,
+            } => {
+                for origin in self.listening() {
+                    self.heard_heartbeat(origin, edge, (boot, is_ready, sent));
+                }
+            }
+            Message::Report { edge, boot, report } => {
+                self.counts.came_late(boot < self.edges[edge].boot);
+                let event = Event::Reported(report);
+                for origin in self.listening() {
+                    self.tell(origin, event.clone());
+                }
+            }
+            Message::Window { report, .. } => {
+                let event = Event::Measured(report);
+                for origin in self.listening() {
+                    self.tell(origin, event.clone());
+                }
+            }
+            Message::Heard {
+                origin,
+                life,
+                event,
+                ..
+            } => {
+                let process = &self.origins[origin];
+                if process.is_up && process.life == life {
+                    self.tell(origin, event);
+                }
+            }
+        }
+    }
+
+    /// Whoever believes that it leads hears what edges say.
+    fn listening(&self) -> impl Iterator<Item = usize> + use<> {
+        let leads = [0, 1].map(|origin: usize| {
+            let process = &self.origins[origin];
+            process.is_up && process.leads
+        });
+        [0, 1]
+            .into_iter()
+            .filter(move |origin: &usize| leads[*origin])
+    }
+
+    /// Prometheus is asked: some of its answers are errors, and some never come.
+    pub(crate) fn ask(&mut self, origin: usize, region: RegionId, check: usize) {
+        let answer = match self.dice.roll(30) {
+            _ if self.notes.is_unanswered => Err("no answer".to_owned()),
+            0 => Ok(helix_routing::bake::Number(9.0)),
+            1..10 => Err("no answer".to_owned()),
+            _ => Ok(helix_routing::bake::Number(1.0)),
+        };
+        self.notes.has_bad_answer |= matches!(answer, Ok(number) if number.0 > 1.0);
+        let event = Event::Answered {
+            region,
+            check,
+            answer,
+        };
+        let life = self.origins[origin].life;
+        self.send(Message::Heard {
+            origin,
+            life,
+            edge: None,
+            event,
+        });
+    }
+}

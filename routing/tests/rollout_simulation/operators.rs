@@ -1,0 +1,117 @@
+//! Who presses what: by plan at the worst moment, and now and then whoever looks at what waits.
+
+use helix_routing::rollout::{Control, Kind, Waits};
+
+use crate::scenario::Deed;
+use crate::sql::Change;
+use crate::starts::Start;
+use crate::world::{Due, World};
+
+/// How often somebody looks at what waits.
+const ATTENTION: u64 = 2_500;
+
+impl World {
+    pub(crate) fn perform(&mut self, deed: Deed) {
+        let edges = self.edges.len();
+        match deed {
+            Deed::KillEdge(edge) => self.kill_edge(edge % edges),
+            Deed::KillWriter => self.kill_edge(self.writer),
+            Deed::CutEdge { edge, millis } => {
+                let edge = &mut self.edges[edge % edges];
+                edge.cut_until = self.now + millis;
+            }
+            Deed::FillDisk { edge, millis } => {
+                self.edges[edge % edges].full_until = self.now + millis;
+            }
+            Deed::SkewEdge { edge, ahead } => self.edges[edge % edges].clock.ahead = ahead,
+            Deed::SkewOrigin { origin, ahead } => {
+                self.origins[origin % 2].clock.ahead = ahead;
+                self.notes.calm_since = self.now;
+            }
+            Deed::KillOrigin => {
+                if let Some(origin) = self.leader() {
+                    self.kill_origin(origin);
+                }
+            }
+            Deed::FreezeOrigin { millis } => {
+                if let Some(origin) = self.leader() {
+                    self.origins[origin].frozen_until = self.now + millis;
+                    self.notes.calm_since = self.now + millis;
+                }
+            }
+            Deed::TakeOver => {
+                let standby = self.leader().map_or(0, |origin| 1 - origin);
+                if self.origins[standby].is_up {
+                    self.lead(standby);
+                }
+            }
+            Deed::LoseTail => self.lose_tail(),
+            deed => self.press_deed(deed),
+        }
+    }
+
+    /// What an operator asks goes to whoever believes that it leads, the one that was replaced first.
+    fn press_deed(&mut self, deed: Deed) {
+        let leads = |origin: &usize| {
+            let process = &self.origins[*origin];
+            process.is_up && process.leads && process.frozen_until <= self.now
+        };
+        let stale = [0, 1].into_iter().filter(leads);
+        let Some(origin) = stale.min_by_key(|origin| self.origins[*origin].epoch) else {
+            return;
+        };
+        let start = |kind, release, is_automatic| {
+            Change::Start(Start {
+                kind,
+                release,
+                is_automatic,
+            })
+        };
+        let reason = None;
+        match deed {
+            Deed::Deploy {
+                release,
+                is_automatic,
+            } => {
+                self.transact(origin, start(Kind::Deploy, release, is_automatic));
+            }
+            Deed::Rollback => self.transact(origin, start(Kind::Rollback, 0, false)),
+            Deed::Restart => self.transact(origin, start(Kind::Restart, 0, false)),
+            Deed::Pause => self.control(origin, Control::Pause { reason }),
+            Deed::Resume => self.control(origin, Control::Resume),
+            Deed::Abort => self.control(origin, Control::Abort { reason }),
+            Deed::ApproveStage(stage) => self.control(origin, Control::Approve { stage }),
+            Deed::Approve => self.let_go_on(origin),
+            Deed::Lift => self.transact(origin, Change::Lift),
+            Deed::Hold { region } => self.hold(origin, region, true),
+            Deed::Unhold => self.hold(origin, 0, false),
+            Deed::Collect => self.transact(origin, Change::Collect),
+            _ => {}
+        }
+    }
+
+    fn hold(&mut self, origin: usize, region: usize, is_held: bool) {
+        let region = region % self.names.regions.len();
+        self.transact(origin, Change::Hold { region, is_held });
+    }
+
+    /// Somebody looks, and mostly lets what waits go on; once nothing goes wrong any more, always.
+    pub(crate) fn attend(&mut self) {
+        self.due(ATTENTION, Due::Attention);
+        let is_looked_at = self.is_healed || self.dice.one_in(3);
+        if let Some(origin) = self.leader()
+            && is_looked_at
+        {
+            self.let_go_on(origin);
+        }
+    }
+
+    fn let_go_on(&mut self, origin: usize) {
+        let driver = self.origins[origin].driver.as_ref();
+        match driver.and_then(|driver| driver.saved.machine.waits()) {
+            Some(Waits::Resume { .. }) => self.control(origin, Control::Resume),
+            Some(Waits::Approval { stage }) => self.control(origin, Control::Approve { stage }),
+            Some(Waits::Time { .. }) | None => {}
+        }
+    }
+}

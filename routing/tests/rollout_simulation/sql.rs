@@ -1,0 +1,393 @@
+//! The database: one change at a time, each whole or not at all, each checked for the term of whoever makes it.
+//!
+//! A transaction that was sent is not safe yet: until it is, the database's machine may lose its power. Whether it was in or not,
+//! nobody is told then.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::rc::Rc;
+
+use helix_routing::id::Epoch;
+use helix_routing::record::ReleaseRef;
+use helix_routing::rollout::{Command, Control, Kind, Outcome, Rollout};
+
+use crate::publisher::Published;
+use crate::scenario::{Safeguard, Side, When};
+use crate::starts::Start;
+use crate::world::{Due, World, number};
+
+/// Saves of drivers are counted from 1; this is what anything else has.
+const NO_SAVE: u32 = 0;
+
+/// The rollout that runs, and how often it was saved.
+#[derive(Clone)]
+pub(crate) struct Saved {
+    pub(crate) number: u64,
+    pub(crate) revision: u64,
+    pub(crate) machine: Rollout,
+}
+
+pub(crate) struct Sql {
+    pub(crate) term: Epoch,
+    /// Whose address is in the lease's row.
+    pub(crate) leader: usize,
+    pub(crate) records: Vec<Rc<Published>>,
+    pub(crate) settled: Vec<Option<ReleaseRef>>,
+    pub(crate) quarantined: BTreeSet<(usize, u8)>,
+    pub(crate) held: BTreeSet<usize>,
+    pub(crate) running: Option<Saved>,
+    pub(crate) started: u64,
+    /// Artifacts in the store.
+    pub(crate) stored: BTreeSet<u8>,
+    /// Sent, and not safe.
+    pub(crate) tail: VecDeque<Transaction>,
+    sent: u64,
+    saves: u32,
+}
+
+pub(crate) struct Transaction {
+    number: u64,
+    origin: usize,
+    life: u32,
+    epoch: Epoch,
+    save: u32,
+    change: Change,
+}
+
+/// What a transaction does.
+#[derive(Clone)]
+pub(crate) enum Change {
+    Step(Box<Step>),
+    Start(Start),
+    Hold { region: usize, is_held: bool },
+    Lift,
+    Collect,
+}
+
+/// A step of the machine, to be saved over the revision that it was made from.
+#[derive(Clone)]
+pub(crate) struct Step {
+    pub(crate) saved: Saved,
+    pub(crate) commands: Vec<Command>,
+    /// What was asked for, if it was.
+    pub(crate) control: Option<Control>,
+    pub(crate) is_repeated: bool,
+}
+
+/// What its sender hears of it.
+pub(crate) enum Answer {
+    Done {
+        save: u32,
+        change: Change,
+    },
+    /// A rollout began: with what there is to do after the save.
+    Started {
+        saved: Box<Saved>,
+        commands: Vec<Command>,
+    },
+    /// Another leads.
+    Fenced,
+    /// Somebody else changed the rollout since it was read.
+    Changed {
+        rollout: u64,
+        is_repeated: bool,
+    },
+    /// The connection went away: it may have been done.
+    Unsure {
+        change: Change,
+    },
+}
+
+impl Sql {
+    pub(crate) fn new(records: Vec<Rc<Published>>) -> Self {
+        Self {
+            term: Epoch(0),
+            leader: 0,
+            settled: vec![None; records.len()],
+            records,
+            quarantined: BTreeSet::new(),
+            held: BTreeSet::new(),
+            running: None,
+            started: 0,
+            stored: BTreeSet::new(),
+            tail: VecDeque::new(),
+            sent: 0,
+            saves: 0,
+        }
+    }
+
+    /// What nothing may remove.
+    pub(crate) fn referenced(&self) -> BTreeSet<u8> {
+        let records = self
+            .records
+            .iter()
+            .flat_map(|saved| saved.record.releases());
+        let running = self
+            .running
+            .iter()
+            .flat_map(|saved| saved.machine.regions());
+        records
+            .chain(self.settled.iter().flatten())
+            .map(|named| number(&named.release))
+            .chain(running.map(|view| number(&view.release)))
+            .collect()
+    }
+}
+
+impl World {
+    /// Sends a transaction, which is safe a little later.
+    pub(crate) fn transact(&mut self, origin: usize, change: Change) {
+        let is_step = matches!(change, Change::Step(_));
+        self.sql.saves += u32::from(is_step);
+        self.sql.sent += 1;
+        let sent = self.sql.sent;
+        let save = if is_step { self.sql.saves } else { NO_SAVE };
+        let process = &self.origins[origin];
+        self.sql.tail.push_back(Transaction {
+            number: sent,
+            origin,
+            life: process.life,
+            epoch: process.epoch,
+            save,
+            change,
+        });
+        let millis = if self.dice.one_in(20) {
+            400
+        } else {
+            self.dice.between(1, 15)
+        };
+        self.due(millis, Due::Commit { transaction: sent });
+        self.at_moment(When::Save(save, Side::Before));
+    }
+
+    pub(crate) fn commit(&mut self, sent: u64) {
+        let place = self
+            .sql
+            .tail
+            .iter()
+            .position(|transaction| transaction.number == sent);
+        let Some(transaction) = place.and_then(|place| self.sql.tail.remove(place)) else {
+            return;
+        };
+        let (origin, life, save) = (transaction.origin, transaction.life, transaction.save);
+        let answer = self.apply(transaction);
+        let millis = self.dice.between(1, 10);
+        self.due(
+            millis,
+            Due::Saved {
+                origin,
+                life,
+                answer: Box::new(answer),
+            },
+        );
+        self.at_moment(When::Save(save, Side::Between));
+    }
+
+    /// The database's machine loses its power: what is left of the tail is the beginning of it.
+    pub(crate) fn lose_tail(&mut self) {
+        let tail: Vec<Transaction> = self.sql.tail.drain(..).collect();
+        let left = self.dice.pick(tail.len() + 1);
+        self.counts.lost_transaction(left < tail.len());
+        for (place, transaction) in tail.into_iter().enumerate() {
+            let (origin, life) = (transaction.origin, transaction.life);
+            let change = transaction.change.clone();
+            let answer = (place < left).then(|| self.apply(transaction));
+            // Whoever starts a rollout waits for the answer, and a driver for the next try.
+            let answer = answer.filter(|_| matches!(change, Change::Start(_)));
+            let answer = Box::new(answer.unwrap_or(Answer::Unsure { change }));
+            self.due(
+                5,
+                Due::Saved {
+                    origin,
+                    life,
+                    answer,
+                },
+            );
+        }
+        self.check_published();
+    }
+
+    fn apply(&mut self, transaction: Transaction) -> Answer {
+        let Transaction {
+            origin,
+            epoch,
+            save,
+            change,
+            ..
+        } = transaction;
+        if epoch != self.sql.term && self.without != Some(Safeguard::EpochFence) {
+            self.counts
+                .count("the database refused an origin that was replaced");
+            return Answer::Fenced;
+        }
+        match change {
+            Change::Step(step) => self.apply_step(save, step),
+            Change::Start(start) => self.apply_start(origin, epoch, start),
+            Change::Hold { region, is_held } => {
+                self.apply_hold(epoch, region, is_held);
+                Answer::Done { save, change }
+            }
+            Change::Lift => {
+                self.sql.quarantined.clear();
+                Answer::Done { save, change }
+            }
+            Change::Collect => {
+                self.collect(origin);
+                Answer::Done { save, change }
+            }
+        }
+    }
+
+    fn apply_step(&mut self, save: u32, mut step: Box<Step>) -> Answer {
+        let is_own = |running: &&Saved| {
+            (running.number, running.revision) == (step.saved.number, step.saved.revision)
+        };
+        if self.sql.running.as_ref().filter(is_own).is_none() {
+            let rollout = step.saved.number;
+            return Answer::Changed {
+                rollout,
+                is_repeated: step.is_repeated,
+            };
+        }
+        step.saved.revision += 1;
+        self.note_control(step.control.as_ref());
+        self.apply_commands(&step.saved.machine, &step.commands);
+        let is_over = step.saved.machine.outcome().is_some();
+        self.sql.running = (!is_over).then(|| step.saved.clone());
+        Answer::Done {
+            save,
+            change: Change::Step(step),
+        }
+    }
+
+    /// The machine and its durable commands, together.
+    pub(crate) fn apply_commands(&mut self, machine: &Rollout, commands: &[Command]) {
+        self.check_bakes(machine);
+        self.count_waits(machine);
+        for command in commands {
+            if let Command::Write(record) = command {
+                self.check_write(record);
+                self.check_stage(machine, record);
+                let region = self.names.region(&record.region);
+                self.sql.records[region] = Published::new(record.clone());
+            }
+        }
+        for command in commands {
+            match command {
+                Command::Settle {
+                    region,
+                    release,
+                    generation,
+                } => {
+                    self.settle(machine, self.names.region(region), release, *generation);
+                }
+                Command::Return {
+                    region,
+                    left,
+                    to,
+                    quarantine,
+                } => {
+                    let region = self.names.region(region);
+                    self.check_return(region, left, to, quarantine.as_deref());
+                    self.blame(region, left, quarantine.is_some());
+                    self.sql.settled[region] = Some(to.clone());
+                }
+                Command::Withdraw {
+                    region,
+                    left,
+                    quarantine,
+                } => {
+                    let region = self.names.region(region);
+                    self.check_withdrawal(region, left, quarantine.is_some());
+                    self.blame(region, left, quarantine.is_some());
+                }
+                Command::Finish(outcome) => self.finish(machine, *outcome),
+                Command::Write(_)
+                | Command::Bake { .. }
+                | Command::Plan
+                | Command::Republish { .. }
+                | Command::Probe { .. }
+                | Command::Ask { .. } => {}
+            }
+        }
+    }
+
+    fn settle(
+        &mut self,
+        machine: &Rollout,
+        region: usize,
+        release: &ReleaseRef,
+        generation: helix_routing::id::Generation,
+    ) {
+        self.check_settled(region, release, generation);
+        self.check_baked(machine, region, release);
+        if machine.kind() == Kind::Restart {
+            return;
+        }
+        self.sql.settled[region] = Some(release.clone());
+        if machine.kind() == Kind::Rollback {
+            let left = self.sql.records[region].record.previous.first();
+            let left = left
+                .filter(|left| *left != release)
+                .map(|left| number(&left.release));
+            self.sql.quarantined.extend(left.map(|left| (region, left)));
+        }
+    }
+
+    fn blame(&mut self, region: usize, left: &ReleaseRef, is_blamed: bool) {
+        if is_blamed {
+            self.sql.quarantined.insert((region, number(&left.release)));
+            self.sql.held.insert(region);
+        }
+    }
+
+    fn finish(&mut self, machine: &Rollout, outcome: Outcome) {
+        self.check_finished(machine, outcome);
+        self.counts.ended(outcome);
+    }
+
+    /// The record carries a hold too; while a rollout runs, its machine alone writes the records.
+    fn apply_hold(&mut self, epoch: Epoch, region: usize, is_held: bool) {
+        let is_changed = if is_held {
+            self.sql.held.insert(region)
+        } else {
+            self.sql.held.remove(&region)
+        };
+        let mut record = self.sql.records[region].record.clone();
+        if !is_changed || self.sql.running.is_some() || record.generation.0 == 0 {
+            return;
+        }
+        record.generation = record.generation.next();
+        record.epoch = epoch;
+        record.hold = is_held.then(|| helix_routing::record::Hold {
+            reason: "looks odd".to_owned(),
+            since: self.origins[0].clock.read(self.now),
+        });
+        self.check_write(&record);
+        self.sql.records[region] = Published::new(record);
+    }
+
+    /// References are read in the transaction that removes.
+    fn collect(&mut self, origin: usize) {
+        let referenced = self.sql.referenced();
+        let garbage: Vec<u8> = self.sql.stored.difference(&referenced).copied().collect();
+        self.counts.collected(!garbage.is_empty());
+        if self.without == Some(Safeguard::CollectInOneTransaction) {
+            let life = self.origins[origin].life;
+            let millis = self.dice.between(10, 3_000);
+            self.due(
+                millis,
+                Due::Sweep {
+                    origin,
+                    life,
+                    garbage,
+                },
+            );
+        } else {
+            self.sweep(&garbage);
+        }
+    }
+
+    pub(crate) fn sweep(&mut self, garbage: &[u8]) {
+        self.sql.stored.retain(|stored| !garbage.contains(stored));
+    }
+}
