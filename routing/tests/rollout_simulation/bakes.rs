@@ -7,7 +7,8 @@ use helix_routing::routes::Span;
 use helix_routing::verdict::Verdict;
 
 use crate::checks::Check;
-use crate::world::{World, number};
+use crate::names::number;
+use crate::world::World;
 
 /// Releases below this answer every request with 500.
 const SICK: u8 = 3;

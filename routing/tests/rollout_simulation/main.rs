@@ -22,17 +22,24 @@
     reason = "a test may stop here, and names its seed"
 )]
 
+mod acting;
+mod agenda;
+mod applying;
 mod bakes;
 mod checks;
 mod clocks;
 mod counts;
 mod dice;
 mod disk;
+mod driver;
+mod edge_checks;
 mod edges;
+mod names;
 mod network;
 mod notes;
 mod operators;
 mod origins;
+mod preparing;
 mod publisher;
 mod roster;
 mod scenario;

@@ -2,12 +2,12 @@
 
 use std::rc::Rc;
 
-use helix_routing::id::RegionId;
 use helix_routing::report::{SiteReport, WindowReport};
 use helix_routing::rollout::Event;
 
+use crate::agenda::Due;
 use crate::publisher::Published;
-use crate::world::{Due, World};
+use crate::world::World;
 
 /// Usually it takes at most so many milliseconds.
 const USUAL: u64 = 40;
@@ -138,28 +138,5 @@ impl World {
         [0, 1]
             .into_iter()
             .filter(move |origin: &usize| leads[*origin])
-    }
-
-    /// Prometheus is asked: some of its answers are errors, and some never come.
-    pub(crate) fn ask(&mut self, origin: usize, region: RegionId, check: usize) {
-        let answer = match self.dice.roll(30) {
-            _ if self.notes.is_unanswered => Err("no answer".to_owned()),
-            0 => Ok(helix_routing::bake::Number(9.0)),
-            1..10 => Err("no answer".to_owned()),
-            _ => Ok(helix_routing::bake::Number(1.0)),
-        };
-        self.notes.has_bad_answer |= matches!(answer, Ok(number) if number.0 > 1.0);
-        let event = Event::Answered {
-            region,
-            check,
-            answer,
-        };
-        let life = self.origins[origin].life;
-        self.send(Message::Heard {
-            origin,
-            life,
-            edge: None,
-            event,
-        });
     }
 }

@@ -2,10 +2,11 @@
 
 use helix_routing::rollout::{Control, Kind, Waits};
 
+use crate::agenda::Due;
 use crate::scenario::Deed;
 use crate::sql::Change;
 use crate::starts::Start;
-use crate::world::{Due, World};
+use crate::world::World;
 
 /// How often somebody looks at what waits.
 const ATTENTION: u64 = 2_500;

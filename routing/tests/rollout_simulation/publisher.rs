@@ -7,10 +7,11 @@ use helix_routing::id::{Epoch, RegionId, SiteId};
 use helix_routing::record::SiteRecord;
 use helix_routing::wire::Wire;
 
+use crate::agenda::Due;
 use crate::checks::Check;
 use crate::network::Message;
 use crate::scenario::Safeguard;
-use crate::world::{Due, World};
+use crate::world::World;
 
 /// A record with the bytes that edges compare.
 #[derive(Debug)]

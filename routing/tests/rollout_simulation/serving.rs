@@ -4,12 +4,14 @@ use helix_routing::bake::Window;
 use helix_routing::id::Generation;
 use helix_routing::report::{Baseline, WindowReport};
 
+use crate::agenda::Due;
 use crate::bakes::is_sick;
 use crate::dice::Dice;
 use crate::edges::Edge;
+use crate::names::number;
 use crate::network::Message;
 use crate::roster::boot_id;
-use crate::world::{Due, World, number};
+use crate::world::World;
 
 const SECOND: u64 = 1_000;
 

@@ -14,7 +14,8 @@ use helix_routing::verdict::Verdict;
 
 use crate::bakes::is_sick;
 use crate::checks::Check;
-use crate::world::{World, number};
+use crate::names::number;
+use crate::world::World;
 
 impl World {
     pub(crate) fn rollout_plan(&mut self, plans: &[RegionPlan]) -> RolloutPlan {

@@ -6,8 +6,9 @@ use helix_routing::id::Epoch;
 use helix_routing::record::{Hold, ReleaseRef};
 use helix_routing::rollout::{Event, Kind, Order, RegionPlan, Rollout};
 
+use crate::names::number;
 use crate::sql::{Answer, Change, Saved};
-use crate::world::{World, number};
+use crate::world::World;
 
 #[derive(Clone, Copy)]
 pub(crate) struct Start {
