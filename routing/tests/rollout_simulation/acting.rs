@@ -71,6 +71,7 @@ impl World {
             );
         };
         driver.probing.remove(&edge);
+        let rollout = driver.saved.number;
         let event = Event::Proved {
             region: self.names.regions[seen.region].clone(),
             edge: self.names.edges[edge].clone(),
@@ -82,7 +83,7 @@ impl World {
             Due::Arrival(Message::Heard {
                 origin,
                 life,
-                edge: None,
+                rollout,
                 event,
             }),
         );
@@ -102,11 +103,15 @@ impl World {
             check,
             answer,
         };
-        let life = self.origins[origin].life;
+        let process = &self.origins[origin];
+        let Some(driver) = &process.driver else {
+            return;
+        };
+        let (life, rollout) = (process.life, driver.saved.number);
         self.send(Message::Heard {
             origin,
             life,
-            edge: None,
+            rollout,
             event,
         });
     }

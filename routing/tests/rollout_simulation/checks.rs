@@ -6,7 +6,6 @@ use helix_routing::record::{ReleaseRef, SiteRecord};
 use helix_routing::rollout::{Command, Fleet, Rollout};
 use helix_routing::time::Timestamp;
 
-use crate::clocks::MOST_SKEW;
 use crate::edges::Gate;
 use crate::names::number;
 use crate::world::World;
@@ -122,6 +121,19 @@ impl World {
             self.fail(Check::NothingLost, text);
         } else if new.live.is_none() && old.live.is_some() {
             self.fail(Check::AlwaysLive, format!("{new:?}"));
+        }
+    }
+
+    /// A driver writes under its own term, which is the database's, or it would not get so far.
+    pub(crate) fn check_terms(&mut self, commands: &[Command]) {
+        let term = self.sql.term;
+        for command in commands {
+            if let Command::Write(record) = command
+                && record.epoch != term
+            {
+                let text = format!("written in term {term}: {record:?}");
+                self.fail(Check::NothingLost, text);
+            }
         }
     }
 
@@ -258,7 +270,7 @@ impl World {
             let entered = self.notes.entered.get(&self.names.region(id));
             let entered = entered.filter(|(in_phase, _)| in_phase == phase);
             let since = entered.map_or(self.now, |(_, since)| (*since).max(self.notes.calm_since));
-            longest(*phase).is_some_and(|longest| self.now > since + longest + MOST_SKEW)
+            longest(*phase).is_some_and(|longest| self.now > since + longest + self.notes.slack)
         };
         let late = driver.saved.machine.phases().find(is_late);
         if let Some(text) = late.map(|(id, phase)| format!("{id} is still {phase:?}")) {

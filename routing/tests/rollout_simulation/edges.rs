@@ -46,6 +46,7 @@ pub(crate) struct Edge {
     pub(crate) boot: u32,
     pub(crate) is_up: bool,
     pub(crate) cut_until: u64,
+    pub(crate) deaf_until: u64,
     pub(crate) full_until: u64,
     pub(crate) clock: Clock,
     records: Disk<Slot>,
@@ -83,6 +84,7 @@ impl Edge {
             boot: 0,
             is_up: false,
             cut_until: 0,
+            deaf_until: 0,
             full_until: 0,
             clock: Clock::default(),
             records: Disk::new(),
@@ -200,7 +202,8 @@ impl World {
             .records
             .newest()
             .map(|slot| slot.record.record.generation);
-        if this.cut_until <= self.now && held < Some(newest.record.generation) {
+        let is_reached = this.cut_until.max(this.deaf_until) <= self.now;
+        if is_reached && held < Some(newest.record.generation) {
             self.receive(edge, &newest);
         }
     }
@@ -272,7 +275,8 @@ impl World {
             this.memory.naming += 1;
             this.memory.gate = Gate::Ahead;
         }
-        this.evict();
+        self.give_up_fetch(edge);
+        self.edges[edge].evict();
         self.reconcile(edge);
         self.heed_bake(edge);
         self.work(edge);

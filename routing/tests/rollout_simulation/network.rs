@@ -35,11 +35,11 @@ pub(crate) enum Message {
         edge: usize,
         report: Box<WindowReport>,
     },
-    /// What a probe saw, or what Prometheus said, for the process that asked.
+    /// What a probe saw, or what Prometheus said, for the driver that asked.
     Heard {
         origin: usize,
         life: u32,
-        edge: Option<usize>,
+        rollout: u64,
         event: Event,
     },
 }
@@ -52,7 +52,7 @@ impl Message {
             | Self::Heartbeat { edge, .. }
             | Self::Report { edge, .. }
             | Self::Window { edge, .. } => Some(*edge),
-            Self::Heard { edge, .. } => *edge,
+            Self::Heard { .. } => None,
         }
     }
 }
@@ -91,7 +91,11 @@ impl World {
             return;
         }
         match message {
-            Message::Record { edge, record } => self.receive(edge, &record),
+            Message::Record { edge, record } => {
+                if self.edges[edge].deaf_until <= self.now {
+                    self.receive(edge, &record);
+                }
+            }
             Message::Heartbeat {
                 edge,
                 boot,
@@ -118,11 +122,13 @@ impl World {
             Message::Heard {
                 origin,
                 life,
+                rollout,
                 event,
-                ..
             } => {
                 let process = &self.origins[origin];
-                if process.is_up && process.life == life {
+                let driver = process.driver.as_ref();
+                let is_its = driver.is_some_and(|driver| driver.saved.number == rollout);
+                if process.is_up && process.life == life && is_its {
                     self.tell(origin, event);
                 }
             }

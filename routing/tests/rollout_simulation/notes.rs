@@ -22,6 +22,8 @@ pub(crate) struct Notes {
     pub(crate) steady: Vec<bool>,
     /// Since when nothing has happened that sets deadlines anew.
     pub(crate) calm_since: u64,
+    /// By how much origin's clock may have moved since the rollout began.
+    pub(crate) slack: u64,
     /// Since when each region is in its phase.
     pub(crate) entered: BTreeMap<usize, (PhaseName, u64)>,
     pub(crate) has_bad_answer: bool,
@@ -32,12 +34,11 @@ pub(crate) struct Notes {
 }
 
 impl Notes {
-    pub(crate) fn begin(&mut self, now: u64, steady: Vec<bool>) {
+    pub(crate) fn begin(&mut self, steady: Vec<bool>) {
         let answered = std::mem::take(&mut self.answered);
         *self = Self {
             answered,
             steady,
-            calm_since: now,
             ..Self::default()
         };
     }

@@ -3,6 +3,7 @@
 use helix_routing::rollout::{Control, Kind, Waits};
 
 use crate::agenda::Due;
+use crate::clocks::MOST_SKEW;
 use crate::scenario::Deed;
 use crate::sql::Change;
 use crate::starts::Start;
@@ -21,13 +22,17 @@ impl World {
                 let edge = &mut self.edges[edge % edges];
                 edge.cut_until = self.now + millis;
             }
+            Deed::DeafenEdge { edge, millis } => {
+                self.edges[edge % edges].deaf_until = self.now + millis;
+            }
             Deed::FillDisk { edge, millis } => {
                 self.edges[edge % edges].full_until = self.now + millis;
             }
             Deed::SkewEdge { edge, ahead } => self.edges[edge % edges].clock.ahead = ahead,
             Deed::SkewOrigin { origin, ahead } => {
                 self.origins[origin % 2].clock.ahead = ahead;
-                self.notes.calm_since = self.now;
+                self.begin_deadlines_anew();
+                self.notes.slack = MOST_SKEW;
             }
             Deed::KillOrigin => {
                 if let Some(origin) = self.leader() {
@@ -37,7 +42,7 @@ impl World {
             Deed::FreezeOrigin { millis } => {
                 if let Some(origin) = self.leader() {
                     self.origins[origin].frozen_until = self.now + millis;
-                    self.notes.calm_since = self.now + millis;
+                    self.begin_deadlines_anew();
                 }
             }
             Deed::TakeOver => {

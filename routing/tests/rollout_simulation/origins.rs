@@ -3,7 +3,7 @@
 use helix_routing::id::Epoch;
 
 use crate::agenda::Due;
-use crate::clocks::Clock;
+use crate::clocks::{Clock, MOST_SKEW};
 use crate::driver::Driver;
 use crate::publisher::Publisher;
 use crate::roster::Roster;
@@ -70,7 +70,8 @@ impl World {
         self.check_published();
         self.sql.term = self.sql.term.next();
         self.sql.leader = origin;
-        self.notes.calm_since = self.now;
+        self.begin_deadlines_anew();
+        self.notes.slack = MOST_SKEW;
         let process = &mut self.origins[origin];
         process.step_down();
         process.leads = true;

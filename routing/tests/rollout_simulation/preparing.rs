@@ -4,8 +4,13 @@ use crate::agenda::Due;
 use crate::edges::{Gate, live, live_of};
 use crate::world::World;
 
+/// Wait before a fetch that failed is tried again.
+const FETCH_PAUSE: u64 = 1_000;
+/// One gate in so many fails.
+const GATE_FAILS: u64 = 25;
+
 impl World {
-    /// One thing at a time: what is live first, then the candidate, then its gate.
+    /// What is live first, then the candidate, then its gate.
     pub(crate) fn work(&mut self, edge: usize) {
         let this = &mut self.edges[edge];
         let (Some(record), None, boot) = (&this.memory.record, this.memory.fetching, this.boot)
@@ -19,18 +24,8 @@ impl World {
         let missing = missing.or_else(|| candidate.filter(is_absent).filter(|_| is_ahead));
         if let Some(release) = missing {
             this.memory.fetching = Some(release);
-            let millis = match self.dice.roll(12) {
-                0 => self.dice.between(5_000, 26_000),
-                _ => self.dice.between(30, 1_500),
-            };
-            self.due(
-                millis,
-                Due::Fetched {
-                    edge,
-                    boot,
-                    release,
-                },
-            );
+            let millis = self.fetch_time();
+            self.due_fetched(edge, release, millis);
         } else if candidate.is_some() && is_ahead {
             this.memory.gate = Gate::Running;
             let naming = this.memory.naming;
@@ -39,56 +34,75 @@ impl World {
         }
     }
 
-    pub(crate) fn fetched(&mut self, edge: usize, release: u8) {
+    /// Some are slow, and some come long after every deadline.
+    const fn fetch_time(&mut self) -> u64 {
+        match self.dice.roll(60) {
+            0 if !self.is_healed => self.dice.between(60_000, 120_000),
+            1..5 => self.dice.between(5_000, 26_000),
+            _ => self.dice.between(30, 1_500),
+        }
+    }
+
+    fn due_fetched(&mut self, edge: usize, release: u8, millis: u64) {
+        let boot = self.edges[edge].boot;
+        let fetched = Due::Fetched {
+            edge,
+            boot,
+            release,
+        };
+        self.due(millis, fetched);
+    }
+
+    /// Nothing is slow any more.
+    pub(crate) fn hurry(&mut self, edge: usize) {
+        if let Some(release) = self.edges[edge].memory.fetching {
+            self.due_fetched(edge, release, FETCH_PAUSE);
+        }
+    }
+
+    /// What its record no longer names is not fetched to the end.
+    pub(crate) fn give_up_fetch(&mut self, edge: usize) {
         let this = &mut self.edges[edge];
-        let is_wanted = live_of(this) == Some(release) || this.candidate() == Some(release);
-        let boot = this.boot;
-        if !is_wanted {
-            this.memory.fetching = None;
-            return self.work(edge);
+        let (live, candidate) = (live_of(this), this.candidate());
+        let is_wanted = |release: &u8| live == Some(*release) || candidate == Some(*release);
+        this.memory.fetching = this.memory.fetching.filter(is_wanted);
+    }
+
+    pub(crate) fn fetched(&mut self, edge: usize, release: u8) {
+        let this = &self.edges[edge];
+        if this.memory.fetching != Some(release) {
+            return;
         }
         let is_full = this.full_until > self.now;
-        if this.cut_until > self.now || (is_full && live_of(this) == Some(release)) {
-            return self.due(
-                1_000,
-                Due::Fetched {
-                    edge,
-                    boot,
-                    release,
-                },
-            );
-        }
-        if !self.check_stored(edge, release) {
-            return self.due(
-                1_000,
-                Due::Fetched {
-                    edge,
-                    boot,
-                    release,
-                },
-            );
-        }
-        let this = &mut self.edges[edge];
-        if is_full {
-            this.memory.fetching = None;
-            this.memory.gate = Gate::Failed("no space");
-            return self.report(edge);
-        }
-        this.artifacts.insert(release, false);
-        let millis = self.dice.between(1, 80);
-        self.due(
-            millis,
-            Due::ArtifactSynced {
+        let must_have = live_of(this) == Some(release);
+        let is_away = this.cut_until > self.now || !self.check_stored(edge, release);
+        if is_away || (is_full && must_have) {
+            self.due_fetched(edge, release, FETCH_PAUSE);
+        } else if is_full {
+            let memory = &mut self.edges[edge].memory;
+            memory.fetching = None;
+            memory.gate = Gate::Failed("no space");
+            self.report(edge);
+        } else {
+            let this = &mut self.edges[edge];
+            this.artifacts.insert(release, false);
+            let boot = this.boot;
+            let millis = self.dice.between(1, 80);
+            let synced = Due::ArtifactSynced {
                 edge,
                 boot,
                 release,
-            },
-        );
-        self.at_write(edge);
+            };
+            self.due(millis, synced);
+            self.at_write(edge);
+        }
     }
 
     pub(crate) fn artifact_synced(&mut self, edge: usize, release: u8) {
         let this = &mut self.edges[edge];
+        if this.memory.fetching != Some(release) || !this.artifacts.contains_key(&release) {
+            return;
+        }
         this.memory.fetching = None;
         this.artifacts.insert(release, true);
         this.memory.held.insert(release);
@@ -101,7 +115,7 @@ impl World {
     pub(crate) fn gated(&mut self, edge: usize, naming: u32) {
         let this = &mut self.edges[edge];
         if this.memory.naming == naming && this.memory.gate == Gate::Running {
-            let fails = self.dice.one_in(25);
+            let fails = self.dice.one_in(GATE_FAILS);
             this.memory.gate = if fails {
                 Gate::Failed("its gate failed")
             } else {

@@ -72,6 +72,11 @@ pub(crate) enum Deed {
         edge: usize,
         millis: u64,
     },
+    /// It lives and is heard, and hears nothing.
+    DeafenEdge {
+        edge: usize,
+        millis: u64,
+    },
     FillDisk {
         edge: usize,
         millis: u64,
@@ -222,7 +227,11 @@ fn draw_deed(dice: &mut Dice) -> Deed {
         19 => Deed::Hold { region },
         20 => Deed::Unhold,
         21..=24 => Deed::KillEdge(edge),
-        25..=27 => Deed::CutEdge { edge, millis },
+        25..=26 => Deed::CutEdge { edge, millis },
+        27 => Deed::DeafenEdge {
+            edge,
+            millis: millis * 4,
+        },
         28..=29 => Deed::FillDisk { edge, millis },
         30 => Deed::SkewEdge { edge, ahead },
         31..=32 => Deed::KillOrigin,

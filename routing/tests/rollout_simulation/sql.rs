@@ -253,6 +253,7 @@ impl World {
         step.saved.revision += 1;
         self.note_control(step.control.as_ref());
         self.apply_commands(&step.saved.machine, &step.commands);
+        self.check_terms(&step.commands);
         let is_over = step.saved.machine.outcome().is_some();
         self.sql.running = (!is_over).then(|| step.saved.clone());
         Answer::Done {

@@ -43,7 +43,8 @@ impl World {
             .collect();
         self.sql.started += 1;
         let steady = self.present(origin);
-        self.notes.begin(self.now, steady);
+        self.notes.begin(steady);
+        self.begin_deadlines_anew();
         self.draw_bake();
         let order = Order {
             id: format!("{:016x}", self.sql.started).parse().unwrap(),

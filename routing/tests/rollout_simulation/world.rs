@@ -124,14 +124,20 @@ impl World {
     /// Nothing goes wrong any more: everybody is up, connected and has room.
     fn heal(&mut self) {
         self.is_healed = true;
-        for edge in &mut self.edges {
-            edge.cut_until = 0;
-            edge.full_until = 0;
+        for edge in 0..self.edges.len() {
+            let this = &mut self.edges[edge];
+            this.cut_until = 0;
+            this.deaf_until = 0;
+            this.full_until = 0;
+            self.hurry(edge);
         }
-        for origin in &mut self.origins {
-            origin.frozen_until = 0;
-        }
-        self.notes.calm_since = self.now;
+        self.begin_deadlines_anew();
+    }
+
+    /// Something happened that may set deadlines anew, or hold up whoever keeps them.
+    pub(crate) fn begin_deadlines_anew(&mut self) {
+        let frozen = self.origins.iter().map(|origin| origin.frozen_until);
+        self.notes.calm_since = frozen.fold(self.now, u64::max);
     }
 
     /// An edge writes to its disk.
