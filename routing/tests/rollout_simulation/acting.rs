@@ -4,7 +4,7 @@ use helix_routing::bake::Number;
 use helix_routing::id::{Generation, RegionId};
 use helix_routing::rollout::{Command, Event};
 
-use crate::agenda::Due;
+use crate::agenda::{Due, InOrigin};
 use crate::network::Message;
 use crate::world::World;
 
@@ -19,20 +19,11 @@ impl World {
                     edge, generation, ..
                 } => {
                     let edge = self.names.edge(&edge);
-                    let life = self.origins[origin].life;
                     let Some(driver) = &mut self.origins[origin].driver else {
                         continue;
                     };
                     if driver.probing.insert(edge, generation) != Some(generation) {
-                        self.due(
-                            1,
-                            Due::Probe {
-                                origin,
-                                life,
-                                edge,
-                                generation,
-                            },
-                        );
+                        self.due_in_origin(1, origin, InOrigin::Probe { edge, generation });
                     }
                 }
                 Command::Ask { region, check, .. } => self.ask(origin, region, check),
@@ -60,15 +51,7 @@ impl World {
         let seen = &self.edges[edge];
         let is_seen = seen.is_up && seen.cut_until <= self.now && seen.serving() >= generation;
         let (true, Some(release)) = (is_seen, seen.answers_with(&mut self.dice)) else {
-            return self.due(
-                PROBE_PAUSE,
-                Due::Probe {
-                    origin,
-                    life,
-                    edge,
-                    generation,
-                },
-            );
+            return self.due_in_origin(PROBE_PAUSE, origin, InOrigin::Probe { edge, generation });
         };
         driver.probing.remove(&edge);
         let rollout = driver.saved.number;

@@ -9,89 +9,48 @@ use crate::network::Message;
 use crate::sql::Answer;
 use crate::world::World;
 
-/// What can be due. What a process has begun is void in its next life.
+/// What can be due.
 pub(crate) enum Due {
+    /// By its place in the scenario.
     Deed(usize),
     Arrival(Message),
     /// An operator looks at what waits.
     Attention,
-    EdgeStarts {
-        edge: usize,
-    },
-    Heartbeat {
-        edge: usize,
-        boot: u32,
-    },
-    Repair {
-        edge: usize,
-        boot: u32,
-    },
-    Serve {
-        edge: usize,
-        boot: u32,
-    },
-    RecordSynced {
-        edge: usize,
-        boot: u32,
-    },
-    Fetched {
-        edge: usize,
-        boot: u32,
-        release: u8,
-    },
-    ArtifactSynced {
-        edge: usize,
-        boot: u32,
-        release: u8,
-    },
-    Gated {
-        edge: usize,
-        boot: u32,
-        naming: u32,
-    },
-    Answered {
-        edge: usize,
-        boot: u32,
-        pinned: u8,
-    },
-    OriginStarts {
-        origin: usize,
-    },
-    Look {
-        origin: usize,
-        life: u32,
-    },
+    /// A transaction is safe.
+    Commit(u64),
+    EdgeStarts(usize),
+    OriginStarts(usize),
+    /// Of a process, which is void in the next boot or life.
+    OnEdge(usize, u32, OnEdge),
+    InOrigin(usize, u32, InOrigin),
+}
+
+pub(crate) enum OnEdge {
+    Heartbeat,
+    Repair,
+    Serve,
+    RecordSynced,
+    Fetched { release: u8 },
+    ArtifactSynced { release: u8 },
+    Gated { naming: u32 },
+    Answered { pinned: u8 },
+}
+
+pub(crate) enum InOrigin {
+    Look,
     Wake {
-        origin: usize,
-        life: u32,
         at: u64,
     },
     Probe {
-        origin: usize,
-        life: u32,
         edge: usize,
         generation: Generation,
     },
-    /// A transaction is safe, and then its answer comes.
-    Commit {
-        transaction: u64,
-    },
-    Saved {
-        origin: usize,
-        life: u32,
-        answer: Box<Answer>,
-    },
-    Sent {
-        origin: usize,
-        life: u32,
-    },
-    StreamTerm {
-        origin: usize,
-        life: u32,
-    },
+    /// The answer to a transaction.
+    Saved(Box<Answer>),
+    /// A record is at the stream.
+    Sent,
+    StreamTerm,
     Sweep {
-        origin: usize,
-        life: u32,
         garbage: Vec<u8>,
     },
 }
@@ -138,35 +97,6 @@ impl Agenda {
     }
 }
 
-impl Due {
-    const fn edge(&self) -> Option<(usize, u32)> {
-        match self {
-            Self::Heartbeat { edge, boot }
-            | Self::Repair { edge, boot }
-            | Self::Serve { edge, boot }
-            | Self::RecordSynced { edge, boot }
-            | Self::Fetched { edge, boot, .. }
-            | Self::ArtifactSynced { edge, boot, .. }
-            | Self::Gated { edge, boot, .. }
-            | Self::Answered { edge, boot, .. } => Some((*edge, *boot)),
-            _ => None,
-        }
-    }
-
-    const fn origin(&self) -> Option<(usize, u32)> {
-        match self {
-            Self::Look { origin, life }
-            | Self::Wake { origin, life, .. }
-            | Self::Probe { origin, life, .. }
-            | Self::Saved { origin, life, .. }
-            | Self::Sent { origin, life }
-            | Self::StreamTerm { origin, life }
-            | Self::Sweep { origin, life, .. } => Some((*origin, *life)),
-            _ => None,
-        }
-    }
-}
-
 impl World {
     pub(crate) fn run_until(&mut self, end: u64, is_enough: impl Fn(&Self) -> bool) {
         while self.failure.is_none() && !is_enough(self) {
@@ -187,64 +117,65 @@ impl World {
             }
             Due::Arrival(message) => self.deliver(message),
             Due::Attention => self.attend(),
-            Due::EdgeStarts { edge } => self.start_edge(edge),
-            Due::OriginStarts { origin } => self.start_origin(origin),
-            Due::Commit { transaction } => self.commit(transaction),
-            due => match due.edge() {
-                Some((edge, boot)) => {
-                    if self.edges[edge].is_up && self.edges[edge].boot == boot {
-                        self.happen_on_edge(edge, boot, due);
-                    }
+            Due::Commit(transaction) => self.commit(transaction),
+            Due::EdgeStarts(edge) => self.start_edge(edge),
+            Due::OriginStarts(origin) => self.start_origin(origin),
+            Due::OnEdge(edge, boot, due) => {
+                let process = &self.edges[edge];
+                if process.is_up && process.boot == boot {
+                    self.happen_on_edge(edge, due);
                 }
-                None => self.happen_in_origin(due),
-            },
+            }
+            Due::InOrigin(origin, life, due) => {
+                let process = &self.origins[origin];
+                // A process that stands still does later what is due now.
+                if process.frozen_until > self.now {
+                    let wait = process.frozen_until - self.now;
+                    self.due(wait, Due::InOrigin(origin, life, due));
+                } else if process.is_up && process.life == life {
+                    self.happen_in_origin(origin, due);
+                }
+            }
         }
     }
 
-    fn happen_on_edge(&mut self, edge: usize, boot: u32, due: Due) {
+    fn happen_on_edge(&mut self, edge: usize, due: OnEdge) {
         match due {
-            Due::Heartbeat { .. } => self.beat(edge, boot),
-            Due::Repair { .. } => self.repair(edge, boot),
-            Due::Serve { .. } => self.serve(edge, boot),
-            Due::RecordSynced { .. } => self.record_synced(edge),
-            Due::Fetched { release, .. } => self.fetched(edge, release),
-            Due::ArtifactSynced { release, .. } => self.artifact_synced(edge, release),
-            Due::Gated { naming, .. } => self.gated(edge, naming),
-            Due::Answered { pinned, .. } => self.answered(edge, pinned),
-            _ => {}
+            OnEdge::Heartbeat => self.beat(edge),
+            OnEdge::Repair => self.repair(edge),
+            OnEdge::Serve => self.serve(edge),
+            OnEdge::RecordSynced => self.record_synced(edge),
+            OnEdge::Fetched { release } => self.fetched(edge, release),
+            OnEdge::ArtifactSynced { release } => self.artifact_synced(edge, release),
+            OnEdge::Gated { naming } => self.gated(edge, naming),
+            OnEdge::Answered { pinned } => self.answered(edge, pinned),
         }
     }
 
-    /// A process that stands still does later what is due now.
-    fn happen_in_origin(&mut self, due: Due) {
-        let Some((origin, life)) = due.origin() else {
-            return;
-        };
-        let process = &self.origins[origin];
-        if process.life != life || !process.is_up {
-            return;
-        }
-        if process.frozen_until > self.now {
-            let wait = process.frozen_until - self.now;
-            self.due(wait, due);
-            return;
-        }
+    fn happen_in_origin(&mut self, origin: usize, due: InOrigin) {
         match due {
-            Due::Look { .. } => self.look(origin),
-            Due::Wake { at, .. } => self.wake(origin, at),
-            Due::Probe {
-                edge, generation, ..
-            } => self.probe(origin, edge, generation),
-            Due::Saved { answer, .. } => self.saved(origin, *answer),
-            Due::Sent { .. } => self.sent(origin),
-            Due::StreamTerm { .. } => self.raise_stream_term(origin),
-            Due::Sweep { garbage, .. } => self.sweep(&garbage),
-            _ => {}
+            InOrigin::Look => self.look(origin),
+            InOrigin::Wake { at } => self.wake(origin, at),
+            InOrigin::Probe { edge, generation } => self.probe(origin, edge, generation),
+            InOrigin::Saved(answer) => self.saved(origin, *answer),
+            InOrigin::Sent => self.sent(origin),
+            InOrigin::StreamTerm => self.raise_stream_term(origin),
+            InOrigin::Sweep { garbage } => self.sweep(&garbage),
         }
     }
 
     /// So many milliseconds from now.
     pub(crate) fn due(&mut self, millis: u64, due: Due) {
         self.agenda.add(self.now + millis, due);
+    }
+
+    pub(crate) fn due_on_edge(&mut self, millis: u64, edge: usize, due: OnEdge) {
+        let boot = self.edges[edge].boot;
+        self.due(millis, Due::OnEdge(edge, boot, due));
+    }
+
+    pub(crate) fn due_in_origin(&mut self, millis: u64, origin: usize, due: InOrigin) {
+        let life = self.origins[origin].life;
+        self.due(millis, Due::InOrigin(origin, life, due));
     }
 }

@@ -4,7 +4,7 @@ use helix_routing::id::{Epoch, Generation};
 use helix_routing::record::{Hold, ReleaseRef};
 use helix_routing::rollout::{Command, Kind, Outcome, Rollout};
 
-use crate::agenda::Due;
+use crate::agenda::InOrigin;
 use crate::names::number;
 use crate::publisher::Published;
 use crate::scenario::Safeguard;
@@ -124,16 +124,8 @@ impl World {
         let garbage: Vec<u8> = self.sql.stored.difference(&referenced).copied().collect();
         self.counts.collected(!garbage.is_empty());
         if self.without == Some(Safeguard::CollectInOneTransaction) {
-            let life = self.origins[origin].life;
             let millis = self.dice.between(10, 3_000);
-            self.due(
-                millis,
-                Due::Sweep {
-                    origin,
-                    life,
-                    garbage,
-                },
-            );
+            self.due_in_origin(millis, origin, InOrigin::Sweep { garbage });
         } else {
             self.sweep(&garbage);
         }

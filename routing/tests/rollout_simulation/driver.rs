@@ -7,7 +7,7 @@ use helix_routing::id::Generation;
 use helix_routing::rollout::{Command, Control, Event, Rollout};
 use helix_routing::time::Timestamp;
 
-use crate::agenda::Due;
+use crate::agenda::InOrigin;
 use crate::checks::Check;
 use crate::origins::LOOK;
 use crate::publisher::Published;
@@ -47,6 +47,7 @@ impl Driver {
 impl World {
     /// Reads the rollout from SQL, and asks every edge again.
     pub(crate) fn resume(&mut self, origin: usize) {
+        self.begin_deadlines_anew();
         self.origins[origin].driver = None;
         let Some(saved) = self.sql.running.clone() else {
             return;
@@ -272,10 +273,7 @@ impl World {
 
     /// A tick at the machine's deadline, by a clock that may be wrong.
     fn plan_wake(&mut self, origin: usize) {
-        let (now, life) = (
-            self.origins[origin].clock.read(self.now),
-            self.origins[origin].life,
-        );
+        let now = self.origins[origin].clock.read(self.now);
         let Some(driver) = &mut self.origins[origin].driver else {
             return;
         };
@@ -284,7 +282,7 @@ impl World {
         let at = self.now + wait;
         if at < driver.wake_at {
             driver.wake_at = at;
-            self.due(wait, Due::Wake { origin, life, at });
+            self.due_in_origin(wait, origin, InOrigin::Wake { at });
         }
     }
 

@@ -7,7 +7,7 @@ use helix_routing::id::Generation;
 use helix_routing::record::{Order, order};
 use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
 
-use crate::agenda::Due;
+use crate::agenda::{Due, OnEdge};
 use crate::checks::Check;
 use crate::clocks::Clock;
 use crate::disk::Disk;
@@ -152,10 +152,9 @@ impl World {
             self.work(edge);
         }
         self.check_started(edge);
-        let boot = self.edges[edge].boot;
-        self.due(10, Due::Repair { edge, boot });
-        self.due(50, Due::Heartbeat { edge, boot });
-        self.due(1_000, Due::Serve { edge, boot });
+        self.due_on_edge(10, edge, OnEdge::Repair);
+        self.due_on_edge(50, edge, OnEdge::Heartbeat);
+        self.due_on_edge(1_000, edge, OnEdge::Serve);
     }
 
     pub(crate) fn kill_edge(&mut self, edge: usize) {
@@ -172,28 +171,28 @@ impl World {
         self.counts.lost_record(is_torn);
         self.notes.left(edge);
         let millis = self.dice.between(200, 6_000);
-        self.due(millis, Due::EdgeStarts { edge });
+        self.due(millis, Due::EdgeStarts(edge));
     }
 
-    pub(crate) fn beat(&mut self, edge: usize, boot: u32) {
+    pub(crate) fn beat(&mut self, edge: usize) {
         self.check_ready(edge);
         let this = &mut self.edges[edge];
         this.sent += 1;
         let record = this.memory.record.as_ref();
         let is_ready = record.is_none_or(|record| record.record.generation == this.serving());
-        let sent = this.sent;
+        let (sent, boot) = (this.sent, this.boot);
         self.send(Message::Heartbeat {
             edge,
             boot,
             is_ready,
             sent,
         });
-        self.due(HEARTBEAT, Due::Heartbeat { edge, boot });
+        self.due_on_edge(HEARTBEAT, edge, OnEdge::Heartbeat);
     }
 
     /// What the feed did not bring is fetched.
-    pub(crate) fn repair(&mut self, edge: usize, boot: u32) {
-        self.due(REPAIR, Due::Repair { edge, boot });
+    pub(crate) fn repair(&mut self, edge: usize) {
+        self.due_on_edge(REPAIR, edge, OnEdge::Repair);
         let this = &self.edges[edge];
         let Some(newest) = self.stream.newest[this.region].clone() else {
             return;
@@ -243,13 +242,12 @@ impl World {
             record: Rc::clone(new),
             good,
         });
-        let boot = this.boot;
         let millis = if self.dice.one_in(8) {
             600
         } else {
             self.dice.between(1, 20)
         };
-        self.due(millis, Due::RecordSynced { edge, boot });
+        self.due_on_edge(millis, edge, OnEdge::RecordSynced);
         if self.without == Some(Safeguard::SyncBeforeReport) {
             self.take_record(edge, Rc::clone(new));
         }

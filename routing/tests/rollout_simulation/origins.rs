@@ -2,7 +2,7 @@
 
 use helix_routing::id::Epoch;
 
-use crate::agenda::Due;
+use crate::agenda::{Due, InOrigin};
 use crate::clocks::{Clock, MOST_SKEW};
 use crate::driver::Driver;
 use crate::publisher::Publisher;
@@ -70,25 +70,23 @@ impl World {
         self.check_published();
         self.sql.term = self.sql.term.next();
         self.sql.leader = origin;
-        self.begin_deadlines_anew();
         self.notes.slack = MOST_SKEW;
         let process = &mut self.origins[origin];
         process.step_down();
         process.leads = true;
         process.epoch = self.sql.term;
-        let (life, now) = (process.life, process.clock.read(self.now));
+        let now = process.clock.read(self.now);
         process.roster.forget(now);
         let millis = self.dice.between(1, 300);
-        self.due(millis, Due::StreamTerm { origin, life });
-        self.due(LOOK, Due::Look { origin, life });
+        self.due_in_origin(millis, origin, InOrigin::StreamTerm);
+        self.due_in_origin(LOOK, origin, InOrigin::Look);
         self.resume(origin);
     }
 
     /// It finds that another leads, and stands by.
     pub(crate) fn fence(&mut self, origin: usize) {
         self.origins[origin].step_down();
-        let life = self.origins[origin].life;
-        self.due(LOOK, Due::Look { origin, life });
+        self.due_in_origin(LOOK, origin, InOrigin::Look);
     }
 
     pub(crate) fn kill_origin(&mut self, origin: usize) {
@@ -96,7 +94,7 @@ impl World {
         self.origins[origin].step_down();
         self.origins[origin].is_up = false;
         let millis = self.dice.between(300, 12_000);
-        self.due(millis, Due::OriginStarts { origin });
+        self.due(millis, Due::OriginStarts(origin));
     }
 
     /// One that finds its own address in the lease's row leads at once.
@@ -110,8 +108,7 @@ impl World {
     }
 
     pub(crate) fn look(&mut self, origin: usize) {
-        let life = self.origins[origin].life;
-        self.due(LOOK, Due::Look { origin, life });
+        self.due_in_origin(LOOK, origin, InOrigin::Look);
         if self.origins[origin].leads {
             self.publish_unsent(origin);
             self.look_at_fleet(origin);

@@ -1,6 +1,6 @@
 //! How an edge prepares: it fetches, writes, and runs the candidate's gate, one thing at a time.
 
-use crate::agenda::Due;
+use crate::agenda::OnEdge;
 use crate::edges::{Gate, live, live_of};
 use crate::world::World;
 
@@ -13,8 +13,7 @@ impl World {
     /// What is live first, then the candidate, then its gate.
     pub(crate) fn work(&mut self, edge: usize) {
         let this = &mut self.edges[edge];
-        let (Some(record), None, boot) = (&this.memory.record, this.memory.fetching, this.boot)
-        else {
+        let (Some(record), None) = (&this.memory.record, this.memory.fetching) else {
             return;
         };
         let candidate = this.candidate();
@@ -25,12 +24,12 @@ impl World {
         if let Some(release) = missing {
             this.memory.fetching = Some(release);
             let millis = self.fetch_time();
-            self.due_fetched(edge, release, millis);
+            self.due_on_edge(millis, edge, OnEdge::Fetched { release });
         } else if candidate.is_some() && is_ahead {
             this.memory.gate = Gate::Running;
             let naming = this.memory.naming;
             let millis = self.dice.between(20, 1_200);
-            self.due(millis, Due::Gated { edge, boot, naming });
+            self.due_on_edge(millis, edge, OnEdge::Gated { naming });
         }
     }
 
@@ -43,20 +42,10 @@ impl World {
         }
     }
 
-    fn due_fetched(&mut self, edge: usize, release: u8, millis: u64) {
-        let boot = self.edges[edge].boot;
-        let fetched = Due::Fetched {
-            edge,
-            boot,
-            release,
-        };
-        self.due(millis, fetched);
-    }
-
     /// Nothing is slow any more.
     pub(crate) fn hurry(&mut self, edge: usize) {
         if let Some(release) = self.edges[edge].memory.fetching {
-            self.due_fetched(edge, release, FETCH_PAUSE);
+            self.due_on_edge(FETCH_PAUSE, edge, OnEdge::Fetched { release });
         }
     }
 
@@ -77,7 +66,7 @@ impl World {
         let must_have = live_of(this) == Some(release);
         let is_away = this.cut_until > self.now || !self.check_stored(edge, release);
         if is_away || (is_full && must_have) {
-            self.due_fetched(edge, release, FETCH_PAUSE);
+            self.due_on_edge(FETCH_PAUSE, edge, OnEdge::Fetched { release });
         } else if is_full {
             let memory = &mut self.edges[edge].memory;
             memory.fetching = None;
@@ -86,14 +75,8 @@ impl World {
         } else {
             let this = &mut self.edges[edge];
             this.artifacts.insert(release, false);
-            let boot = this.boot;
             let millis = self.dice.between(1, 80);
-            let synced = Due::ArtifactSynced {
-                edge,
-                boot,
-                release,
-            };
-            self.due(millis, synced);
+            self.due_on_edge(millis, edge, OnEdge::ArtifactSynced { release });
             self.at_write(edge);
         }
     }

@@ -7,7 +7,7 @@ use helix_routing::id::{Epoch, RegionId, SiteId};
 use helix_routing::record::SiteRecord;
 use helix_routing::wire::Wire;
 
-use crate::agenda::Due;
+use crate::agenda::InOrigin;
 use crate::checks::Check;
 use crate::network::Message;
 use crate::scenario::Safeguard;
@@ -80,13 +80,12 @@ impl World {
 
     fn send_to_stream(&mut self, origin: usize, record: Rc<Published>) {
         self.origins[origin].publisher.sending = Some(record);
-        let life = self.origins[origin].life;
         let millis = if self.dice.one_in(30) {
             1_500
         } else {
             self.dice.between(1, 20)
         };
-        self.due(millis, Due::Sent { origin, life });
+        self.due_in_origin(millis, origin, InOrigin::Sent);
     }
 
     /// The write is conditional on the term that the stream itself holds.

@@ -4,7 +4,7 @@ use helix_routing::bake::Window;
 use helix_routing::id::Generation;
 use helix_routing::report::{Baseline, WindowReport};
 
-use crate::agenda::Due;
+use crate::agenda::OnEdge;
 use crate::bakes::is_sick;
 use crate::dice::Dice;
 use crate::edges::Edge;
@@ -102,8 +102,8 @@ impl World {
     }
 
     /// A second of visitors; one of them is followed to the last byte.
-    pub(crate) fn serve(&mut self, edge: usize, boot: u32) {
-        self.due(SECOND, Due::Serve { edge, boot });
+    pub(crate) fn serve(&mut self, edge: usize) {
+        self.due_on_edge(SECOND, edge, OnEdge::Serve);
         let requests = self.dice.roll(if self.scenario.is_quiet { 3 } else { 60 });
         let this = &mut self.edges[edge];
         let counting = &mut this.memory.counting;
@@ -122,7 +122,7 @@ impl World {
             self.check_request(edge, pinned);
             self.edges[edge].memory.in_flight.push(pinned);
             let millis = self.dice.between(20, 6_000);
-            self.due(millis, Due::Answered { edge, boot, pinned });
+            self.due_on_edge(millis, edge, OnEdge::Answered { pinned });
         }
     }
 

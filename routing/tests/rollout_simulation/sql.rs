@@ -10,7 +10,7 @@ use helix_routing::id::Epoch;
 use helix_routing::record::ReleaseRef;
 use helix_routing::rollout::{Command, Control, Rollout};
 
-use crate::agenda::Due;
+use crate::agenda::{Due, InOrigin};
 use crate::names::number;
 use crate::publisher::Published;
 use crate::scenario::{Safeguard, Side, When};
@@ -157,7 +157,7 @@ impl World {
         } else {
             self.dice.between(1, 15)
         };
-        self.due(millis, Due::Commit { transaction: sent });
+        self.due(millis, Due::Commit(sent));
         self.at_moment(When::Save(save, Side::Before));
     }
 
@@ -175,11 +175,7 @@ impl World {
         let millis = self.dice.between(1, 10);
         self.due(
             millis,
-            Due::Saved {
-                origin,
-                life,
-                answer: Box::new(answer),
-            },
+            Due::InOrigin(origin, life, InOrigin::Saved(Box::new(answer))),
         );
         self.at_moment(When::Save(save, Side::Between));
     }
@@ -196,14 +192,7 @@ impl World {
             // Whoever starts a rollout waits for the answer, and a driver for the next try.
             let answer = answer.filter(|_| matches!(change, Change::Start(_)));
             let answer = Box::new(answer.unwrap_or(Answer::Unsure { change }));
-            self.due(
-                5,
-                Due::Saved {
-                    origin,
-                    life,
-                    answer,
-                },
-            );
+            self.due(5, Due::InOrigin(origin, life, InOrigin::Saved(answer)));
         }
         self.check_published();
     }

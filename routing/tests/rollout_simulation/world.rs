@@ -7,7 +7,7 @@ use std::rc::Rc;
 
 use helix_routing::api::PhaseName;
 
-use crate::agenda::{Agenda, Due};
+use crate::agenda::{Agenda, Due, InOrigin};
 use crate::checks::{Check, Failure};
 use crate::counts::Counts;
 use crate::dice::Dice;
@@ -83,8 +83,7 @@ impl World {
 
     fn begin(&mut self) {
         self.lead(0);
-        let life = self.origins[1].life;
-        self.due(LOOK, Due::Look { origin: 1, life });
+        self.due_in_origin(LOOK, 1, InOrigin::Look);
         for edge in 0..self.edges.len() {
             self.start_edge(edge);
         }
@@ -105,15 +104,9 @@ impl World {
             world.sql.running.is_none() && world.sql.tail.is_empty()
         });
         if self.failure.is_none() && self.sql.running.is_some() {
-            let running = self
-                .sql
-                .running
-                .as_ref()
-                .map(|saved| format!("{:?}", saved.machine));
-            self.fail(
-                Check::Ends,
-                format!("still running: {}", running.unwrap_or_default()),
-            );
+            let running = self.sql.running.as_ref().map(|saved| &saved.machine);
+            let text = format!("still running: {running:?}");
+            self.fail(Check::Ends, text);
         }
         self.run_until(self.now + quiet, |_| false);
         if self.failure.is_none() {
