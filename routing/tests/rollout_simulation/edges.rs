@@ -4,11 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use helix_routing::id::Generation;
-use helix_routing::record::{Order, order};
 use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
 
 use crate::agenda::{Due, OnEdge};
-use crate::checks::Check;
 use crate::clocks::Clock;
 use crate::disk::Disk;
 use crate::names::number;
@@ -20,15 +18,11 @@ use crate::serving::Counting;
 use crate::world::World;
 
 const HEARTBEAT: u64 = 5_000;
-/// An edge looks at the stream's head so often, and fetches what it has missed.
-const REPAIR: u64 = 2_000;
-/// How long counts are told after a record that asks for them.
-const TOLD: u64 = 15_000;
 
 /// What is written at once: a record, and the one that was served when it came.
-struct Slot {
-    record: Rc<Published>,
-    good: Option<Rc<Published>>,
+pub(crate) struct Slot {
+    pub(crate) record: Rc<Published>,
+    pub(crate) good: Option<Rc<Published>>,
 }
 
 /// How far the candidate's gate is.
@@ -49,7 +43,7 @@ pub(crate) struct Edge {
     pub(crate) deaf_until: u64,
     pub(crate) full_until: u64,
     pub(crate) clock: Clock,
-    records: Disk<Slot>,
+    pub(crate) records: Disk<Slot>,
     /// Artifacts on disk, and whether they are whole there.
     pub(crate) artifacts: BTreeMap<u8, bool>,
     pub(crate) memory: Memory,
@@ -188,143 +182,6 @@ impl World {
             sent,
         });
         self.due_on_edge(HEARTBEAT, edge, OnEdge::Heartbeat);
-    }
-
-    /// What the feed did not bring is fetched.
-    pub(crate) fn repair(&mut self, edge: usize) {
-        self.due_on_edge(REPAIR, edge, OnEdge::Repair);
-        let this = &self.edges[edge];
-        let Some(newest) = self.stream.newest[this.region].clone() else {
-            return;
-        };
-        let held = this
-            .records
-            .newest()
-            .map(|slot| slot.record.record.generation);
-        let is_reached = this.cut_until.max(this.deaf_until) <= self.now;
-        if is_reached && held < Some(newest.record.generation) {
-            self.receive(edge, &newest);
-        }
-    }
-
-    /// A record comes: lower than what is held is refused, equal and the same is told again, equal and other is an alarm.
-    pub(crate) fn receive(&mut self, edge: usize, new: &Rc<Published>) {
-        let this = &self.edges[edge];
-        if !this.is_up {
-            return;
-        }
-        let held = this.records.newest().map(|slot| &slot.record);
-        let held = held.map(|held| {
-            (
-                held.record.epoch,
-                held.record.generation,
-                held.body.as_slice(),
-            )
-        });
-        match order(held, (new.record.epoch, new.record.generation, &new.body)) {
-            Order::Newer => self.write_record(edge, new),
-            Order::Older if self.without == Some(Safeguard::GenerationCompare) => {
-                self.write_record(edge, new)
-            }
-            Order::Older => self.counts.count("an edge refused an older record"),
-            Order::Same => self.received_again(edge, new),
-            Order::Conflict => {
-                let text = format!("two records of one generation, the second {:?}", new.record);
-                self.fail(Check::NothingLost, text);
-            }
-        }
-    }
-
-    fn write_record(&mut self, edge: usize, new: &Rc<Published>) {
-        let this = &mut self.edges[edge];
-        let good = this.memory.served.clone();
-        this.records.write(Slot {
-            record: Rc::clone(new),
-            good,
-        });
-        let millis = if self.dice.one_in(8) {
-            600
-        } else {
-            self.dice.between(1, 20)
-        };
-        self.due_on_edge(millis, edge, OnEdge::RecordSynced);
-        if self.without == Some(Safeguard::SyncBeforeReport) {
-            self.take_record(edge, Rc::clone(new));
-        }
-        self.at_write(edge);
-    }
-
-    /// It is safe: from now on it counts.
-    pub(crate) fn record_synced(&mut self, edge: usize) {
-        let slot = self.edges[edge].records.sync();
-        let record = slot.map(|slot| Rc::clone(&slot.record));
-        if let Some(record) = record
-            && self.without != Some(Safeguard::SyncBeforeReport)
-        {
-            self.take_record(edge, record);
-        }
-    }
-
-    fn take_record(&mut self, edge: usize, record: Rc<Published>) {
-        let this = &mut self.edges[edge];
-        let before = this.candidate();
-        this.memory.record = Some(record);
-        if this.candidate() != before {
-            this.memory.naming += 1;
-            this.memory.gate = Gate::Ahead;
-        }
-        self.give_up_fetch(edge);
-        self.edges[edge].evict();
-        self.reconcile(edge);
-        self.heed_bake(edge);
-        self.work(edge);
-        self.report(edge);
-    }
-
-    fn received_again(&mut self, edge: usize, new: &Rc<Published>) {
-        let this = &mut self.edges[edge];
-        let is_taken = |taken: &Rc<Published>| taken.record.generation == new.record.generation;
-        if !this.memory.record.as_ref().is_some_and(is_taken) {
-            return;
-        }
-        if this.memory.gate == Gate::Failed("no space") && this.full_until <= self.now {
-            this.memory.gate = Gate::Ahead;
-        }
-        self.heed_bake(edge);
-        self.work(edge);
-        self.report(edge);
-    }
-
-    /// Counts are told for a while after a record that asks for them.
-    fn heed_bake(&mut self, edge: usize) {
-        let this = &mut self.edges[edge];
-        let Some(record) = &this.memory.record else {
-            return;
-        };
-        let day = std::time::Duration::from_secs(24 * 60 * 60);
-        let now = this.clock.read(self.now);
-        let bakes = record
-            .record
-            .bake_until
-            .is_some_and(|until| now < until + day);
-        let is_asked = bakes || record.record.weight.is_some();
-        this.memory.told_until = if is_asked { self.now + TOLD } else { 0 };
-    }
-
-    /// What its record names as live is served as soon as it is there.
-    pub(crate) fn reconcile(&mut self, edge: usize) {
-        let this = &mut self.edges[edge];
-        let Some(record) = this.memory.record.clone() else {
-            return;
-        };
-        let named = live(&record);
-        if named.is_none_or(|named| this.memory.held.contains(&named)) {
-            this.memory.live = named;
-            this.memory.served = Some(Rc::clone(&record));
-            self.count_anew(edge);
-        }
-        self.count_canary(edge);
-        self.check_serving(edge);
     }
 
     pub(crate) fn report(&mut self, edge: usize) {

@@ -41,6 +41,7 @@ mod operators;
 mod origins;
 mod preparing;
 mod publisher;
+mod receiving;
 mod roster;
 mod scenario;
 mod serving;

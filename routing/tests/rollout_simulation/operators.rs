@@ -4,7 +4,7 @@ use helix_routing::rollout::{Control, Kind, Waits};
 
 use crate::agenda::Due;
 use crate::clocks::MOST_SKEW;
-use crate::scenario::Deed;
+use crate::scenario::{Deed, Press};
 use crate::sql::Change;
 use crate::starts::Start;
 use crate::world::World;
@@ -52,12 +52,12 @@ impl World {
                 }
             }
             Deed::LoseTail => self.lose_tail(),
-            deed => self.press_deed(deed),
+            Deed::Press(press) => self.press_on(press),
         }
     }
 
     /// What an operator asks goes to whoever believes that it leads, the one that was replaced first.
-    fn press_deed(&mut self, deed: Deed) {
+    fn press_on(&mut self, press: Press) {
         let leads = |origin: &usize| {
             let process = &self.origins[*origin];
             process.is_up && process.leads && process.frozen_until <= self.now
@@ -74,25 +74,24 @@ impl World {
             })
         };
         let reason = None;
-        match deed {
-            Deed::Deploy {
+        match press {
+            Press::Deploy {
                 release,
                 is_automatic,
             } => {
                 self.transact(origin, start(Kind::Deploy, release, is_automatic));
             }
-            Deed::Rollback => self.transact(origin, start(Kind::Rollback, 0, false)),
-            Deed::Restart => self.transact(origin, start(Kind::Restart, 0, false)),
-            Deed::Pause => self.control(origin, Control::Pause { reason }),
-            Deed::Resume => self.control(origin, Control::Resume),
-            Deed::Abort => self.control(origin, Control::Abort { reason }),
-            Deed::ApproveStage(stage) => self.control(origin, Control::Approve { stage }),
-            Deed::Approve => self.let_go_on(origin),
-            Deed::Lift => self.transact(origin, Change::Lift),
-            Deed::Hold { region } => self.hold(origin, region, true),
-            Deed::Unhold => self.hold(origin, 0, false),
-            Deed::Collect => self.transact(origin, Change::Collect),
-            _ => {}
+            Press::Rollback => self.transact(origin, start(Kind::Rollback, 0, false)),
+            Press::Restart => self.transact(origin, start(Kind::Restart, 0, false)),
+            Press::Pause => self.control(origin, Control::Pause { reason }),
+            Press::Resume => self.control(origin, Control::Resume),
+            Press::Abort => self.control(origin, Control::Abort { reason }),
+            Press::ApproveStage(stage) => self.control(origin, Control::Approve { stage }),
+            Press::Approve => self.let_go_on(origin),
+            Press::Lift => self.transact(origin, Change::Lift),
+            Press::Hold { region } => self.hold(origin, region, true),
+            Press::Unhold => self.hold(origin, 0, false),
+            Press::Collect => self.transact(origin, Change::Collect),
         }
     }
 

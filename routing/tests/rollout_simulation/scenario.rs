@@ -42,9 +42,9 @@ pub(crate) enum Safeguard {
     CollectInOneTransaction,
 }
 
-/// Something that an operator does, or that happens to a node. Nodes are counted round, where there are fewer.
+/// What an operator presses.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Deed {
+pub(crate) enum Press {
     Deploy {
         release: u8,
         is_automatic: bool,
@@ -64,6 +64,13 @@ pub(crate) enum Deed {
         region: usize,
     },
     Unhold,
+    Collect,
+}
+
+/// Something that an operator does, or that happens to a node. Nodes are counted round, where there are fewer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Deed {
+    Press(Press),
     /// It loses its power, and with it what was not synced.
     KillEdge(usize),
     /// The same of the one that wrote to its disk last.
@@ -99,7 +106,6 @@ pub(crate) enum Deed {
     TakeOver,
     /// The database starts again: what it had not synced may be gone, and nobody is told.
     LoseTail,
-    Collect,
 }
 
 /// The sides of a save: it is on its way, it is in the database, it is acted on.
@@ -180,10 +186,10 @@ impl Scenario {
 }
 
 fn deploy(dice: &mut Dice) -> Deed {
-    Deed::Deploy {
+    Deed::Press(Press::Deploy {
         release: u8::try_from(dice.roll(u64::from(RELEASES))).unwrap(),
         is_automatic: dice.one_in(4),
-    }
+    })
 }
 
 fn draw(dice: &mut Dice, horizon: u64) -> (When, Deed) {
@@ -198,8 +204,8 @@ fn draw(dice: &mut Dice, horizon: u64) -> (When, Deed) {
             let times = u32::try_from(dice.between(1, most)).unwrap();
             // What is asked then is of the rollout itself, half of the time.
             let deed = match dice.roll(4) {
-                0 => Deed::Abort,
-                1 => Deed::Pause,
+                0 => Deed::Press(Press::Abort),
+                1 => Deed::Press(Press::Pause),
                 _ => draw_deed(dice),
             };
             (When::Phase(phase, times), deed)
@@ -211,21 +217,12 @@ fn draw(dice: &mut Dice, horizon: u64) -> (When, Deed) {
 
 fn draw_deed(dice: &mut Dice) -> Deed {
     let millis = dice.between(500, 25_000);
-    let (edge, region) = (dice.pick(9), dice.pick(3));
+    let edge = dice.pick(9);
     let ahead =
         i64::try_from(dice.roll(MOST_SKEW)).unwrap() - i64::try_from(MOST_SKEW / 2).unwrap();
     match dice.roll(40) {
         0..=7 => deploy(dice),
-        8..=10 => Deed::Rollback,
-        11 => Deed::Restart,
-        12..=13 => Deed::Pause,
-        14 => Deed::Resume,
-        15..=16 => Deed::Abort,
-        39 => Deed::Approve,
-        17 => Deed::ApproveStage(u16::try_from(dice.roll(6)).unwrap()),
-        18 => Deed::Lift,
-        19 => Deed::Hold { region },
-        20 => Deed::Unhold,
+        8..=20 | 38.. => Deed::Press(draw_press(dice)),
         21..=24 => Deed::KillEdge(edge),
         25..=26 => Deed::CutEdge { edge, millis },
         27 => Deed::DeafenEdge {
@@ -242,6 +239,23 @@ fn draw_deed(dice: &mut Dice) -> Deed {
         },
         35..=36 => Deed::TakeOver,
         37 => Deed::LoseTail,
-        _ => Deed::Collect,
+    }
+}
+
+fn draw_press(dice: &mut Dice) -> Press {
+    match dice.roll(15) {
+        0..=2 => Press::Rollback,
+        3 => Press::Restart,
+        4..=5 => Press::Pause,
+        6 => Press::Resume,
+        7..=8 => Press::Abort,
+        9 => Press::Approve,
+        10 => Press::ApproveStage(u16::try_from(dice.roll(6)).unwrap()),
+        11 => Press::Lift,
+        12 => Press::Hold {
+            region: dice.pick(3),
+        },
+        13 => Press::Unhold,
+        _ => Press::Collect,
     }
 }
