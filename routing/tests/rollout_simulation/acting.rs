@@ -61,15 +61,20 @@ impl World {
             generation: seen.serving(),
             release: self.names.releases[usize::from(release)].release.clone(),
         };
-        self.due(
-            2,
-            Due::Arrival(Message::Heard {
-                origin,
-                life,
-                rollout,
-                event,
-            }),
-        );
+        // It is said once, and may lie in the inbox for a while.
+        let millis = self.dice.between(1, 20);
+        let millis = if self.dice.one_in(8) {
+            millis * 100
+        } else {
+            millis
+        };
+        let heard = Message::Heard {
+            origin,
+            life,
+            rollout,
+            event,
+        };
+        self.due(millis, Due::Arrival(Box::new(heard)));
     }
 
     /// Prometheus is asked: some of its answers are errors, and some never come.

@@ -13,7 +13,7 @@ use crate::world::World;
 pub(crate) enum Due {
     /// By its place in the scenario.
     Deed(usize),
-    Arrival(Message),
+    Arrival(Box<Message>),
     /// An operator looks at what waits.
     Attention,
     /// A transaction is safe.
@@ -115,7 +115,7 @@ impl World {
                 let (_, deed) = self.scenario.deeds[index];
                 self.perform(deed);
             }
-            Due::Arrival(message) => self.deliver(message),
+            Due::Arrival(message) => self.deliver(*message),
             Due::Attention => self.attend(),
             Due::Commit(transaction) => self.commit(transaction),
             Due::EdgeStarts(edge) => self.start_edge(edge),

@@ -62,14 +62,14 @@ impl World {
         let weather = self.scenario.weather;
         if self.is_healed {
             let millis = self.dice.between(1, USUAL);
-            return self.due(millis, Due::Arrival(message));
+            return self.due(millis, Due::Arrival(Box::new(message)));
         }
         if self.is_cut(&message) || (weather.lost > 0 && self.dice.one_in(weather.lost)) {
             return;
         }
         if weather.repeated > 0 && self.dice.one_in(weather.repeated) {
             let millis = self.dice.between(1, LATEST);
-            self.due(millis, Due::Arrival(message.clone()));
+            self.due(millis, Due::Arrival(Box::new(message.clone())));
         }
         let is_late = weather.late > 0 && self.dice.one_in(weather.late);
         let longest = match (is_late, self.dice.roll(4)) {
@@ -78,7 +78,7 @@ impl World {
             (true, _) => USUAL * 40,
         };
         let millis = self.dice.between(1, longest);
-        self.due(millis, Due::Arrival(message));
+        self.due(millis, Due::Arrival(Box::new(message)));
     }
 
     fn is_cut(&self, message: &Message) -> bool {

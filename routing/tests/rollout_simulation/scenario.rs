@@ -243,7 +243,7 @@ fn draw_deed(dice: &mut Dice) -> Deed {
 }
 
 fn draw_press(dice: &mut Dice) -> Press {
-    match dice.roll(15) {
+    match dice.roll(17) {
         0..=2 => Press::Rollback,
         3 => Press::Restart,
         4..=5 => Press::Pause,

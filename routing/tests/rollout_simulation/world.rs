@@ -1,4 +1,4 @@
-//! The whole of it: who there is, what is due when, and what is known to be true.
+//! The whole of it: who there is, how a story runs, and the moments at which something is planned.
 //!
 //! Time goes from one thing that happens to the next. What happens is drawn from the seed alone, so a seed is one run.
 
