@@ -84,7 +84,7 @@ torture: build ## kill, pause, cut off, fill up and skew a fleet, for an hour; i
 		'| fault | requests | lost connections | wrong answers | whole again after |' '| --- | --- | --- | --- | --- |' > $(TORTURE_REPORT)
 	HELIX_TORTURE_REPORT=$(TORTURE_REPORT) $(CARGO) test $(RELEASE) --workspace --test torture -- --include-ignored --test-threads=1
 	$(CARGO) test $(RELEASE) --workspace --test model -- --ignored
-	HELIX_SIM_SEEDS=10000 $(CARGO) test $(RELEASE) --workspace --test rollout_simulation
+	HELIX_SIM_SEEDS=100000 $(CARGO) test $(RELEASE) --workspace --test rollout_simulation
 
 bench: bench-peers bench-fleet ## measure the edge beside other servers, then a fleet
 

@@ -16,6 +16,9 @@ const MOST_RUNS: u32 = 3_000;
 /// How often each is.
 const LUCKS: u64 = 6;
 
+/// A machine that is printed whole hides what is below it.
+const LONGEST_TEXT: usize = 1_200;
+
 /// A seed, and what is left of its story.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Story {
@@ -172,6 +175,7 @@ pub(crate) fn shrink(
 /// What to read, and what to type to see it again.
 pub(crate) fn describe(story: &Story, failure: &Failure) -> String {
     let Failure { check, at, text } = failure;
+    let text: String = text.chars().take(LONGEST_TEXT).collect();
     let scenario = story.scenario();
     let deeds = scenario
         .deeds
