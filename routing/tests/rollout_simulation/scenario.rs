@@ -202,11 +202,11 @@ fn draw(dice: &mut Dice, horizon: u64) -> (When, Deed) {
             // Mostly the first time: to some a world comes but once.
             let most = dice.between(1, 4);
             let times = u32::try_from(dice.between(1, most)).unwrap();
-            // What is asked then is of the rollout itself, half of the time.
-            let deed = match dice.roll(4) {
-                0 => Deed::Press(Press::Abort),
-                1 => Deed::Press(Press::Pause),
-                _ => draw_deed(dice),
+            // What is asked then is of the rollout itself, half of the time. From an undecided region nothing else leads on.
+            let deed = match (phase, dice.roll(4)) {
+                (PhaseName::Undecided, _) | (_, 0) => Deed::Press(Press::Abort),
+                (_, 1) => Deed::Press(Press::Pause),
+                (_, _) => draw_deed(dice),
             };
             (When::Phase(phase, times), deed)
         }
