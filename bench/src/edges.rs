@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use helix_edge::feed::record::Record;
-use helix_edge::feed::{Change, Feed as EdgeFeed};
+use helix_edge::feed::{Change, Feed as EdgeFeed, Known};
 use helix_edge::state::Ledger;
+use helix_edge::table::Table;
 use helix_origin::feed::{Feed, Policy, records};
 use helix_origin::store::Store;
 use helix_routing::id::{Digest, EdgeId, Generation, RegionId, SiteId};
@@ -341,7 +342,11 @@ impl User {
                 scope,
                 Arc::clone(&ring),
                 client.clone(),
-                ledger,
+                Known {
+                    ledger,
+                    table: Arc::new(Table::new("helix.localhost".parse()?)),
+                    edge: self.edge.clone(),
+                },
                 changes.clone(),
             );
             tokio::spawn(feed.run());

@@ -48,6 +48,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     match command {
         Command::Dev(dev) => return Box::pin(dev::run(dev)).await,
         Command::Login => return command::login::run(&connection).await,
+        Command::BreakGlass(glass) => return command::glass::run(glass, json).await,
         _ => {}
     }
     let origin = origin::Origin::new(access::find(&connection)?)?;
@@ -72,7 +73,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Freeze(freeze) => command::freeze::run(&origin, freeze, json).await,
         Command::Lock(lock) => command::lock::run(&origin, lock, json).await,
         Command::Explain(explain) => command::explain::run(&origin, explain, json).await,
-        Command::Dev(_) | Command::Login => {
+        Command::Dev(_) | Command::Login | Command::BreakGlass(_) => {
             unreachable!("handled above, since they need no origin")
         }
     }

@@ -12,13 +12,18 @@ use axum::response::IntoResponse;
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use helix_framing::{Fields, Lines};
+use helix_routing::glass::{Cause, LocalOverride};
 use helix_routing::id::{Generation, ReleaseId, SiteId};
+use helix_routing::record::Override;
+use helix_routing::time::Timestamp;
+use helix_service::clock;
 use helix_service::shutdown::Shutdown;
 use http::{Method, Uri};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tokio::time::Instant;
 
+use crate::agent::glass::Desk;
 use crate::answer::{Answer, Pinned, RequestHead, answer};
 use crate::cache::purge::Purge;
 use crate::in_flight::{InFlight, Leaving};
@@ -40,6 +45,8 @@ pub struct Admin {
     pub ready: Arc<AtomicBool>,
     /// Whether this edge is taken out.
     pub maintenance: Maintenance,
+    /// Overrides of this edge.
+    pub desk: Arc<Desk>,
 }
 
 /// Which URL is asked about.
@@ -75,6 +82,9 @@ struct SiteView {
     live: Option<ReleaseId>,
     /// What is in flight on the live release, and on those it took the place of.
     in_flight: Vec<FlyingView>,
+    /// Another release than the record's is served.
+    #[serde(rename = "override", skip_serializing_if = "Option::is_none")]
+    overridden: Option<OverrideView>,
 }
 
 /// What is in flight on one release.
@@ -87,6 +97,47 @@ struct FlyingView {
     /// How many seconds what is in flight has; none while the release is live, and where there is no limit.
     #[serde(skip_serializing_if = "Option::is_none")]
     seconds_left: Option<u64>,
+}
+
+/// Why another release is served.
+#[derive(Debug, Serialize)]
+struct OverrideView {
+    /// `operator` or `guard` of this edge alone, `signed` of the region.
+    cause: &'static str,
+    reason: String,
+    by: String,
+    since: Timestamp,
+    until: Timestamp,
+    expired: bool,
+}
+
+impl From<LocalOverride> for OverrideView {
+    fn from(local: LocalOverride) -> Self {
+        Self {
+            expired: local.is_expired(clock::now()),
+            cause: match local.cause {
+                Cause::Operator => "operator",
+                Cause::Guard => "guard",
+            },
+            reason: local.reason,
+            by: local.by,
+            since: local.since,
+            until: local.until,
+        }
+    }
+}
+
+impl From<Override> for OverrideView {
+    fn from(terms: Override) -> Self {
+        Self {
+            expired: clock::now() >= terms.until,
+            cause: "signed",
+            reason: terms.reason,
+            by: terms.by,
+            since: terms.since,
+            until: terms.until,
+        }
+    }
 }
 
 /// What to forget: everything stored for `site` that fits all of what is given.
@@ -169,7 +220,8 @@ async fn explanation(
 }
 
 async fn sites(State(admin): State<Admin>) -> Json<Vec<SiteView>> {
-    let view = |site: Arc<crate::table::Site>| {
+    let (mut standing, mut signed) = (admin.desk.standing(), admin.desk.signed());
+    let mut view = |site: Arc<crate::table::Site>| {
         let serving = site.serving();
         let live = serving.live.as_ref().map(|release| release.id.clone());
         let now = live.iter().map(|live| flying(live, &serving.in_flight));
@@ -183,9 +235,13 @@ async fn sites(State(admin): State<Admin>) -> Json<Vec<SiteView>> {
             generation: serving.generation,
             live,
             in_flight,
+            overridden: standing
+                .remove(&site.id)
+                .map(OverrideView::from)
+                .or_else(|| signed.remove(&site.id).map(OverrideView::from)),
         }
     };
-    Json(admin.table.sites().into_iter().map(view).collect())
+    Json(admin.table.sites().into_iter().map(&mut view).collect())
 }
 
 fn flying(release: &ReleaseId, in_flight: &InFlight) -> FlyingView {

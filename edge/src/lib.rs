@@ -27,6 +27,7 @@ pub mod join;
 pub mod left;
 pub mod limits;
 pub mod listener;
+pub mod local;
 pub mod maintenance;
 pub mod metrics;
 pub mod proxy;

@@ -85,6 +85,16 @@ impl Act {
     }
 }
 
+/// Somebody who said it elsewhere: at an edge, or with a key. There is no token.
+#[must_use]
+pub fn elsewhere(name: String) -> Caller {
+    Caller {
+        id: "elsewhere".to_owned(),
+        name,
+        ..Caller::origin()
+    }
+}
+
 /// Notes an act without a reason. `subject` is what it was done to; `detail` what else a person would ask.
 ///
 /// # Errors

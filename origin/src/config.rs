@@ -7,6 +7,7 @@ use helix_routing::host::Host;
 use helix_routing::id::{EdgeId, RegionId};
 use helix_routing::rollout::{PlanError, RolloutPlan, RolloutPolicy};
 use helix_routing::routes::KeyProblem;
+use helix_service::keys::PublicKey;
 use helix_service::nats::NatsConfig;
 use helix_service::reachable::Network;
 use helix_service::telemetry::LogFormat;
@@ -48,6 +49,9 @@ pub struct Config {
     pub site_port: u16,
     /// The key that signs records; made if it is missing.
     pub record_key: PathBuf,
+    /// Keys of role `operator`, whose overrides are taken over; the same that edges pin.
+    #[serde(default)]
+    pub operator_keys: Vec<PublicKey>,
     /// Holds a token that may do everything; made if it is missing.
     pub bootstrap_token_file: PathBuf,
     /// Holds the token edges read artifacts with; made if it is missing.
@@ -213,6 +217,13 @@ impl Config {
     #[must_use]
     pub fn artifacts(&self) -> &Path {
         self.artifacts.as_deref().unwrap_or(&self.data_dir)
+    }
+
+    /// The file with the key that secrets of webhooks are derived from.
+    #[must_use]
+    pub fn webhook_key(&self) -> PathBuf {
+        let named = self.webhooks.key.clone();
+        named.unwrap_or_else(|| self.data_dir.join("webhook.key"))
     }
 
     /// Where others reach this origin's API.

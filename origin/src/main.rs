@@ -1,5 +1,7 @@
 //! `helix-origin`: reads its config, puts the parts together, and runs them until one fails or it is told to end.
 
+mod offline;
+
 use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -13,29 +15,31 @@ use clap::{Parser, Subcommand};
 use futures_util::FutureExt;
 use helix_origin::address::Addresses;
 use helix_origin::admin::{self, Admin};
-use helix_origin::admission::{Admission, keys};
+use helix_origin::admission::Admission;
 use helix_origin::app::App;
 use helix_origin::artifact::{Artifacts, improve};
 use helix_origin::collect::{self, Keep};
 use helix_origin::config::Config;
-use helix_origin::feed::{Feed, Policy};
+use helix_origin::feed::{Feed, Operators, Policy};
 use helix_origin::fleet::{self, registry};
 use helix_origin::metrics::Metrics;
-use helix_origin::rollout::Conductor;
+use helix_origin::rollout::{Adopter, Conductor};
 use helix_origin::standby::Door;
 use helix_origin::store::{self, Place, Store, lease};
 use helix_origin::webhook::deliver::{self, Sender};
 use helix_origin::webhook::secret::WebhookKey;
 use helix_origin::webhook::send::Permitted;
-use helix_origin::{api, auth, event, hold, upkeep};
+use helix_origin::{api, auth, event, glass, hold, recovery, upkeep};
 use helix_routing::api::Role;
 use helix_routing::id::RegionId;
 use helix_routing::seal::KeyRole;
-use helix_service::keys::SigningKey;
+use helix_service::keys::{KeyRing, SigningKey};
 use helix_service::reachable::Reachable;
 use helix_service::shutdown::Shutdown;
 use helix_service::{clock, nats, telemetry};
 use tokio::net::TcpListener;
+
+use crate::offline::Work;
 
 /// HelixStack's control service.
 #[derive(Debug, Parser)]
@@ -46,26 +50,14 @@ use tokio::net::TcpListener;
 )]
 struct Arguments {
     /// The configuration file.
-    #[arg(long, required = true)]
+    #[arg(long, global = true)]
     config: Option<PathBuf>,
     /// Print the config that holds and end. Secrets are in files, of which only the paths are shown.
     #[arg(long)]
     check: bool,
+    /// Instead of serving.
     #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Make the keys of the fleet's NATS and what its servers include; what is there stays
-    Nats {
-        /// The folder
-        #[arg(long, value_name = "DIR")]
-        dir: PathBuf,
-        /// A region that has leaf nodes of its own; may be given more than once
-        #[arg(long = "leaf", value_name = "REGION")]
-        leafs: Vec<RegionId>,
-    },
+    work: Option<Work>,
 }
 
 /// Worker threads: requests wait for disk and NATS, and hashing has threads of its own.
@@ -86,14 +78,21 @@ fn main() -> ExitCode {
 
 fn start() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    if let Some(Command::Nats { dir, leafs }) = arguments.command {
-        return make_keys(&dir, &leafs);
+    let path = arguments.config;
+    let load = || -> anyhow::Result<Config> {
+        let path = path
+            .as_ref()
+            .context("name the configuration file with --config")?;
+        let config: Config = helix_service::config::load(path, "HELIX_ORIGIN")?;
+        config
+            .check()
+            .with_context(|| format!("config {}", path.display()))?;
+        Ok(config)
+    };
+    if let Some(work) = arguments.work {
+        return offline::run(work, load);
     }
-    let path = arguments.config.context("say --config")?;
-    let config: Config = helix_service::config::load(&path, "HELIX_ORIGIN")?;
-    config
-        .check()
-        .with_context(|| format!("config {}", path.display()))?;
+    let config = load()?;
     if arguments.check {
         let text = serde_json::to_string_pretty(&config)?;
         return writeln!(io::stdout(), "{text}").context("print the config");
@@ -115,15 +114,6 @@ fn start() -> anyhow::Result<()> {
     }
 }
 
-fn make_keys(folder: &Path, leafs: &[RegionId]) -> anyhow::Result<()> {
-    keys::init(folder, leafs)?;
-    let text = format!(
-        "the keys are in {}; every nats-server includes accounts.conf",
-        folder.display()
-    );
-    writeln!(io::stdout(), "{text}").context("say where the keys are")
-}
-
 fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(workers)
@@ -133,7 +123,10 @@ fn runtime(workers: usize) -> io::Result<tokio::runtime::Runtime> {
 
 /// An origin that has its database for itself: it leads at once, and what fails ends it.
 async fn alone(config: &Config, place: &Place, shutdown: &Shutdown) -> anyhow::Result<()> {
-    let store = Store::lead(place).await?;
+    let led = Store::lead(place).await?;
+    let Some(store) = recovered(config, led, shutdown).await? else {
+        return Ok(());
+    };
     let parts = Box::pin(assemble(config, store)).await?;
     let listeners = Listeners::bind(config)?;
     let (listener, admin) = listeners.hand_out()?;
@@ -200,6 +193,15 @@ async fn time(
                 door.withdraw(place).await;
                 return Ok(());
             }
+        };
+        let recovered = async {
+            tokio::select! {
+                held = lease::hold(&store) => held.context("hold the lead").and(Err(Deposed.into())),
+                recovered = recovered(config, store.clone(), shutdown) => recovered,
+            }
+        };
+        let Some(store) = recovered.await? else {
+            return Ok(());
         };
         // From now on, and not only when all of it is there: what it takes may take a while.
         let held = lease::hold(&store);
@@ -279,6 +281,33 @@ impl Parts {
 #[error("another origin leads")]
 struct Deposed;
 
+/// After a restore nothing is led before the edges have said what they hold, and then in a term above theirs. None when it is told to end
+/// meanwhile.
+async fn recovered(
+    config: &Config,
+    store: Store,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Option<Store>> {
+    let Some(due) = recovery::due(&store).await? else {
+        return Ok(Some(store));
+    };
+    let client = nats::connect(&config.nats, "origin").await?;
+    let key = record_key(config)?;
+    let keys = config.operator_keys.iter().cloned();
+    let fleet = recovery::Fleet {
+        client: &client,
+        ring: &KeyRing::new(keys.chain([key.public()])),
+        key: &key,
+        roster: &registry::open(&store, &configured(config), clock::now()).await?,
+        base: &config.base_domain,
+    };
+    tokio::select! {
+        recovered = recovery::run(&store, fleet, due) => recovered.context("take over what the edges hold")?,
+        () = shutdown.requested() => return Ok(None),
+    }
+    Ok(Some(store.lead_anew().await?))
+}
+
 /// Puts together what leads.
 async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
     auth::ensure_file(
@@ -295,19 +324,25 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         .iter()
         .map(|region| region.region.clone())
         .collect();
-    let record_key = Arc::new(record_key(config)?);
-    let pinned = vec![record_key.public()];
+    let record_key = record_key(config)?;
+    let operators = config.operator_keys.iter().cloned();
+    let pinned = operators.chain([record_key.public()]).collect();
+    let roster = registry::open(&store, &configured(config), clock::now()).await?;
+    let adopter = Adopter::new(store.clone(), config.base_domain.clone(), roster.clone());
     let feed = Feed::new(
         store.clone(),
         client.clone(),
-        record_key,
+        Arc::new(record_key),
         &regions,
         Policy {
             may_drop: config.snapshots_may_drop,
             replicas: config.stream_replicas,
+            operators: Operators {
+                keys: config.operator_keys.clone(),
+                adopter: Some(adopter),
+            },
         },
     );
-    let roster = registry::open(&store, &configured(config), clock::now()).await?;
     fleet::versions::register(&store, &roster.all()).await?;
     let admission = Admission::configured(config, pinned, &roster).await?;
     let conductor = Conductor::new(
@@ -363,6 +398,7 @@ async fn serve(
             hold::run(&app.store, shutdown).map(Ok),
             event::publisher::run(&app.store, events, config.stream_replicas, shutdown).map(Ok),
             deliver::run(&app.store, &app.webhooks, shutdown).map(Ok),
+            glass::run(app.roster.clone(), app.conductor.clone(), shutdown).map(Ok),
             collected(config, &app, shutdown).map(Ok),
             improve::run(&app.artifacts, shutdown).map(Ok),
         )
@@ -388,10 +424,8 @@ async fn serve(
 
 /// How webhooks are sent to: never to origin itself, whatever is allowed.
 fn webhooks(config: &Config) -> anyhow::Result<Sender> {
-    let path = config.webhooks.key.clone();
-    let path = path.unwrap_or_else(|| config.data_dir.join("webhook.key"));
     Ok(Sender {
-        key: Arc::new(WebhookKey::open(&path)?),
+        key: Arc::new(WebhookKey::open(&config.webhook_key())?),
         permitted: Arc::new(Permitted {
             reachable: Reachable {
                 allow: config.webhooks.allow.clone(),

@@ -11,6 +11,7 @@ use helix_service::clock;
 
 use crate::app::App;
 use crate::feed::records;
+use crate::glass;
 use crate::hold;
 use crate::project::{self, ProjectError};
 use crate::store::{Connection, StoreError, count, id, time};
@@ -176,6 +177,7 @@ async fn regions(
                 .filter(|view| view.region == *region)
                 .cloned()
                 .collect(),
+            overrides: glass::views(&app.roster, region, site),
         });
     }
     Ok(regions)

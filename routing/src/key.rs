@@ -53,6 +53,12 @@ impl Scope {
         format!("{}_head", self.feed_prefix())
     }
 
+    /// The subject on which its edges are asked what they hold.
+    #[must_use]
+    pub fn recall(&self) -> String {
+        format!("{}{}", self.feed_prefix(), crate::recall::RECALL)
+    }
+
     /// The object store bucket of its snapshots, such as `snap_r_fra`.
     #[must_use]
     pub fn snapshot_bucket(&self) -> String {

@@ -14,6 +14,7 @@ pub mod artifact;
 pub mod bake;
 pub mod edge;
 pub mod gate;
+pub mod glass;
 pub mod host;
 pub mod id;
 pub mod in_flight;
@@ -21,6 +22,7 @@ pub mod key;
 #[cfg(feature = "openapi")]
 mod openapi;
 pub mod operators;
+pub mod recall;
 pub mod record;
 pub mod report;
 pub mod restart;

@@ -91,10 +91,25 @@ impl Fleet {
     /// When it is not ready in time.
     #[must_use]
     pub fn start(options: &Options) -> Self {
-        let folder = tempfile::Builder::new()
-            .prefix("helix-fleet-")
-            .tempdir()
-            .unwrap();
+        Self::start_in(Self::new_folder(), options)
+    }
+
+    /// A folder for a fleet that is not there yet.
+    ///
+    /// # Panics
+    /// When it cannot be made.
+    #[must_use]
+    pub fn new_folder() -> TempDir {
+        let mut builder = tempfile::Builder::new();
+        builder.prefix("helix-fleet-").tempdir().unwrap()
+    }
+
+    /// Starts one on what is in `folder`, and waits until it is ready.
+    ///
+    /// # Panics
+    /// When it is not ready in time.
+    #[must_use]
+    pub fn start_in(folder: TempDir, options: &Options) -> Self {
         // One at a time: a port that was free for two would be taken for one.
         let _turn = starts();
         let dev = spawn(folder.path(), options);

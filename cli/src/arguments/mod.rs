@@ -1,6 +1,7 @@
 //! What can be typed. Names and ids are parsed here, once; nothing inside checks them again.
 
 mod fleet;
+mod glass;
 mod operate;
 mod rollout;
 mod site;
@@ -14,6 +15,7 @@ use helix_routing::routes::Span;
 use url::Url;
 
 pub(crate) use fleet::{Dev, Drain, Edge, JoinToken, Token};
+pub(crate) use glass::{BreakGlass, GlassEnd, GlassRollback, Socket, Terms};
 pub(crate) use operate::{Audit, AuditVerify, Freeze, Hold, Lock, Mark, Release, Webhooks};
 pub(crate) use rollout::{
     Deploy, Gate, Restart, Rollback, Rollout, RunGates, WayOut, Which, WhichRollout,
@@ -107,6 +109,9 @@ pub(crate) enum Command {
     Lock(Lock),
     /// Say which site, release and file answer a URL on every edge, and why
     Explain(Explain),
+    /// Change what is served when origin or NATS cannot be asked
+    #[command(subcommand, name = "break-glass")]
+    BreakGlass(BreakGlass),
     /// Save address and token for later commands
     Login,
     /// Run a whole fleet on this machine

@@ -7,6 +7,7 @@ pub(crate) mod explain;
 pub(crate) mod flights;
 pub(crate) mod freeze;
 pub(crate) mod gates;
+pub(crate) mod glass;
 pub(crate) mod holds;
 pub(crate) mod lock;
 pub(crate) mod login;

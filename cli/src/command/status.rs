@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use helix_routing::api::{EdgeStatus, OriginState, OriginStatus, SiteStatus, Status};
+use helix_routing::api::{EdgeStatus, OriginState, OriginStatus, OverrideView, SiteStatus, Status};
 
 use super::flights::described;
 use super::table::{moment, table};
@@ -74,6 +74,20 @@ const fn state(edge: &EdgeStatus) -> &'static str {
     }
 }
 
+/// Edges that serve something else than the region's record names: first, since nothing is stranger.
+fn overridden(view: &OverrideView) -> String {
+    let edges: Vec<_> = view.edges.iter().map(ToString::to_string).collect();
+    let expired = if view.expired { ", EXPIRED" } else { "" };
+    let until = moment(view.until);
+    format!(
+        "OVERRIDE on {}: {} by {} until {until}{expired}: {}",
+        edges.join(","),
+        view.release,
+        view.by,
+        view.reason
+    )
+}
+
 fn sites(sites: &[SiteStatus]) -> String {
     let rows: Vec<_> = sites
         .iter()
@@ -94,7 +108,9 @@ fn sites(sites: &[SiteStatus]) -> String {
             let told = |note: &String| hold.as_ref().is_some_and(|hold| hold.contains(note));
             let note = region.note.clone().filter(|note| !told(note));
             let flights = described(&region.in_flight, now());
-            let notes = [hold, rolling, note];
+            let overrides = region.overrides.iter().map(overridden).collect::<Vec<_>>();
+            let overrides = (!overrides.is_empty()).then(|| overrides.join("; "));
+            let notes = [overrides, hold, rolling, note];
             [
                 site.site.to_string(),
                 region.region.to_string(),

@@ -105,8 +105,15 @@ struct OriginFile {
     nats: nats::NatsConfig,
     regions: Vec<RegionTable>,
     bake: BakeTable,
+    operator_keys: [PublicKey; 1],
     webhooks: WebhooksTable,
     rollout: RolloutTable,
+}
+
+/// The keys that edges pin, for whoever breaks the glass.
+#[derive(Serialize)]
+struct RingFile<'a> {
+    keys: [&'a PublicKey; 2],
 }
 
 /// Whoever is told of events on a developer's machine runs there too.
@@ -156,7 +163,7 @@ struct EdgeFile<'a> {
     upstreams: UpstreamsTable,
     origin: OriginTable,
     nats: nats::NatsConfig,
-    keys: [&'a PublicKey; 1],
+    keys: [&'a PublicKey; 2],
     tls: TlsTable,
 }
 
@@ -238,6 +245,12 @@ impl Fleet {
     pub(super) fn write_configs(&self, home: &Home) -> anyhow::Result<()> {
         self.write_nats(home)?;
         let (record_key, public) = secrets::record_key(home)?;
+        let operator = secrets::operator_key(home)?;
+        let keys = [&public, &operator];
+        write_atomic(
+            &home.key("ring.toml"),
+            toml::to_string(&RingFile { keys })?.as_bytes(),
+        )?;
         for origin in &self.origins {
             let file = self.origin_file(home, origin, record_key.clone())?;
             // The URL of a database may hold a password.
@@ -247,7 +260,7 @@ impl Fleet {
             )?;
         }
         for edge in &self.edges {
-            let file = self.edge_file(home, edge, &public)?;
+            let file = self.edge_file(home, edge, keys)?;
             write_atomic(
                 &home.config(&format!("{}.toml", edge.edge)),
                 toml::to_string(&file)?.as_bytes(),
@@ -270,6 +283,7 @@ impl Fleet {
             monitor_port: self.monitor,
             store: home.data("nats"),
             origin: secrets::nats_user(home, "origin")?.1,
+            operator: secrets::nats_user(home, "operator")?.1,
             edges: self.edges.iter().map(user).collect::<anyhow::Result<_>>()?,
         };
         Ok(write_atomic(
@@ -307,6 +321,7 @@ impl Fleet {
                 window: "0s",
                 window_with_upstreams: "0s",
             },
+            operator_keys: [secrets::operator_key(home)?],
             webhooks: WebhooksTable {
                 allow: ["127.0.0.0/8", "::1/128"],
                 plain_http: true,
@@ -319,7 +334,7 @@ impl Fleet {
         &self,
         home: &Home,
         edge: &'a Edge,
-        key: &'a PublicKey,
+        keys: [&'a PublicKey; 2],
     ) -> anyhow::Result<EdgeFile<'a>> {
         Ok(EdgeFile {
             edge: &edge.edge,
@@ -348,7 +363,7 @@ impl Fleet {
                 self.nats_url(),
                 secrets::nats_user(home, edge.edge.as_str())?.0,
             ),
-            keys: [key],
+            keys,
             tls: TlsTable {
                 listen: address(edge.https),
                 certificates: [certificate::open(home)?],

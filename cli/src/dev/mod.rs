@@ -21,13 +21,14 @@ mod secrets;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use helix_routing::api::Status;
 use helix_routing::id::{Environment, ProjectName};
 use helix_service::shutdown::Shutdown;
 use tokio::process::Command;
+use tokio::time::timeout;
 use url::Url;
 
 use crate::access::Access;
@@ -121,8 +122,11 @@ async fn live(
         token: fleet.token.clone(),
         found: "helix dev".to_owned(),
     })?;
-    // First, so that it hears the first heartbeat of every edge and does not wait for the second.
-    ready::origin(&origin, others).await?;
+    // First, so that it hears the first heartbeat of every edge and does not wait for the second. One that was restored
+    // answers only after the edges have.
+    if let Ok(ready) = timeout(HEAD_START, ready::origin(&origin, others)).await {
+        ready?;
+    }
     for edge in &fleet.edges {
         let id = edge.edge.as_str();
         others.start(program(
@@ -139,6 +143,9 @@ async fn live(
     announce(home, fleet, site.as_deref(), start);
     certificate::follow(home, &origin).await
 }
+
+/// How long edges wait for origin to start: a few times what it takes.
+const HEAD_START: Duration = Duration::from_secs(5);
 
 /// The regions, once each: their names are the edges' names.
 fn distinct(arguments: &Dev) -> anyhow::Result<Vec<helix_routing::id::RegionId>> {

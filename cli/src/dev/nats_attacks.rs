@@ -38,6 +38,7 @@ async fn fleet() -> Option<Fleet> {
         monitor_port: free_port(),
         store: folder.path().join("store"),
         origin: keys[0].public_key(),
+        operator: KeyPair::new_user().public_key(),
         edges: EDGES
             .iter()
             .zip(&keys[1..])

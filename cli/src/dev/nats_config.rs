@@ -28,6 +28,8 @@ pub(crate) struct NatsConfig {
     pub(crate) store: PathBuf,
     /// Public nkey of origin's user.
     pub(crate) origin: String,
+    /// Public nkey of the operator's user, who may override sites and nothing else.
+    pub(crate) operator: String,
     /// Every edge.
     pub(crate) edges: Vec<EdgeUser>,
 }
@@ -91,7 +93,10 @@ impl NatsConfig {
 
     fn write_origin(&self, text: &mut String) -> std::fmt::Result {
         writeln!(text, "  {ORIGIN_ACCOUNT} {{\n    jetstream: enabled")?;
-        writeln!(text, "    users: [ {{ nkey: {} }} ]", self.origin)?;
+        writeln!(text, "    users: [")?;
+        writeln!(text, "      {{ nkey: {} }}", self.origin)?;
+        self.write_operator(text)?;
+        writeln!(text, "    ]")?;
         writeln!(text, "    exports: [")?;
         write_exports(text, &Scope::Global)?;
         for (region, edges) in self.by_region() {
@@ -106,6 +111,27 @@ impl NatsConfig {
             }
         }
         writeln!(text, "    ]\n  }}")
+    }
+
+    /// An operator reads and writes single records of regions. Signatures say what of it counts.
+    fn write_operator(&self, text: &mut String) -> std::fmt::Result {
+        let mut publish = Vec::new();
+        let mut subscribe = vec![String::from("_INBOX.operator.>")];
+        for region in self.by_region().into_keys() {
+            let scope = Scope::Region(region.clone());
+            let prefix = scope.stored_prefix();
+            publish.push(format!("$JS.API.DIRECT.GET.{}.>", scope.stream()));
+            publish.push(format!("{prefix}ctl.term"));
+            publish.push(format!("{prefix}cut.>"));
+            subscribe.push(scope.beacon());
+        }
+        writeln!(
+            text,
+            "      {{ nkey: {}, permissions: {{ publish: [{}], subscribe: [{}] }} }}",
+            self.operator,
+            list(publish.iter()),
+            list(subscribe.iter())
+        )
     }
 
     fn by_region(&self) -> BTreeMap<&RegionId, Vec<&EdgeUser>> {
@@ -216,6 +242,7 @@ mod tests {
             monitor_port: 8222,
             store: PathBuf::from("/srv/a \"b\"/nats"),
             origin: "UORIGIN".to_owned(),
+            operator: "UOPERATOR".to_owned(),
             edges: vec![edge("fra-1", "fra", "UF1"), edge("iad-1", "iad", "UI1")],
         }
     }

@@ -24,6 +24,18 @@ pub(super) fn record_key(home: &Home) -> anyhow::Result<(PathBuf, PublicKey)> {
     Ok((path, key.public()))
 }
 
+/// The operator's key, for overrides with origin dead: the half that edges and origin pin. On a real fleet its private half lies
+/// on no machine of the fleet.
+pub(super) fn operator_key(home: &Home) -> anyhow::Result<PublicKey> {
+    let path = home.key("operator.pem");
+    if path.exists() {
+        return Ok(SigningKey::load(KeyRole::Operator, &path)?.public());
+    }
+    let key = SigningKey::generate(KeyRole::Operator);
+    key.save(&path)?;
+    Ok(key.public())
+}
+
 /// A NATS user: the file of its seed, and its public nkey.
 pub(super) fn nats_user(home: &Home, name: &str) -> anyhow::Result<(PathBuf, String)> {
     let path = home.key(&format!("{name}.nk"));

@@ -173,6 +173,13 @@ impl Watch {
         Some((&canary.release, canary.since, window, Some(beside)))
     }
 
+    /// What was counted of what is live, and what the release before showed.
+    pub(super) fn seen(&self) -> Option<(&ReleaseId, Window, Option<&Window>)> {
+        let live = self.live.as_ref()?;
+        let before = self.before.as_ref().map(|before| &before.window);
+        Some((&live.release, live.counted.window(), before))
+    }
+
     /// Some minutes have passed.
     pub(super) fn mark(&mut self) {
         if let Some(live) = &mut self.live {

@@ -54,7 +54,9 @@ impl Agent {
                     Some(host) => hosts.0.push((host, None)),
                     None => self.dropped(&key),
                 },
-                Change::Record { .. } | Change::Refused(_) => self.change(change),
+                Change::Record { .. } | Change::Refused(_) | Change::Recalled(_) => {
+                    self.change(change);
+                }
             }
         }
         hosts.apply(&self.table);

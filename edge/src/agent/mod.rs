@@ -9,8 +9,11 @@ mod counting;
 mod dropped;
 mod flying;
 mod gating;
+pub mod glass;
+mod guard;
 mod hosting;
 mod improvement;
+mod noting;
 pub mod placement;
 mod purging;
 pub mod reports;
@@ -18,7 +21,7 @@ pub mod retired;
 mod serving;
 
 use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -30,11 +33,13 @@ use helix_routing::time::Timestamp;
 use helix_service::clock;
 use tokio::sync::{mpsc, watch};
 use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 use self::counting::{Baking, Watch};
 use self::flying::Told;
 pub use self::gating::Asking;
 use self::gating::{Run, Unready};
+use self::glass::{Desk, Glass, Kept};
 use self::placement::{Command, Event, Placement};
 use self::purging::Purging;
 use self::reports::Reports;
@@ -56,8 +61,6 @@ const MAX_WAITING_RESULTS: usize = 64;
 const COLLECT_DELAY: Duration = Duration::from_secs(2);
 /// Also now and then: a request in flight may have held what the last sweep came for.
 const COLLECT_INTERVAL: Duration = Duration::from_secs(300);
-/// After a site's releases changed, before it is written down when they did: a wave changes many sites at once.
-const NOTE_DELAY: Duration = Duration::from_secs(1);
 /// Before a failed fetch is tried again at first; doubles.
 const FIRST_RETRY: Duration = Duration::from_secs(1);
 /// Before a failed fetch is tried again at most.
@@ -99,6 +102,8 @@ enum Done {
     Swept,
     NotesDue,
     Noted,
+    /// An override is on disk, or is not.
+    Kept(Box<Kept>),
 }
 
 /// A site and the work for it.
@@ -164,19 +169,22 @@ pub struct Agent {
     runs: HashMap<SiteId, Run>,
     baking: Baking,
     flying: Told,
+    glass: Glass,
+    /// Since when a stream has had no beacon.
+    stale_since: Option<Instant>,
 }
 
 impl Agent {
-    /// An agent that serves nothing yet. `retired` is the folder in which it remembers when releases were last live; gates are
-    /// run when there is something in `asking`.
+    /// An agent that serves nothing yet. In `data_dir` it remembers when releases were last live, and what is overridden here;
+    /// gates are run when there is something in `asking`.
     #[must_use]
     pub fn new(
         table: Arc<Table>,
         (store, fetcher): (Arc<Store>, Fetcher),
         reports: Arc<Reports>,
         ready: Arc<AtomicBool>,
-        retired: PathBuf,
-        asking: Asking,
+        data_dir: &Path,
+        (asking, desk): (Asking, Arc<Desk>),
     ) -> Self {
         let (done, results) = mpsc::channel(MAX_WAITING_RESULTS);
         let responses = Arc::clone(&table.cache().store);
@@ -195,7 +203,7 @@ impl Agent {
             results,
             collect_is_due: false,
             sweeping: false,
-            retired,
+            retired: data_dir.join("retired"),
             notes_are_due: false,
             noting: false,
             purging,
@@ -204,6 +212,8 @@ impl Agent {
             runs: HashMap::new(),
             baking: Baking::default(),
             flying: Told::default(),
+            glass: Glass::open(desk, data_dir.join("overrides")),
+            stale_since: None,
         }
     }
 
@@ -239,6 +249,7 @@ impl Agent {
                     None => return,
                 },
                 Some(done) = self.results.recv() => self.finish(done),
+                Some(ask) = self.glass.next() => self.asked(ask),
                 () = store.damage_found() => self.prepare_again(),
                 _ = leftovers.tick() => {
                     self.follow_retired();
@@ -248,6 +259,7 @@ impl Agent {
                 _ = telling.tick() => {
                     self.baking.report(&self.places, &self.reports);
                     self.follow_left();
+                    self.guard();
                 }
                 _ = readiness.tick() => {}
             }
@@ -265,6 +277,7 @@ impl Agent {
             }
             Change::Dropped { key } => self.dropped(&key),
             Change::Refused(refused) => self.reports.refused(refused),
+            Change::Recalled(held) => self.reports.held(held),
         }
     }
 
@@ -272,6 +285,7 @@ impl Agent {
         match record {
             Record::Site(site) => {
                 let id = site.site.clone();
+                self.note_signed(&site);
                 self.step(&id, Event::Recorded(site));
             }
             Record::Host(host) => self.table.set_host(&host.host, host.site.as_ref()),
@@ -311,6 +325,7 @@ impl Agent {
             Done::Swept => self.sweeping = false,
             Done::NotesDue => self.note(),
             Done::Noted => self.noting = false,
+            Done::Kept(kept) => self.kept(*kept),
         }
     }
 
@@ -378,6 +393,7 @@ impl Agent {
                 self.later(wait, Done::RetryDue { site: site.clone() });
             }
             Command::Collect => self.collect_later(),
+            Command::Overruled(local) => self.overruled(site, &local),
         }
     }
 
@@ -456,56 +472,6 @@ impl Agent {
                 ),
             }
             let _ = done.blocking_send(Done::Swept);
-        });
-    }
-
-    /// The clock went on: what was live yesterday no longer answers.
-    fn follow_retired(&mut self) {
-        let now = clock::now();
-        let places = self.places.iter_mut();
-        let changed: Vec<_> = places
-            .filter_map(|(site, place)| {
-                let changed = place.follow_retired(now);
-                let plan = place.placement.served().filter(|_| changed);
-                Some((site.clone(), plan?.clone()))
-            })
-            .collect();
-        // Answers may be remembered for as long as nothing is published.
-        for (site, plan) in changed {
-            self.serve(&site, &plan);
-        }
-    }
-
-    fn note_later(&mut self) {
-        if !self.notes_are_due {
-            self.notes_are_due = true;
-            self.later(NOTE_DELAY, Done::NotesDue);
-        }
-    }
-
-    /// Writes down when releases were last live, for the sites where that is news.
-    fn note(&mut self) {
-        self.notes_are_due = false;
-        if self.noting {
-            self.note_later();
-            return;
-        }
-        self.noting = true;
-        let places = self.places.iter_mut();
-        let notes: Vec<_> = places
-            .filter_map(|(site, place)| {
-                let due = std::mem::take(&mut place.note_is_due);
-                due.then(|| (site.clone(), place.retired.clone()))
-            })
-            .collect();
-        let (folder, done) = (self.retired.clone(), self.done.clone());
-        tokio::task::spawn_blocking(move || {
-            for (site, retired) in notes {
-                if let Err(error) = retired.save(&folder, &site) {
-                    tracing::warn!(site = %site, error = &error as &dyn std::error::Error, "when releases were last live is not written down");
-                }
-            }
-            let _ = done.blocking_send(Done::Noted);
         });
     }
 

@@ -21,6 +21,7 @@
 
 use std::collections::BTreeMap;
 
+use helix_routing::glass::LocalOverride;
 use helix_routing::id::{Generation, ReleaseId};
 use helix_routing::record::{Pin, ReleaseRef, SiteRecord};
 use helix_routing::report::{CandidateReport, CandidateState};
@@ -48,6 +49,10 @@ pub enum Event {
     },
     /// It is time to try again what failed.
     Retry,
+    /// Another release than the record's is to be served here. It is on disk.
+    Overridden(Box<LocalOverride>),
+    /// No longer: the record counts again.
+    OverrideEnded,
 }
 
 /// What to do, in this order.
@@ -79,6 +84,8 @@ pub enum Command {
     },
     /// Something may be unreferenced now.
     Collect,
+    /// The override of this edge is over: a later cutover replaced it, or the site is gone.
+    Overruled(Box<LocalOverride>),
 }
 
 /// What requests see of a site.
@@ -130,6 +137,8 @@ pub struct Placement {
     record: Option<SiteRecord>,
     releases: BTreeMap<ReleaseRef, Progress>,
     candidacy: Option<(ReleaseRef, Candidacy)>,
+    /// What this edge serves instead of the record's release.
+    local: Option<LocalOverride>,
     served: Option<Plan>,
     reported: Option<State>,
     /// Failures since something last succeeded or a record came.
@@ -144,14 +153,21 @@ impl Placement {
         self.record.as_ref()
     }
 
-    /// Whether requests get what the newest record names.
+    /// The override that stands here.
+    #[must_use]
+    pub const fn local(&self) -> Option<&LocalOverride> {
+        self.local.as_ref()
+    }
+
+    /// Whether requests get what the newest record names, or what an override of this edge does.
     #[must_use]
     pub fn is_settled(&self) -> bool {
         self.record.as_ref().is_none_or(|record| {
             let served = self.served.as_ref();
             record.removed
                 || served.is_some_and(|plan| {
-                    plan.generation == record.generation && plan.live == record.live
+                    plan.generation == record.generation
+                        && plan.live.as_ref() == self.wanted(record)
                 })
         })
     }
@@ -216,6 +232,8 @@ impl Placement {
                 self.retry_is_due = false;
                 self.retry_failed(&mut commands, false);
             }
+            Event::Overridden(local) => self.local = Some(*local),
+            Event::OverrideEnded => self.local = None,
         }
         self.reconcile(again, &mut commands);
         commands
@@ -225,6 +243,9 @@ impl Placement {
         let Some(record) = self.record.clone() else {
             return;
         };
+        if let Some(over) = self.local.take_if(|local| !local.stands(&record)) {
+            commands.push(Command::Overruled(Box::new(over)));
+        }
         if record.removed {
             self.remove(&record, again, commands);
             return;
@@ -239,12 +260,24 @@ impl Placement {
 
     /// Live first: it is what visitors wait for.
     fn fetch_named(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
-        for release in record.releases() {
+        let overriding = self.local.as_ref().map(|local| &local.release);
+        for release in overriding.into_iter().chain(record.releases()) {
             if !self.releases.contains_key(release) {
                 self.releases.insert(release.clone(), Progress::Fetching);
                 commands.push(Command::Fetch(release.clone()));
             }
         }
+    }
+
+    /// What requests are to get. An override whose release was lost meanwhile shows nobody nothing.
+    fn wanted<'a>(&'a self, record: &'a SiteRecord) -> Option<&'a ReleaseRef> {
+        let overriding = self.local.as_ref().map(|local| &local.release);
+        let is_lost = |release: &&ReleaseRef| {
+            matches!(self.releases.get(*release), Some(Progress::Failed(_)))
+        };
+        overriding
+            .filter(|release| !is_lost(release))
+            .or(record.live.as_ref())
     }
 
     /// A candidate is gated once, when it is ready; one that is live already, too: that is a restart.
@@ -267,7 +300,7 @@ impl Placement {
 
     fn serve(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
         let before = self.served.clone().unwrap_or_default();
-        let (generation, live) = match &record.live {
+        let (generation, live) = match self.wanted(record) {
             Some(live) if self.is_ready(live) => (record.generation, Some(live.clone())),
             None if before.live.is_none() => (record.generation, None),
             // The release the record names is not here yet, or the record names none: the old one stays.
@@ -281,12 +314,7 @@ impl Placement {
         }
         let plan = Plan {
             canary: self.canary(record, live.as_ref()),
-            pins: record
-                .pins
-                .iter()
-                .filter(|pin| self.is_ready(&pin.release))
-                .cloned()
-                .collect(),
+            pins: self.pins(record),
             generation,
             live,
             kept,
@@ -297,13 +325,22 @@ impl Placement {
         }
     }
 
+    /// While an override of this edge stands nobody is parted from the others: what was left may be what is pinned.
+    fn pins(&self, record: &SiteRecord) -> Vec<Pin> {
+        let pins = record.pins.iter().filter(|_| self.local.is_none());
+        pins.filter(|pin| self.is_ready(&pin.release))
+            .cloned()
+            .collect()
+    }
+
     /// The candidate, for a share of the visitors of what the record names as live. After a restart its gates may still run:
     /// it has passed them in the boot before, or the record would name no weight.
     fn canary(&self, record: &SiteRecord, live: Option<&ReleaseRef>) -> Option<(ReleaseRef, u8)> {
         let weight = record.weight?;
         let candidate = record.candidate.as_ref()?;
         let has_failed = matches!(&self.candidacy, Some((_, Candidacy::Failed(_))));
-        let counts = self.is_ready(candidate)
+        let counts = self.local.is_none()
+            && self.is_ready(candidate)
             && !has_failed
             && live.is_some()
             && live == record.live.as_ref()
@@ -316,8 +353,9 @@ impl Placement {
         let live = self.served.as_ref().and_then(|plan| plan.live.clone());
         let before = self.releases.len();
         self.releases.retain(|release, _| {
-            let stays =
-                live.as_ref() == Some(release) || record.releases().any(|named| named == release);
+            let stays = live.as_ref() == Some(release)
+                || self.local.as_ref().map(|local| &local.release) == Some(release)
+                || record.releases().any(|named| named == release);
             if !stays {
                 commands.push(Command::Drop(release.clone()));
             }

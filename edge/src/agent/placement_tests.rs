@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use helix_routing::glass::Cause;
 use helix_routing::id::{Digest, Epoch};
+use helix_routing::time::Timestamp;
 use proptest::prelude::*;
 
 use super::*;
@@ -49,6 +51,20 @@ fn gated(n: u8, failure: Option<&str>) -> Event {
     Event::Gated {
         release: release(n),
         failure: failure.map(str::to_owned),
+    }
+}
+
+fn overriding(release: ReleaseRef, record: &SiteRecord) -> LocalOverride {
+    LocalOverride {
+        site: record.site.clone(),
+        release,
+        left: record.live.clone(),
+        base: record.live_since,
+        cause: Cause::Operator,
+        reason: "sick".to_owned(),
+        by: "ada".to_owned(),
+        since: Timestamp::from_millis(0),
+        until: Timestamp::from_millis(1000),
     }
 }
 
@@ -331,6 +347,10 @@ enum Step {
         well: bool,
     },
     Retry,
+    Override {
+        which: usize,
+    },
+    EndOverride,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -347,6 +367,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         5 => (any::<usize>(), any::<bool>()).prop_map(|(which, well)| Step::Finish { which, well }),
         3 => any::<bool>().prop_map(|well| Step::Gated { well }),
         1 => Just(Step::Retry),
+        1 => any::<usize>().prop_map(|which| Step::Override { which }),
+        1 => Just(Step::EndOverride),
     ];
     proptest::collection::vec(step, 0..60)
 }
@@ -361,6 +383,7 @@ proptest! {
         let mut plan = Plan::default();
         let mut gating: Option<ReleaseRef> = None;
         let mut passed: Option<ReleaseRef> = None;
+        let mut local_release: Option<(ReleaseRef, Generation)> = None;
         for step in steps {
             let event = match step {
                 Step::Record { rise, live, candidate, previous, removed } => {
@@ -387,6 +410,17 @@ proptest! {
                     Event::Gated { release, failure: (!well).then(|| "no".to_owned()) }
                 }
                 Step::Retry => Event::Retry,
+                Step::Override { which } => {
+                    let Some(record) = held.as_ref().filter(|record| !record.removed) else { continue };
+                    let Some(release) = ready.iter().nth(which % ready.len().max(1)) else { continue };
+                    let local = overriding(release.clone(), record);
+                    local_release = Some((local.release.clone(), local.base));
+                    Event::Overridden(Box::new(local))
+                }
+                Step::EndOverride => {
+                    local_release = None;
+                    Event::OverrideEnded
+                }
             };
             for command in site.step(event) {
                 match command {
@@ -426,6 +460,11 @@ proptest! {
                         }
                         prop_assert_eq!(state.live, plan.live.as_ref().map(|live| live.release.clone()), "report before the pointer moved");
                     }
+                    Command::Overruled(local) => {
+                        let (release, base) = local_release.take().unwrap();
+                        prop_assert_eq!(&release, &local.release);
+                        prop_assert!(held.as_ref().is_some_and(|record| record.removed || record.live_since > base));
+                    }
                     Command::RetryLater { .. } | Command::Collect => {}
                 }
             }
@@ -434,7 +473,12 @@ proptest! {
                 for release in record.releases().filter(|release| ready.contains(release)) {
                     prop_assert!(plan.live.as_ref() == Some(release) || plan.kept.contains(release));
                 }
-                if record.live.as_ref().is_some_and(|live| ready.contains(live)) {
+                if let Some((release, base)) = &local_release {
+                    prop_assert!(record.live_since <= *base, "a later cutover replaces an override");
+                    prop_assert_eq!(plan.live.as_ref(), Some(release), "what overrides is served");
+                    prop_assert!(plan.canary.is_none() && plan.pins.is_empty());
+                    prop_assert!(site.is_settled());
+                } else if record.live.as_ref().is_some_and(|live| ready.contains(live)) {
                     prop_assert!(site.is_settled());
                 }
             }
@@ -469,4 +513,50 @@ fn what_is_live_is_gated_again_when_it_is_the_candidate_and_served_meanwhile() {
     let commands = site.step(gated(1, None));
     assert_eq!(candidate_state(&commands), CandidateState::Prepared);
     assert!(site.is_settled());
+}
+
+#[test]
+fn an_override_is_served_over_writes_and_restarts_until_a_cutover_or_its_end() {
+    let written = |generation, live_since| SiteRecord {
+        live_since: Generation(live_since),
+        weight: Some(10),
+        ..record(generation, Some(2), Some(3), &[1])
+    };
+    let local = overriding(release(1), &written(5, 5));
+    let live = |site: &Placement| site.served().and_then(|plan| plan.live.clone());
+    let start = || {
+        let mut site = Placement::default();
+        site.step(Event::Overridden(Box::new(local.clone())));
+        let commands = site.step(recorded(written(5, 5)));
+        assert_eq!(commands[0], Command::Fetch(release(1)), "it comes first");
+        site
+    };
+    let mut site = start();
+    site.step(Event::Ready(release(2)));
+    assert_eq!(live(&site), None, "what was left is not shown meanwhile");
+    for n in [1, 3] {
+        site.step(Event::Ready(release(n)));
+    }
+    site.step(recorded(written(6, 5)));
+    assert_eq!(live(&site), Some(release(1)));
+    let plan = site.served().unwrap();
+    assert_eq!(plan.canary, None, "nobody gets the candidate");
+    assert!(site.is_settled());
+
+    let mut ended = start();
+    for n in [1, 2] {
+        ended.step(Event::Ready(release(n)));
+    }
+    ended.step(Event::OverrideEnded);
+    assert_eq!(live(&ended), Some(release(2)));
+
+    let commands = site.step(recorded(record(7, Some(2), None, &[1])));
+    assert!(commands.contains(&Command::Overruled(Box::new(local.clone()))));
+    assert_eq!((live(&site), site.local()), (Some(release(2)), None));
+
+    // A release that was lost is no reason to show nothing.
+    let mut lost = start();
+    lost.step(Event::Ready(release(2)));
+    lost.step(failed(1));
+    assert_eq!(live(&lost), Some(release(2)));
 }

@@ -14,20 +14,23 @@ use helix_routing::bake::Window;
 use helix_routing::edge::report::EdgeReport;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::gate::result::GateResult;
+use helix_routing::glass::{LocalOverride, LocalReport};
 use helix_routing::id::{BootId, EdgeId, Generation, RegionId, ReleaseId, SiteId};
 use helix_routing::in_flight::{Flying, InFlightReport};
 use helix_routing::key;
+use helix_routing::recall::{HeldReport, pages};
 use helix_routing::record::SiteRecord;
 use helix_routing::report::{
     Baseline, Heartbeat, PurgeReport, Refusal, SiteReport, StreamPosition, WindowReport,
 };
+use helix_routing::time::Timestamp;
 use helix_routing::wire::Wire;
 use helix_service::{clock, failpoint};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
 use super::placement::State;
-use crate::feed::{FeedStatus, Refused};
+use crate::feed::{FeedStatus, Recalled, Refused};
 use crate::maintenance::{self, Maintenance};
 use crate::metrics::{Following, Metrics};
 
@@ -78,9 +81,15 @@ struct Pending {
     purged: BTreeMap<SiteId, (Generation, bool)>,
     /// What gates showed, the newest of each site and, of those by hand, of each too; and whether that was sent.
     gates: VecDeque<(GatesReport, bool)>,
+    /// The newest word on each site that was overridden here, and whether that was sent.
+    local: BTreeMap<SiteId, (Option<LocalOverride>, bool)>,
+    /// Until when overrides of the region are meant, for the metrics: origin reads them where we do.
+    signed: BTreeMap<SiteId, Timestamp>,
     refusals: VecDeque<Refusal>,
     /// What is in flight on sites, and not sent.
     in_flight: BTreeMap<SiteId, InFlightReport>,
+    /// Pages of what is held here, for an origin that asked.
+    held: VecDeque<HeldReport>,
     /// What was counted of sites that bake, and not sent.
     counted: BTreeMap<SiteId, WindowReport>,
 }
@@ -173,6 +182,51 @@ impl Reports {
             .or_insert((generation, false));
         *held = generation.max(*held);
         *sent = false;
+        drop(pending);
+        self.wake.notify_one();
+    }
+
+    /// An override of this edge stands, or is over.
+    pub fn overridden(&self, site: &SiteId, standing: Option<LocalOverride>) {
+        let mut pending = self.pending();
+        pending.local.insert(site.clone(), (standing, false));
+        drop(pending);
+        self.wake.notify_one();
+    }
+
+    /// The newest record of a site is an override of the region until then, or is none.
+    pub(super) fn signed(&self, site: &SiteId, until: Option<Timestamp>) {
+        let mut pending = self.pending();
+        match until {
+            Some(until) => pending.signed.insert(site.clone(), until),
+            None => pending.signed.remove(site),
+        };
+    }
+
+    /// What is held of a stream, unless the answer to this question is under way.
+    pub fn held(&self, recalled: Recalled) {
+        let pages = pages(&recalled.snapshot, recalled.records);
+        let count = u32::try_from(pages.len()).unwrap_or(u32::MAX);
+        let mut pending = self.pending();
+        let of_stream = |page: &HeldReport| page.stream == recalled.stream;
+        let is_under_way = |page: &HeldReport| of_stream(page) && page.recall == recalled.recall;
+        if pending.held.iter().any(is_under_way) {
+            // Begun anew with every question, a long answer would never come to its end.
+            return;
+        }
+        pending.held.retain(|page| !of_stream(page));
+        for (page, held) in (0..count).zip(pages) {
+            pending.held.push_back(HeldReport {
+                edge: self.who.edge.clone(),
+                region: self.who.region.clone(),
+                boot: self.who.boot.clone(),
+                recall: recalled.recall.clone(),
+                stream: recalled.stream.clone(),
+                page,
+                pages: count,
+                held,
+            });
+        }
         drop(pending);
         self.wake.notify_one();
     }
@@ -300,6 +354,8 @@ impl Reports {
                 beat_at = Instant::now() + HEARTBEAT;
                 self.send(&client, "heartbeat", self.heartbeat(&feeds).encode())
                     .await;
+                // Origin may have come later than the link: what stands is said with each heartbeat.
+                self.repeat_overrides();
             }
             if connected && told.as_ref().is_none_or(|told| is_due(told, &maintenance)) {
                 let news = maintenance.told();
@@ -325,6 +381,28 @@ impl Reports {
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         metrics.ready.set(i64::from(ready));
         metrics.records_refused.set(gauge(self.refused_count()));
+        let (mut standing, mut expired) = (0, 0);
+        let now = clock::now();
+        let pending = self.pending();
+        let locals = pending
+            .local
+            .values()
+            .filter_map(|(local, _)| local.as_ref());
+        for until in locals
+            .map(|local| local.until)
+            .chain(pending.signed.values().copied())
+        {
+            let count = if now >= until {
+                &mut expired
+            } else {
+                &mut standing
+            };
+            *count += 1;
+        }
+        drop(pending);
+        for (state, count) in [("standing", standing), ("expired", expired)] {
+            metrics.overrides.with_label_values(&[state]).set(count);
+        }
         for (stream, status) in feeds {
             let status = status.borrow();
             metrics
@@ -349,6 +427,10 @@ impl Reports {
                     ("site", report.encode())
                 } else if let Some(report) = self.purge_report(&mut pending) {
                     ("purge", report.encode())
+                } else if let Some(report) = self.local_report(&mut pending) {
+                    ("local", report.encode())
+                } else if let Some(report) = pending.held.pop_front() {
+                    ("held", report.encode())
                 } else if let Some((_, report)) = pending.counted.pop_first() {
                     ("window", report.encode())
                 } else if let Some((_, report)) = pending.in_flight.pop_first() {
@@ -377,6 +459,20 @@ impl Reports {
         })
     }
 
+    /// The newest word on a site that origin has not been told yet.
+    fn local_report(&self, pending: &mut Pending) -> Option<LocalReport> {
+        let mut unsent = pending.local.iter_mut().filter(|(_, (_, sent))| !sent);
+        let (site, (standing, sent)) = unsent.next()?;
+        *sent = true;
+        Some(LocalReport {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            boot: self.who.boot.clone(),
+            site: site.clone(),
+            standing: standing.clone(),
+        })
+    }
+
     async fn send(&self, client: &Client, kind: &str, bytes: Vec<u8>) {
         let subject = key::report(&self.who.region, &self.who.edge, kind);
         if let Err(error) = client.publish(subject, bytes.into()).await {
@@ -397,6 +493,15 @@ impl Reports {
         }
         for (_, sent) in pending.purged.values_mut() {
             *sent = false;
+        }
+        for (_, sent) in pending.local.values_mut() {
+            *sent = false;
+        }
+    }
+
+    fn repeat_overrides(&self) {
+        for (standing, sent) in self.pending().local.values_mut() {
+            *sent &= standing.is_none();
         }
     }
 

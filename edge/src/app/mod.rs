@@ -25,6 +25,7 @@ use tokio::task::JoinHandle;
 use self::story::Story;
 use self::succession::Ours;
 use crate::admin::{self, Admin};
+use crate::agent::glass::Desk;
 use crate::agent::reports::{Reporter, Reports};
 use crate::cache::Cache;
 use crate::cache::disk::{Disk, DiskConfig};
@@ -38,6 +39,7 @@ use crate::http3::Http3;
 use crate::join;
 use crate::limits::Limits;
 use crate::listener::{self, ListenError, ListenerConfig, ListenerHandle, Sockets, TlsListener};
+use crate::local;
 use crate::maintenance::Maintenance;
 use crate::metrics::Metrics;
 use crate::state::StateError;
@@ -92,6 +94,15 @@ pub enum AppError {
     /// A part of the listener ended before its time.
     #[error(transparent)]
     Listener(#[from] listener::CoreDied),
+    /// The local socket cannot be opened.
+    #[error("open the local socket {}", path.display())]
+    Local {
+        /// The socket.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
     /// The admin address cannot be listened on.
     #[error("listen on the admin address {addr}")]
     Admin {
@@ -154,6 +165,8 @@ struct Parts {
     maintenance: Maintenance,
     /// What gates are asked with, once the listener is open.
     asking: watch::Sender<Option<Arc<Asker>>>,
+    /// Overrides of this edge.
+    desk: Arc<Desk>,
 }
 
 impl Parts {
@@ -174,6 +187,7 @@ impl Parts {
             ready,
             maintenance: Maintenance::of(&config.edge),
             asking: watch::channel(None).0,
+            desk: Arc::default(),
         }
     }
 }
@@ -207,6 +221,7 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
     restored.wait().await;
     let mut tasks = vec![
         admin_task,
+        local_task(&config, &parts, &drain.shutdown)?,
         tokio::spawn(join::keep_certified(config.clone())),
     ];
     if let Some(tls) = &tls {
@@ -399,6 +414,7 @@ impl AdminSocket {
             metrics: Arc::clone(&parts.metrics),
             ready: Arc::clone(&parts.ready),
             maintenance: parts.maintenance.clone(),
+            desk: Arc::clone(&parts.desk),
         };
         Ok(tokio::spawn(async move {
             if let Err(error) = admin::serve(socket, admin, shutdown).await {
@@ -409,6 +425,23 @@ impl AdminSocket {
             }
         }))
     }
+}
+
+/// The local socket, where overrides of this edge are asked for. A successor puts its own in the place of ours.
+fn local_task(
+    config: &EdgeConfig,
+    parts: &Parts,
+    shutdown: &Shutdown,
+) -> Result<JoinHandle<()>, AppError> {
+    let path = local::path(&config.data_dir);
+    let socket = local::open(&path).map_err(|source| AppError::Local { path, source })?;
+    let serving = local::serve(socket, Arc::clone(&parts.desk), shutdown.clone());
+    Ok(tokio::spawn(async move {
+        if let Err(error) = serving.await {
+            let error = &error as &dyn std::error::Error;
+            tracing::error!(error, "the local socket is no longer served");
+        }
+    }))
 }
 
 fn tls_listener(config: &EdgeConfig) -> Result<Option<TlsListener>, TlsError> {

@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 use super::{AppError, Parts};
 use crate::agent::{self, Agent};
 use crate::config::EdgeConfig;
-use crate::feed::{Feed, FeedStatus};
+use crate::feed::{Feed, FeedStatus, Known};
 use crate::state::Ledger;
 use crate::store::{Fetcher, Store};
 use crate::visitor;
@@ -43,6 +43,7 @@ impl Story {
     /// Reads the disk and starts to make ready what it names.
     pub(super) fn restore(&self) -> Result<Restored, AppError> {
         let mut agent = self.open_agent()?;
+        agent.restore_overrides();
         let (changes, inbox) = mpsc::channel(agent::MAX_WAITING_CHANGES);
         let mut feeds = Vec::new();
         let mut whole = true;
@@ -54,7 +55,12 @@ impl Story {
             })?;
             whole &= ledger.position().incarnation.is_some();
             let (ring, client) = (Arc::clone(&self.ring), self.client.clone());
-            feeds.push(Feed::new(scope, ring, client, ledger, changes.clone()));
+            let known = Known {
+                ledger,
+                table: Arc::clone(&self.parts.table),
+                edge: self.config.edge.clone(),
+            };
+            feeds.push(Feed::new(scope, ring, client, known, changes.clone()));
         }
         drop(changes);
         let shown = feeds.iter().map(|(_, status)| status.clone()).collect();
@@ -93,8 +99,8 @@ impl Story {
             (store, fetcher),
             Arc::clone(&self.parts.reports),
             Arc::clone(&self.parts.ready),
-            config.data_dir.join("retired"),
-            self.parts.asking.subscribe(),
+            &config.data_dir,
+            (self.parts.asking.subscribe(), Arc::clone(&self.parts.desk)),
         )
         .telling(self.parts.maintenance.clone()))
     }

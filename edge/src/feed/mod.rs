@@ -5,6 +5,8 @@
 //! Records that arrived together share one write. What a record makes the edge do is the agent's business.
 
 pub mod follower;
+mod held;
+mod judge;
 pub mod reader;
 pub mod record;
 pub mod snapshot;
@@ -17,7 +19,7 @@ use std::time::Duration;
 
 use async_nats::{Client, Message, Subscriber};
 use futures_util::{FutureExt, StreamExt};
-use helix_routing::id::{Epoch, Incarnation};
+use helix_routing::id::{EdgeId, Incarnation};
 use helix_routing::key::{BEACON, Scope};
 use helix_routing::record::{Beacon, Order};
 use helix_routing::seal::KeyRole;
@@ -29,10 +31,13 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use self::follower::{Command, Event, Follower, Head, Page};
+pub use self::held::Recalled;
+use self::held::Recalls;
 use self::reader::{PAGE_MESSAGES, ReadError, Stored};
 use self::record::{Opened, Record, Rejected};
 use self::snapshot::{SnapshotError, Taken};
 use crate::state::{Ledger, Position, Purpose, StateError};
+use crate::table::Table;
 
 /// How often time is told to the follower: half of the shortest span it measures.
 const TICK: Duration = Duration::from_millis(50);
@@ -60,6 +65,8 @@ pub enum Change {
     },
     /// A record was refused; the last good one stays.
     Refused(Refused),
+    /// Origin wants to know what is held.
+    Recalled(Recalled),
 }
 
 /// A record that was refused.
@@ -99,6 +106,8 @@ pub struct Feed {
     client: Client,
     /// What is held.
     ledger: Ledger,
+    /// What is served, and so ready.
+    table: Arc<Table>,
     /// Where changes go, in order.
     changes: mpsc::Sender<Vec<Change>>,
     /// Where the status is shown.
@@ -109,9 +118,22 @@ pub struct Feed {
     newest_snapshot: u64,
     /// When a snapshot may be fetched to cover the logs.
     cover_at: Instant,
+    recalls: Recalls,
+}
+
+/// What is known where a feed begins.
+#[derive(Debug)]
+pub struct Known {
+    /// What is held.
+    pub ledger: Ledger,
+    /// What is served.
+    pub table: Arc<Table>,
+    /// Who this is.
+    pub edge: EdgeId,
 }
 
 enum Work {
+    Held(Recalled),
     Page(Result<Page<Stored>, ReadError>),
     Snapshot(Purpose, Incarnation, Result<Option<Taken>, SnapshotError>),
 }
@@ -123,7 +145,11 @@ impl Feed {
         scope: Scope,
         ring: Arc<KeyRing>,
         client: Client,
-        ledger: Ledger,
+        Known {
+            ledger,
+            table,
+            edge,
+        }: Known,
         changes: mpsc::Sender<Vec<Change>>,
     ) -> (Self, watch::Receiver<FeedStatus>) {
         let position = ledger.position();
@@ -139,11 +165,13 @@ impl Feed {
                 ring,
                 client,
                 ledger,
+                table,
                 changes,
                 status,
                 missing: HashSet::new(),
                 newest_snapshot: 0,
                 cover_at: Instant::now(),
+                recalls: Recalls::new(edge),
             },
             shown,
         )
@@ -200,6 +228,9 @@ impl Feed {
                 commands.extend(follower.step(clock::now(), Event::Connected));
             }
             self.act(commands, &follower, &mut work).await?;
+            if let Some(recall) = self.recalls.take() {
+                work.spawn(held::answer(recall, &self.ledger).map(Work::Held));
+            }
             if follower.is_following() {
                 self.drop_missing().await?;
                 self.cover_when_due(&follower, &mut work);
@@ -236,6 +267,10 @@ impl Feed {
         message: Message,
     ) -> Vec<Command<Stored>> {
         let now = clock::now();
+        if message.subject.as_str() == self.scope.recall() {
+            self.recalls.hear(&self.ring, &self.scope, &message.payload);
+            return Vec::new();
+        }
         if let Some((sequence, stored)) = reader::stored(&message) {
             if reader::stream_of(&message) != Some(self.scope.stream().as_str()) {
                 return Vec::new();
@@ -296,6 +331,10 @@ impl Feed {
     ) -> Result<Vec<Command<Stored>>, StateError> {
         let stream = self.scope.stream();
         let event = match work {
+            Work::Held(held) => {
+                self.hand_on(vec![Change::Recalled(held)]).await;
+                return Ok(Vec::new());
+            }
             Work::Page(Ok(page)) => Event::Page(page),
             Work::Page(Err(error)) => {
                 log_retry(&stream, "repair", &error);
@@ -397,23 +436,6 @@ impl Feed {
         Ok(())
     }
 
-    fn open(
-        &self,
-        key: &str,
-        sealed: bytes::Bytes,
-        life: Option<&Incarnation>,
-        known: Epoch,
-    ) -> Result<Opened, Rejected> {
-        let opened = record::open(&self.ring, &self.scope, life, key, sealed)?;
-        if opened.sealed_epoch < known {
-            return Err(Rejected::OldTerm {
-                found: opened.sealed_epoch,
-                known,
-            });
-        }
-        Ok(opened)
-    }
-
     async fn admit(
         &mut self,
         opened: Vec<Opened>,
@@ -460,30 +482,6 @@ impl Feed {
         Ok(())
     }
 
-    fn refuse(&self, key: String, sequence: u64, error: &Rejected) -> Change {
-        tracing::warn!(
-            stream = self.scope.stream(),
-            key,
-            sequence,
-            error = error as &dyn Error,
-            "record is refused"
-        );
-        let mut reason = error.to_string();
-        if let Some(source) = error.source() {
-            reason = format!("{reason}: {source}");
-        }
-        self.refused(key, sequence, reason)
-    }
-
-    fn refused(&self, key: String, sequence: u64, reason: String) -> Change {
-        Change::Refused(Refused {
-            stream: self.scope.stream(),
-            key,
-            sequence,
-            reason,
-        })
-    }
-
     async fn hand_on(&self, changes: Vec<Change>) {
         if !changes.is_empty() {
             // A closed receiver ends `run`.
@@ -521,6 +519,7 @@ impl Feed {
             .load(std::sync::atomic::Ordering::Relaxed)
     }
 }
+
 /// What failed is asked for again by the follower; the stream's last good state stays.
 fn log_retry(stream: &str, what: &str, error: &(dyn Error + 'static)) {
     tracing::warn!(stream, what, error, "failed, it is tried again");

@@ -10,6 +10,7 @@ use std::sync::OnceLock;
 use bytes::Bytes;
 use helix_routing::edge::record::EdgeRecord;
 use helix_routing::gate::record::GateRecord;
+use helix_routing::glass::Refused;
 use helix_routing::id::{Epoch, Generation, Incarnation};
 use helix_routing::key::{self, Scope};
 use helix_routing::record::{HostRecord, PurgeRecord, SiteRecord, TermRecord};
@@ -41,6 +42,8 @@ pub struct Opened {
     pub key: String,
     /// Its sequence; 0 when it came in a snapshot.
     pub sequence: u64,
+    /// Whether an operator has signed it, past origin.
+    pub by_operator: bool,
     /// The term in its envelope.
     pub sealed_epoch: Epoch,
     /// The term that wrote this generation.
@@ -99,6 +102,9 @@ pub enum Rejected {
     /// A list of purges that cannot be.
     #[error("it lists no purges, or more than there were")]
     Unsound,
+    /// An operator's record that may not be.
+    #[error(transparent)]
+    Glass(#[from] Refused),
     /// An origin that no longer leads wrote it.
     #[error("written in term {found}, the stream is in term {known}")]
     OldTerm {
@@ -121,7 +127,14 @@ pub fn open(
     key: &str,
     sealed: Bytes,
 ) -> Result<Opened, Rejected> {
-    let seal = ring.verify(KeyRole::Record, &sealed)?;
+    let seal = match ring.verify(KeyRole::Record, &sealed) {
+        Err(VerifyError::Role {
+            found: KeyRole::Operator,
+            ..
+        }) if may_be_an_operators(scope, key) => ring.verify(KeyRole::Operator, &sealed)?,
+        verified => verified?,
+    };
+    let by_operator = seal.role == KeyRole::Operator;
     check_place(&seal, &scope.stream(), life, key)?;
     let opened = read(scope, key, &seal.body, seal.epoch)?;
     // A term has no generation of its own, and its envelope none.
@@ -130,7 +143,11 @@ pub fn open(
             what: "the generation",
         });
     }
-    Ok(Opened { sealed, ..opened })
+    Ok(Opened {
+        by_operator,
+        sealed,
+        ..opened
+    })
 }
 
 /// Opens a record that a verified snapshot holds under `key`; `sealed_epoch` is that of the snapshot.
@@ -154,6 +171,7 @@ fn read(scope: &Scope, key: &str, body: &[u8], sealed_epoch: Epoch) -> Result<Op
     Ok(Opened {
         key: key.to_owned(),
         sequence: 0,
+        by_operator: false,
         sealed_epoch,
         epoch,
         generation,
@@ -161,6 +179,11 @@ fn read(scope: &Scope, key: &str, body: &[u8], sealed_epoch: Epoch) -> Result<Op
         record,
         sealed: Bytes::new(),
     })
+}
+
+/// An operator overrides sites of a region, and raises its term for that.
+fn may_be_an_operators(scope: &Scope, key: &str) -> bool {
+    matches!(scope, Scope::Region(_)) && (key == key::TERM || key.starts_with("cut."))
 }
 
 /// Opens an envelope whose own stream and key say where it belongs: those of a snapshot.

@@ -229,6 +229,8 @@ pub struct Following {
     pub feed_stale: IntGaugeVec,
     /// Records refused since the start.
     pub records_refused: IntGauge,
+    /// Sites of which another release is served than the record names, by `state`: `standing`, or `expired`.
+    pub overrides: IntGaugeVec,
 }
 
 impl Following {
@@ -260,6 +262,12 @@ impl Following {
                     "helix_edge_records_refused",
                     "Records refused since the start.",
                 ),
+            ),
+            overrides: gauges(
+                registry,
+                "helix_edge_overrides",
+                "Sites that are overridden here.",
+                &["state"],
             ),
         }
     }

@@ -210,6 +210,16 @@ impl Folder {
         Ok(contents)
     }
 
+    /// The snapshot that the state begins with, as it was published; none where it begins with frames or nothing.
+    pub(super) fn newest_snapshot(&self) -> io::Result<Option<PathBuf>> {
+        let newest = self.numbers("base.")?.last().copied();
+        let path = newest.map(|number| self.path("base.", number));
+        match path {
+            Some(path) if !is_of_frames(&path)? => Ok(Some(path)),
+            Some(_) | None => Ok(None),
+        }
+    }
+
     /// Makes the incoming snapshot, which is synced, `base.<number>`, behind which `carried` and `position` hold; and
     /// removes what two bases make needless. Returns the log that goes on.
     pub(super) fn adopt(

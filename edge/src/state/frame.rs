@@ -44,7 +44,7 @@ pub(super) enum Frame {
 
 /// A sealed record and where it stood.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct StoredRecord {
+pub(crate) struct StoredRecord {
     /// Its sequence; 0 when it says nothing about the position.
     pub sequence: u64,
     /// When it was taken over.

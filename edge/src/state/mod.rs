@@ -9,6 +9,7 @@
 pub mod base;
 mod files;
 mod frame;
+mod peek;
 mod restore;
 mod slots;
 mod takeover;
@@ -28,8 +29,10 @@ use helix_service::keys::KeyRing;
 
 use self::base::BaseError;
 use self::files::Folder;
+use self::frame::Frame;
 pub use self::frame::Position;
-use self::frame::{Frame, StoredRecord};
+pub(crate) use self::frame::StoredRecord;
+pub(crate) use self::peek::Peeked;
 use self::slots::{Slot, Slots};
 pub(crate) use self::takeover::in_background;
 pub use self::takeover::{Adopted, Purpose, Slice};
@@ -110,6 +113,8 @@ pub struct Ledger {
     covered: Option<u64>,
     /// Records in the logs behind it.
     loose: usize,
+    /// The highest in one that an origin has signed: an operator has to be above it.
+    origin_epoch: Epoch,
     log: Option<File>,
     log_number: u64,
     log_bytes: u64,
@@ -235,12 +240,29 @@ impl Ledger {
             .collect())
     }
 
-    fn order(&self, opened: &Opened) -> Order {
+    /// The highest term of an origin seen.
+    #[must_use]
+    pub const fn origin_epoch(&self) -> Epoch {
+        self.origin_epoch
+    }
+
+    /// What a record is to the one held.
+    #[must_use]
+    pub fn order(&self, opened: &Opened) -> Order {
         order_of(self.slots.get(&opened.key), opened)
+    }
+
+    /// An origin of this term has signed something.
+    fn led_in(&mut self, epoch: Epoch) {
+        self.epoch = self.epoch.max(epoch);
+        self.origin_epoch = self.origin_epoch.max(epoch);
     }
 
     fn hold(&mut self, opened: &Opened) -> Option<Slot> {
         self.epoch = self.epoch.max(opened.sealed_epoch);
+        if !opened.by_operator {
+            self.origin_epoch = self.origin_epoch.max(opened.sealed_epoch);
+        }
         self.slots.insert(&opened.key, Slot::of(opened))
     }
 

@@ -59,6 +59,7 @@ impl Ledger {
             slots: Slots::default(),
             position: contents.position,
             epoch: Epoch(0),
+            origin_epoch: Epoch(0),
             covered: base.as_ref().map(|base| base.index.at_sequence),
             loose: contents.records.len(),
             log: None,
@@ -79,7 +80,7 @@ impl Ledger {
             ledger.hold(opened);
         }
         if let Some(base) = base {
-            ledger.epoch = ledger.epoch.max(base.epoch);
+            ledger.led_in(base.epoch);
             let taken = ledger.take_in(
                 &base,
                 |key| contents.dropped.contains(key),

@@ -110,7 +110,7 @@ impl Ledger {
             self.slots = comparing.slots;
             return Err(error);
         }
-        self.epoch = self.epoch.max(base.epoch);
+        self.led_in(base.epoch);
         for key in forgotten {
             comparing.slots.remove(&key);
         }

@@ -77,6 +77,7 @@ impl Bench {
         let address = self.address(&key, record.generation);
         let sealed = self.signer.seal(address, record.encode()).into();
         Opened {
+            by_operator: false,
             sequence,
             ..record::open(&self.ring, &Scope::Global, None, &key, sealed).unwrap()
         }

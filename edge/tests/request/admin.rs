@@ -23,6 +23,7 @@ async fn health_readiness_sites_and_explanations_are_told_until_the_shutdown() {
         metrics: Arc::clone(&edge.metrics),
         ready: Arc::clone(&ready),
         maintenance: helix_edge::maintenance::Maintenance::default(),
+        desk: Arc::default(),
     };
     let (shutdown, asked) = Shutdown::manual();
     let serving = tokio::spawn(admin::serve(listener, shown, shutdown));

@@ -390,6 +390,7 @@ async fn administered(
         metrics: Arc::clone(&edge.metrics),
         ready: Arc::default(),
         maintenance: helix_edge::maintenance::Maintenance::default(),
+        desk: Arc::default(),
     };
     let (shutdown, asked) = Shutdown::manual();
     (

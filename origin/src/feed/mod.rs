@@ -17,15 +17,17 @@ use async_nats::connection::State;
 use async_nats::jetstream;
 use helix_routing::id::{Incarnation, RegionId};
 use helix_routing::key::Scope;
-use helix_service::keys::{KeyRing, SigningKey};
+use helix_service::keys::{KeyRing, PublicKey, SigningKey};
 use helix_service::shutdown::Shutdown;
 use tokio::sync::mpsc;
 
 use crate::fleet::Heads;
+use crate::rollout::Adopter;
 use crate::store::{Store, StoreError};
 
 mod beacon;
 mod bulk;
+mod glass;
 mod message;
 mod publisher;
 pub mod records;
@@ -64,12 +66,14 @@ impl From<StoreError> for FeedError {
 }
 
 /// What an operator says of the streams.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Policy {
     /// To edges: what snapshots lack is really gone.
     pub may_drop: bool,
     /// So many servers keep each stream.
     pub replicas: usize,
+    /// What they signed counts.
+    pub operators: Operators,
 }
 
 impl Default for Policy {
@@ -77,6 +81,7 @@ impl Default for Policy {
         Self {
             may_drop: false,
             replicas: 1,
+            operators: Operators::default(),
         }
     }
 }
@@ -101,6 +106,15 @@ struct Inner {
     policy: Policy,
     requests: mpsc::Sender<Request>,
     inbox: tokio::sync::Mutex<mpsc::Receiver<Request>>,
+}
+
+/// Who may write past origin, and who takes it over.
+#[derive(Clone, Debug, Default)]
+pub struct Operators {
+    /// Their keys.
+    pub keys: Vec<PublicKey>,
+    /// Takes it over.
+    pub adopter: Option<Adopter>,
 }
 
 /// What is known of a stream that is ready for writing.
@@ -134,6 +148,8 @@ impl Feed {
         regions: &[RegionId],
         policy: Policy,
     ) -> Self {
+        let operators = &policy.operators;
+        let ring = KeyRing::new(operators.keys.iter().cloned().chain([key.public()]));
         let scopes =
             std::iter::once(Scope::Global).chain(regions.iter().cloned().map(Scope::Region));
         let (requests, inbox) = mpsc::channel(REQUEST_QUEUE);
@@ -144,7 +160,7 @@ impl Feed {
             store,
             client,
             jetstream,
-            ring: KeyRing::new([key.public()]),
+            ring,
             key,
             scopes: scopes.map(|scope| (scope.stream(), scope)).collect(),
             lives: Mutex::default(),
@@ -234,8 +250,15 @@ impl Inner {
                     tokio::time::sleep(RETRY_PAUSE).await;
                 }
                 Err(error) => {
-                    if matches!(error, StreamError::Fenced { .. }) {
-                        self.store.fence();
+                    match &error {
+                        StreamError::Fenced { .. } => self.store.fence(),
+                        // The next start leads above it, and takes over what was decided.
+                        StreamError::Overruled { theirs, .. } => {
+                            self.store.rise_to(*theirs).await?
+                        }
+                        StreamError::Store(_)
+                        | StreamError::Adopt { .. }
+                        | StreamError::Link { .. } => {}
                     }
                     return Err(error);
                 }

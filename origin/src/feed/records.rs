@@ -113,6 +113,22 @@ pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordErro
     row.write(tx).await
 }
 
+/// Puts a record in the place of the one stored, which is no newer: what edges hold already, written past origin. Nothing is queued.
+pub(crate) async fn replace_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordError> {
+    sqlx::query(
+        "UPDATE records SET generation = $3, epoch = $4, body = $5 \
+         WHERE stream = $1 AND record_key = $2 AND generation <= $3",
+    )
+    .bind(Scope::Region(record.region.clone()).stream())
+    .bind(key::site(&record.site))
+    .bind(store::number(record.generation.0))
+    .bind(store::number(record.epoch.0))
+    .bind(record.encode())
+    .execute(&mut **tx)
+    .await?;
+    Ok(())
+}
+
 /// The purges of `site` in `region`; none when there never was one.
 ///
 /// # Errors

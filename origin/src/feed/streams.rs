@@ -23,7 +23,7 @@ use helix_service::random;
 use tokio::time::timeout;
 
 use super::records::{TOMBSTONE_LIFE, enqueue_all};
-use super::{Inner, Life, message, snapshot};
+use super::{Inner, Life, glass, message, snapshot};
 use crate::store::{self, StoreError};
 
 /// Nobody answers for a stream that has no leader. One is chosen 4 to 9 s after the last is gone; a longer wait for an answer would
@@ -44,6 +44,27 @@ pub enum StreamError {
         ours: Epoch,
         /// The term found.
         theirs: Epoch,
+    },
+    /// An operator has written past origin. This process ends, and the next one takes it over.
+    #[error(
+        "write to stream {stream} in term {ours}: an operator's override has raised the term to {theirs}; start again to take it over"
+    )]
+    Overruled {
+        /// The stream.
+        stream: String,
+        /// This origin's term.
+        ours: Epoch,
+        /// The operator's.
+        theirs: Epoch,
+    },
+    /// What an operator has written could not be taken over.
+    #[error("take over what an operator has written to stream {stream}")]
+    Adopt {
+        /// The stream.
+        stream: String,
+        /// Why not.
+        #[source]
+        source: Box<dyn Error + Send + Sync>,
     },
     /// SQL failed.
     #[error(transparent)]
@@ -99,14 +120,7 @@ pub(super) async fn establish(inner: &Inner, scope: &Scope) -> Result<Life, Stre
         Some(stream) => read_term(inner, scope, stream).await?,
         None => None,
     };
-    let ours = inner.store.epoch();
-    if let Some((_, theirs)) = term.filter(|(_, theirs)| *theirs > ours) {
-        return Err(StreamError::Fenced {
-            stream: name,
-            ours,
-            theirs,
-        });
-    }
+    check_term(inner, &name, term.as_ref())?;
     let held = held(inner, &name).await?;
     let found = stream.as_ref().map(|stream| Found {
         incarnation: stream
@@ -117,7 +131,14 @@ pub(super) async fn establish(inner: &Inner, scope: &Scope) -> Result<Life, Stre
             .cloned(),
         last_sequence: stream.cached_info().state.last_sequence,
     });
-    if let (Some(held), true) = (&held, is_same_life(held.as_ref(), found.as_ref())) {
+    let is_same = is_same_life(held.as_ref(), found.as_ref());
+    let is_overridden = term.as_ref().is_some_and(|term| term.by_operator);
+    if let (Some(stream), true) = (&stream, is_overridden) {
+        let known = held.as_ref().filter(|_| is_same);
+        let from = known.map_or(0, |held| held.acknowledged) + 1;
+        glass::adopt(inner, scope, stream, from).await?;
+    }
+    if let (Some(held), true) = (&held, is_same) {
         configure(inner, scope, &held.incarnation).await?;
         return lead(inner, scope, held, term).await;
     }
@@ -262,19 +283,49 @@ async fn read_term(
     inner: &Inner,
     scope: &Scope,
     stream: &Stream,
-) -> Result<Option<(u64, Epoch)>, StreamError> {
+) -> Result<Option<Term>, StreamError> {
     let subject = format!("{}{}", scope.stored_prefix(), key::TERM);
     let message = match stream.get_last_raw_message_by_subject(&subject).await {
         Ok(message) => message,
         Err(error) if error.kind() == LastRawMessageErrorKind::NoMessageFound => return Ok(None),
         Err(error) => return Err(link("read the term", &scope.stream())(error)),
     };
-    let verified = inner.ring.verify(KeyRole::Record, &message.payload).ok();
-    let term = verified.and_then(|seal| TermRecord::decode(&seal.body).ok());
-    Ok(Some((
-        message.sequence,
-        term.map_or(Epoch(0), |term| term.epoch),
-    )))
+    let by_operator = inner.ring.verify(KeyRole::Operator, &message.payload).ok();
+    let by_origin = inner.ring.verify(KeyRole::Record, &message.payload).ok();
+    let seal = by_operator.as_ref().or(by_origin.as_ref());
+    let seal = seal.filter(|seal| seal.stream == scope.stream() && seal.key == key::TERM);
+    let term = seal.and_then(|seal| TermRecord::decode(&seal.body).ok());
+    Ok(Some(Term {
+        sequence: message.sequence,
+        by_operator: term.is_some() && by_operator.is_some(),
+        epoch: term.map_or(Epoch(0), |term| term.epoch),
+    }))
+}
+
+/// Whose the stream is.
+struct Term {
+    /// Where that stands.
+    sequence: u64,
+    epoch: Epoch,
+    by_operator: bool,
+}
+
+/// An origin of a later term ends this one; an operator who wrote past it, too, until the next start takes that over.
+fn check_term(inner: &Inner, stream: &str, term: Option<&Term>) -> Result<(), StreamError> {
+    let ours = inner.store.epoch();
+    match term {
+        Some(term) if term.by_operator && term.epoch >= ours => Err(StreamError::Overruled {
+            stream: stream.to_owned(),
+            ours,
+            theirs: term.epoch,
+        }),
+        Some(term) if term.epoch > ours => Err(StreamError::Fenced {
+            stream: stream.to_owned(),
+            ours,
+            theirs: term.epoch,
+        }),
+        Some(_) | None => Ok(()),
+    }
 }
 
 /// Puts our term into the stream, unless it is there: from now on no earlier origin can write.
@@ -282,7 +333,7 @@ async fn lead(
     inner: &Inner,
     scope: &Scope,
     held: &Held,
-    term: Option<(u64, Epoch)>,
+    term: Option<Term>,
 ) -> Result<Life, StreamError> {
     let name = scope.stream();
     let mut life = Life {
@@ -293,13 +344,13 @@ async fn lead(
     };
     life.snapshot = snapshot::newest(inner, scope, &life.incarnation).await?;
     let epoch = inner.store.epoch();
-    if let Some((sequence, theirs)) = term
-        && theirs == epoch
+    if let Some(term) = &term
+        && term.epoch == epoch
     {
-        life.term_sequence = sequence;
+        life.term_sequence = term.sequence;
         return Ok(life);
     }
-    let before = term.map_or(0, |(sequence, _)| sequence);
+    let before = term.map_or(0, |term| term.sequence);
     let sealed = message::sealed(inner, &life, name.clone(), key::TERM, &TermRecord { epoch });
     let subject = format!("{}{}", scope.stored_prefix(), key::TERM);
     let sent = inner

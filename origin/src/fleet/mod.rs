@@ -12,6 +12,7 @@ use helix_routing::edge::record::EdgeRecord;
 use helix_routing::edge::report::EdgeReport;
 use helix_routing::edge::view::EdgeView;
 use helix_routing::gate::report::GatesReport;
+use helix_routing::glass::{LocalOverride, LocalReport};
 use helix_routing::id::{EdgeId, Generation, RegionId, SiteId};
 use helix_routing::in_flight::{self, InFlightReport};
 use helix_routing::report::{Heartbeat, PurgeReport, Refusal};
@@ -24,12 +25,14 @@ use crate::store::Store;
 
 mod leases;
 pub mod maintenance;
+mod overrides;
 pub mod registry;
 pub mod reports;
 pub mod versions;
 
 use leases::Leases;
 pub use leases::{Edge, Enrolment, Heads, LEASE};
+use overrides::Overrides;
 
 /// Every registered edge and its lease. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -47,6 +50,7 @@ struct Inner {
     links: Mutex<BTreeMap<RegionId, String>>,
     versions: Mutex<versions::Noted>,
     in_flight: Mutex<BTreeMap<SiteId, Flying>>,
+    overrides: Mutex<Overrides>,
 }
 
 /// Sites whose purges are remembered as applied. With more of them all are forgotten, and heard again with the next link.
@@ -72,6 +76,7 @@ impl Roster {
             links: Mutex::default(),
             versions: Mutex::default(),
             in_flight: Mutex::default(),
+            overrides: Mutex::default(),
         }))
     }
 
@@ -187,6 +192,7 @@ impl Roster {
 
     fn heartbeat(&self, now: Timestamp, heartbeat: &Heartbeat) {
         self.leases().heartbeat(now, heartbeat);
+        self.overrides().booted(&heartbeat.edge, &heartbeat.boot);
         self.refresh(now);
     }
 
@@ -207,6 +213,23 @@ impl Roster {
     fn noted(&self) -> MutexGuard<'_, versions::Noted> {
         let noted = &self.0.versions;
         noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The overrides that edges made themselves and that stand: by site and region, each with the edges that agree in it.
+    #[must_use]
+    pub fn overridden(&self) -> Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> {
+        self.overrides().standing()
+    }
+
+    fn local(&self, report: LocalReport) {
+        self.overrides().heard(report);
+    }
+
+    fn overrides(&self) -> MutexGuard<'_, Overrides> {
+        self.0
+            .overrides
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Up to which purge of `site` each edge has said that it has forgotten what was purged. It says so when it has, and with

@@ -13,8 +13,10 @@ use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
 use helix_routing::edge::report::EdgeReport;
 use helix_routing::gate::report::GatesReport;
+use helix_routing::glass::LocalReport;
 use helix_routing::id::{EdgeId, InvalidId, RegionId};
 use helix_routing::in_flight::InFlightReport;
+use helix_routing::recall::HeldReport;
 use helix_routing::report::{Heartbeat, PurgeReport, Refusal, SiteReport, WindowReport};
 use helix_routing::wire::{Wire, WireError};
 use helix_service::clock;
@@ -35,7 +37,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 
 /// A report was not believed.
 #[derive(Debug, thiserror::Error)]
-enum Disbelieved {
+pub(crate) enum Disbelieved {
     #[error("subject {0:?} is not of the form rpt.<region>.<edge>.<kind>")]
     Subject(String),
     #[error(transparent)]
@@ -60,6 +62,8 @@ enum Report {
     Window(WindowReport),
     InFlight(InFlightReport),
     Edge(EdgeReport),
+    Local(LocalReport),
+    Held(HeldReport),
     Refusal(Refusal),
 }
 
@@ -123,6 +127,9 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
         Ok(Report::Window(report)) => conductor.measure(report),
         Ok(Report::InFlight(report)) => roster.flies(clock::now(), report),
         Ok(Report::Edge(report)) => roster.report(report),
+        Ok(Report::Local(report)) => roster.local(report),
+        // It was asked for by a recovery, which is over.
+        Ok(Report::Held(_)) => {}
         Ok(Report::Refusal(refusal)) => {
             tracing::warn!(
                 edge = %refusal.edge, stream = refusal.stream, key = refusal.key, sequence = refusal.sequence,
@@ -131,6 +138,15 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
             roster.refusal(&refusal);
         }
         Err(error) => tracing::warn!(subject = %message.subject, %error, "report is not believed"),
+    }
+}
+
+/// What an edge says it holds, if it is believed.
+pub(crate) fn held(roster: &Roster, message: &Message) -> Result<HeldReport, Disbelieved> {
+    let subject = &message.subject;
+    match attribute(roster, subject, message.headers.as_ref(), &message.payload)? {
+        Report::Held(report) => Ok(report),
+        _ => Err(Disbelieved::Subject(subject.chars().take(200).collect())),
     }
 }
 
@@ -193,6 +209,16 @@ fn attribute(
             let report = EdgeReport::decode(payload)?;
             let named = (report.region.clone(), report.edge.clone());
             (Report::Edge(report), named.0, named.1)
+        }
+        "held" => {
+            let report = HeldReport::decode(payload)?;
+            let named = (report.region.clone(), report.edge.clone());
+            (Report::Held(report), named.0, named.1)
+        }
+        "local" => {
+            let report = LocalReport::decode(payload)?;
+            let named = (report.region.clone(), report.edge.clone());
+            (Report::Local(report), named.0, named.1)
         }
         "refusal" => {
             let refusal = Refusal::decode(payload)?;

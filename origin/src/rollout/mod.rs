@@ -29,6 +29,7 @@ use crate::feed::{Feed, RecordError};
 use crate::fleet::Roster;
 use crate::store::{Store, StoreError};
 
+mod adopt;
 pub mod alias;
 pub mod bake;
 mod begin;
@@ -42,6 +43,7 @@ mod returned;
 mod saved;
 mod target;
 
+pub use adopt::Adopter;
 pub use begin::Begun;
 pub use control::ControlError;
 use driver::{Driver, Message};
@@ -339,6 +341,11 @@ impl Conductor {
     /// An edge said what it has counted of a release.
     pub fn measure(&self, report: WindowReport) {
         self.tell(&report.site.clone(), Event::Measured(Box::new(report)));
+    }
+
+    /// Most edges of a region took themselves back. Said again until the rollout has taken it in.
+    pub fn went_back(&self, site: &SiteId, region: RegionId, reason: String) {
+        self.tell(site, Event::WentBack { region, reason });
     }
 
     fn tell(&self, site: &SiteId, event: Event) {

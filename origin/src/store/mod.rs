@@ -4,6 +4,8 @@
 //! checked that the term is still this origin's, so an origin that lost the lead cannot change
 //! anything. It knows no table but `terms`: the statements live beside the code that means them.
 
+pub mod dump;
+
 use std::ops::{Deref, DerefMut};
 use std::str::FromStr;
 use std::sync::Arc;
@@ -198,6 +200,28 @@ impl Store {
             epoch: self.epoch,
             committed: Arc::clone(&self.committed),
         })
+    }
+
+    /// Notes that `term` was seen, which is not below this origin's: it no longer leads, and the next start is above.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn rise_to(&self, term: Epoch) -> Result<(), StoreError> {
+        let mut tx = self.write().await?;
+        sqlx::query("UPDATE terms SET epoch = $1 WHERE id = 1 AND epoch <= $1")
+            .bind(number(term.0))
+            .execute(&mut *tx)
+            .await?;
+        tx.commit().await
+    }
+
+    /// Leads on, in the term after the one that is stored: that may have risen by more than one.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn lead_anew(self) -> Result<Self, StoreError> {
+        let epoch = raise_term(&self.opened).await?;
+        Ok(Self::leading(self.opened, epoch, self.address.as_deref()))
     }
 
     /// Notified after every commit.

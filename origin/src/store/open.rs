@@ -92,7 +92,7 @@ impl Opened {
     }
 }
 
-fn options(place: &Place, mode: &str) -> Result<AnyConnectOptions, sqlx::Error> {
+pub(super) fn options(place: &Place, mode: &str) -> Result<AnyConnectOptions, sqlx::Error> {
     place.url(mode).parse()
 }
 

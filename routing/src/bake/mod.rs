@@ -17,6 +17,9 @@ mod window;
 pub use histogram::{BUCKETS, Histogram, InvalidHistogram, bucket};
 pub use judge::{Judgement, Measure, Unit, is_beyond_chance, judge};
 pub use quantity::{InvalidQuantity, Number, Share, Times};
-pub use rules::{BakeRules, LatencyLimit, MAX_CHECKS, OnFail, OnInconclusive, PromqlCheck};
+pub use rules::{
+    BakeRules, GuardRules, LatencyLimit, MAX_CHECKS, OnFail, OnInconclusive, OnOriginLoss,
+    PromqlCheck,
+};
 pub use view::{BakeView, CheckView};
 pub use window::{InvalidWindow, Window};

@@ -47,6 +47,12 @@ pub struct BakeRules {
     /// What Prometheus is asked.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub promql: Vec<PromqlCheck>,
+    /// What an edge does while this bakes and origin is silent.
+    #[serde(skip_serializing_if = "OnOriginLoss::is_hold")]
+    pub on_origin_loss: OnOriginLoss,
+    /// The hard limits for that.
+    #[serde(skip_serializing_if = "GuardRules::is_default")]
+    pub guard: GuardRules,
 }
 
 impl Default for BakeRules {
@@ -62,6 +68,53 @@ impl Default for BakeRules {
             on_fail: OnFail::default(),
             on_inconclusive: OnInconclusive::default(),
             promql: Vec::new(),
+            on_origin_loss: OnOriginLoss::default(),
+            guard: GuardRules::default(),
+        }
+    }
+}
+
+/// What an edge does while a release bakes and origin is silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnOriginLoss {
+    /// It stays on the release; origin goes on with the clock when it is back.
+    #[default]
+    Hold,
+    /// It takes itself back, once, when a hard limit breaks.
+    LocalGuard,
+}
+
+impl OnOriginLoss {
+    fn is_hold(&self) -> bool {
+        *self == Self::Hold
+    }
+}
+
+/// The hard limits of one edge alone. All of them have to be broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct GuardRules {
+    /// Fewer requests than this say nothing.
+    pub min_requests: u32,
+    /// Responses of 5xx from which on it breaks, as a share of all, and
+    pub max_5xx: Share,
+    /// as so many times the share of the release before.
+    pub max_5xx_times: Times,
+}
+
+impl GuardRules {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl Default for GuardRules {
+    fn default() -> Self {
+        Self {
+            min_requests: 50,
+            max_5xx: Share::from_millionths(200_000),
+            max_5xx_times: Times::from_thousandths(10_000),
         }
     }
 }
@@ -169,6 +222,13 @@ impl BakeRules {
                 self.min_requests
             );
             return Err(KeyProblem::new("bake.min_requests", problem));
+        }
+        if !(1..=MAX_MIN_REQUESTS).contains(&self.guard.min_requests) {
+            let problem = format!(
+                "is {}; 1 to {MAX_MIN_REQUESTS} are possible",
+                self.guard.min_requests
+            );
+            return Err(KeyProblem::new("bake.guard.min_requests", problem));
         }
         if self.promql.len() > MAX_CHECKS {
             let problem = format!(

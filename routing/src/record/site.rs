@@ -127,6 +127,20 @@ impl SiteRecord {
         }
     }
 
+    /// Makes `release` live in the generation that is written next; the one before is kept to go back to, with `keep` in all.
+    pub fn serve(&mut self, release: ReleaseRef, keep: usize) {
+        let before = self.live.replace(release.clone());
+        self.candidate = None;
+        self.weight = None;
+        self.previous
+            .retain(|kept| *kept != release && Some(kept) != before.as_ref());
+        if let Some(before) = before.filter(|before| *before != release) {
+            self.previous.insert(0, before);
+        }
+        self.previous.truncate(keep);
+        self.live_since = self.generation.next();
+    }
+
     /// Releases that must stay on an edge's disk for this record: live, candidate, pinned, previous, and what a guard goes
     /// back to. Some may be named more than once.
     pub fn releases(&self) -> impl Iterator<Item = &ReleaseRef> {

@@ -502,18 +502,7 @@ impl Cutover {
     }
 
     pub(super) fn make_live(&mut self, release: ReleaseRef, epoch: Epoch, out: &mut Vec<Command>) {
-        let record = &mut self.record;
-        let before = record.live.replace(release.clone());
-        record.candidate = None;
-        record.weight = None;
-        record
-            .previous
-            .retain(|kept| *kept != release && Some(kept) != before.as_ref());
-        if let Some(before) = before.filter(|before| *before != release) {
-            record.previous.insert(0, before);
-        }
-        record.previous.truncate(KEEP_PREVIOUS);
-        record.live_since = record.generation.next();
+        self.record.serve(release, KEEP_PREVIOUS);
         self.write(epoch, out);
     }
 

@@ -190,6 +190,12 @@ impl Rollout {
                     cutover.proved(edge, *generation, release);
                 }
             }
+            Event::WentBack { region, reason } => {
+                if let Some(cutover) = self.cutovers.get_mut(region) {
+                    let turn = cutover.went_back(now, reason, &self.bake);
+                    self.turn(region, turn, now, fleet, &mut commands);
+                }
+            }
             Event::Superseded => return self.supersede(),
             Event::Tick => self.tick(now, fleet, &mut commands),
         }

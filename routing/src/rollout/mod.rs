@@ -174,6 +174,13 @@ pub enum Event {
         /// The answer.
         answer: Result<Number, String>,
     },
+    /// Most edges of a region took themselves back while its release baked and nobody else could decide.
+    WentBack {
+        /// The region.
+        region: RegionId,
+        /// Why they did.
+        reason: String,
+    },
     /// A newer rollout of the site takes over.
     Superseded,
     /// Time passed, or the fleet changed.

@@ -171,6 +171,17 @@ impl Cutover {
         Turn::Unclear
     }
 
+    /// Most edges here took themselves back: the bake has failed, by what they saw.
+    pub(super) fn went_back(&mut self, now: Timestamp, reason: &str, plan: &BakePlan) -> Turn {
+        let Phase::Baking(baking) = &self.phase else {
+            return Turn::None;
+        };
+        let decided = Some((now, Some(Verdict::Fail)));
+        self.evidence = Some(baking.evidence(&plan.rules, decided));
+        self.reason = Some(String::from(reason));
+        Turn::BakeFailed
+    }
+
     fn become_stable(&mut self, out: &mut Vec<Command>) {
         self.phase = Phase::Stable;
         out.push(Command::Settle {

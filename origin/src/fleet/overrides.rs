@@ -1,0 +1,152 @@
+//! Pure. Which edges serve something else than their records name, as they say it themselves.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use helix_routing::glass::{LocalOverride, LocalReport};
+use helix_routing::id::{BootId, EdgeId, RegionId, SiteId};
+
+/// Overrides remembered; each is made by a person or once in a bake. More are left out until some are over.
+const MAX_OVERRIDES: usize = 16_384;
+
+/// The newest word of each edge on each site.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Overrides(BTreeMap<(SiteId, EdgeId), Said>);
+
+#[derive(Clone, Debug)]
+struct Said {
+    region: RegionId,
+    boot: BootId,
+    local: LocalOverride,
+}
+
+impl Overrides {
+    pub(super) fn heard(&mut self, report: LocalReport) {
+        let key = (report.site, report.edge);
+        let Some(local) = report.standing else {
+            self.0.remove(&key);
+            return;
+        };
+        if local.site != key.0 || (self.0.len() >= MAX_OVERRIDES && !self.0.contains_key(&key)) {
+            return;
+        }
+        let said = Said {
+            region: report.region,
+            boot: report.boot,
+            local,
+        };
+        self.0.insert(key, said);
+    }
+
+    /// An edge says again in each boot what stands: what it said in another one is void.
+    pub(super) fn booted(&mut self, edge: &EdgeId, boot: &BootId) {
+        self.0
+            .retain(|(_, said_by), said| said_by != edge || said.boot == *boot);
+    }
+
+    pub(super) fn standing(&self) -> Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> {
+        let mut groups: Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> = Vec::new();
+        for ((_, edge), said) in &self.0 {
+            let agrees = |(region, local, _): &&mut (RegionId, LocalOverride, BTreeSet<EdgeId>)| {
+                *region == said.region
+                    && local.site == said.local.site
+                    && local.release == said.local.release
+            };
+            match groups.iter_mut().find(agrees) {
+                // The newest of them speaks for all.
+                Some((_, local, edges)) => {
+                    edges.insert(edge.clone());
+                    if said.local.since > local.since {
+                        *local = said.local.clone();
+                    }
+                }
+                None => {
+                    let edges = BTreeSet::from([edge.clone()]);
+                    groups.push((said.region.clone(), said.local.clone(), edges));
+                }
+            }
+        }
+        groups
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use helix_routing::glass::Cause;
+    use helix_routing::id::Generation;
+    use helix_routing::record::ReleaseRef;
+    use helix_routing::time::Timestamp;
+
+    fn report(edge: &str, boot: &str, release: Option<&str>, since: u64) -> LocalReport {
+        let site: SiteId = "shop/production".parse().unwrap();
+        let standing = release.map(|digit| LocalOverride {
+            site: site.clone(),
+            release: ReleaseRef {
+                release: digit.repeat(20).parse().unwrap(),
+                artifact: format!("sha256:{}", digit.repeat(64)).parse().unwrap(),
+            },
+            left: None,
+            base: Generation(7),
+            cause: Cause::Operator,
+            reason: "sick".to_owned(),
+            by: "ada".to_owned(),
+            since: Timestamp::from_millis(since),
+            until: Timestamp::from_millis(since + 1000),
+        });
+        LocalReport {
+            edge: edge.parse().unwrap(),
+            region: edge[..3].parse().unwrap(),
+            boot: boot.repeat(16).parse().unwrap(),
+            site,
+            standing,
+        }
+    }
+
+    fn counted(overrides: &Overrides) -> Vec<(String, usize, u64)> {
+        let standing = overrides.standing();
+        let rows = standing.iter().map(|(region, local, edges)| {
+            (region.to_string(), edges.len(), local.since.as_millis())
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn edges_agree_by_region_site_and_release_and_the_newest_word_counts() {
+        let mut overrides = Overrides::default();
+        for (edge, boot, release, since, expected) in [
+            ("fra-1", "a", Some("a"), 5, vec![("fra", 1, 5)]),
+            ("fra-2", "a", Some("a"), 3, vec![("fra", 2, 5)]),
+            (
+                "iad-1",
+                "a",
+                Some("a"),
+                4,
+                vec![("fra", 2, 5), ("iad", 1, 4)],
+            ),
+            (
+                "fra-2",
+                "a",
+                Some("b"),
+                9,
+                vec![("fra", 1, 5), ("fra", 1, 9), ("iad", 1, 4)],
+            ),
+            ("fra-2", "a", None, 9, vec![("fra", 1, 5), ("iad", 1, 4)]),
+            ("fra-9", "a", None, 9, vec![("fra", 1, 5), ("iad", 1, 4)]),
+        ] {
+            overrides.heard(report(edge, boot, release, since));
+            let expected: Vec<_> = expected
+                .into_iter()
+                .map(|(region, edges, since)| (region.to_owned(), edges, since))
+                .collect();
+            assert_eq!(counted(&overrides), expected, "{edge} {release:?}");
+        }
+        overrides.booted(&"fra-1".parse().unwrap(), &"a".repeat(16).parse().unwrap());
+        assert_eq!(counted(&overrides).len(), 2, "the same boot");
+        overrides.booted(&"fra-1".parse().unwrap(), &"b".repeat(16).parse().unwrap());
+        assert_eq!(
+            counted(&overrides).len(),
+            1,
+            "what an earlier boot said is void"
+        );
+    }
+}

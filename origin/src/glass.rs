@@ -1,0 +1,81 @@
+//! Overrides that edges made while origin could not be asked: shown, and taken over where most edges of a region agree.
+//!
+//! An override of fewer edges stays as it is and is shown: origin does not guess which of two opinions is right. A rollback or
+//! a deployment ends it, or whoever made it.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use helix_routing::api::OverrideView;
+use helix_routing::glass::{Cause, LocalOverride};
+use helix_routing::id::{EdgeId, RegionId, SiteId};
+use helix_routing::time::Timestamp;
+use helix_service::clock;
+use helix_service::shutdown::Shutdown;
+use tokio::time::MissedTickBehavior;
+
+use crate::api::problem::chain;
+use crate::fleet::Roster;
+use crate::rollout::Conductor;
+
+/// How often it is looked whether edges agree: edges say it with their first words on a new link, all within a heartbeat.
+const LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Takes overrides over until shutdown. What fails is tried again with the next look.
+pub async fn run(roster: Roster, conductor: Conductor, shutdown: &Shutdown) {
+    let mut looks = tokio::time::interval(LOOK_INTERVAL);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            () = shutdown.requested() => return,
+            _ = looks.tick() => {}
+        }
+        for (region, local, edges) in roster.overridden() {
+            if !is_majority(&roster, &region, &edges) {
+                continue;
+            }
+            if local.cause == Cause::Guard && conductor.running(&local.site).is_some() {
+                // Its rollout decides: the bake has failed here, and that may mean something for other regions.
+                conductor.went_back(&local.site, region, local.reason);
+                continue;
+            }
+            if let Err(error) = conductor.adopt(&region, &local).await {
+                tracing::error!(site = %local.site, %region, error = %chain(&error), "an override is not taken over yet");
+            }
+        }
+    }
+}
+
+/// More than half of the edges that were admitted to the region.
+fn is_majority(roster: &Roster, region: &RegionId, edges: &BTreeSet<EdgeId>) -> bool {
+    let fleet = roster.snapshot();
+    let registered = fleet
+        .regions
+        .get(region)
+        .map(|fleet| fleet.registered.len());
+    registered.is_some_and(|registered| edges.len() * 2 > registered)
+}
+
+/// The overrides of edges that stand for `site` in `region`, for people.
+#[must_use]
+pub fn views(roster: &Roster, region: &RegionId, site: &SiteId) -> Vec<OverrideView> {
+    let now = clock::now();
+    let standing = roster.overridden().into_iter();
+    standing
+        .filter(|(of, local, _)| of == region && local.site == *site)
+        .map(|(_, local, edges)| view(local, edges, now))
+        .collect()
+}
+
+fn view(local: LocalOverride, edges: BTreeSet<EdgeId>, now: Timestamp) -> OverrideView {
+    OverrideView {
+        expired: local.is_expired(now),
+        release: local.release.release,
+        edges: edges.into_iter().collect(),
+        cause: local.cause,
+        reason: local.reason,
+        by: local.by,
+        since: local.since,
+        until: local.until,
+    }
+}

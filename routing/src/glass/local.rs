@@ -1,0 +1,330 @@
+//! Pure. An override of one edge: made on the edge itself, on its disk, told to origin when it can be.
+
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use serde::{Deserialize, Serialize};
+
+use super::{Refused, check_terms};
+use crate::id::{BootId, EdgeId, Generation, RegionId, ReleaseId, SiteId};
+use crate::record::{ReleaseRef, SiteRecord};
+use crate::time::Timestamp;
+use crate::wire::Wire;
+use core::time::Duration;
+
+/// Who made a local override.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(rename_all = "lowercase")]
+pub enum Cause {
+    /// A person, at the edge's local socket.
+    Operator,
+    /// The edge itself: a hard limit broke while its release baked and origin was silent.
+    Guard,
+}
+
+/// One edge serves another release of a site than its record names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalOverride {
+    /// The site.
+    pub site: SiteId,
+    /// What is served instead.
+    pub release: ReleaseRef,
+    /// What the record named when it was made.
+    pub left: Option<ReleaseRef>,
+    /// The generation of the region's last cutover then: a later cutover was decided after it and replaces it.
+    pub base: Generation,
+    /// Who made it.
+    pub cause: Cause,
+    /// Why.
+    pub reason: String,
+    /// Who it was.
+    pub by: String,
+    /// Since when.
+    pub since: Timestamp,
+    /// From then on it is shown as expired. It goes on being served.
+    pub until: Timestamp,
+}
+
+impl LocalOverride {
+    /// Whether it still counts beside `record`: no cutover has come after it, and the site is not gone.
+    #[must_use]
+    pub fn stands(&self, record: &SiteRecord) -> bool {
+        !record.removed && record.live_since <= self.base
+    }
+
+    /// Whether its time to live is over.
+    #[must_use]
+    pub fn is_expired(&self, now: Timestamp) -> bool {
+        now >= self.until
+    }
+}
+
+/// What is asked for at an edge's local socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NewOverride {
+    /// The site.
+    pub site: SiteId,
+    /// What to serve instead; none is the newest release before what is served that is held.
+    #[serde(default)]
+    pub release: Option<ReleaseId>,
+    /// Why.
+    pub reason: String,
+    /// Who it is.
+    pub by: String,
+    /// For how many seconds it is meant.
+    pub ttl_seconds: u64,
+}
+
+/// What an edge has of a site.
+#[derive(Clone, Copy, Debug)]
+pub struct Held<'a> {
+    /// Its record.
+    pub record: &'a SiteRecord,
+    /// The releases that are on disk, verified and ready to be served.
+    pub ready: &'a [ReleaseRef],
+    /// What requests get.
+    pub served: Option<&'a ReleaseRef>,
+}
+
+/// What comes of `wish` on an edge that has `held` of the site.
+///
+/// # Errors
+/// Says why nothing does.
+pub fn decide(
+    held: Option<Held<'_>>,
+    wish: &NewOverride,
+    cause: Cause,
+    now: Timestamp,
+) -> Result<LocalOverride, Refused> {
+    let ttl = Duration::from_secs(wish.ttl_seconds);
+    check_terms(&wish.reason, &wish.by, ttl)?;
+    let held = held.filter(|held| !held.record.removed);
+    let held = held.ok_or(Refused::UnknownSite)?;
+    let record = held.record;
+    let release = match &wish.release {
+        Some(named) => held
+            .ready
+            .iter()
+            .find(|ready| ready.release == *named)
+            .ok_or_else(|| Refused::NotHeld(named.clone()))?,
+        None => before(record, held.served)
+            .find(|release| held.ready.contains(release))
+            .ok_or(Refused::NothingHeld)?,
+    };
+    if held.served == Some(release) {
+        return Err(Refused::Served(release.release.clone()));
+    }
+    if record.live.as_ref() == Some(release) {
+        return Err(Refused::Named(release.release.clone()));
+    }
+    Ok(LocalOverride {
+        site: wish.site.clone(),
+        release: release.clone(),
+        left: record.live.clone(),
+        base: record.live_since,
+        cause,
+        reason: wish.reason.clone(),
+        by: wish.by.clone(),
+        since: now,
+        until: now + ttl,
+    })
+}
+
+/// The releases before what is served, newest first: a second step goes further back, never forward.
+fn before<'a>(
+    record: &'a SiteRecord,
+    served: Option<&'a ReleaseRef>,
+) -> impl Iterator<Item = &'a ReleaseRef> {
+    let at = record
+        .previous
+        .iter()
+        .position(|release| Some(release) == served);
+    record.previous.iter().skip(at.map_or(0, |at| at + 1))
+}
+
+/// What an edge keeps of its overrides, over restarts.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Overrides {
+    /// Those that stand, one for each site.
+    pub standing: Vec<LocalOverride>,
+    /// The last cutover of each site after which the edge took itself back: it does so once.
+    pub guarded: BTreeMap<SiteId, Generation>,
+}
+
+impl Wire for Overrides {
+    const WHAT: &'static str = "list of local overrides";
+    const MAX_BYTES: usize = 16 * 1024 * 1024;
+}
+
+/// What an edge says of a site that it overrides. Sent when that changes, and again after every new link.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalReport {
+    /// The edge.
+    pub edge: EdgeId,
+    /// Its region.
+    pub region: RegionId,
+    /// This start of it.
+    pub boot: BootId,
+    /// The site.
+    pub site: SiteId,
+    /// The override that stands; none when it is over.
+    pub standing: Option<LocalOverride>,
+}
+
+impl Wire for LocalReport {
+    const WHAT: &'static str = "local override report";
+    const MAX_BYTES: usize = 8 * 1024;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::id::Epoch;
+
+    fn release(digit: &str) -> ReleaseRef {
+        ReleaseRef {
+            release: digit.repeat(20).parse().unwrap(),
+            artifact: alloc::format!("sha256:{}", digit.repeat(64))
+                .parse()
+                .unwrap(),
+        }
+    }
+
+    #[test]
+    fn only_what_is_held_and_verified_can_be_chosen() {
+        let site: SiteId = "shop/production".parse().unwrap();
+        let mut record = SiteRecord::blank(site.clone(), "fra".parse().unwrap(), Epoch(1));
+        record.generation = Generation(9);
+        record.live_since = Generation(7);
+        record.live = Some(release("c"));
+        record.previous = Vec::from([release("b"), release("a")]);
+        let id = |digit: &str| release(digit).release;
+        let all = ["a", "b", "c"].map(release);
+        let without_b = ["a", "c"].map(release);
+        let only_live = ["c"].map(release);
+        for (ready, served, named, ttl, expected) in [
+            (&all[..], "c", None, 60, Ok("b")),
+            (&all, "b", None, 60, Ok("a")),
+            (&all, "a", None, 60, Err(Refused::NothingHeld)),
+            (&without_b, "c", None, 60, Ok("a")),
+            (&only_live, "c", None, 60, Err(Refused::NothingHeld)),
+            (&all, "c", Some("a"), 60, Ok("a")),
+            (
+                &without_b,
+                "c",
+                Some("b"),
+                60,
+                Err(Refused::NotHeld(id("b"))),
+            ),
+            (&all, "c", Some("d"), 60, Err(Refused::NotHeld(id("d")))),
+            (&all, "c", Some("c"), 60, Err(Refused::Served(id("c")))),
+            (&all, "b", Some("c"), 60, Err(Refused::Named(id("c")))),
+            (&all, "c", None, 0, Err(Refused::NoTime)),
+            (
+                &all,
+                "c",
+                None,
+                7 * 86_400 + 1,
+                Err(Refused::TooLong(Duration::from_secs(7 * 86_400 + 1))),
+            ),
+        ] {
+            let served = release(served);
+            let held = Held {
+                record: &record,
+                ready,
+                served: Some(&served),
+            };
+            let wish = NewOverride {
+                site: site.clone(),
+                release: named.map(id),
+                reason: "sick".into(),
+                by: "ada".into(),
+                ttl_seconds: ttl,
+            };
+            let now = Timestamp::from_millis(1000);
+            let decided = decide(Some(held), &wish, Cause::Operator, now);
+            assert_eq!(
+                decided.as_ref().map(|local| local.release.clone()),
+                expected.as_ref().map(|digit| release(digit)),
+                "{served:?} {named:?} {ttl}"
+            );
+            if let Ok(local) = decided {
+                assert_eq!(
+                    (local.base, local.left),
+                    (Generation(7), Some(release("c")))
+                );
+                assert_eq!(local.until, now + Duration::from_secs(60));
+            }
+            assert_eq!(decide(None, &wish, Cause::Operator, now).ok(), None);
+            let nameless = NewOverride {
+                reason: " ".into(),
+                ..wish
+            };
+            assert_eq!(
+                decide(Some(held), &nameless, Cause::Operator, now),
+                Err(Refused::NoReason)
+            );
+        }
+        record.removed = true;
+        let gone = Held {
+            record: &record,
+            ready: &all,
+            served: None,
+        };
+        let wish = NewOverride {
+            site,
+            release: None,
+            reason: "sick".into(),
+            by: "ada".into(),
+            ttl_seconds: 60,
+        };
+        assert_eq!(
+            decide(
+                Some(gone),
+                &wish,
+                Cause::Operator,
+                Timestamp::from_millis(0)
+            ),
+            Err(Refused::UnknownSite)
+        );
+    }
+
+    #[test]
+    fn a_later_cutover_replaces_an_override_and_other_writes_do_not() {
+        let site: SiteId = "shop/production".parse().unwrap();
+        let local = LocalOverride {
+            site: site.clone(),
+            release: release("a"),
+            left: Some(release("b")),
+            base: Generation(7),
+            cause: Cause::Operator,
+            reason: "sick".into(),
+            by: "ada".into(),
+            since: Timestamp::from_millis(0),
+            until: Timestamp::from_millis(1000),
+        };
+        let mut record = SiteRecord::blank(site, "fra".parse().unwrap(), Epoch(1));
+        for (generation, live_since, removed, stands) in [
+            (7, 7, false, true),
+            (9, 7, false, true),
+            (9, 5, false, true),
+            (8, 8, false, false),
+            (9, 7, true, false),
+        ] {
+            record.generation = Generation(generation);
+            record.live_since = Generation(live_since);
+            record.removed = removed;
+            assert_eq!(
+                local.stands(&record),
+                stands,
+                "{generation} {live_since} {removed}"
+            );
+        }
+        for (now, expired) in [(0, false), (999, false), (1000, true), (5000, true)] {
+            assert_eq!(local.is_expired(Timestamp::from_millis(now)), expired);
+        }
+    }
+}
