@@ -345,3 +345,62 @@ fn purges_count_only_in_their_place_and_in_a_number_that_can_be() {
         Err(Rejected::UnknownKey)
     ));
 }
+
+#[test]
+fn an_operators_key_opens_sites_and_the_term_of_a_region_and_nothing_else() {
+    let (origin, operator) = (
+        SigningKey::generate(KeyRole::Record),
+        SigningKey::generate(KeyRole::Operator),
+    );
+    let ring = KeyRing::new([origin.public(), operator.public()]);
+    let fra = Scope::Region("fra".parse().unwrap());
+    let opened = open_at(&ring, &fra, GOOD.key, seal(&operator, &GOOD, body(&GOOD)));
+    assert!(opened.unwrap().by_operator);
+    let opened = open_at(&ring, &fra, GOOD.key, seal(&origin, &GOOD, body(&GOOD)));
+    assert!(!opened.unwrap().by_operator);
+    let term = Sample {
+        key: key::TERM,
+        generation: 0,
+        ..GOOD
+    };
+    let raised = TermRecord { epoch: Epoch(3) }.encode();
+    let opened = open_at(
+        &ring,
+        &fra,
+        key::TERM,
+        seal(&operator, &term, raised.clone()),
+    );
+    assert!(opened.unwrap().by_operator);
+
+    let host = Sample {
+        stream: "KV_g",
+        key: "h.00.www=example=com",
+        ..GOOD
+    };
+    let drain = Sample {
+        key: "edge.fra-1",
+        ..GOOD
+    };
+    let global_term = Sample {
+        stream: "KV_g",
+        ..term
+    };
+    for (scope, sample, body) in [
+        (&Scope::Global, &host, body(&GOOD)),
+        (&Scope::Global, &global_term, raised),
+        (&fra, &drain, body(&GOOD)),
+    ] {
+        let sealed = seal(&operator, sample, body);
+        let refused = open_at(&ring, scope, sample.key, sealed).unwrap_err();
+        assert!(
+            matches!(refused, Rejected::Seal(VerifyError::Role { .. })),
+            "{}: {refused:?}",
+            sample.key
+        );
+    }
+    // A key that nobody pins, and a record for another region.
+    let foreign = SigningKey::generate(KeyRole::Operator);
+    assert!(open_at(&ring, &fra, GOOD.key, seal(&foreign, &GOOD, body(&GOOD))).is_err());
+    let iad = Scope::Region("iad".parse().unwrap());
+    assert!(open_at(&ring, &iad, GOOD.key, seal(&operator, &GOOD, body(&GOOD))).is_err());
+}

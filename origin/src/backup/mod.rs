@@ -191,3 +191,6 @@ fn failed(attempted: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Bac
         source,
     }
 }
+
+#[cfg(test)]
+mod tests;

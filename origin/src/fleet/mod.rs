@@ -221,6 +221,12 @@ impl Roster {
         self.overrides().standing()
     }
 
+    /// Every edge's own word on what it overrides.
+    #[must_use]
+    pub fn overriding(&self) -> Vec<(EdgeId, RegionId, LocalOverride)> {
+        self.overrides().each()
+    }
+
     fn local(&self, report: LocalReport) {
         self.overrides().heard(report);
     }

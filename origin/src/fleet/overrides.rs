@@ -43,6 +43,12 @@ impl Overrides {
             .retain(|(_, said_by), said| said_by != edge || said.boot == *boot);
     }
 
+    pub(super) fn each(&self) -> Vec<(EdgeId, RegionId, LocalOverride)> {
+        let said = self.0.iter();
+        said.map(|((_, edge), said)| (edge.clone(), said.region.clone(), said.local.clone()))
+            .collect()
+    }
+
     pub(super) fn standing(&self) -> Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> {
         let mut groups: Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> = Vec::new();
         for ((_, edge), said) in &self.0 {

@@ -93,10 +93,15 @@ pub(super) async fn run(
     if !rollback.though_origin_lives {
         stream.check_silence().await?;
     }
+    let release = rollback.release.as_ref();
+    let held = stream.site(&site).await?;
+    // Whatever is wrong is found before the term is raised, which even a dead origin would notice.
+    signed::overridden(&held, release, terms.clone(), held.epoch.next())
+        .with_context(|| format!("override {site}"))?;
     let (epoch, place) = stream.raise_term(&site).await?;
     let held = stream.site(&site).await?;
-    let record = signed::overridden(&held, rollback.release.as_ref(), terms, epoch);
-    let record = record.with_context(|| format!("override {site}"))?;
+    let record = signed::overridden(&held, release, terms, epoch)
+        .with_context(|| format!("override {site}"))?;
     stream.write(&record, place).await?;
     if json {
         return output::print_json(&record);
@@ -179,12 +184,7 @@ impl Stream {
         let (seal, sequence) = self.newest(key::TERM).await?;
         let held = TermRecord::decode(&seal.body)?;
         // The record may be of the term after: both have to be below.
-        let (record, _) = self.newest(&key::site(site)).await.with_context(|| {
-            format!(
-                "find {site} in {}: no such site is served there",
-                self.scope.stream()
-            )
-        })?;
+        let (record, _) = self.newest(&key::site(site)).await?;
         let epoch = Epoch(held.epoch.0.max(record.epoch.0).saturating_add(1));
         let term = TermRecord { epoch };
         let sealed = self.seal(
@@ -201,7 +201,12 @@ impl Stream {
     }
 
     async fn site(&self, site: &SiteId) -> anyhow::Result<SiteRecord> {
-        let (seal, _) = self.newest(&key::site(site)).await?;
+        let (seal, _) = self.newest(&key::site(site)).await.with_context(|| {
+            format!(
+                "find {site} in {}: no such site is served there",
+                self.scope.stream()
+            )
+        })?;
         Ok(SiteRecord::decode(&seal.body)?)
     }
 

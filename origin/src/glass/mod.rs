@@ -1,4 +1,4 @@
-//! Overrides that edges made while origin could not be asked: shown, and taken over where most edges of a region agree.
+//! Overrides that edges made while origin could not be asked: shown, audited, and taken over where most edges of a region agree.
 //!
 //! An override of fewer edges stays as it is and is shown: origin does not guess which of two opinions is right. A rollback or
 //! a deployment ends it, or whoever made it.
@@ -18,6 +18,10 @@ use crate::api::problem::chain;
 use crate::fleet::Roster;
 use crate::rollout::Conductor;
 
+mod noting;
+
+use noting::Noted;
+
 /// How often it is looked whether edges agree: edges say it with their first words on a new link, all within a heartbeat.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 
@@ -25,10 +29,14 @@ const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 pub async fn run(roster: Roster, conductor: Conductor, shutdown: &Shutdown) {
     let mut looks = tokio::time::interval(LOOK_INTERVAL);
     looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut noted = Noted::default();
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
             _ = looks.tick() => {}
+        }
+        if let Err(error) = noted.follow(conductor.store(), &roster).await {
+            tracing::error!(error = %chain(&error), "what edges override is not in the audit log yet");
         }
         for (region, local, edges) in roster.overridden() {
             if !is_majority(&roster, &region, &edges) {
