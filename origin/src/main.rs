@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use axum::extract::connect_info::IntoMakeServiceWithConnectInfo;
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use futures_util::FutureExt;
 use helix_origin::address::Addresses;
 use helix_origin::admin::{self, Admin};

@@ -42,7 +42,9 @@ impl Conductor {
         let Some(mut record) = records::site(&mut tx, region, &local.site).await? else {
             return Ok(false);
         };
-        let left = record.live.clone();
+        let left = left(&record, &local.release)
+            .cloned()
+            .or(local.left.clone());
         record.serve(local.release.clone(), KEEP_PREVIOUS);
         let what = match local.cause {
             Cause::Operator => "break-glass by",
@@ -102,7 +104,11 @@ impl Adopter {
         let mut record = signed;
         record.generation = record.generation.max(now_held);
         records::replace_site(&mut tx, &record).await?;
-        let left = left(&record).cloned();
+        let left = record
+            .live
+            .as_ref()
+            .and_then(|over| left(&held, over))
+            .cloned();
         record.overridden = None;
         let why = Why {
             who: &terms.by,

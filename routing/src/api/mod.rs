@@ -62,7 +62,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::artifact::Encoding;
 pub use crate::bake::{BakeView, CheckView};
-use crate::glass::Cause;
+pub use crate::glass::view::OverrideView;
 use crate::host::{Host, HostPattern};
 use crate::id::{
     BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId,
@@ -397,28 +397,6 @@ shape! {
         /// What edges serve instead of what the record names, until origin takes it over or replaces it.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub overrides: Vec<OverrideView>,
-    }
-}
-
-shape! {
-    /// Edges that serve something else than the record of their region names.
-    pub struct OverrideView {
-        /// What they serve.
-        pub release: ReleaseId,
-        /// Those that do.
-        pub edges: Vec<EdgeId>,
-        /// Who made it.
-        pub cause: Cause,
-        /// Why.
-        pub reason: String,
-        /// Who it was.
-        pub by: String,
-        /// Since when.
-        pub since: Timestamp,
-        /// How long it was meant for. What is served does not change with it.
-        pub until: Timestamp,
-        /// Its time is over, and it stands.
-        pub expired: bool,
     }
 }
 

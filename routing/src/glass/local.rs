@@ -110,20 +110,26 @@ pub fn decide(
             .iter()
             .find(|ready| ready.release == *named)
             .ok_or_else(|| Refused::NotHeld(named.clone()))?,
-        None => before(record, held.served)
-            .find(|release| held.ready.contains(release))
+        None => undone(record)
+            .filter(|live| held.served == Some(live))
+            .or_else(|| before(record, held.served).find(|release| held.ready.contains(release)))
             .ok_or(Refused::NothingHeld)?,
     };
-    if held.served == Some(release) {
+    let is_undone = undone(record) == Some(release);
+    if held.served == Some(release) && !is_undone {
         return Err(Refused::Served(release.release.clone()));
     }
-    if record.live.as_ref() == Some(release) {
+    if record.live.as_ref() == Some(release) && !is_undone {
         return Err(Refused::Named(release.release.clone()));
     }
     Ok(LocalOverride {
         site: wish.site.clone(),
         release: release.clone(),
-        left: record.live.clone(),
+        left: if is_undone {
+            record.candidate.clone()
+        } else {
+            record.live.clone()
+        },
         base: record.live_since,
         cause,
         reason: wish.reason.clone(),
@@ -131,6 +137,13 @@ pub fn decide(
         since: now,
         until: now + ttl,
     })
+}
+
+/// While a share of the visitors gets the candidate, the step before is what the others get: nobody gets the candidate then.
+pub(super) fn undone(record: &SiteRecord) -> Option<&ReleaseRef> {
+    record.weight?;
+    record.candidate.as_ref()?;
+    record.live.as_ref()
 }
 
 /// The releases before what is served, newest first: a second step goes further back, never forward.
@@ -290,6 +303,50 @@ mod tests {
             ),
             Err(Refused::UnknownSite)
         );
+    }
+
+    #[test]
+    fn while_some_visitors_get_the_candidate_the_step_before_is_what_the_others_get() {
+        let mut record = SiteRecord::blank(
+            "shop/production".parse().unwrap(),
+            "fra".parse().unwrap(),
+            Epoch(1),
+        );
+        record.live = Some(release("b"));
+        record.candidate = Some(release("c"));
+        record.previous = Vec::from([release("a")]);
+        record.weight = Some(10);
+        let (ready, live) = (["a", "b", "c"].map(release), release("b"));
+        for (weight, named, expected) in [
+            (Some(10), None, Ok(("b", "c"))),
+            (Some(10), Some("b"), Ok(("b", "c"))),
+            (Some(10), Some("a"), Ok(("a", "b"))),
+            (None, None, Ok(("a", "b"))),
+            (None, Some("b"), Err(Refused::Served(live.release.clone()))),
+        ] {
+            record.weight = weight;
+            let held = Held {
+                record: &record,
+                ready: &ready,
+                served: Some(&live),
+            };
+            let wish = NewOverride {
+                site: record.site.clone(),
+                release: named.map(|digit| release(digit).release),
+                reason: "sick".into(),
+                by: "ada".into(),
+                ttl_seconds: 60,
+            };
+            let decided = decide(
+                Some(held),
+                &wish,
+                Cause::Operator,
+                Timestamp::from_millis(0),
+            );
+            let decided = decided.map(|local| (local.release, local.left));
+            let expected = expected.map(|(to, left)| (release(to), Some(release(left))));
+            assert_eq!(decided, expected, "{weight:?} {named:?}");
+        }
     }
 
     #[test]

@@ -17,6 +17,7 @@ use crate::time::Timestamp;
 mod guard;
 mod local;
 pub mod signed;
+pub(crate) mod view;
 
 pub use guard::{SILENCE, Seen, breaks};
 pub use local::{Cause, Held, LocalOverride, LocalReport, NewOverride, Overrides, decide};

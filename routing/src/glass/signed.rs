@@ -7,6 +7,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::time::Duration;
 
+use super::local::undone;
 use super::{Refused, check_terms, ttl};
 use crate::id::{Epoch, ReleaseId};
 use crate::record::{Override, ReleaseRef, SiteRecord};
@@ -35,9 +36,11 @@ pub fn overridden(
             .releases()
             .find(|held| held.release == *named)
             .ok_or_else(|| Refused::NotHeld(named.clone()))?,
-        None => held.previous.first().ok_or(Refused::NothingHeld)?,
+        None => undone(held)
+            .or_else(|| held.previous.first())
+            .ok_or(Refused::NothingHeld)?,
     };
-    if held.live.as_ref() == Some(to) {
+    if held.live.as_ref() == Some(to) && undone(held).is_none() {
         return Err(Refused::Served(to.release.clone()));
     }
     let mut record = held.clone();
@@ -103,11 +106,11 @@ pub fn check(
     }
 }
 
-/// The release that a record's override left, as far as the record says it.
+/// What `over` leaves of what `held` had visitors get: the release that was live, or the candidate that a share of them got.
 #[must_use]
-pub fn left(record: &SiteRecord) -> Option<&ReleaseRef> {
-    record.overridden.as_ref()?;
-    record.previous.first()
+pub fn left<'a>(held: &'a SiteRecord, over: &ReleaseRef) -> Option<&'a ReleaseRef> {
+    let live = held.live.as_ref().filter(|live| *live != over);
+    live.or_else(|| undone(held).and(held.candidate.as_ref()))
 }
 
 #[cfg(test)]
@@ -162,7 +165,8 @@ mod tests {
         let record = signed();
         assert_eq!(record.live, Some(release("b")));
         assert_eq!(record.previous, [release("c"), release("a")]);
-        assert_eq!(left(&record), Some(&release("c")));
+        assert_eq!(left(&held(), &release("b")), Some(&release("c")));
+        assert_eq!(left(&held(), &release("c")), None);
         assert_eq!(
             (record.generation, record.live_since, record.epoch),
             (Generation(10), Generation(10), Epoch(5))
@@ -173,6 +177,13 @@ mod tests {
         assert_eq!(by_name("a").unwrap().live, Some(release("a")));
         assert_eq!(by_name("c"), Err(Refused::Served(release("c").release)));
         assert_eq!(by_name("e"), Err(Refused::NotHeld(release("e").release)));
+        // A share of the visitors gets the candidate: from now on nobody does.
+        let mut parted = held();
+        parted.weight = Some(10);
+        let record = overridden(&parted, None, terms(), Epoch(5)).unwrap();
+        assert_eq!((record.live, record.candidate), (parted.live.clone(), None));
+        assert_eq!(record.previous, parted.previous);
+        assert_eq!(left(&parted, &release("c")), Some(&release("d")));
         let mut first = held();
         first.previous.clear();
         let nowhere = overridden(&first, None, terms(), Epoch(5));
