@@ -8,8 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use helix_routing::api::{PhaseName, RegionView, SiteRegionStatus, Status};
-use helix_routing::id::ReleaseId;
+use helix_routing::glass;
+use helix_routing::id::{ReleaseId, RolloutId};
 use helix_routing::rollout::Outcome;
+use helix_routing::seal::KeyRole;
+use helix_service::keys::SigningKey;
 use helix_tests::client::{Client, Request};
 use helix_tests::command::Ended;
 use helix_tests::fleet::{EdgeInfo, Fleet, Options};
@@ -40,7 +43,7 @@ fn serves(fleet: &Fleet, name: &str, project: &str) -> String {
         .text()
 }
 
-fn glass(fleet: &Fleet, arguments: &[&str]) -> Ended {
+fn break_glass(fleet: &Fleet, arguments: &[&str]) -> Ended {
     fleet
         .helix()
         .run(["break-glass"].iter().chain(arguments).copied())
@@ -51,7 +54,7 @@ fn locally(fleet: &Fleet, name: &str, project: &str, more: &[&str]) -> Ended {
     let socket = socket(fleet, name);
     let socket = socket.to_str().unwrap();
     let start = ["rollback", "--socket", socket, "--project", project];
-    glass(fleet, &[&start, more].concat())
+    break_glass(fleet, &[&start, more].concat())
 }
 
 /// What origin says of a site in a region; none while it does not answer.
@@ -122,6 +125,9 @@ fn with_nats_dead_an_edge_goes_back_by_its_local_socket_and_origin_takes_it_over
     });
     assert!(serves(&fleet, "fra-2", "dark").contains("first"));
     assert!(serves(&fleet, "iad-2", "dark").contains("second"));
+    for action in ["break_glass.override", "break_glass.adopt"] {
+        audited(&fleet, action, "second is sick");
+    }
     // As after any rollback: what was left needs the word.
     let again = Folder::page("second");
     fleet
@@ -149,7 +155,11 @@ fn one_edge_alone_is_shown_until_somebody_decides_and_survives_a_restart() {
         .says(&["OVERRIDE on fra-1", "a look at first"]);
     let pid = fleet.kill("fra-1");
     fleet.wait_for_successor("fra-1", pid);
-    fleet.wait_until_whole();
+    wait::until_true("it is back", LIMIT, || {
+        let request = Request::get("admin", "/readyz");
+        let answer = Client::of(&edge(&fleet, "fra-1").admin).send(request);
+        answer.is_ok_and(|answer| answer.text() == "ready\n")
+    });
     assert!(
         serves(&fleet, "fra-1", "lone").contains("first"),
         "it is on disk"
@@ -161,17 +171,22 @@ fn one_edge_alone_is_shown_until_somebody_decides_and_survives_a_restart() {
     );
     let at = socket(&fleet, "fra-1");
     let at = at.to_str().unwrap();
-    glass(&fleet, &["status", "--socket", at])
+    break_glass(&fleet, &["status", "--socket", at])
         .with(0)
         .says(&["a look at first", "uid"]);
-    let _ = glass(&fleet, &["end", "--socket", at, "--project", "lone"]).with(0);
+    let _ = break_glass(&fleet, &["end", "--socket", at, "--project", "lone"]).with(0);
     assert!(serves(&fleet, "fra-1", "lone").contains("second"));
-    glass(&fleet, &["end", "--socket", at, "--project", "lone"])
+    break_glass(&fleet, &["end", "--socket", at, "--project", "lone"])
         .with(1)
         .says(&["no override stands"]);
     wait::until_true("origin shows it no more", LIMIT, || {
         region(&fleet, "lone", "fra").is_some_and(|region| region.overrides.is_empty())
     });
+    wait::until_true("the audit log has the end", LIMIT, || {
+        let log = fleet.helix().run(["audit", "--json"]);
+        log.stdout.contains("break_glass.end")
+    });
+    audited(&fleet, "break_glass.override", "a look at first");
     // A later cutover replaces an override by itself.
     let _ = locally(&fleet, "fra-1", "lone", &["--reason", "again"]).with(0);
     let _ = fleet.deploy("lone", &Folder::page("third"));
@@ -227,7 +242,7 @@ fn what_an_edge_does_not_hold_or_nobody_explains_is_refused() {
         .with(1)
         .says(&["no earlier release"]);
     let at = socket(&fleet, "iad-2");
-    let _ = glass(
+    let _ = break_glass(
         &fleet,
         &[
             "end",
@@ -257,7 +272,7 @@ fn by_key(fleet: &Fleet, key: &str, project: &str, more: &[&str]) -> Ended {
         "--nats-seed",
         seed.to_str().unwrap(),
     ];
-    glass(fleet, &[&start[..], more].concat())
+    break_glass(fleet, &[&start[..], more].concat())
 }
 
 #[test]
@@ -355,6 +370,49 @@ fn with_origin_dead_an_operators_key_takes_a_region_back_and_origin_takes_it_ove
     // It is origin's again: what is deployed next goes everywhere.
     let _ = fleet.deploy("keyed", &Folder::page("third"));
     assert!(serves(&fleet, "fra-2", "keyed").contains("third"));
+    audited(&fleet, "break_glass.adopt", "second is sick");
+    a_key_that_nobody_pins_changes_nothing(&fleet);
+}
+
+/// The audit log is whole, and has such an entry.
+fn audited(fleet: &Fleet, action: &str, says: &str) {
+    let _ = fleet.helix().run(["audit", "verify"]).with(0);
+    let entries = fleet.helix().run(["audit", "--json"]).with(0).stdout;
+    let found = entries.contains(action) && entries.contains(says);
+    assert!(found, "no {action} that says {says:?} in {entries}");
+}
+
+/// Even if it gets past NATS and past the command, which looks into a ring that was tampered with.
+fn a_key_that_nobody_pins_changes_nothing(fleet: &Fleet) {
+    let keys = fleet.folder().join("keys");
+    let foreign = SigningKey::generate(KeyRole::Operator);
+    foreign.save(&keys.join("foreign.pem")).unwrap();
+    let ring = std::fs::read_to_string(keys.join("ring.toml")).unwrap();
+    let mut ring: toml::Table = toml::from_str(&ring).unwrap();
+    let added = toml::Value::try_from(foreign.public()).unwrap();
+    ring["keys"].as_array_mut().unwrap().push(added);
+    let forged = keys.join("forged.toml");
+    std::fs::write(&forged, toml::to_string(&ring).unwrap()).unwrap();
+    let more = ["--reason", "forged", "--ring", forged.to_str().unwrap()];
+    by_key(fleet, "foreign.pem", "keyed", &more[..2])
+        .with(1)
+        .says(&["no operator's key that edges pin"]);
+    fleet.freeze();
+    fleet.kill("origin");
+    let _ = by_key(fleet, "foreign.pem", "keyed", &more).with(0);
+    wait::until_true("the edge refuses term and record", LIMIT, || {
+        admin(fleet, "fra-1", "/metrics")
+            .lines()
+            .any(|line| line.starts_with("helix_edge_records_refused") && !line.ends_with(" 0"))
+    });
+    assert!(serves(fleet, "fra-1", "keyed").contains("third"));
+    fleet.thaw();
+    fleet.wait_until_whole();
+    let live = region(fleet, "keyed", "fra").unwrap();
+    assert!(live.hold.is_none(), "origin takes nothing over: {live:?}");
+    assert!(serves(fleet, "fra-1", "keyed").contains("third"));
+    let _ = fleet.deploy("keyed", &Folder::page("fourth"));
+    assert!(serves(fleet, "fra-2", "keyed").contains("fourth"));
 }
 
 /// A server that answers 200, and 500 once it is told to.
@@ -400,44 +458,49 @@ fn visit(fleet: &Fleet, project: &str, times: usize) {
     }
 }
 
+/// A page, and what is below `/api/` from `addr`; with these bake rules.
+fn site_of(addr: SocketAddr, text: &str, bake: &str) -> Folder {
+    let toml = format!(
+        "{bake}\n[upstreams.api]\naddresses = [\"http://{addr}\"]\n\n\
+         [[forward]]\npath = \"/api/*\"\nupstream = \"api\"\n"
+    );
+    Folder::page(text).with("helix.toml", toml.as_bytes())
+}
+
+const GUARD: &str = "[bake]\nwindow = \"10m\"\non_origin_loss = \"local_guard\"\n";
+
+/// Deploys and waits until every region bakes. Returns the rollout.
+fn bake(fleet: &Fleet, folder: &Folder, project: &str) -> RolloutId {
+    let path = folder.path().to_str().unwrap();
+    let helix = fleet.helix();
+    let _ = helix
+        .run(["deploy", path, "--project", project, "--detach"])
+        .with(0);
+    wait::until("the release bakes", LIMIT, || {
+        let site = fleet.api().site(&format!("{project}/production"))?;
+        let rollout = site.rollout?;
+        let view = fleet.api().rollout(&rollout);
+        let bakes = |region: &RegionView| region.phase == PhaseName::Baking;
+        view.regions.iter().all(bakes).then_some(rollout)
+    })
+}
+
 #[test]
 fn an_edge_takes_itself_back_in_a_bake_whose_origin_was_killed() {
     let _turn = own_fleet();
     let fleet = Fleet::start(&Options::default());
     let (addr, sick) = upstream();
-    let site = |text: &str, bake: &str| {
-        let toml = format!(
-            "{bake}\n[upstreams.api]\naddresses = [\"http://{addr}\"]\n\n\
-             [[forward]]\npath = \"/api/*\"\nupstream = \"api\"\n"
-        );
-        Folder::page(text).with("helix.toml", toml.as_bytes())
-    };
-    let good = fleet.deploy("guarded", &site("good", ""));
-    let _ = fleet.deploy("held", &site("good", ""));
+    let good = fleet.deploy("guarded", &site_of(addr, "good", ""));
+    let _ = fleet.deploy("held", &site_of(addr, "good", ""));
     visit(&fleet, "guarded", 60);
     visit(&fleet, "held", 60);
-    let guard = "[bake]\nwindow = \"10m\"\non_origin_loss = \"local_guard\"\n";
-    let hold = "[bake]\nwindow = \"10m\"\n";
-    let (guarded, held) = (site("bad", guard), site("bad", hold));
-    let deploy = |folder: &Folder, project: &str| {
-        let path = folder.path().to_str().unwrap();
-        fleet
-            .helix()
-            .run(["deploy", path, "--project", project, "--detach"])
-            .with(0)
-    };
-    let _ = (deploy(&guarded, "guarded"), deploy(&held, "held"));
-    let bakes = |project: &str| {
-        let rollout = fleet
-            .api()
-            .site(&format!("{project}/production"))?
-            .rollout?;
-        let view = fleet.api().rollout(&rollout);
-        let bakes = |region: &RegionView| region.phase == PhaseName::Baking;
-        view.regions.iter().all(bakes).then_some(rollout)
-    };
-    let rollout = wait::until("the release bakes", LIMIT, || bakes("guarded"));
-    let _ = wait::until("the other release bakes", LIMIT, || bakes("held"));
+    let guarded = site_of(addr, "bad", GUARD);
+    let rollout = bake(&fleet, &guarded, "guarded");
+    let _ = bake(
+        &fleet,
+        &site_of(addr, "bad", "[bake]\nwindow = \"10m\"\n"),
+        "held",
+    );
     fleet.freeze();
     fleet.kill("origin");
     sick.store(true, Ordering::Relaxed);
@@ -486,4 +549,43 @@ fn an_edge_takes_itself_back_in_a_bake_whose_origin_was_killed() {
         .deploy_to("guarded", "production", again)
         .with(1)
         .says(&["quarantine"]);
+}
+
+#[test]
+fn an_edge_takes_itself_back_once_and_a_person_has_the_last_word() {
+    let _turn = own_fleet();
+    let fleet = Fleet::start(&Options::default());
+    let (addr, sick) = upstream();
+    let _ = fleet.deploy("once", &site_of(addr, "good", ""));
+    visit(&fleet, "once", 60);
+    let _ = bake(&fleet, &site_of(addr, "bad", GUARD), "once");
+    fleet.freeze();
+    fleet.kill("origin");
+    // Silence alone moves nobody, nor do errors below the limits.
+    std::thread::sleep(glass::SILENCE + Duration::from_secs(2));
+    visit(&fleet, "once", 60);
+    assert!(serves(&fleet, "fra-1", "once").contains("bad"));
+    sick.store(true, Ordering::Relaxed);
+    wait::until_true("the edge has taken itself back", LIMIT, || {
+        visit(&fleet, "once", 20);
+        serves(&fleet, "fra-1", "once").contains("good")
+    });
+    let at = socket(&fleet, "fra-1");
+    let at = at.to_str().unwrap();
+    break_glass(&fleet, &["status", "--socket", at])
+        .with(0)
+        .says(&["local guard", "while origin is silent"]);
+    let _ = break_glass(&fleet, &["end", "--socket", at, "--project", "once"]).with(0);
+    assert!(serves(&fleet, "fra-1", "once").contains("bad"));
+    for _ in 0..5 {
+        visit(&fleet, "once", 100);
+        std::thread::sleep(Duration::from_secs(1));
+    }
+    assert!(
+        serves(&fleet, "fra-1", "once").contains("bad"),
+        "it does so once after each cutover"
+    );
+    // By hand it goes on.
+    let _ = locally(&fleet, "fra-1", "once", &["--reason", "still sick"]).with(0);
+    assert!(serves(&fleet, "fra-1", "once").contains("good"));
 }

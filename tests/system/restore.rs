@@ -127,7 +127,7 @@ fn a_fleet_follows_an_origin_that_was_restored_from_an_older_backup() {
         .says(&["0 of"]);
     origin(&[&restore[..], &[text(&file)]].concat())
         .with(1)
-        .says(&["is there already"]);
+        .says(&["there is a database already"]);
     drop(old);
 
     let new = Fleet::start_in(folder, &Options::default());

@@ -19,6 +19,7 @@ struct Fleet {
     _server: tokio::process::Child,
     _folder: tempfile::TempDir,
     origin: Client,
+    operator: Client,
     edges: Vec<Client>,
 }
 
@@ -31,17 +32,17 @@ async fn fleet() -> Option<Fleet> {
         return None;
     };
     let folder = tempfile::tempdir().unwrap();
-    let keys: Vec<KeyPair> = (0..4).map(|_| KeyPair::new_user()).collect();
+    let keys: Vec<KeyPair> = (0..5).map(|_| KeyPair::new_user()).collect();
     let port = free_port();
     let config = NatsConfig {
         port,
         monitor_port: free_port(),
         store: folder.path().join("store"),
         origin: keys[0].public_key(),
-        operator: KeyPair::new_user().public_key(),
+        operator: keys[4].public_key(),
         edges: EDGES
             .iter()
-            .zip(&keys[1..])
+            .zip(&keys[1..4])
             .map(|((edge, region), key)| EdgeUser {
                 edge: edge.parse().unwrap(),
                 region: region.parse().unwrap(),
@@ -56,12 +57,13 @@ async fn fleet() -> Option<Fleet> {
     for key in &keys {
         clients.push(connect(port, &key.seed().unwrap()).await);
     }
-    let origin = clients.remove(0);
+    let (origin, operator) = (clients.remove(0), clients.remove(3));
     fill(&origin).await;
     Some(Fleet {
         _server: server,
         _folder: folder,
         origin,
+        operator,
         edges: clients,
     })
 }
@@ -247,6 +249,39 @@ async fn an_edge_cannot_write_records_or_report_as_another() {
     assert_eq!(stored(&fleet.origin, "r_fra").await, "secret of r_fra");
     assert_eq!(stored(&fleet.origin, "r_iad").await, "secret of r_iad");
     hears_nothing(&mut reports).await;
+}
+
+#[tokio::test]
+async fn an_operator_writes_sites_of_regions_and_nothing_else() {
+    let Some(fleet) = fleet().await else { return };
+    let operator = &fleet.operator;
+    let mut reports = hear(&fleet.origin, "rpt.>").await;
+    let mut feed = fleet.edges[0].subscribe("edge.r.fra.>").await.unwrap();
+    acted_on(&fleet.edges[0]).await;
+    for subject in [
+        "$KV.g.cut.a",
+        "$KV.r_fra.edge.fra-1",
+        "edge.r.fra.cut.a",
+        "edge.r.fra._recall",
+        "rpt.fra.fra-1.heartbeat",
+        "$JS.API.STREAM.PURGE.KV_r_fra",
+        "$JS.API.STREAM.DELETE.KV_r_fra",
+    ] {
+        operator.publish(subject, "forged".into()).await.unwrap();
+    }
+    operator
+        .publish("$KV.r_iad.cut.a", "override".into())
+        .await
+        .unwrap();
+    operator.flush().await.unwrap();
+    let deadline = tokio::time::Instant::now() + ARRIVES;
+    while stored(&fleet.origin, "r_iad").await != "override" {
+        assert!(tokio::time::Instant::now() < deadline, "it may write that");
+    }
+    assert_eq!(stored(&fleet.origin, "g").await, "secret of g");
+    assert_eq!(stored(&fleet.origin, "r_fra").await, "secret of r_fra");
+    hears_nothing(&mut reports).await;
+    hears_nothing(&mut feed).await;
 }
 
 #[tokio::test]

@@ -305,3 +305,33 @@ async fn state_agrees_with_a_model_through_everything_that_befalls_a_disk() {
         }
     }
 }
+
+#[tokio::test]
+async fn what_is_held_is_handed_out_as_it_was_signed() {
+    let bench = Bench::new();
+    two_generations(&bench).await;
+    let (ledger, _) = bench.open();
+    let newest = fs::read(bench.files("base.").pop().unwrap()).unwrap();
+    for wanted in [true, false] {
+        let peeked = ledger.peek(move |base| {
+            assert_eq!(base.index.at_sequence, 4010);
+            wanted
+        });
+        let peeked = peeked.await.unwrap();
+        let expected = if wanted { newest.clone() } else { Vec::new() };
+        assert_eq!(peeked.snapshot, expected);
+        let mut keys: Vec<_> = peeked.records.iter().map(|stored| &stored.key).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        assert_eq!(keys.len(), 3, "what lies behind it: {keys:?}");
+        assert!(
+            peeked
+                .records
+                .iter()
+                .all(|stored| !stored.sealed.is_empty())
+        );
+    }
+    let empty = Bench::new();
+    let peeked = empty.open().0.peek(|_| true).await.unwrap();
+    assert!(peeked.snapshot.is_empty() && peeked.records.is_empty());
+}

@@ -42,7 +42,7 @@ struct Words {
     /// The tables in the order in which they were made, so that what a row refers to comes before it.
     tables: &'static str,
     columns: &'static str,
-    /// Before rows are loaded.
+    /// Before rows are loaded. What is broken off is thrown away, so it needs no journal.
     loading: &'static str,
 }
 
@@ -50,7 +50,7 @@ const SQLITE: Words = Words {
     begin: "BEGIN",
     tables: "SELECT name FROM sqlite_master WHERE type = 'table' AND name NOT LIKE 'sqlite%' AND name NOT LIKE '_sqlx%' ORDER BY rowid",
     columns: "SELECT name FROM pragma_table_info($1) ORDER BY cid",
-    loading: "PRAGMA journal_mode = DELETE; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF",
+    loading: "PRAGMA journal_mode = MEMORY; PRAGMA synchronous = FULL; PRAGMA foreign_keys = OFF",
 };
 
 const POSTGRES: Words = Words {
