@@ -97,7 +97,7 @@ fn restored_text(summary: &Summary, config: &Config) -> String {
     let mut text = format!(
         "{rows} rows of {} as of {} (build {}); {there} of {all} packs are in {}",
         head.base_domain,
-        head.made,
+        head.made.rfc3339(),
         head.build,
         config.artifacts().join("registry").display()
     );

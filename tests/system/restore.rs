@@ -89,19 +89,7 @@ fn a_fleet_follows_an_origin_that_was_restored_from_an_older_backup() {
         .with(0)
         .says(&["rows"]);
 
-    // What the backup does not know of.
-    for text in ["known two", "known three"] {
-        let _ = old.deploy("known", &Folder::page(text));
-    }
-    let _ = old.deploy("later", &Folder::page("later one"));
-    let helix = old.helix();
-    let _ = helix
-        .run(["domains", "add", "www.later.example", "--project", "later"])
-        .with(0);
-    wait::until_true("the domain leads to its site", LIMIT, || {
-        old.edges()
-            .all(|(_, edge)| old.ask(edge, "www.later.example", "/").status == 200)
-    });
+    go_on(&old);
     let (before, epoch) = (generations(&old), old.api().status().unwrap().epoch);
     let edges: Vec<String> = old.edges().map(|(_, edge)| edge.edge.to_string()).collect();
     old.stop();
@@ -144,34 +132,7 @@ fn a_fleet_follows_an_origin_that_was_restored_from_an_older_backup() {
     for edge in status.edges {
         assert_eq!(edge.note, None, "{} refuses nothing", edge.edge);
     }
-    new.all_answer(
-        &new.host("known"),
-        "/",
-        200,
-        Some(page("known three").as_bytes()),
-    );
-    new.all_answer(
-        "www.later.example",
-        "/",
-        200,
-        Some(page("later one").as_bytes()),
-    );
-    let shown = new.helix().run(["status"]).with(0);
-    shown.says(&["restored from a backup", "later/production"]);
-
-    // The fleet follows: what is deployed now goes everywhere, with generations above all before.
-    let _ = new.deploy("known", &Folder::page("known four"));
-    wait::until_true(
-        "every edge serves what was deployed after the restore",
-        LIMIT,
-        || {
-            new.edges().all(|(_, edge)| {
-                new.ask(edge, &new.host("known"), "/")
-                    .text()
-                    .contains("known four")
-            })
-        },
-    );
+    follows(&new);
     let last = generations(&new);
     for (place, generation) in last
         .iter()
@@ -179,6 +140,56 @@ fn a_fleet_follows_an_origin_that_was_restored_from_an_older_backup() {
     {
         assert!(Some(generation) > before.get(place), "{place:?}");
     }
+}
+
+/// What the backup does not know of.
+fn go_on(fleet: &Fleet) {
+    for text in ["known two", "known three"] {
+        let _ = fleet.deploy("known", &Folder::page(text));
+    }
+    let _ = fleet.deploy("later", &Folder::page("later one"));
+    let helix = fleet.helix();
+    let _ = helix
+        .run(["domains", "add", "www.later.example", "--project", "later"])
+        .with(0);
+    wait::until_true("the domain leads to its site", LIMIT, || {
+        fleet
+            .edges()
+            .all(|(_, edge)| fleet.ask(edge, "www.later.example", "/").status == 200)
+    });
+}
+
+/// What was served is, and what is deployed now goes everywhere.
+fn follows(fleet: &Fleet) {
+    fleet.all_answer(
+        &fleet.host("known"),
+        "/",
+        200,
+        Some(page("known three").as_bytes()),
+    );
+    fleet.all_answer(
+        "www.later.example",
+        "/",
+        200,
+        Some(page("later one").as_bytes()),
+    );
+    let shown = fleet.helix().run(["status"]).with(0);
+    shown.says(&["restored from a backup", "later/production"]);
+
+    // The fleet follows: what is deployed now goes everywhere, with generations above all before.
+    let _ = fleet.deploy("known", &Folder::page("known four"));
+    wait::until_true(
+        "every edge serves what was deployed after the restore",
+        LIMIT,
+        || {
+            fleet.edges().all(|(_, edge)| {
+                fleet
+                    .ask(edge, &fleet.host("known"), "/")
+                    .text()
+                    .contains("known four")
+            })
+        },
+    );
 }
 
 /// Files that are no whole backup for this key are refused by name, and leave nothing behind.

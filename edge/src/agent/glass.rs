@@ -319,28 +319,27 @@ impl Agent {
         } = kept;
         self.glass.writing = false;
         let answer = written.map(|()| next.clone());
-        if answer.is_ok() {
-            self.glass.held = held;
-            self.glass.desk.show(&site, next.clone());
-            self.reports.overridden(&site, next.clone());
-            let event = match next {
-                Some(local) => {
-                    tracing::warn!(%site, from = ?local.left.as_ref().map(|left| &left.release), to = %local.release.release, by = local.by, reason = local.reason, cause = ?local.cause, "override");
-                    Event::Overridden(Box::new(local))
-                }
-                None => {
-                    tracing::warn!(%site, from = "overridden", to = "as recorded", "override");
-                    Event::OverrideEnded
-                }
-            };
-            self.step(&site, event);
-        } else if let Err(denied) = &answer {
-            tracing::error!(%site, reason = %denied, "an override does not count");
+        match &answer {
+            Ok(_) => self.holds_now(&site, next, held),
+            Err(denied) => {
+                tracing::error!(%site, reason = %denied, "an override does not count");
+            }
         }
         if let Some(reply) = reply {
             // Whoever asked may have left.
             let _ = reply.send(answer);
         }
+    }
+
+    fn holds_now(&mut self, site: &SiteId, next: Option<LocalOverride>, held: Overrides) {
+        self.glass.held = held;
+        self.glass.desk.show(site, next.clone());
+        self.reports.overridden(site, next.clone());
+        say(site, next.as_ref());
+        let event = next.map_or(Event::OverrideEnded, |local| {
+            Event::Overridden(Box::new(local))
+        });
+        self.step(site, event);
     }
 
     /// A later cutover replaced an override. The file may say so later: a restart would come to the same.
@@ -349,6 +348,16 @@ impl Agent {
         self.glass.held = self.glass.with(site, None);
         self.glass.desk.show(site, None);
         self.reports.overridden(site, None);
+    }
+}
+
+fn say(site: &SiteId, next: Option<&LocalOverride>) {
+    match next {
+        Some(local) => {
+            let left = local.left.as_ref().map(|left| &left.release);
+            tracing::warn!(%site, from = ?left, to = %local.release.release, by = local.by, reason = local.reason, cause = ?local.cause, "override");
+        }
+        None => tracing::warn!(%site, from = "overridden", to = "as recorded", "override"),
     }
 }
 

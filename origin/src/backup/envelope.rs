@@ -309,10 +309,8 @@ mod tests {
     fn opened(identity: &Identity, file: &[u8], length: usize) -> Result<Vec<u8>, EnvelopeError> {
         let mut opener = Opener::begin(file, identity)?;
         let bytes = opener.read(length)?.unwrap_or_default();
-        match opener.read(1)? {
-            None => Ok(bytes),
-            Some(_) => panic!("there is more than was written"),
-        }
+        assert_eq!(opener.read(1)?, None, "there is no more than was written");
+        Ok(bytes)
     }
 
     #[test]

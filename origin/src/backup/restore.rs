@@ -39,7 +39,7 @@ pub async fn restore(
     let restored = restore_to(config, from, identity, &to, wait).await;
     let placed = match (restored, &place, &beside) {
         (Ok(summary), Place::File(database), Some(beside)) => fs::rename(beside, database)
-            .and_then(|()| disk::sync_folder(database.parent().unwrap_or(Path::new("."))))
+            .and_then(|()| disk::sync_folder(database.parent().unwrap_or_else(|| Path::new("."))))
             .map_err(failed("write", database))
             .map(|()| summary),
         (restored, _, _) => restored,

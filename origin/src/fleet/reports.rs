@@ -174,7 +174,17 @@ fn attribute(
         return Err(Disbelieved::Unregistered { edge, region });
     }
     check_account(roster, headers, &edge)?;
-    let (report, body_region, body_edge) = match kind {
+    let (report, body_region, body_edge) = read(kind, payload)?
+        .ok_or_else(|| Disbelieved::Subject(subject.chars().take(200).collect()))?;
+    if body_edge != edge || body_region != region {
+        return Err(Disbelieved::OtherEdge(body_edge));
+    }
+    Ok(report)
+}
+
+/// A report of this kind, with the region and the edge that it names; none when there is no such kind.
+fn read(kind: &str, payload: &[u8]) -> Result<Option<(Report, RegionId, EdgeId)>, Disbelieved> {
+    let read = match kind {
         "heartbeat" => {
             let heartbeat = Heartbeat::decode(payload)?;
             let named = (heartbeat.region.clone(), heartbeat.edge.clone());
@@ -225,12 +235,9 @@ fn attribute(
             let named = (refusal.region.clone(), refusal.edge.clone());
             (Report::Refusal(refusal), named.0, named.1)
         }
-        _ => return Err(Disbelieved::Subject(subject.chars().take(200).collect())),
+        _ => return Ok(None),
     };
-    if body_edge != edge || body_region != region {
-        return Err(Disbelieved::OtherEdge(body_edge));
-    }
-    Ok(report)
+    Ok(Some(read))
 }
 
 /// The account as the server names it has to be the edge's own.

@@ -39,18 +39,19 @@ pub async fn run(roster: Roster, conductor: Conductor, shutdown: &Shutdown) {
             tracing::error!(error = %chain(&error), "what edges override is not in the audit log yet");
         }
         for (region, local, edges) in roster.overridden() {
-            if !is_majority(&roster, &region, &edges) {
-                continue;
-            }
-            if local.cause == Cause::Guard && conductor.running(&local.site).is_some() {
-                // Its rollout decides: the bake has failed here, and that may mean something for other regions.
-                conductor.went_back(&local.site, region, local.reason);
-                continue;
-            }
-            if let Err(error) = conductor.adopt(&region, &local).await {
-                tracing::error!(site = %local.site, %region, error = %chain(&error), "an override is not taken over yet");
+            if is_majority(&roster, &region, &edges) {
+                take_over(&conductor, region, local).await;
             }
         }
+    }
+}
+
+async fn take_over(conductor: &Conductor, region: RegionId, local: LocalOverride) {
+    if local.cause == Cause::Guard && conductor.running(&local.site).is_some() {
+        // Its rollout decides: the bake has failed here, and that may mean something for other regions.
+        conductor.went_back(&local.site, region, local.reason);
+    } else if let Err(error) = conductor.adopt(&region, &local).await {
+        tracing::error!(site = %local.site, %region, error = %chain(&error), "an override is not taken over yet");
     }
 }
 

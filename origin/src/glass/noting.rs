@@ -125,8 +125,9 @@ async fn begin(
     let left = local.left.as_ref();
     let left = left.map_or_else(|| "nothing".to_owned(), |left| left.release.to_string());
     let detail = format!(
-        "edge {edge} alone: left {left}, to {}; since {since}, meant until {}",
-        local.release.release, local.until
+        "edge {edge} alone: left {left}, to {}; meant until {}",
+        local.release.release,
+        local.until.rfc3339()
     );
     let act = Act::new("break_glass.override", format!("{site} {region}"))
         .reason(Some(&local.reason))
@@ -144,7 +145,8 @@ async fn end(tx: &mut Tx, (edge, site, since): &Key, roster: &Roster) -> Result<
     let region = roster.edge(edge);
     let region = region.map_or_else(|| "-".to_owned(), |edge| edge.region.to_string());
     let act = Act::new("break_glass.end", format!("{site} {region}")).detail(Some(format!(
-        "edge {edge} serves as its record says; the override of {since} is over"
+        "edge {edge} serves as its record says; the override of {} is over",
+        since.rfc3339()
     )));
     audit::record(tx, &Caller::origin(), act).await
 }

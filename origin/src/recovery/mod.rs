@@ -11,7 +11,7 @@
 
 use std::time::Duration;
 
-use async_nats::{Client, Subscriber};
+use async_nats::{Client, Message, Subscriber};
 use futures_util::StreamExt as _;
 use helix_routing::id::{EdgeId, Generation, Incarnation, RegionId};
 use helix_routing::key::Scope;
@@ -125,12 +125,7 @@ async fn ask(store: &Store, fleet: &Fleet<'_>, due: Due) -> Result<Heard, Recove
     let mut heard = Heard::default();
     loop {
         let missing = missing(fleet.roster, &heard);
-        if missing.is_empty()
-            || (Instant::now() >= until && is_each_region_heard(fleet.roster, &missing))
-        {
-            if !missing.is_empty() {
-                tracing::error!(edges = ?missing, "edges have not said what they hold; origin goes on without them");
-            }
+        if is_over(fleet.roster, &missing, until) {
             return Ok(heard);
         }
         if told.elapsed() >= TELL_INTERVAL {
@@ -141,14 +136,30 @@ async fn ask(store: &Store, fleet: &Fleet<'_>, due: Due) -> Result<Heard, Recove
             _ = asks.tick() => send(store, fleet, &id, &heard).await?,
             answer = answers.next() => {
                 let Some(message) = answer else { continue };
-                match reports::held(fleet.roster, &message) {
-                    Ok(report) if report.recall == id => heard.take(fleet.ring, report),
-                    Ok(_) => {}
-                    Err(error) => tracing::warn!(%error, "what an edge says it holds is not believed"),
-                }
+                hear(fleet, &id, &message, &mut heard);
             }
         }
     }
+}
+
+fn hear(fleet: &Fleet<'_>, id: &str, message: &Message, heard: &mut Heard) {
+    match reports::held(fleet.roster, message) {
+        Ok(report) if report.recall == id => heard.take(fleet.ring, report),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "what an edge says it holds is not believed"),
+    }
+}
+
+/// Whether everybody has answered, or the wait is over and somebody has in each region.
+fn is_over(roster: &Roster, missing: &[EdgeId], until: Instant) -> bool {
+    if missing.is_empty() {
+        return true;
+    }
+    let is_over = Instant::now() >= until && is_each_region_heard(roster, missing);
+    if is_over {
+        tracing::error!(edges = ?missing, "edges have not said what they hold; origin goes on without them");
+    }
+    is_over
 }
 
 /// The streams of a region's edges.

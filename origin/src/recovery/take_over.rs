@@ -1,7 +1,7 @@
 //! What edges hold becomes what the database says, in one transaction.
 
 use helix_routing::host::HostPattern;
-use helix_routing::key;
+use helix_routing::id::Epoch;
 use helix_routing::record::{HostRecord, SiteRecord};
 use helix_routing::wire::Wire as _;
 use helix_service::clock;
@@ -20,34 +20,9 @@ pub(super) async fn take_over(
     heard: Heard,
 ) -> Result<(), RecoveryError> {
     let mut tx = store.write().await?;
-    let mut newer = 0_u64;
-    for ((stream, key), held) in heard.records {
-        if key == key::TERM || !put(&mut tx, &stream, &key, &held).await? {
-            continue;
-        }
-        newer += 1;
-        if key.starts_with("cut.") {
-            if let Ok(site) = SiteRecord::decode(&held.body) {
-                know_site(&mut tx, &site, due).await?;
-            }
-        } else if (key.starts_with("h.") || key.starts_with("w."))
-            && let Ok(host) = HostRecord::decode(&held.body)
-        {
-            know_host(&mut tx, &host, fleet).await?;
-        }
-    }
-    for statement in [
-        // Every stream begins a new life, with everything that is now known.
-        "DELETE FROM streams",
-        "DELETE FROM outbox",
-    ] {
-        sqlx::query(statement).execute(&mut *tx).await?;
-    }
     let highest = heard.highest.max(tx.epoch());
-    sqlx::query("UPDATE terms SET epoch = $1 WHERE id = 1")
-        .bind(store::number(highest.0))
-        .execute(&mut *tx)
-        .await?;
+    let newer = take_records(&mut tx, fleet, due, heard).await?;
+    end_lives(&mut tx, highest).await?;
     sqlx::query("UPDATE recoveries SET done = $2 WHERE restored = $1")
         .bind(due.restored)
         .bind(store::millis(clock::now()))
@@ -55,7 +30,7 @@ pub(super) async fn take_over(
         .await?;
     let detail = format!(
         "backup of {}; {newer} records of the edges were newer; the highest term seen is {highest}",
-        due.made
+        due.made.rfc3339()
     );
     let act = Act::new("recovery.take_over", "fleet").detail(Some(detail));
     audit::record(&mut tx, &Caller::origin(), act).await?;
@@ -65,6 +40,51 @@ pub(super) async fn take_over(
         epoch = highest.0,
         "what the edges hold is taken over"
     );
+    Ok(())
+}
+
+/// Takes over what is newer than the backup, and says how much that was.
+async fn take_records(
+    tx: &mut Tx,
+    fleet: &Fleet<'_>,
+    due: Due,
+    heard: Heard,
+) -> Result<u64, RecoveryError> {
+    let mut newer = 0_u64;
+    for ((stream, key), held) in heard.records {
+        if !put(tx, &stream, &key, &held).await? {
+            continue;
+        }
+        newer += 1;
+        match key.split('.').next() {
+            Some("cut") => {
+                if let Ok(site) = SiteRecord::decode(&held.body) {
+                    know_site(tx, &site, due).await?;
+                }
+            }
+            Some("h" | "w") => {
+                if let Ok(host) = HostRecord::decode(&held.body) {
+                    know_host(tx, &host, fleet).await?;
+                }
+            }
+            Some(_) | None => {}
+        }
+    }
+    Ok(newer)
+}
+
+async fn end_lives(tx: &mut Tx, highest: Epoch) -> Result<(), RecoveryError> {
+    for statement in [
+        // Every stream begins a new life, with everything that is now known.
+        "DELETE FROM streams",
+        "DELETE FROM outbox",
+    ] {
+        sqlx::query(statement).execute(&mut **tx).await?;
+    }
+    sqlx::query("UPDATE terms SET epoch = $1 WHERE id = 1")
+        .bind(store::number(highest.0))
+        .execute(&mut **tx)
+        .await?;
     Ok(())
 }
 
@@ -127,7 +147,8 @@ async fn know_site(tx: &mut Tx, record: &SiteRecord, due: Due) -> Result<(), Rec
     }
     let reason = format!(
         "restored from a backup of {}: the edges went on to generation {} since",
-        due.made, record.generation
+        due.made.rfc3339(),
+        record.generation
     );
     sqlx::query(
         "INSERT INTO region_sites (site, region, hold_reason, hold_since, note, settled, settled_artifact) \

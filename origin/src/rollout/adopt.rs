@@ -44,7 +44,7 @@ impl Conductor {
         };
         let left = left(&record, &local.release)
             .cloned()
-            .or(local.left.clone());
+            .or_else(|| local.left.clone());
         record.serve(local.release.clone(), KEEP_PREVIOUS);
         let what = match local.cause {
             Cause::Operator => "break-glass by",

@@ -206,18 +206,37 @@ mod tests {
         }
     }
 
-    #[test]
-    fn only_what_is_held_and_verified_can_be_chosen() {
+    fn record() -> SiteRecord {
         let site: SiteId = "shop/production".parse().unwrap();
-        let mut record = SiteRecord::blank(site.clone(), "fra".parse().unwrap(), Epoch(1));
+        let mut record = SiteRecord::blank(site, "fra".parse().unwrap(), Epoch(1));
         record.generation = Generation(9);
         record.live_since = Generation(7);
         record.live = Some(release("c"));
         record.previous = Vec::from([release("b"), release("a")]);
+        record
+    }
+
+    fn wish(named: Option<&str>, ttl_seconds: u64) -> NewOverride {
+        NewOverride {
+            site: record().site,
+            release: named.map(|digit| release(digit).release),
+            reason: "sick".into(),
+            by: "ada".into(),
+            ttl_seconds,
+        }
+    }
+
+    const NOW: Timestamp = Timestamp::from_millis(1000);
+
+    #[test]
+    fn only_what_is_held_and_verified_can_be_chosen() {
+        let record = record();
         let id = |digit: &str| release(digit).release;
         let all = ["a", "b", "c"].map(release);
         let without_b = ["a", "c"].map(release);
         let only_live = ["c"].map(release);
+        let long = 7 * 86_400 + 1;
+        let too_long = Refused::TooLong(Duration::from_secs(long));
         for (ready, served, named, ttl, expected) in [
             (&all[..], "c", None, 60, Ok("b")),
             (&all, "b", None, 60, Ok("a")),
@@ -236,13 +255,7 @@ mod tests {
             (&all, "c", Some("c"), 60, Err(Refused::Served(id("c")))),
             (&all, "b", Some("c"), 60, Err(Refused::Named(id("c")))),
             (&all, "c", None, 0, Err(Refused::NoTime)),
-            (
-                &all,
-                "c",
-                None,
-                7 * 86_400 + 1,
-                Err(Refused::TooLong(Duration::from_secs(7 * 86_400 + 1))),
-            ),
+            (&all, "c", None, long, Err(too_long)),
         ] {
             let served = release(served);
             let held = Held {
@@ -250,68 +263,45 @@ mod tests {
                 ready,
                 served: Some(&served),
             };
-            let wish = NewOverride {
-                site: site.clone(),
-                release: named.map(id),
-                reason: "sick".into(),
-                by: "ada".into(),
-                ttl_seconds: ttl,
-            };
-            let now = Timestamp::from_millis(1000);
-            let decided = decide(Some(held), &wish, Cause::Operator, now);
-            assert_eq!(
-                decided.as_ref().map(|local| local.release.clone()),
-                expected.as_ref().map(|digit| release(digit)),
-                "{served:?} {named:?} {ttl}"
-            );
+            let decided = decide(Some(held), &wish(named, ttl), Cause::Operator, NOW);
+            let expected = expected.map(release);
+            let found = decided.clone().map(|local| local.release);
+            assert_eq!(found, expected, "{served:?} {named:?} {ttl}");
             if let Ok(local) = decided {
-                assert_eq!(
-                    (local.base, local.left),
-                    (Generation(7), Some(release("c")))
-                );
-                assert_eq!(local.until, now + Duration::from_secs(60));
+                let place = (local.base, local.left, local.until);
+                let until = NOW + Duration::from_secs(60);
+                assert_eq!(place, (Generation(7), Some(release("c")), until));
             }
-            assert_eq!(decide(None, &wish, Cause::Operator, now).ok(), None);
-            let nameless = NewOverride {
-                reason: " ".into(),
-                ..wish
-            };
-            assert_eq!(
-                decide(Some(held), &nameless, Cause::Operator, now),
-                Err(Refused::NoReason)
-            );
         }
+    }
+
+    #[test]
+    fn nothing_comes_of_a_site_that_is_unknown_or_gone_or_of_no_reason() {
+        let mut record = record();
+        let all = ["a", "b", "c"].map(release);
+        let decided = |record: Option<&SiteRecord>, wish: &NewOverride| {
+            let held = record.map(|record| Held {
+                record,
+                ready: &all,
+                served: record.live.as_ref(),
+            });
+            decide(held, wish, Cause::Operator, NOW).err()
+        };
+        let good = wish(None, 60);
+        assert_eq!(decided(Some(&record), &good), None);
+        assert_eq!(decided(None, &good), Some(Refused::UnknownSite));
+        let nameless = NewOverride {
+            reason: " ".into(),
+            ..good.clone()
+        };
+        assert_eq!(decided(Some(&record), &nameless), Some(Refused::NoReason));
         record.removed = true;
-        let gone = Held {
-            record: &record,
-            ready: &all,
-            served: None,
-        };
-        let wish = NewOverride {
-            site,
-            release: None,
-            reason: "sick".into(),
-            by: "ada".into(),
-            ttl_seconds: 60,
-        };
-        assert_eq!(
-            decide(
-                Some(gone),
-                &wish,
-                Cause::Operator,
-                Timestamp::from_millis(0)
-            ),
-            Err(Refused::UnknownSite)
-        );
+        assert_eq!(decided(Some(&record), &good), Some(Refused::UnknownSite));
     }
 
     #[test]
     fn while_some_visitors_get_the_candidate_the_step_before_is_what_the_others_get() {
-        let mut record = SiteRecord::blank(
-            "shop/production".parse().unwrap(),
-            "fra".parse().unwrap(),
-            Epoch(1),
-        );
+        let mut record = record();
         record.live = Some(release("b"));
         record.candidate = Some(release("c"));
         record.previous = Vec::from([release("a")]);
@@ -330,19 +320,7 @@ mod tests {
                 ready: &ready,
                 served: Some(&live),
             };
-            let wish = NewOverride {
-                site: record.site.clone(),
-                release: named.map(|digit| release(digit).release),
-                reason: "sick".into(),
-                by: "ada".into(),
-                ttl_seconds: 60,
-            };
-            let decided = decide(
-                Some(held),
-                &wish,
-                Cause::Operator,
-                Timestamp::from_millis(0),
-            );
+            let decided = decide(Some(held), &wish(named, 60), Cause::Operator, NOW);
             let decided = decided.map(|local| (local.release, local.left));
             let expected = expected.map(|(to, left)| (release(to), Some(release(left))));
             assert_eq!(decided, expected, "{weight:?} {named:?}");
