@@ -8,7 +8,7 @@ use helix_routing::wire::Wire as _;
 use helix_service::clock;
 
 use super::envelope::{Recipient, Sealer};
-use super::{BackupError, Frame, Head, OLDEST_SCHEMA, SECRETS, Summary, failed};
+use super::{BackupError, Frame, Head, OLDEST_SCHEMA, Secret, Summary, failed};
 use crate::config::Config;
 use crate::store::dump::Dump;
 
@@ -70,8 +70,8 @@ async fn write(
         sealer.write(&bytes).map_err(envelope)
     };
     put(&Frame::Head(head.clone()))?;
-    for what in SECRETS {
-        let path = what.path(config);
+    for what in Secret::all(config)? {
+        let path = what.path(config)?;
         let bytes = fs::read(&path).map_err(failed("read", &path))?;
         put(&Frame::Secret { what, bytes })?;
     }

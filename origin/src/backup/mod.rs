@@ -8,6 +8,7 @@
 //! Artifacts are not in it: they are named by what they are, so any tool copies them at any time, after the backup. A restored
 //! database lies still until [`crate::recovery`] has asked the edges what they hold.
 
+use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -88,6 +89,11 @@ pub enum BackupError {
     /// Another key is there.
     #[error("{} is there already, and is another one than the backup's: a restore overwrites no key", .0.display())]
     OtherKey(PathBuf),
+    /// There is no place for the keys that let edges in.
+    #[error(
+        "the backup holds the keys that let edges in: name a folder for them in the config, `[admission]` `keys`"
+    )]
+    NoAdmission,
     /// The backup lacks a key.
     #[error("the backup lacks the {0}")]
     NoKey(&'static str),
@@ -133,15 +139,18 @@ pub struct Head {
 }
 
 /// The secrets of an origin: every file with one that its config names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 enum Secret {
     RecordKey,
     BootstrapToken,
     EdgeToken,
     NatsSeed,
     WebhookKey,
+    /// A key of the folder that `admission.keys` names, by the name of its file.
+    Admission(String),
 }
 
+/// Those that every origin has.
 const SECRETS: [Secret; 5] = [
     Secret::RecordKey,
     Secret::BootstrapToken,
@@ -151,23 +160,54 @@ const SECRETS: [Secret; 5] = [
 ];
 
 impl Secret {
-    fn path(self, config: &Config) -> PathBuf {
-        match self {
+    /// Every secret of an origin. What else is in the folder of admission's keys, `helix-origin nats` makes of them.
+    fn all(config: &Config) -> Result<Vec<Self>, BackupError> {
+        let mut all = SECRETS.to_vec();
+        if let Some(admission) = &config.admission {
+            let unreadable = || failed("read", &admission.keys);
+            for entry in fs::read_dir(&admission.keys).map_err(unreadable())? {
+                let name = entry.map_err(unreadable())?.file_name();
+                all.extend(name.to_str().and_then(Self::of_admission));
+            }
+        }
+        Ok(all)
+    }
+
+    /// A key of admission by the name of its file, which may come out of a backup that somebody else made.
+    fn of_admission(name: &str) -> Option<Self> {
+        let (stem, kind) = name.rsplit_once('.')?;
+        let is_plain = stem
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        let is_key = matches!(kind, "nk" | "pem" | "key");
+        (is_plain && is_key && !stem.is_empty()).then(|| Self::Admission(name.to_owned()))
+    }
+
+    fn path(&self, config: &Config) -> Result<PathBuf, BackupError> {
+        Ok(match self {
             Self::RecordKey => config.record_key.clone(),
             Self::BootstrapToken => config.bootstrap_token_file.clone(),
             Self::EdgeToken => config.edge_token_file.clone(),
             Self::NatsSeed => config.nats.seed_file.clone(),
             Self::WebhookKey => config.webhook_key(),
-        }
+            Self::Admission(name) => {
+                let admission = config.admission.as_ref();
+                let admission = admission.ok_or(BackupError::NoAdmission)?;
+                Self::of_admission(name)
+                    .ok_or(BackupError::Content("a key has an illegal name"))?;
+                admission.keys.join(name)
+            }
+        })
     }
 
-    const fn name(self) -> &'static str {
+    const fn name(&self) -> &'static str {
         match self {
             Self::RecordKey => "key that signs records",
             Self::BootstrapToken => "bootstrap token",
             Self::EdgeToken => "token of edges",
             Self::NatsSeed => "seed of NATS",
             Self::WebhookKey => "key of webhooks",
+            Self::Admission(_) => "key of the edges' accounts",
         }
     }
 }

@@ -86,7 +86,7 @@ async fn restore_to(
         .await
         .map_err(StoreError::from)?;
     for (what, bytes) in secrets {
-        let path = what.path(config);
+        let path = what.path(config)?;
         if let Some(folder) = path.parent() {
             fs::create_dir_all(folder).map_err(failed("make", folder))?;
         }
@@ -149,7 +149,7 @@ fn check_secrets(config: &Config, secrets: &Secrets) -> Result<(), BackupError> 
         }
     }
     for (what, bytes) in secrets {
-        let path = what.path(config);
+        let path = what.path(config)?;
         match fs::read(&path) {
             Ok(held) if held == *bytes => {}
             Ok(_) => return Err(BackupError::OtherKey(path)),

@@ -7,6 +7,7 @@ use helix_routing::key::{self, Scope};
 use tempfile::TempDir;
 
 use super::*;
+use crate::admission::AdmissionConfig;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
 use crate::store::dump::{Dump, Load};
@@ -57,7 +58,7 @@ impl Machine {
         fs::create_dir_all(&machine.config.data_dir).unwrap();
         fs::create_dir_all(machine.folder.path().join("keys")).unwrap();
         for secret in SECRETS {
-            fs::write(secret.path(&machine.config), format!("{secret:?}")).unwrap();
+            fs::write(secret.path(&machine.config).unwrap(), format!("{secret:?}")).unwrap();
         }
         let store = Store::lead(machine.config.place()).await.unwrap();
         let mut tx = store.write().await.unwrap();
@@ -164,7 +165,7 @@ async fn every_row_of_every_table_and_every_key_comes_back_on_either_kind_of_dat
                 }
             }
             for secret in SECRETS {
-                let path = secret.path(&new.config);
+                let path = secret.path(&new.config).unwrap();
                 assert_eq!(fs::read_to_string(&path).unwrap(), format!("{secret:?}"));
                 let mode = std::os::unix::fs::PermissionsExt::mode(
                     &fs::metadata(&path).unwrap().permissions(),
@@ -196,7 +197,7 @@ async fn a_restore_overwrites_no_key_and_leaves_nothing_when_it_is_refused() {
     let key = backed_up(&old, &file).await;
     for to in places() {
         let new = Machine::new(to);
-        let path = Secret::NatsSeed.path(&new.config);
+        let path = Secret::NatsSeed.path(&new.config).unwrap();
         fs::create_dir_all(path.parent().unwrap()).unwrap();
         fs::write(&path, "another").unwrap();
         let refused = new.restore(&file, &key).await;
@@ -205,7 +206,7 @@ async fn a_restore_overwrites_no_key_and_leaves_nothing_when_it_is_refused() {
             "{refused:?}"
         );
         assert_eq!(fs::read_to_string(&path).unwrap(), "another");
-        assert!(!Secret::RecordKey.path(&new.config).exists());
+        assert!(!Secret::RecordKey.path(&new.config).unwrap().exists());
         let other = Identity::generate().unwrap();
         let wrong = new.restore(&file, &other).await;
         assert!(
@@ -233,11 +234,60 @@ async fn a_restore_overwrites_no_key_and_leaves_nothing_when_it_is_refused() {
 }
 
 #[tokio::test]
+async fn the_keys_that_let_edges_in_are_restored_where_the_config_has_a_place_for_them() {
+    let admission = |machine: &mut Machine| {
+        let keys = machine.folder.path().join("nats");
+        machine.config.admission = Some(AdmissionConfig {
+            keys: keys.clone(),
+            nats_urls: Vec::new(),
+            leafs: Vec::new(),
+            nats_ca: None,
+        });
+        keys
+    };
+    let mut old = Machine::that_has_led(None).await;
+    let keys = admission(&mut old);
+    fs::create_dir_all(&keys).unwrap();
+    let secrets = [
+        "operator.nk",
+        "leaf-fra.nk",
+        "authority.pem",
+        "authority.key",
+    ];
+    for name in secrets.into_iter().chain(["accounts.conf", "origin.creds"]) {
+        fs::write(keys.join(name), name).unwrap();
+    }
+    let file = old.folder.path().join("origin.helix");
+    let key = backed_up(&old, &file).await;
+
+    let nowhere = Machine::new(None).restore(&file, &key).await;
+    assert!(
+        matches!(nowhere, Err(BackupError::NoAdmission)),
+        "{nowhere:?}"
+    );
+    let mut new = Machine::new(None);
+    let keys = admission(&mut new);
+    new.restore(&file, &key).await.unwrap();
+    for name in secrets {
+        assert_eq!(fs::read_to_string(keys.join(name)).unwrap(), name);
+    }
+    assert!(
+        !keys.join("accounts.conf").exists(),
+        "it is made of the keys"
+    );
+    for name in ["../x.nk", "/x.nk", "x", ".nk", "x.toml", "X.nk"] {
+        assert_eq!(Secret::of_admission(name), None, "{name}");
+        let named = Secret::Admission(name.to_owned()).path(&new.config);
+        assert!(matches!(named, Err(BackupError::Content(_))), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn an_origin_that_lacks_a_key_or_is_of_an_earlier_build_is_not_backed_up() {
     let old = Machine::that_has_led(None).await;
     let file = old.folder.path().join("origin.helix");
     let recipient = Identity::generate().unwrap().recipient().unwrap();
-    fs::remove_file(Secret::WebhookKey.path(&old.config)).unwrap();
+    fs::remove_file(Secret::WebhookKey.path(&old.config).unwrap()).unwrap();
     let refused = make(&old.config, &file, &recipient).await;
     assert!(matches!(refused, Err(BackupError::File { .. })));
     assert!(!file.exists() && !old.folder.path().join("origin.helix.part").exists());

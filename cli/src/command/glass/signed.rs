@@ -135,11 +135,7 @@ impl Stream {
             key.public().id,
             ring.display()
         );
-        let config = NatsConfig {
-            url: url.clone(),
-            seed_file,
-            monitor: None,
-        };
+        let config = NatsConfig::new(url.clone(), seed_file);
         let client = nats::connect(&config, "operator").await?;
         let linked = timeout(ANSWER_LIMIT, client.flush()).await;
         let linked = linked.is_ok_and(|flushed| flushed.is_ok());
