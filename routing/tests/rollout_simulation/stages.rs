@@ -17,6 +17,11 @@ use crate::checks::Check;
 use crate::names::number;
 use crate::world::World;
 
+/// Nothing but time is in the way of its next stage.
+fn is_due(rollout: &Rollout) -> bool {
+    matches!(rollout.waits(), Some(Waits::Time { .. }))
+}
+
 impl World {
     pub(crate) fn rollout_plan(&mut self, plans: &[RegionPlan]) -> RolloutPlan {
         let regions: Vec<RegionId> = plans
@@ -102,7 +107,8 @@ impl World {
             Some(Waits::Time { .. }) | None => false,
         };
         let is_right = match (is_done, is_same) {
-            (true, false) => is_awaited,
+            // One that needs no word any more may have come due since anybody looked: a clock jumped.
+            (true, false) => is_awaited || (*stage <= place && is_due(before)),
             (true, true) => *stage <= place,
             (false, _) => usize::from(*stage) > stages || *stage == 0 || *stage >= place,
         };
