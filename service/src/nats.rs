@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, io};
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr, rustls};
 use serde::{Deserialize, Serialize};
 
 /// A half-open connection is noticed within two of these; the library's default is a minute.
@@ -101,6 +101,8 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
         path: config.seed_file.clone(),
         source,
     })?;
+    // TLS takes the provider of the process, and there are two to choose from. An error means that one was chosen already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     let process = name.to_owned();
     let mut options = identity(config, &seed)?;
     if let Some(ca) = &config.ca_file {
