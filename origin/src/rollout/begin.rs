@@ -3,6 +3,8 @@
 //! Invariant: between the two there is no moment without an owner of the site's records, and the order
 //! of starts is the order in which they got the write lock.
 
+use std::time::Duration;
+
 use helix_routing::api::{HoldStatus, SkippedRegion};
 use helix_routing::host::HostPattern;
 use helix_routing::id::{RegionId, RolloutId, SiteId};
@@ -19,6 +21,11 @@ use crate::feed::records;
 use crate::pin;
 use crate::store::{self, StoreError, Tx};
 use crate::{event, hold};
+
+/// How long a start whose commit got no answer is looked for.
+const LOST_COMMIT: Duration = Duration::from_secs(60);
+/// How often.
+const LOST_COMMIT_LOOK: Duration = Duration::from_secs(1);
 
 /// A rollout that was started and is not yet committed. Dropped, nothing happened.
 #[derive(Debug)]
@@ -44,7 +51,7 @@ impl Begun {
     /// Commits, and starts the driver. Runs to its end even when the caller goes away.
     ///
     /// # Errors
-    /// When the database fails; then nothing happened.
+    /// When the database fails; then nothing happened, unless only its answer was lost: such a rollout is taken up.
     pub async fn commit(self) -> Result<RolloutId, RolloutError> {
         let done = tokio::spawn(async move {
             let Self {
@@ -59,7 +66,11 @@ impl Begun {
                 // The deployment's row was written after the machine ended.
                 alias::refresh(&mut tx, &saved.machine.site().project, &conductor.0.base).await?;
             }
-            tx.commit().await?;
+            let _in_order = conductor.0.launching.lock().await;
+            if let Err(error) = tx.commit().await {
+                tokio::spawn(conductor.clone().look_for(rollout));
+                return Err(error.into());
+            }
             conductor.launch(saved, Some(commands));
             Ok(rollout)
         });
@@ -72,6 +83,32 @@ impl Begun {
 }
 
 impl Conductor {
+    /// Takes up a rollout whose commit got no answer, if it was committed.
+    async fn look_for(self, rollout: RolloutId) {
+        let read = async || {
+            let mut connection = self.0.store.reader().acquire().await?;
+            saved::load(&mut connection, &rollout).await
+        };
+        // A database that stays away costs the lead, and who leads next takes everything up.
+        let give_up = tokio::time::Instant::now() + LOST_COMMIT;
+        while tokio::time::Instant::now() < give_up {
+            tokio::time::sleep(LOST_COMMIT_LOOK).await;
+            let _in_order = self.0.launching.lock().await;
+            match read().await {
+                Ok(Some(saved))
+                    if self.running(saved.machine.site()).as_ref() != Some(&rollout) =>
+                {
+                    tracing::warn!(%rollout, "rollout is taken up: its start was committed, and the answer lost");
+                    return self.launch(saved, None);
+                }
+                Ok(_) => return,
+                Err(error) => {
+                    tracing::debug!(%rollout, error = &error as &dyn std::error::Error, "a start is not known yet");
+                }
+            }
+        }
+    }
+
     /// Starts a deployment in every region. The rollout of the site that runs is superseded.
     ///
     /// # Errors

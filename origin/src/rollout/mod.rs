@@ -281,6 +281,8 @@ struct Inner {
     probes: reqwest::Client,
     prometheus: Prometheus,
     drivers: Mutex<BTreeMap<SiteId, Handle>>,
+    /// Held from a commit to the launch that follows it: drivers start in the order in which rollouts were committed.
+    launching: tokio::sync::Mutex<()>,
     settled: Arc<Notify>,
 }
 
@@ -317,6 +319,7 @@ impl Conductor {
             probes: probe::client(),
             prometheus: Prometheus::new(prometheus),
             drivers: Mutex::default(),
+            launching: tokio::sync::Mutex::default(),
             settled: Arc::default(),
         }))
     }
@@ -357,10 +360,7 @@ impl Conductor {
 
     /// An edge said what the gates of a candidate showed.
     pub fn gated(&self, report: GatesReport) {
-        if let Some(handle) = self.drivers().get(&report.site) {
-            // A full queue means that the driver is behind; what follows from it is said again.
-            let _ = handle.inbox.try_send(Message::Event(Event::Gated(report)));
-        }
+        self.tell(&report.site.clone(), Event::Gated(report));
     }
 
     /// The rollout of `site` that runs.
