@@ -16,6 +16,7 @@ mod folders;
 mod gates;
 mod glass;
 mod graceful;
+mod guard;
 mod hosts;
 mod joining;
 mod kills;
