@@ -87,10 +87,15 @@ async fn attack(world: &World) {
     let origin = options(&world.folder.path().join("nats/origin.creds")).await;
     let origin = origin.connect(&url).await.unwrap();
     let mut everything = origin.subscribe(">").await.unwrap();
-    origin.flush().await.unwrap();
+    // A flush says only that it was sent. What comes back on the same connection says that the server has taken it.
+    origin.publish("heard.itself", "x".into()).await.unwrap();
+    until_heard(&mut everything, "heard.itself").await;
+    edge.publish("rpt.fra.fra-1.begin", "begin".into())
+        .await
+        .unwrap();
     forge(&edge).await;
-    let heard = tokio::time::timeout(CATCH_UP, hears_nothing_forged(&mut everything));
-    heard.await.unwrap();
+    until_heard(&mut everything, "rpt.fra.fra-1.begin").await;
+    until_heard(&mut everything, "rpt.fra.fra-1.end").await;
     let mut due = denials_due();
     let all_denied = async {
         while !due.is_empty() {
@@ -142,17 +147,23 @@ async fn forge(edge: &Client) {
     edge.flush().await.unwrap();
 }
 
-async fn hears_nothing_forged(everything: &mut Subscriber) {
-    while let Some(message) = everything.next().await {
-        let subject = message.subject.as_str();
-        if subject == "rpt.fra.fra-1.end" {
-            return;
+/// Hears everything up to `last`, and nothing forged before it.
+async fn until_heard(everything: &mut Subscriber, last: &str) {
+    let heard = async {
+        loop {
+            let message = everything.next().await.expect("the subscription lasts");
+            let subject = message.subject.as_str();
+            if subject == last {
+                return;
+            }
+            assert!(
+                !subject.contains("forged") && &*message.payload != b"forged",
+                "{subject} was heard"
+            );
         }
-        assert!(
-            !subject.contains("forged") && &*message.payload != b"forged",
-            "{subject} was heard"
-        );
-    }
+    };
+    let heard = tokio::time::timeout(CATCH_UP, heard).await;
+    assert!(heard.is_ok(), "{last} was not heard within {CATCH_UP:?}");
 }
 
 /// What its region is told it may read, and nothing of another.
