@@ -43,11 +43,7 @@ use crate::offline::Work;
 
 /// HelixStack's control service.
 #[derive(Debug, Parser)]
-#[command(
-    version,
-    args_conflicts_with_subcommands = true,
-    subcommand_negates_reqs = true
-)]
+#[command(version)]
 struct Arguments {
     /// The configuration file.
     #[arg(long, global = true)]

@@ -170,6 +170,11 @@ fn one_edge_alone_is_shown_until_somebody_decides_and_survives_a_restart() {
     break_glass(&fleet, &["status", "--socket", at])
         .with(0)
         .says(&["a look at first", "uid"]);
+    // What is over within a second may escape origin.
+    wait::until_true("the audit log has the override", LIMIT, || {
+        let log = fleet.helix().run(["audit", "--json"]);
+        log.stdout.contains("break_glass.override")
+    });
     let _ = break_glass(&fleet, &["end", "--socket", at, "--project", "lone"]).with(0);
     assert!(serves(&fleet, "fra-1", "lone").contains("second"));
     break_glass(&fleet, &["end", "--socket", at, "--project", "lone"])

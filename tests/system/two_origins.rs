@@ -237,6 +237,7 @@ fn a_leader_that_was_stopped_is_refused_and_stands_by() {
     });
     assert_eq!(fleet.pid(first), pid, "it did not have to die for it");
     // What it is asked, the leader answers.
+    checker.changing();
     let third = release_of(
         &helix(&fleet, first)
             .run(deploy("kept", &Folder::page("third")))
