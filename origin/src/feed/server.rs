@@ -3,14 +3,19 @@
 //! An acknowledged record has to be on disk: the server's default flushes every two minutes, so the
 //! setting is read from its monitoring and anything but `always` is refused.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Deserialize;
+use tokio::time::sleep;
 
 /// Batched direct gets, message TTLs with markers and atomic batches work from this version on.
 const OLDEST: (u64, u64) = (2, 14);
 /// The monitoring page is on the same machine or its neighbour.
 const MONITOR_TIMEOUT: Duration = Duration::from_secs(5);
+/// A server answers there before its JetStream has started, which takes some milliseconds, or longer with much to restore.
+const JETSTREAM_WAIT: Duration = Duration::from_secs(30);
+/// How often it is asked meanwhile.
+const JETSTREAM_POLL: Duration = Duration::from_millis(200);
 
 /// The server may not be used.
 #[derive(Debug, thiserror::Error)]
@@ -26,12 +31,12 @@ pub enum ServerError {
         "nats-server does not sync every write: set `sync_interval: always` in its `jetstream` block"
     )]
     Lazy,
-    /// There is nothing to keep records in.
+    /// It has no JetStream, or not yet.
     #[error(
-        "nats-server at {url} has no JetStream: set a `jetstream` block in its configuration, or wait until it has started"
+        "nats-server at {url} has no JetStream: see its log, or add a `jetstream` block to its configuration"
     )]
     NoJetStream {
-        /// Where.
+        /// Where it says so.
         url: String,
     },
     /// There is no way to tell.
@@ -87,6 +92,22 @@ pub(super) async fn check_sync(monitors: &str) -> Result<(), ServerError> {
 }
 
 async fn check_one(monitor: &str) -> Result<(), ServerError> {
+    let deadline = Instant::now() + JETSTREAM_WAIT;
+    loop {
+        match (settings(monitor).await?.syncs(), Instant::now() < deadline) {
+            (Some(true), _) => return Ok(()),
+            (Some(false), _) => return Err(ServerError::Lazy),
+            (None, true) => sleep(JETSTREAM_POLL).await,
+            (None, false) => {
+                return Err(ServerError::NoJetStream {
+                    url: monitor.to_owned(),
+                });
+            }
+        }
+    }
+}
+
+async fn settings(monitor: &str) -> Result<Settings, ServerError> {
     let url = format!("{}/varz", monitor.trim_end_matches('/'));
     let failed = |source| ServerError::Monitor {
         url: url.clone(),
@@ -103,18 +124,21 @@ async fn check_one(monitor: &str) -> Result<(), ServerError> {
         .await
         .and_then(reqwest::Response::error_for_status)
         .map_err(failed)?;
-    let settings: Settings = page.json().await.map_err(failed)?;
-    match settings.jetstream.config {
-        Some(config) if config.sync_always => Ok(()),
-        Some(_) => Err(ServerError::Lazy),
-        None => Err(ServerError::NoJetStream { url }),
-    }
+    page.json().await.map_err(failed)
 }
 
 #[derive(Deserialize)]
 struct Settings {
     #[serde(default)]
     jetstream: JetStream,
+}
+
+impl Settings {
+    /// Whether every write is synced; none while JetStream is not there.
+    fn syncs(&self) -> Option<bool> {
+        let config = self.jetstream.config.as_ref();
+        config.map(|config| config.sync_always)
+    }
 }
 
 #[derive(Default, Deserialize)]
@@ -131,6 +155,25 @@ struct JetStreamConfig {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_server_that_starts_is_not_one_that_does_not_sync() {
+        for (page, syncs) in [
+            (r#"{"jetstream": {}}"#, None),
+            ("{}", None),
+            (
+                r#"{"jetstream": {"config": {"sync_always": true}}}"#,
+                Some(true),
+            ),
+            (
+                r#"{"jetstream": {"config": {"sync_interval": 1}}}"#,
+                Some(false),
+            ),
+        ] {
+            let settings: Settings = serde_json::from_str(page).unwrap();
+            assert_eq!(settings.syncs(), syncs, "{page}");
+        }
+    }
 
     #[test]
     fn versions_before_2_14_are_refused() {
