@@ -24,7 +24,9 @@ fn a_cluster_of_three_loses_nothing_when_its_leader_is_killed_during_rollouts() 
     world.join("iad-1", "iad");
     let _ = world.deploy("before").with(0);
     for stream in ["KV_g", "KV_r_fra", "OBJ_snap_g", "EVENTS"] {
-        assert_eq!(world.replicas(stream), Some(3), "{stream}");
+        // Each is made when its turn comes.
+        let replicas = wait::until(stream, CATCH_UP, || world.replicas(stream));
+        assert_eq!(replicas, 3, "{stream}");
     }
     for round in 0..3 {
         let leader = wait::until("KV_r_fra has a leader", CATCH_UP, || {

@@ -324,34 +324,18 @@ impl World {
         log.unwrap()
     }
 
-    /// The server that leads a stream; none while nobody does.
+    /// The server that leads a stream, by its own word: what the others say of it may be old. None while nobody does.
     pub(super) fn leader(&self, stream: &str) -> Option<usize> {
-        let leader = self.stream(stream)?["cluster"]["leader"]
-            .as_str()?
-            .to_owned();
-        self.servers.iter().position(|server| server.name == leader)
+        self.servers.iter().position(|server| {
+            stream_of(server, stream)
+                .is_some_and(|found| found["cluster"]["leader"] == server.name.as_str())
+        })
     }
 
     /// On how many servers a stream is kept.
     pub(super) fn replicas(&self, stream: &str) -> Option<u64> {
-        self.stream(stream)?["config"]["num_replicas"].as_u64()
-    }
-
-    /// A stream, as the first server says it that answers and has it.
-    fn stream(&self, name: &str) -> Option<Value> {
-        let mut answers = self.servers.iter().filter_map(|server| {
-            page(
-                server.monitor,
-                "/jsz?accounts=true&streams=true&config=true",
-            )
-        });
-        answers.find_map(|text| {
-            let answer: Value = serde_json::from_str(&text).ok()?;
-            let accounts = answer["account_details"].as_array()?.iter();
-            let mut streams = accounts
-                .flat_map(|account| account["stream_detail"].as_array().into_iter().flatten());
-            streams.find(|found| found["name"] == name).cloned()
-        })
+        let mut answers = self.servers.iter().map(|server| stream_of(server, stream));
+        answers.find_map(|found| found?["config"]["num_replicas"].as_u64())
     }
 
     /// Whether origin hears an edge, and it has applied all that there is.
@@ -359,6 +343,16 @@ impl World {
         self.listed(name)
             .is_some_and(|edge| edge["behind"] == 0 && edge["live"] == true)
     }
+}
+
+/// A stream, as a server says it that is there and has it.
+fn stream_of(server: &Server, name: &str) -> Option<Value> {
+    let target = "/jsz?accounts=true&streams=true&config=true";
+    let answer: Value = serde_json::from_str(&page(server.monitor, target)?).ok()?;
+    let accounts = answer["account_details"].as_array()?.iter();
+    let mut streams =
+        accounts.flat_map(|account| account["stream_detail"].as_array().into_iter().flatten());
+    streams.find(|found| found["name"] == name).cloned()
 }
 
 impl Joined {
