@@ -164,7 +164,7 @@ impl Issuer<'_> {
     }
 
     /// The account of an edge that is no more: nobody is let in by it, who is connected is cut, and it has no imports. It is never
-    /// deleted, since a server that was away would bring back what it has; among servers that meet the newer claims hold.
+    /// deleted: then nothing could be compared with what a server that was away still has.
     ///
     /// # Errors
     /// When the key cannot sign.
