@@ -248,6 +248,8 @@ fn a_leader_that_was_stopped_is_refused_and_stands_by() {
     known.push((third, page_digest("third")));
     let _ = checker.finish(&known);
 
+    // Who stands by says so every two seconds.
+    assert_eq!(wait_for_both(&fleet), second);
     let shown = helix(&fleet, first).run(["status"]).with(0);
     shown.says(&["leading", "standing by"]);
     drop(postgres);
