@@ -111,6 +111,27 @@ fn deploy<'a>(project: &'a str, folder: &'a Folder) -> [&'a str; 5] {
     ]
 }
 
+/// Deploys a page through this origin's address, and waits for it.
+fn released(fleet: &Fleet, first: &str, text: &str) -> ReleaseId {
+    let folder = Folder::page(text);
+    release_of(&helix(fleet, first).run(deploy("kept", &folder)).with(0))
+}
+
+/// Waits until this origin says that it stands by.
+fn wait_for_standby(fleet: &Fleet, name: &str) {
+    wait::until_true("it stands by", REVIVE_LIMIT, || {
+        ready(fleet, name)
+            .is_some_and(|(status, text)| status == 200 && text.starts_with("stands by"))
+    });
+}
+
+/// Waits until `name` leads.
+fn wait_for_lead(fleet: &Fleet, name: &'static str, limit: Duration) {
+    wait::until_true("the other leads", limit, || {
+        leader(fleet, name) == Some(name)
+    });
+}
+
 fn serves(fleet: &Fleet, host: &str, text: &str) {
     fleet.all_answer(host, "/", 200, Some(page(text).as_bytes()));
 }
@@ -131,11 +152,7 @@ fn is_finished_by_the_other_after(
     let first = wait_for_both(&fleet);
     let second = other(first);
     let host = fleet.host("kept");
-    let before = release_of(
-        &helix(&fleet, first)
-            .run(deploy("kept", &Folder::page("first")))
-            .with(0),
-    );
+    let before = released(&fleet, first, "first");
     let checker = Checker::start(&fleet, &host, Tolerance::Nothing);
 
     // Frozen, it starts nobody again: the other has to take over.
@@ -147,9 +164,7 @@ fn is_finished_by_the_other_after(
         fleet.has_fired()
     });
     let killed = Instant::now();
-    wait::until_true("the other leads", TAKEOVER_LIMIT, || {
-        leader(&fleet, second) == Some(second)
-    });
+    wait_for_lead(&fleet, second, TAKEOVER_LIMIT);
     let taken = killed.elapsed();
     let after = release_of(&finish(running).with(0));
     checker.settled_everywhere(&fleet, &after);
@@ -157,10 +172,7 @@ fn is_finished_by_the_other_after(
     assert!(taken < TAKEOVER_LIMIT, "{taken:?}");
 
     fleet.thaw();
-    wait::until_true("the killed origin stands by", REVIVE_LIMIT, || {
-        ready(&fleet, first)
-            .is_some_and(|(status, text)| status == 200 && text.starts_with("stands by"))
-    });
+    wait_for_standby(&fleet, first);
     assert_eq!(
         wait_for_both(&fleet),
         second,
@@ -200,11 +212,7 @@ fn a_leader_that_was_stopped_is_refused_and_stands_by() {
     let second = other(first);
     let host = fleet.host("kept");
     let mut known: Vec<(ReleaseId, _)> = Vec::new();
-    let before = release_of(
-        &helix(&fleet, first)
-            .run(deploy("kept", &Folder::page("first")))
-            .with(0),
-    );
+    let before = released(&fleet, first, "first");
     known.push((before, page_digest("first")));
     let checker = Checker::start(&fleet, &host, Tolerance::Nothing);
     let term = status(&at(&fleet, second)).unwrap().epoch;
@@ -220,9 +228,7 @@ fn a_leader_that_was_stopped_is_refused_and_stands_by() {
     });
     fleet.signal(first, Signal::SIGSTOP);
     let stopped = Instant::now();
-    wait::until_true("the other leads", TAKEOVER_LIMIT, || {
-        leader(&fleet, second) == Some(second)
-    });
+    wait_for_lead(&fleet, second, TAKEOVER_LIMIT);
     assert!(stopped.elapsed() < TAKEOVER_LIMIT);
     let after = release_of(&finish(running).with(0));
     checker.settled_everywhere(&fleet, &after);
@@ -231,18 +237,11 @@ fn a_leader_that_was_stopped_is_refused_and_stands_by() {
 
     let pid = fleet.pid(first);
     fleet.signal(first, Signal::SIGCONT);
-    wait::until_true("the old leader stands by", REVIVE_LIMIT, || {
-        ready(&fleet, first)
-            .is_some_and(|(status, text)| status == 200 && text.starts_with("stands by"))
-    });
+    wait_for_standby(&fleet, first);
     assert_eq!(fleet.pid(first), pid, "it did not have to die for it");
     // What it is asked, the leader answers.
     checker.changing();
-    let third = release_of(
-        &helix(&fleet, first)
-            .run(deploy("kept", &Folder::page("third")))
-            .with(0),
-    );
+    let third = released(&fleet, first, "third");
     checker.settled_everywhere(&fleet, &third);
     serves(&fleet, &host, "third");
     known.push((third, page_digest("third")));
@@ -265,9 +264,7 @@ fn a_leader_that_is_told_to_end_is_followed_at_once() {
     let second = other(first);
     fleet.freeze();
     fleet.signal(first, Signal::SIGTERM);
-    wait::until_true("the other leads", HANDOVER_LIMIT, || {
-        leader(&fleet, second) == Some(second)
-    });
+    wait_for_lead(&fleet, second, HANDOVER_LIMIT);
     fleet.thaw();
     let _ = wait_for_both(&fleet);
 }
@@ -280,11 +277,7 @@ fn a_rollout_goes_on_after_its_database_was_restarted() {
     };
     let first = wait_for_both(&fleet);
     let host = fleet.host("kept");
-    let before = release_of(
-        &helix(&fleet, first)
-            .run(deploy("kept", &Folder::page("first")))
-            .with(0),
-    );
+    let before = released(&fleet, first, "first");
     let checker = Checker::start(&fleet, &host, Tolerance::Nothing);
     let folder = Folder::page("second");
     let running = helix(&fleet, first).start(deploy("kept", &folder));

@@ -6,10 +6,10 @@ use axum::http::StatusCode;
 use helix_routing::api::{
     DeploymentView, NewDeployment, NewRollback, Problem, ReleaseView, RollbackView,
 };
-use helix_routing::id::{Environment, ProjectName, SiteId};
-use serde::{Deserialize, Serialize};
+use helix_routing::id::ProjectName;
+use serde::Serialize;
 
-use super::extract::{Json, Path, Query};
+use super::extract::{EnvironmentOf, Json, Path, Query};
 use super::problem::Rejection;
 use crate::app::App;
 use crate::auth::Caller;
@@ -80,31 +80,18 @@ pub(super) async fn roll_back(
     Ok(axum::Json(joined(started.await)?))
 }
 
-/// Which site's releases.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ReleasesOf {
-    /// `production` (if left out) or `preview/N`.
-    #[param(value_type = Option<String>)]
-    environment: Option<Environment>,
-}
-
 /// List a site's releases, newest first
 #[utoipa::path(
     get, path = "/v1/projects/{project}/releases", tag = "deployments",
-    params(("project" = String, Path), ReleasesOf),
+    params(("project" = String, Path), EnvironmentOf),
     responses((status = 200, body = Vec<ReleaseView>), (status = 404, body = Problem))
 )]
 pub(super) async fn releases(
     State(app): State<App>,
     Path(project): Path<ProjectName>,
-    Query(query): Query<ReleasesOf>,
+    Query(query): Query<EnvironmentOf>,
 ) -> Result<axum::Json<Vec<ReleaseView>>, Rejection> {
-    let site = SiteId {
-        project,
-        environment: query.environment.unwrap_or(Environment::Production),
-    };
+    let site = query.site(project);
     Ok(axum::Json(overview::releases(&app, &site).await?))
 }
 

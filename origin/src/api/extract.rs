@@ -8,13 +8,35 @@ use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use helix_routing::api::Role;
+use helix_routing::id::{Environment, ProjectName, SiteId};
 use helix_service::random;
+use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::problem::{Rejection, unauthorized};
 use crate::app::App;
 use crate::audit;
 use crate::auth::{self, Caller};
+
+/// The environment of a project that is asked about.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct EnvironmentOf {
+    /// `production` (if left out) or `preview/N`.
+    #[param(value_type = Option<String>)]
+    environment: Option<Environment>,
+}
+
+impl EnvironmentOf {
+    /// The project's site in it.
+    pub(super) fn site(&self, project: ProjectName) -> SiteId {
+        SiteId {
+            project,
+            environment: self.environment.unwrap_or(Environment::Production),
+        }
+    }
+}
 
 /// A JSON body.
 #[derive(Debug)]

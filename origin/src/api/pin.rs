@@ -3,11 +3,10 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use helix_routing::api::Problem;
-use helix_routing::id::{Environment, PinLabel, ProjectName, SiteId};
+use helix_routing::id::{PinLabel, ProjectName, SiteId};
 use helix_routing::visitor::{NewPin, PinView};
-use serde::Deserialize;
 
-use super::extract::{Json, Path, Query};
+use super::extract::{EnvironmentOf, Json, Path, Query};
 use super::problem::Rejection;
 use crate::app::App;
 use crate::auth::Caller;
@@ -50,34 +49,15 @@ pub(super) async fn add(
     Ok(axum::Json(pins))
 }
 
-/// Which site's pins.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct PinsOf {
-    /// `production` (if left out) or `preview/N`.
-    #[param(value_type = Option<String>)]
-    environment: Option<Environment>,
-}
-
-impl PinsOf {
-    fn site(&self, project: ProjectName) -> SiteId {
-        SiteId {
-            project,
-            environment: self.environment.unwrap_or(Environment::Production),
-        }
-    }
-}
-
 /// List a site's pins
 #[utoipa::path(
-    get, path = "/v1/projects/{project}/pins", tag = "pins", params(("project" = String, Path), PinsOf),
+    get, path = "/v1/projects/{project}/pins", tag = "pins", params(("project" = String, Path), EnvironmentOf),
     responses((status = 200, body = [PinView]), (status = 404, body = Problem))
 )]
 pub(super) async fn list(
     State(app): State<App>,
     Path(project): Path<ProjectName>,
-    Query(query): Query<PinsOf>,
+    Query(query): Query<EnvironmentOf>,
 ) -> Result<axum::Json<Vec<PinView>>, Rejection> {
     let reader = app.store.reader().acquire().await;
     let mut connection = reader.map_err(StoreError::from)?;
@@ -89,14 +69,14 @@ pub(super) async fn list(
 /// Remove a pin
 #[utoipa::path(
     delete, path = "/v1/projects/{project}/pins/{label}", tag = "pins",
-    params(("project" = String, Path), ("label" = String, Path), PinsOf),
+    params(("project" = String, Path), ("label" = String, Path), EnvironmentOf),
     responses((status = 204), (status = 404, body = Problem, description = "`unknown-pin`"))
 )]
 pub(super) async fn remove(
     State(app): State<App>,
     caller: Caller,
     Path((project, label)): Path<(ProjectName, PinLabel)>,
-    Query(query): Query<PinsOf>,
+    Query(query): Query<EnvironmentOf>,
 ) -> Result<StatusCode, Rejection> {
     let site = query.site(project);
     let mut tx = app.store.write().await?;

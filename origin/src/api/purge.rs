@@ -3,10 +3,9 @@
 use axum::extract::State;
 use axum::http::StatusCode;
 use helix_routing::api::{NewPurge, Problem, PurgeView};
-use helix_routing::id::{Environment, ProjectName, SiteId};
-use serde::Deserialize;
+use helix_routing::id::{ProjectName, SiteId};
 
-use super::extract::{Json, Path, Query};
+use super::extract::{EnvironmentOf, Json, Path, Query};
 use super::problem::Rejection;
 use crate::app::App;
 use crate::auth::Caller;
@@ -55,34 +54,21 @@ pub(super) async fn purge(
     Ok(axum::Json(view))
 }
 
-/// Which site's purges.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct PurgesOf {
-    /// `production` (if left out) or `preview/N`.
-    #[param(value_type = Option<String>)]
-    environment: Option<Environment>,
-}
-
 /// Show how far a site's newest purges have come
 #[utoipa::path(
     get, path = "/v1/projects/{project}/purges", tag = "purges",
-    params(("project" = String, Path), PurgesOf),
+    params(("project" = String, Path), EnvironmentOf),
     responses((status = 200, body = PurgeView), (status = 404, body = Problem))
 )]
 pub(super) async fn show(
     State(app): State<App>,
     Path(project): Path<ProjectName>,
-    Query(query): Query<PurgesOf>,
+    Query(query): Query<EnvironmentOf>,
 ) -> Result<axum::Json<PurgeView>, Rejection> {
     let reader = app.store.reader().acquire().await;
     let mut connection = reader.map_err(StoreError::from)?;
     project::check(&mut connection, &project).await?;
-    let site = SiteId {
-        project,
-        environment: query.environment.unwrap_or(Environment::Production),
-    };
+    let site = query.site(project);
     let view = purge::view(&mut connection, &site, &app.regions, &app.roster).await?;
     Ok(axum::Json(view))
 }

@@ -10,7 +10,7 @@ use helix_routing::glass::{Cause, LocalOverride};
 use helix_routing::host::Host;
 use helix_routing::id::{RegionId, SiteId};
 use helix_routing::record::{Hold, ReleaseRef, SiteRecord};
-use helix_routing::rollout::{Command, Event, KEEP_PREVIOUS};
+use helix_routing::rollout::{Command, KEEP_PREVIOUS};
 use helix_service::clock;
 
 use super::{Conductor, RolloutError, saved};
@@ -18,7 +18,7 @@ use crate::audit::{self, Act};
 use crate::feed::records;
 use crate::fleet::Roster;
 use crate::store::{Store, Tx};
-use crate::{event, hold, quarantine};
+use crate::{hold, quarantine};
 
 impl Conductor {
     /// Takes over an override that most edges of `region` made themselves. False when a later cutover has replaced it, or there is no such
@@ -125,22 +125,12 @@ impl Adopter {
 
     /// Ends what runs for the site. Its record in the region is the operator's; those of other regions lose their candidates.
     async fn end_running(&self, tx: &mut Tx, signed: &SiteRecord) -> Result<(), RolloutError> {
-        let Some(mut running) = saved::running(tx, &signed.site.to_string()).await? else {
-            return Ok(());
-        };
-        let now = clock::now();
-        let before = running.view();
-        let mut machine = running.machine.clone();
-        let mut commands = machine.step(now, &self.roster.snapshot(), &Event::Superseded);
-        commands.retain(|command| match command {
+        let fleet = self.roster.snapshot();
+        let keeps = |command: &Command| match command {
             Command::Write(record) => record.region != signed.region,
             _ => true,
-        });
-        running.advance(machine, now);
-        running.update(tx).await?;
-        event::emit_steps(tx, Some(&before), &running.view()).await?;
-        saved::apply(tx, &self.base, &running.machine, commands).await?;
-        Ok(())
+        };
+        saved::supersede(tx, &self.base, &fleet, &signed.site, keeps).await
     }
 }
 

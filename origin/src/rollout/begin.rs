@@ -10,7 +10,7 @@ use helix_routing::host::HostPattern;
 use helix_routing::id::{RegionId, RolloutId, SiteId};
 use helix_routing::record::{Hold, ReleaseRef, SiteRecord};
 use helix_routing::rollout::{
-    BakePlan, Command, Event, Kind, Order, Outcome, RegionPlan, Rollout, RolloutPlan,
+    BakePlan, Command, Kind, Order, Outcome, RegionPlan, Rollout, RolloutPlan,
 };
 use helix_service::{clock, random};
 
@@ -332,18 +332,7 @@ impl Conductor {
 
     /// Ends the site's running rollout in favour of a newer one.
     pub(super) async fn supersede(&self, tx: &mut Tx, site: &SiteId) -> Result<(), RolloutError> {
-        let Some(mut running) = saved::running(tx, &site.to_string()).await? else {
-            return Ok(());
-        };
-        let now = clock::now();
-        let before = running.view();
-        let mut machine = running.machine.clone();
-        let commands = machine.step(now, &self.0.roster.snapshot(), &Event::Superseded);
-        running.advance(machine, now);
-        running.update(tx).await?;
-        event::emit_steps(tx, Some(&before), &running.view()).await?;
-        saved::apply(tx, &self.0.base, &running.machine, commands).await?;
-        Ok(())
+        saved::supersede(tx, &self.0.base, &self.0.roster.snapshot(), site, |_| true).await
     }
 
     pub(super) async fn begin(

@@ -7,7 +7,7 @@ use helix_routing::api::{HoldStatus, RolloutView};
 use helix_routing::host::Host;
 use helix_routing::id::{Environment, RegionId, RolloutId, SiteId};
 use helix_routing::record::ReleaseRef;
-use helix_routing::rollout::{Command, Kind, Outcome, Rollout, failure};
+use helix_routing::rollout::{Command, Event, Fleet, Kind, Outcome, Rollout, failure};
 use helix_routing::time::Timestamp;
 use helix_service::clock;
 
@@ -15,7 +15,7 @@ use super::{RolloutError, alias, returned};
 use crate::feed::records;
 use crate::pin;
 use crate::store::{self, Connection, Store, Tx};
-use crate::{hold, quarantine};
+use crate::{event, hold, quarantine};
 
 /// A rollout and what is known about it besides its state.
 #[derive(Clone, Debug)]
@@ -115,6 +115,30 @@ impl Saved {
             source,
         })
     }
+}
+
+/// Ends the rollout of a site that runs, for something newer. Of what it does about that, what `keeps` says is done.
+pub(super) async fn supersede(
+    tx: &mut Tx,
+    base: &Host,
+    fleet: &Fleet,
+    site: &SiteId,
+    keeps: impl Fn(&Command) -> bool,
+) -> Result<(), RolloutError> {
+    let Some(mut running) = running(tx, &site.to_string()).await? else {
+        return Ok(());
+    };
+    let now = clock::now();
+    let before = running.view();
+    let mut machine = running.machine.clone();
+    let epoch = tx.epoch();
+    let mut commands = machine.step(now, fleet, &Event::Superseded { epoch });
+    commands.retain(keeps);
+    running.advance(machine, now);
+    running.update(tx).await?;
+    event::emit_steps(tx, Some(&before), &running.view()).await?;
+    apply(tx, base, &running.machine, commands).await?;
+    Ok(())
 }
 
 /// Carries out the durable commands and returns the others. The machine's row is saved before.

@@ -10,7 +10,6 @@
 //!
 //! Invariant: what is live does not change here, and a record has a weight only while its rollout runs.
 
-use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::baking::{BakePlan, Baking};
@@ -20,7 +19,6 @@ use super::plan::ALL;
 use super::returning::Because;
 use super::{Command, RegionFleet};
 use crate::id::Epoch;
-use crate::record::Hold;
 use crate::routes::Span;
 use crate::time::Timestamp;
 
@@ -161,16 +159,9 @@ impl Cutover {
         plan: &BakePlan,
         out: &mut Vec<Command>,
     ) {
-        self.end_bake(now, plan);
-        let reason = self
-            .reason
-            .get_or_insert_with(|| String::from(because.text))
-            .clone();
+        let reason = self.end_for(because, now, plan);
         if because.blames_release {
-            self.record.hold = Some(Hold {
-                reason: alloc::format!("went back by itself: {reason}"),
-                since: now,
-            });
+            self.hold_for(&reason, now);
         }
         self.drop_candidate(epoch, out);
         self.phase = Phase::RollingBack(Proof::new(now, plan_required(fleet)));

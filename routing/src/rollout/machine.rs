@@ -196,7 +196,7 @@ impl Rollout {
                     self.turn(region, turn, now, fleet, &mut commands);
                 }
             }
-            Event::Superseded => return self.supersede(),
+            Event::Superseded { epoch } => return self.supersede(*epoch),
             Event::Tick => self.tick(now, fleet, &mut commands),
         }
         self.advance(now, fleet, &mut commands);
@@ -435,10 +435,11 @@ impl Rollout {
         }
     }
 
-    fn supersede(&mut self) -> Vec<Command> {
+    fn supersede(&mut self, epoch: Epoch) -> Vec<Command> {
         let mut commands = Vec::new();
+        self.epoch = epoch;
         for cutover in self.cutovers.values_mut() {
-            cutover.supersede(self.epoch, &mut commands);
+            cutover.supersede(epoch, &mut commands);
         }
         self.finish(Outcome::Superseded, &mut commands);
         commands

@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::bake::Number;
 use crate::gate::report::GatesReport;
-use crate::id::{BootId, EdgeId, Generation, RegionId, ReleaseId};
+use crate::id::{BootId, EdgeId, Epoch, Generation, RegionId, ReleaseId};
 use crate::record::{ReleaseRef, SiteRecord};
 use crate::report::{SiteReport, WindowReport};
 
@@ -182,7 +182,10 @@ pub enum Event {
         reason: String,
     },
     /// A newer rollout of the site takes over.
-    Superseded,
+    Superseded {
+        /// Term of the origin that says so: it may not have resumed this one.
+        epoch: Epoch,
+    },
     /// Time passed, or the fleet changed.
     Tick,
 }

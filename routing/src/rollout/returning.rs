@@ -211,11 +211,7 @@ impl Cutover {
         plan: &BakePlan,
         out: &mut Vec<Command>,
     ) {
-        self.end_bake(now, plan);
-        let reason = self
-            .reason
-            .get_or_insert_with(|| String::from(because.text))
-            .clone();
+        let reason = self.end_for(because, now, plan);
         let to = match self.way_back() {
             Ok(to) => to,
             Err(blocked) => {
@@ -225,10 +221,7 @@ impl Cutover {
             }
         };
         if because.blames_release {
-            self.record.hold = Some(Hold {
-                reason: format!("went back by itself: {reason}"),
-                since: now,
-            });
+            self.hold_for(&reason, now);
         }
         self.record.bake_until = None;
         self.make_live(to.clone(), epoch, out);
@@ -238,6 +231,26 @@ impl Cutover {
             left: self.target.clone(),
             to,
             quarantine: because.blames_release.then_some(reason),
+        });
+    }
+
+    /// Ends what bakes. What went wrong here first is the reason, else `because` is.
+    pub(super) fn end_for(
+        &mut self,
+        because: Because<'_>,
+        now: Timestamp,
+        plan: &BakePlan,
+    ) -> String {
+        self.end_bake(now, plan);
+        let text = || String::from(because.text);
+        self.reason.get_or_insert_with(text).clone()
+    }
+
+    /// Automatic deployments leave the region alone from its next write on.
+    pub(super) fn hold_for(&mut self, reason: &str, now: Timestamp) {
+        self.record.hold = Some(Hold {
+            reason: format!("went back by itself: {reason}"),
+            since: now,
         });
     }
 

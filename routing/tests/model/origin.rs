@@ -207,7 +207,8 @@ impl State {
         }
         let fleet = self.fleet();
         if let Some(mut running) = self.sql.running.take() {
-            let commands = running.step(self.now, &fleet, &Event::Superseded);
+            let epoch = self.origins[index].epoch;
+            let commands = running.step(self.now, &fleet, &Event::Superseded { epoch });
             self.check_writes(&commands);
             self.sql.apply(Some(&running), &commands);
             self.origins[index].machine = None;

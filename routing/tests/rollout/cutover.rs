@@ -444,19 +444,18 @@ fn a_rollback_that_does_not_prove_itself_stays_where_it_is() {
 #[test]
 fn a_newer_rollout_drops_a_candidate_and_leaves_what_is_committed() {
     let mut stage = Stage::start(Kind::Deploy, Some(1));
-    stage.step(&Event::Superseded);
+    // By an origin that leads in a later term, and has not resumed it.
+    let epoch = Epoch(2);
+    stage.step(&Event::Superseded { epoch });
     assert_eq!(stage.rollout.outcome(), Some(Outcome::Superseded));
-    assert_eq!(
-        stage
-            .commands
-            .iter()
-            .filter(|command| matches!(command, Command::Write(_)))
-            .count(),
-        2
-    );
+    let written = stage.commands.iter().filter_map(|command| match command {
+        Command::Write(record) => Some(record.epoch),
+        _ => None,
+    });
+    assert_eq!(written.collect::<Vec<_>>(), [epoch, epoch]);
 
     let mut stage = Stage::start(Kind::Deploy, Some(1));
-    stage.prepare(&ALL).step(&Event::Superseded);
+    stage.prepare(&ALL).step(&Event::Superseded { epoch });
     assert_eq!(stage.commands, [Command::Finish(Outcome::Superseded)]);
     assert_eq!(stage.live("fra"), Some(release(2)));
 }

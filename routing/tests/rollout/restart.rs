@@ -163,7 +163,7 @@ fn one_that_is_not_proven_stops_there() {
 #[test]
 fn a_deployment_takes_over_from_it() {
     let mut stage = Stage::start();
-    stage.step(&Event::Superseded);
+    stage.step(&Event::Superseded { epoch: Epoch(1) });
     assert_eq!(stage.rollout.outcome(), Some(Outcome::Superseded));
     assert_eq!(stage.record("fra").candidate, None);
 }

@@ -490,7 +490,7 @@ fn a_newer_rollout_leaves_no_weight_behind() {
     let mut stages = Stages::start(STEPS);
     stages.follow();
     assert_eq!(stages.weight("fra"), Some(5));
-    stages.step(&Event::Superseded);
+    stages.step(&Event::Superseded { epoch: Epoch(1) });
     assert_eq!(stages.weight("fra"), None);
     assert_eq!(stages.rollout.outcome(), Some(Outcome::Superseded));
 }

@@ -90,7 +90,10 @@ impl World {
             .map(|(_, phase)| phase)
             .collect::<Vec<_>>();
         let fleet = self.fleet(origin);
-        let commands = running.machine.step(now, &fleet, &Event::Superseded);
+        let epoch = self.origins[origin].epoch;
+        let superseded = Event::Superseded { epoch };
+        let commands = running.machine.step(now, &fleet, &superseded);
+        self.check_terms(&commands);
         self.check_transitions(&before, &running.machine);
         self.apply_commands(&running.machine, &commands);
     }
