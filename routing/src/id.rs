@@ -131,6 +131,18 @@ text_id! {
 }
 
 text_id! {
+    /// One build: 16 hex digits.
+    BuildId, "build", "a build id is 16 of 0-9 and a-f",
+    |text| text.len() == 16 && is_lower_hex(text)
+}
+
+text_id! {
+    /// A commit of a git repository: its full name, 40 hex digits, or 64 where the repository uses SHA-256.
+    Commit, "commit", "a commit is named by all of its 40 (or 64) digits of 0-9 and a-f",
+    |text| matches!(text.len(), 40 | 64) && is_lower_hex(text)
+}
+
+text_id! {
     /// One start of one process: 16 random hex digits. What an edge prepared in an earlier boot is void.
     BootId, "boot id", "a boot id is 16 of 0-9 and a-f",
     |text| text.len() == 16 && is_lower_hex(text)

@@ -89,9 +89,15 @@ macro_rules! shape {
 }
 pub(crate) use shape;
 
+mod build;
 mod lane;
 mod rollout;
 
+pub use build::{
+    BuildClaim, BuildEnd, BuildJob, BuildLimits, BuildLog, BuildOutcome, BuildSettings, BuildStep,
+    BuildVariable, BuildWish, HEARTBEAT_SECONDS, LEASE_SECONDS, LogLine, MAX_LOG_LINE_BYTES,
+    MAX_LOG_LINES, Source, Trust,
+};
 pub use lane::{FreezeView, Held, InFreeze, LockView, MAX_REASON_BYTES, NewFreeze, NewLock};
 pub use rollout::{Approval, ControlReason, PhaseName, RegionView, RolloutView};
 
