@@ -16,6 +16,7 @@ mod pin;
 pub mod problem;
 mod project;
 mod purge;
+mod remainder;
 mod restart;
 mod rollout;
 mod status;
@@ -52,6 +53,7 @@ pub fn router(app: App) -> Router {
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn(extract::identify))
+        .layer(middleware::from_fn(remainder::drop_after))
         .with_state(app)
 }
 

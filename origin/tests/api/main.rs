@@ -7,6 +7,7 @@ mod operators;
 mod place;
 mod projects;
 mod purges;
+mod remainder;
 mod rules;
 mod variants;
 mod webhooks;
