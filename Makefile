@@ -104,6 +104,7 @@ bench-fleet: bench-build ## measure a fleet on this machine; the real folders co
 	target/dist/helix-bench folders $(foreach folder,$(FOLDERS),.tools/bench/node_modules/$(folder))
 	target/dist/helix-bench cutovers
 	target/dist/helix-bench rollbacks
+	target/dist/helix-bench rollbacks-under-load
 	target/dist/helix-bench edges --count 200
 	target/dist/helix-bench edges --count 1000
 	target/dist/helix-bench hosts

@@ -19,6 +19,7 @@ mod idle;
 mod memory;
 mod peers;
 mod rollbacks;
+mod under_load;
 mod watch;
 
 use std::path::PathBuf;
@@ -126,6 +127,8 @@ enum What {
         #[arg(long, default_value_t = 100)]
         count: usize,
     },
+    /// Rollbacks of both regions under load, back and forth: what requests and WebSockets notice.
+    RollbacksUnderLoad(under_load::Options),
 }
 
 fn main() -> anyhow::Result<()> {
@@ -180,7 +183,8 @@ fn main() -> anyhow::Result<()> {
         | What::Memory
         | What::Folders { .. }
         | What::Cutovers { .. }
-        | What::Rollbacks { .. } => {}
+        | What::Rollbacks { .. }
+        | What::RollbacksUnderLoad(_) => {}
     }
     let fleet = Fleet::start(&Options::default());
     match arguments.what {
@@ -195,6 +199,7 @@ fn main() -> anyhow::Result<()> {
         What::Folders { folders } => folders::run(&fleet, &folders),
         What::Cutovers { count } => cutovers::run(&fleet, count),
         What::Rollbacks { count } => rollbacks::run(&fleet, count),
+        What::RollbacksUnderLoad(options) => under_load::run(&fleet, options),
     }
 }
 
