@@ -39,7 +39,7 @@ type Rows = [OnceLock<Option<Box<Row>>>; ROWS];
 pub struct InFlight {
     rows: OnceLock<Box<Rows>>,
     /// For cores without a row.
-    rest: Row,
+    rest: OnceLock<Box<Row>>,
     leaving: OnceLock<Leaving>,
 }
 
@@ -163,7 +163,7 @@ impl InFlight {
     fn all_rows(&self) -> impl Iterator<Item = &Row> {
         let rows = self.rows.get().into_iter().flat_map(|rows| rows.iter());
         let rows = rows.filter_map(|row| row.get()?.as_deref());
-        rows.chain([&self.rest])
+        rows.chain(self.rest.get().map(AsRef::as_ref))
     }
 
     fn place(&self, core: usize) -> Place<'_> {
@@ -171,7 +171,7 @@ impl InFlight {
         let own = self.rows.get_or_init(rows).get(core);
         let own = own.and_then(|row| row.get_or_init(Row::new).as_deref());
         Place {
-            row: own.unwrap_or(&self.rest),
+            row: own.unwrap_or_else(|| self.rest.get_or_init(Box::default)),
             is_shared: own.is_none(),
         }
     }

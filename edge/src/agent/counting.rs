@@ -33,11 +33,11 @@ const LONGEST_DELAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// One site's live release.
 #[derive(Debug, Default)]
 pub(super) struct Watch {
-    live: Option<Live>,
+    live: Option<Box<Live>>,
     /// What the release before showed lately, when it was swapped.
-    before: Option<Baseline>,
+    before: Option<Box<Baseline>>,
     /// A candidate that a share of the visitors gets.
-    canary: Option<Canary>,
+    canary: Option<Box<Canary>>,
 }
 
 /// A candidate, counted beside what is live since its share changed.
@@ -99,10 +99,10 @@ impl Watch {
             // What was before it then is before it now.
             Some(held) if held.release == *release => Some(held.ended(true)),
             Some(held) => {
-                self.before = Some(Baseline {
+                self.before = Some(Box::new(Baseline {
                     release: held.release.clone(),
                     window: held.lately(),
-                });
+                }));
                 Some(held.ended(false))
             }
             None => {
@@ -118,7 +118,7 @@ impl Watch {
             marks: [Window::default(), Window::default()],
         };
         let counts = live.counts();
-        self.live = Some(live);
+        self.live = Some(Box::new(live));
         (counts, ended)
     }
 
@@ -148,13 +148,13 @@ impl Watch {
             return Some(Arc::clone(&held.counted));
         }
         let counted = Arc::<Counted>::default();
-        self.canary = Some(Canary {
+        self.canary = Some(Box::new(Canary {
             release: release.clone(),
             weight,
             since: generation,
             counted: Arc::clone(&counted),
             live_mark,
-        });
+        }));
         Some(counted)
     }
 
@@ -163,7 +163,12 @@ impl Watch {
         let live = self.live.as_ref()?;
         let Some(canary) = &self.canary else {
             let window = live.counted.window();
-            return Some((&live.release, live.since, window, self.before.clone()));
+            return Some((
+                &live.release,
+                live.since,
+                window,
+                self.before.as_deref().cloned(),
+            ));
         };
         let beside = Baseline {
             release: live.release.clone(),
@@ -231,7 +236,7 @@ impl Baking {
     }
 
     /// Tells what was counted of each.
-    pub(super) fn report(&mut self, places: &HashMap<SiteId, Place>, reports: &Reports) {
+    pub(super) fn report(&mut self, places: &HashMap<SiteId, Box<Place>>, reports: &Reports) {
         let now = Instant::now();
         self.0.retain(|_, until| now < *until);
         for site in self.0.keys() {

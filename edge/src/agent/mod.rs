@@ -20,7 +20,7 @@ pub mod reports;
 pub mod retired;
 mod serving;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -40,6 +40,7 @@ use self::flying::Told;
 pub use self::gating::Asking;
 use self::gating::{Run, Unready};
 use self::glass::{Desk, Glass, Kept};
+use self::hosting::Routed;
 use self::placement::{Command, Event, Placement};
 use self::purging::Purging;
 use self::reports::Reports;
@@ -110,8 +111,8 @@ enum Done {
 #[derive(Debug, Default)]
 struct Place {
     placement: Placement,
-    ready: HashMap<ReleaseRef, Arc<Release>>,
-    fetching: HashMap<ReleaseRef, AbortHandle>,
+    ready: BTreeMap<ReleaseRef, Arc<Release>>,
+    fetching: BTreeMap<ReleaseRef, AbortHandle>,
     /// The candidate whose gates are run.
     gating: Option<(ReleaseRef, AbortHandle)>,
     retired: Retired,
@@ -151,7 +152,10 @@ pub struct Agent {
     feeds: Vec<watch::Receiver<FeedStatus>>,
     /// Served from disk: there was a position to go on from in every stream.
     had_state: bool,
-    places: HashMap<SiteId, Place>,
+    /// Boxed: a map that grows moves what it holds, and a good part of it is empty.
+    places: HashMap<SiteId, Box<Place>>,
+    /// Hosts that were on disk and are not in the table yet.
+    restoring: Routed,
     /// Sites whose record names something else than what requests get.
     unsettled: HashSet<SiteId>,
     done: mpsc::Sender<Done>,
@@ -198,6 +202,7 @@ impl Agent {
             feeds: Vec::new(),
             had_state: false,
             places: HashMap::new(),
+            restoring: Routed::default(),
             unsettled: HashSet::new(),
             done,
             results,
@@ -359,9 +364,11 @@ impl Agent {
     }
 
     fn step(&mut self, site: &SiteId, event: Event) {
-        let place = self.places.entry(site.clone()).or_insert_with(|| Place {
-            retired: Retired::load(&self.retired, site),
-            ..Place::default()
+        let place = self.places.entry(site.clone()).or_insert_with(|| {
+            Box::new(Place {
+                retired: Retired::load(&self.retired, site),
+                ..Place::default()
+            })
         });
         let commands = place.placement.step(event);
         if place.placement.is_settled() {

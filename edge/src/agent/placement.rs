@@ -134,11 +134,11 @@ enum Candidacy {
 /// One site on this edge.
 #[derive(Debug, Default)]
 pub struct Placement {
-    record: Option<SiteRecord>,
+    record: Option<Box<SiteRecord>>,
     releases: BTreeMap<ReleaseRef, Progress>,
     candidacy: Option<(ReleaseRef, Candidacy)>,
     /// What this edge serves instead of the record's release.
-    local: Option<LocalOverride>,
+    local: Option<Box<LocalOverride>>,
     served: Option<Plan>,
     reported: Option<State>,
     /// Failures since something last succeeded or a record came.
@@ -149,14 +149,14 @@ pub struct Placement {
 impl Placement {
     /// The newest record.
     #[must_use]
-    pub const fn record(&self) -> Option<&SiteRecord> {
-        self.record.as_ref()
+    pub fn record(&self) -> Option<&SiteRecord> {
+        self.record.as_deref()
     }
 
     /// The override that stands here.
     #[must_use]
-    pub const fn local(&self) -> Option<&LocalOverride> {
-        self.local.as_ref()
+    pub fn local(&self) -> Option<&LocalOverride> {
+        self.local.as_deref()
     }
 
     /// Whether requests get what the newest record names, or what an override of this edge does.
@@ -200,7 +200,7 @@ impl Placement {
                 {
                     return commands;
                 }
-                self.record = Some(*record);
+                self.record = Some(record);
                 self.failures = 0;
                 self.retry_failed(&mut commands, true);
                 self.candidacy
@@ -232,7 +232,7 @@ impl Placement {
                 self.retry_is_due = false;
                 self.retry_failed(&mut commands, false);
             }
-            Event::Overridden(local) => self.local = Some(*local),
+            Event::Overridden(local) => self.local = Some(local),
             Event::OverrideEnded => self.local = None,
         }
         self.reconcile(again, &mut commands);
@@ -244,7 +244,7 @@ impl Placement {
             return;
         };
         if let Some(over) = self.local.take_if(|local| !local.stands(&record)) {
-            commands.push(Command::Overruled(Box::new(over)));
+            commands.push(Command::Overruled(over));
         }
         if record.removed {
             self.remove(&record, again, commands);

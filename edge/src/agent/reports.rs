@@ -94,40 +94,39 @@ struct Pending {
     counted: BTreeMap<SiteId, WindowReport>,
 }
 
-/// A site's newest report.
+/// What a site's newest report says.
 #[derive(Debug)]
 struct Told {
-    report: SiteReport,
+    state: State,
     /// Rises with every report of any site.
     number: u64,
     is_queued: bool,
 }
 
 impl Pending {
-    fn tell(&mut self, report: SiteReport) {
+    fn tell(&mut self, site: &SiteId, state: State) {
         self.made += 1;
-        let site = report.site.clone();
-        let was_queued = self.sites.get(&site).is_some_and(|told| told.is_queued);
+        let was_queued = self.sites.get(site).is_some_and(|told| told.is_queued);
         let told = Told {
-            report,
+            state,
             number: self.made,
             is_queued: true,
         };
         self.sites.insert(site.clone(), told);
         if !was_queued {
-            self.unsent.push_back(site);
+            self.unsent.push_back(site.clone());
         }
         if self.unsent.len() > MAX_UNSENT_SITES {
             self.next_site();
         }
     }
 
-    /// The next report that was not sent.
-    fn next_site(&mut self) -> Option<SiteReport> {
+    /// The next site whose newest report was not sent, and what that says.
+    fn next_site(&mut self) -> Option<(SiteId, State)> {
         let site = self.unsent.pop_front()?;
         let told = self.sites.get_mut(&site)?;
         told.is_queued = false;
-        Some(told.report.clone())
+        Some((site, told.state.clone()))
     }
 
     /// Queues the newest reports once more.
@@ -159,18 +158,21 @@ impl Reports {
 
     /// The newest state of a site.
     pub fn site(&self, site: &SiteId, state: State) {
-        let report = SiteReport {
+        self.pending().tell(site, state);
+        self.wake.notify_one();
+    }
+
+    fn site_report(&self, site: SiteId, state: State) -> SiteReport {
+        SiteReport {
             edge: self.who.edge.clone(),
             region: self.who.region.clone(),
             boot: self.who.boot.clone(),
-            site: site.clone(),
+            site,
             generation: state.generation,
             serving: state.serving,
             live: state.live,
             candidate: state.candidate,
-        };
-        self.pending().tell(report);
-        self.wake.notify_one();
+        }
     }
 
     /// A site's purges were applied up to this one.
@@ -423,8 +425,8 @@ impl Reports {
                 if let Some((report, sent)) = pending.gates.iter_mut().find(|(_, sent)| !sent) {
                     *sent = true;
                     ("gates", report.encode())
-                } else if let Some(report) = pending.next_site() {
-                    ("site", report.encode())
+                } else if let Some((site, state)) = pending.next_site() {
+                    ("site", self.site_report(site, state).encode())
                 } else if let Some(report) = self.purge_report(&mut pending) {
                     ("purge", report.encode())
                 } else if let Some(report) = self.local_report(&mut pending) {
@@ -554,22 +556,19 @@ fn is_due((told, at): &(maintenance::Told, Instant), maintenance: &Maintenance) 
 mod tests {
     use super::*;
 
-    fn report(number: usize, generation: u64) -> SiteReport {
-        SiteReport {
-            edge: "fra-1".parse().unwrap(),
-            region: "fra".parse().unwrap(),
-            boot: "0123456789abcdef".parse().unwrap(),
-            site: format!("p{number}/production").parse().unwrap(),
+    fn tell(pending: &mut Pending, number: usize, generation: u64) {
+        let state = State {
             generation: Generation(generation),
             serving: Generation(generation),
             live: None,
             candidate: None,
-        }
+        };
+        pending.tell(&format!("p{number}/production").parse().unwrap(), state);
     }
 
     fn all(pending: &mut Pending) -> Vec<(String, u64)> {
         std::iter::from_fn(|| pending.next_site())
-            .map(|report| (report.site.to_string(), report.generation.0))
+            .map(|(site, state)| (site.to_string(), state.generation.0))
             .collect()
     }
 
@@ -577,7 +576,7 @@ mod tests {
     fn of_each_site_the_newest_report_is_sent_once_and_after_a_new_link_again() {
         let mut pending = Pending::default();
         for (number, generation) in [(1, 1), (2, 1), (1, 2)] {
-            pending.tell(report(number, generation));
+            tell(&mut pending, number, generation);
         }
         let expected = |order: [usize; 2]| {
             order
@@ -594,7 +593,7 @@ mod tests {
     fn of_more_sites_than_are_told_the_newest_are() {
         let mut pending = Pending::default();
         for number in 0..MAX_UNSENT_SITES + 100 {
-            pending.tell(report(number, 1));
+            tell(&mut pending, number, 1);
         }
         for _ in 0..2 {
             let told = all(&mut pending);

@@ -62,6 +62,7 @@ impl Story {
             };
             feeds.push(Feed::new(scope, ring, client, known, changes.clone()));
         }
+        agent.restored();
         drop(changes);
         let shown = feeds.iter().map(|(_, status)| status.clone()).collect();
         let (settling, settled) = watch::channel(false);
