@@ -11,7 +11,6 @@ mod deploy;
 mod dev;
 mod failure;
 mod moment;
-mod origin;
 mod output;
 mod rollout;
 mod when;
@@ -19,6 +18,7 @@ mod when;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use helix_client::Origin;
 
 use crate::arguments::{Arguments, Command};
 
@@ -51,7 +51,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::BreakGlass(glass) => return command::glass::run(glass, json).await,
         _ => {}
     }
-    let origin = origin::Origin::new(access::find(&connection)?)?;
+    let origin = Origin::new(access::find(&connection)?)?;
     match command {
         Command::Deploy(deploy) => Box::pin(deploy::run(&origin, deploy, json)).await,
         Command::Rollback(rollback) => command::rollback::run(&origin, rollback, json).await,

@@ -16,7 +16,20 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["helix-framing", "helix-routing", "helix-service"],
     ),
     ("helix-origin", &["helix-routing", "helix-service"]),
-    ("helix-cli", &["helix-routing", "helix-service"]),
+    ("helix-client", &["helix-routing", "helix-service"]),
+    (
+        "helix-build",
+        &["helix-client", "helix-routing", "helix-service"],
+    ),
+    (
+        "helix-cli",
+        &[
+            "helix-build",
+            "helix-client",
+            "helix-routing",
+            "helix-service",
+        ],
+    ),
     ("helix-tests", &["helix-routing", "helix-service"]),
     (
         "helix-bench",

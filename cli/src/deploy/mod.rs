@@ -2,20 +2,14 @@
 //!
 //! Nothing is uploaded before the whole folder is known to be deployable.
 
-mod folder;
-mod hash;
-mod pack;
 mod rules;
-mod standalone;
-mod upload;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use helix_routing::api::{DeploymentView, InFreeze, NewDeployment, NewFile, RolloutView};
-use helix_routing::id::{Digest, Environment, ProjectName};
+use helix_routing::id::{Environment, ProjectName};
 use helix_routing::rollout::RolloutPolicy;
 use helix_routing::time::Timestamp;
 use helix_service::{clock, random};
@@ -23,24 +17,15 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use crate::arguments::{Deploy, WayOut};
-use crate::origin::Origin;
-use crate::origin::retry::{MID_UPLOAD, patiently};
 use crate::output::{self, Progress};
 use crate::rollout::{self, Ended};
-use folder::{Folder, LocalFile};
-use upload::Sent;
+use helix_client::Origin;
+use helix_client::retry::{MID_UPLOAD, patiently};
+use helix_client::upload::folder::{self, Folder};
+use helix_client::upload::{self, Content, Sent, hash};
 
 /// Twins by case that are named before the rest is only counted.
 const NAMED_TWINS: usize = 5;
-
-/// One distinct content of the folder, and one file that has it.
-#[derive(Clone, Debug)]
-pub(crate) struct Content {
-    digest: Digest,
-    size: u64,
-    path: String,
-    source: PathBuf,
-}
 
 /// A deployment that origin took on.
 #[derive(Debug)]
@@ -151,7 +136,10 @@ pub(crate) async fn deploy(
 ) -> anyhow::Result<Deployed> {
     let (files, contents) = read(folder).await?;
     let count = files.len();
-    let sent = upload::send(origin, project, contents).await?;
+    let sent = upload::send(origin, project, contents, |total| {
+        Progress::bytes("upload", total)
+    })
+    .await?;
     output::say(&format!(
         "uploaded {} of {count} files, {}",
         sent.files,
@@ -215,18 +203,7 @@ async fn read(path: &Path) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
         output::size(folder.bytes())
     ));
 
-    let mut contents = BTreeMap::new();
-    let mut files = Vec::with_capacity(digests.len());
-    for (LocalFile { path, source, size }, digest) in folder.files.into_iter().zip(digests) {
-        contents.entry(digest.clone()).or_insert_with(|| Content {
-            digest: digest.clone(),
-            size,
-            path: path.clone(),
-            source,
-        });
-        files.push(NewFile { path, digest, size });
-    }
-    Ok((files, contents.into_values().collect()))
+    Ok(upload::contents(folder.files, digests))
 }
 
 /// Says what is odd about a folder, though it can be deployed.
