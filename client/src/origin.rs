@@ -149,6 +149,15 @@ impl Origin {
         self.call(self.request(Method::POST, path).json(body)).await
     }
 
+    /// Sends a body that is answered with nothing.
+    ///
+    /// # Errors
+    /// When origin refuses, or does not answer.
+    pub async fn tell(&self, path: &[&str], body: &impl Serialize) -> Result<(), OriginError> {
+        let request = self.request(Method::POST, path).json(body);
+        self.accepted(request).await.map(drop)
+    }
+
     /// Like [`Origin::create`], and may be repeated under the same `key`.
     pub async fn create_once<T: DeserializeOwned>(
         &self,

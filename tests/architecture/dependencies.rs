@@ -65,6 +65,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "helix-service",
             "helix-edge",
             "helix-origin",
+            "helix-build",
             // An operator's override, with origin dead.
             "helix-cli",
             "helix-tests",
@@ -76,7 +77,7 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum", &["helix-origin", "helix-edge"]),
     (
         "clap",
-        &["helix-cli", "helix-edge", "helix-origin", "helix-bench"],
+        &["helix-build", "helix-cli", "helix-edge", "helix-origin", "helix-bench"],
     ),
     ("indicatif", &["helix-cli"]),
 ];

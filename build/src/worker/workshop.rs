@@ -1,0 +1,418 @@
+//! One build, from its job to what came of it.
+//!
+//! ```text
+//! fetch → detect → toolchain → install → build → output → upload
+//! ```
+//!
+//! Whatever goes wrong in a step is the build's failure, with a reason that says what to do. Only the first and the last talk to
+//! anybody outside but the egress proxy.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use helix_client::Origin;
+use helix_client::upload::{self, hash};
+use helix_routing::api::{BuildJob, BuildOutcome, BuildStep, NewFile};
+use helix_service::random;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::Instant;
+
+use super::secrets;
+use super::space::Space;
+use crate::config::Config;
+use crate::dependencies::{self, Dependencies, Key, Lent};
+use crate::detect::files::{Folder, join};
+use crate::detect::{self, Plan};
+use crate::egress::Egress;
+use crate::fetch::Fetch;
+use crate::log::Journal;
+use crate::output;
+use crate::sandbox::{Engine, Limits, Local, Mount, PROXY_PORT, PROXY_SOCKET, SPACE, Task};
+use crate::toolchain::{self, Registry, Toolchain, Tools};
+
+/// Folders of the system that programs are looked for in, after the build's own.
+const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+
+/// Everything that builds share.
+#[derive(Clone, Debug)]
+pub struct Workshop {
+    config: Config,
+    program: PathBuf,
+    user: Option<(u32, u32)>,
+    toolchain: Toolchain,
+    dependencies: Dependencies,
+}
+
+/// A step that failed.
+#[derive(Debug)]
+struct Failure {
+    step: BuildStep,
+    reason: String,
+}
+
+impl Failure {
+    fn of(step: BuildStep) -> impl Fn(&dyn std::error::Error) -> Self {
+        move |error| Self {
+            step,
+            reason: chain(error),
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// What one build has.
+struct Bench<'a> {
+    shop: &'a Workshop,
+    job: &'a BuildJob,
+    journal: &'a Journal,
+    stop: watch::Receiver<Option<String>>,
+    space: Space,
+    engine: Engine,
+    until: Instant,
+}
+
+impl Workshop {
+    /// Ready to build.
+    ///
+    /// # Errors
+    /// When this program cannot be found, or there can be no HTTP client.
+    pub fn open(config: Config) -> anyhow::Result<Self> {
+        let toolchain = config.data_dir.join("toolchain");
+        let registry = Registry::new(config.registry.clone(), config.data_dir.join("registry"))?;
+        let is_root = nix::unistd::geteuid().is_root();
+        Ok(Self {
+            program: std::env::current_exe()?,
+            user: is_root.then_some((config.sandbox.uid, config.sandbox.gid)),
+            toolchain: Toolchain::new(registry, toolchain),
+            dependencies: Dependencies::new(config.data_dir.join("dependencies")),
+            config,
+        })
+    }
+
+    /// The same, run by another program than this one: for tests, whose own is no worker.
+    #[must_use]
+    pub fn run_by(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// Removes what builds left behind that were cut off.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub fn tidy(&self) -> std::io::Result<()> {
+        super::space::remove(&self.builds())
+    }
+
+    /// A log that hides what of a job is secret.
+    #[must_use]
+    pub fn journal(job: &BuildJob) -> Journal {
+        Journal::new(secrets::mask(job), job.limits.log_bytes)
+    }
+
+    /// Builds, and brings what comes out to origin. `stop` holds a reason as soon as it is to end.
+    pub async fn build(&self, job: &BuildJob, journal: &Journal, origin: &Origin, stop: watch::Receiver<Option<String>>) -> BuildOutcome {
+        let outcome = match self.bench(job, journal, stop) {
+            Ok(bench) => {
+                let outcome = bench.run(origin).await;
+                // Thousands of files.
+                let _ = spawn_blocking(move || drop(bench.space)).await;
+                outcome
+            }
+            Err(failure) => Err(failure),
+        };
+        outcome.unwrap_or_else(|Failure { step, reason }| {
+            let reason = journal.mask().hide(&reason).into_owned();
+            journal.say(step, &format!("failed: {reason}"));
+            journal.close(step);
+            BuildOutcome::Failed { step, reason }
+        })
+    }
+
+    fn builds(&self) -> PathBuf {
+        self.config.data_dir.join("builds")
+    }
+
+    fn bench<'a>(&'a self, job: &'a BuildJob, journal: &'a Journal, stop: watch::Receiver<Option<String>>) -> Result<Bench<'a>, Failure> {
+        let name = format!("{}-{}", job.id, random::hex16());
+        let space = Space::make(&self.builds(), &name, self.user).map_err(|error| Failure::of(BuildStep::Fetch)(&error))?;
+        let engine = Engine::Local(Local {
+            bwrap: self.config.sandbox.bwrap.clone(),
+            program: self.program.clone(),
+            user: self.user,
+            control: space.control(),
+            name: format!("helix-build-{name}"),
+        });
+        Ok(Bench {
+            shop: self,
+            job,
+            journal,
+            stop,
+            space,
+            engine,
+            until: Instant::now() + Duration::from_secs(job.limits.seconds),
+        })
+    }
+}
+
+impl Bench<'_> {
+    async fn run(&self, origin: &Origin) -> Result<BuildOutcome, Failure> {
+        self.fetch().await?;
+        let plan = self.detect()?;
+        let tools = self.tools(&plan).await?;
+        self.commands(&plan, &tools).await?;
+        let files = self.upload(&plan, origin).await?;
+        self.journal.close(BuildStep::Upload);
+        Ok(BuildOutcome::Succeeded {
+            files,
+            framework: plan.framework.map(|framework| framework.slug.clone()),
+        })
+    }
+
+    async fn fetch(&self) -> Result<(), Failure> {
+        let step = BuildStep::Fetch;
+        self.journal.say(step, &format!("fetch {} at {}", self.job.source.url, self.job.source.commit));
+        let fetch = Fetch {
+            config: self.shop.config.fetch,
+            user: self.shop.user.map(|(uid, gid)| (self.shop.program.as_path(), uid, gid)),
+            until: self.until,
+            disk_bytes: self.job.limits.disk_bytes,
+            stop: self.stop.clone(),
+        };
+        let fetched = fetch.run(&self.job.source, &self.space.source()).await;
+        let fetched = fetched.map_err(|error| Failure::of(step)(&error))?;
+        if fetched.has_lfs {
+            self.journal.say(step, "large files (git LFS) are not fetched: they stay pointers, which cannot be deployed");
+        }
+        if fetched.has_submodules {
+            self.journal.say(step, "submodules are not fetched");
+        }
+        Ok(())
+    }
+
+    fn detect(&self) -> Result<Plan, Failure> {
+        let step = BuildStep::Detect;
+        let failed = |reason: String| Failure { step, reason };
+        let folder = Folder::open(&self.space.source()).ok_or_else(|| failed("the source is gone".to_owned()))?;
+        let plan = detect::plan(&folder, &self.job.settings).map_err(|error| Failure::of(step)(&error))?;
+        if !plan.root.is_empty() && !self.space.source().join(&plan.root).is_dir() {
+            return Err(failed(format!("the root directory {:?} is not in the repository", plan.root)));
+        }
+        self.journal.say(step, &plan.summary());
+        for note in &plan.notes {
+            self.journal.say(step, note);
+        }
+        Ok(plan)
+    }
+
+    async fn tools(&self, plan: &Plan) -> Result<Tools, Failure> {
+        let step = BuildStep::Toolchain;
+        if plan.install.is_none() && plan.build.is_none() {
+            return Ok(Tools::default());
+        }
+        let provided = tokio::select! {
+            provided = self.shop.toolchain.provide(plan) => provided.map_err(|error| Failure::of(step)(&error)),
+            reason = stopped(self.stop.clone()) => Err(Failure { step, reason: format!("was stopped: {reason}") }),
+        };
+        let tools = provided?;
+        if !tools.versions.is_empty() {
+            self.journal.say(step, &tools.described());
+        }
+        Ok(tools)
+    }
+
+    /// Install and build.
+    async fn commands(&self, plan: &Plan, tools: &Tools) -> Result<(), Failure> {
+        if plan.install.is_none() && plan.build.is_none() {
+            return Ok(());
+        }
+        self.journal.say(BuildStep::Toolchain, &self.engine.described(&self.limits()));
+        let key = plan.manager.as_ref().map(|manager| {
+            let lockfile = manager.lockfile.as_ref().map(|path| self.space.source().join(path));
+            // A link could lead to any file of this machine, of which only a hash is made.
+            Key::new(&self.job.project, manager.kind, tools, lockfile.as_deref())
+        });
+        if let Some(line) = &plan.install {
+            if let Some(key) = &key {
+                self.lend(key).await;
+            }
+            let folder = join("source", &plan.install_root);
+            self.line(BuildStep::Install, line, &folder, plan, tools).await?;
+        }
+        if let Some(line) = &plan.build {
+            let folder = join("source", &plan.root);
+            self.line(BuildStep::Build, line, &folder, plan, tools).await?;
+        }
+        if let Some(key) = key.filter(|_| plan.install.is_some()) {
+            self.keep(key).await;
+        }
+        Ok(())
+    }
+
+    async fn lend(&self, key: &Key) {
+        let said = match self.shop.dependencies.lend(key, &self.space.cache()).await {
+            Lent::Same => "dependencies of the same lockfile are there",
+            Lent::Older => "dependencies of another lockfile are there",
+            Lent::Nothing => "no dependencies are there yet",
+        };
+        self.journal.say(BuildStep::Install, said);
+    }
+
+    async fn keep(&self, key: Key) {
+        let (caches, from, trust) = (self.shop.dependencies.clone(), self.space.cache(), self.job.trust);
+        let kept = spawn_blocking(move || caches.keep(&key, &from, trust)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::warn!(build.id = %self.job.id, error = &error as &dyn std::error::Error, "dependencies are not kept");
+        }
+    }
+
+    /// One shell line in the sandbox.
+    async fn line(&self, step: BuildStep, line: &str, folder: &str, plan: &Plan, tools: &Tools) -> Result<(), Failure> {
+        let failed = Failure::of(step);
+        self.journal.say(step, &format!("$ {line}"));
+        let egress = self.egress(step).map_err(|error| failed(&error))?;
+        let task = Task {
+            line: line.to_owned(),
+            folder: format!("{SPACE}/{folder}"),
+            env: self.env(plan, tools),
+            mounts: self.mounts(),
+            online: true,
+            limits: self.limits(),
+        };
+        let printers = [self.journal.printer(step), self.journal.printer(step)];
+        let start = Instant::now();
+        let outcome = self.engine.run(&task, printers, &self.stop).await.map_err(|error| failed(&error))?;
+        let Some(complaint) = outcome.complaint(&task.limits) else {
+            self.journal.say(step, &format!("done in {:.1} s", start.elapsed().as_secs_f64()));
+            return Ok(());
+        };
+        let mut reason = format!("`{line}` {complaint}");
+        let refused = egress.refused();
+        if !refused.is_empty() {
+            reason.push_str(&format!("; it asked for hosts that it may not reach: {}", refused.join(", ")));
+        }
+        Err(Failure { step, reason })
+    }
+
+    fn egress(&self, step: BuildStep) -> std::io::Result<Egress> {
+        let folder = self.space.control().join("egress");
+        std::fs::create_dir_all(&folder)?;
+        let socket = folder.join(PROXY_SOCKET);
+        // That of the step before.
+        let _ = std::fs::remove_file(&socket);
+        let journal = self.journal.clone();
+        Egress::start(&socket, &self.job.hosts, &self.shop.config.egress, move |text| journal.say(step, text))
+    }
+
+    fn mounts(&self) -> Vec<Mount> {
+        let mut mounts = vec![Mount {
+            outside: self.space.whole(),
+            inside: SPACE.to_owned(),
+            writable: true,
+        }];
+        let toolchain = self.shop.toolchain.folder();
+        if toolchain.is_dir() {
+            mounts.push(Mount {
+                outside: toolchain.to_owned(),
+                inside: toolchain::INSIDE.to_owned(),
+                writable: false,
+            });
+        }
+        mounts
+    }
+
+    fn limits(&self) -> Limits {
+        let limits = &self.job.limits;
+        Limits {
+            until: self.until,
+            silence: Duration::from_secs(limits.silence_seconds),
+            memory_bytes: limits.memory_bytes,
+            processes: limits.processes,
+            disk_bytes: limits.disk_bytes,
+            disk_folder: Some(self.space.whole()),
+        }
+    }
+
+    fn env(&self, plan: &Plan, tools: &Tools) -> BTreeMap<String, String> {
+        let mut env: BTreeMap<String, String> = [("CI", "true"), ("LANG", "C.UTF-8"), ("TERM", "dumb"), ("NO_COLOR", "1"), ("BROWSER", "none")]
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .into();
+        env.extend(secrets::variables(self.job).map(|(name, value)| (name.clone(), value.clone())));
+        // What follows is the sandbox's, whatever the project sets.
+        env.extend(plan.manager.iter().flat_map(|manager| dependencies::variables(manager.kind, &format!("{SPACE}/cache"))));
+        let mut set = |name: &str, value: &str| {
+            env.insert(name.to_owned(), value.to_owned());
+        };
+        let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
+        for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "YARN_HTTP_PROXY", "YARN_HTTPS_PROXY"] {
+            set(name, &proxy);
+        }
+        for name in ["NO_PROXY", "no_proxy"] {
+            set(name, "localhost,127.0.0.1,::1");
+        }
+        // Node's own fetch goes through the proxy where it knows how to.
+        set("NODE_USE_ENV_PROXY", "1");
+        set("HOME", &format!("{SPACE}/home"));
+        set("TMPDIR", "/tmp");
+        set("HELIX", "1");
+        set("HELIX_PROJECT", self.job.project.as_str());
+        set("HELIX_ENVIRONMENT", &self.job.environment.to_string());
+        set("HELIX_COMMIT", self.job.source.commit.as_str());
+        set("PATH", &path(plan, tools));
+        env
+    }
+
+    async fn upload(&self, plan: &Plan, origin: &Origin) -> Result<Vec<NewFile>, Failure> {
+        let step = BuildStep::Output;
+        let (project, folders, journal) = (self.space.source().join(&plan.root), plan.outputs.clone(), self.journal.clone());
+        let collected = spawn_blocking(move || output::collect(&project, &folders, journal.mask())).await;
+        let output = collected.map_err(|error| Failure::of(step)(&error))?.map_err(|error| Failure::of(step)(&error))?;
+        for note in &output.notes {
+            self.journal.say(step, note);
+        }
+        let (count, bytes) = (output.files.len(), output.bytes());
+        self.journal.say(step, &format!("{count} files, {bytes} bytes in {:?}", output.folder));
+        let step = BuildStep::Upload;
+        let hashed = spawn_blocking(move || hash::hash_all(&output.files, &()).map(|digests| upload::contents(output.files, digests))).await;
+        let (files, contents) = hashed.map_err(|error| Failure::of(step)(&error))?.map_err(|error| Failure::of(step)(&error))?;
+        let sent = tokio::select! {
+            sent = upload::send(origin, &self.job.project, contents, |_| ()) => sent.map_err(|error| Failure { step, reason: format!("{error:#}") })?,
+            reason = stopped(self.stop.clone()) => return Err(Failure { step, reason: format!("was stopped: {reason}") }),
+        };
+        self.journal.say(step, &format!("uploaded {} of {count} files, {} bytes", sent.files, sent.bytes));
+        Ok(files)
+    }
+}
+
+/// Programs of the project first, then those of its workspace, then the toolchain's.
+fn path(plan: &Plan, tools: &Tools) -> String {
+    let bins = [&plan.root, &plan.install_root].map(|root| format!("{SPACE}/{}/node_modules/.bin", join("source", root)));
+    let mut folders: Vec<String> = bins.into();
+    folders.dedup();
+    folders.extend(tools.inside());
+    folders.push(SYSTEM_PATH.to_owned());
+    folders.join(":")
+}
+
+/// Why to stop, once there is a reason.
+pub(super) async fn stopped(mut stop: watch::Receiver<Option<String>>) -> String {
+    let reason = stop.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+    match reason {
+        Some(reason) => reason,
+        // Nobody can ask any more.
+        None => std::future::pending().await,
+    }
+}
