@@ -35,6 +35,11 @@ use crate::toolchain::{self, Registry, Toolchain, Tools};
 /// Folders of the system that programs are looked for in, after the build's own.
 const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 
+/// Whom this machine trusts, and so do builds: an operator's own registry may be signed by nobody else. It is seen inside.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
+/// The first Node whose own fetch takes a proxy from its environment without a warning.
+const NODE_KNOWS_PROXIES: u64 = 24;
+
 /// Everything that builds share.
 #[derive(Clone, Debug)]
 pub struct Workshop {
@@ -364,7 +369,14 @@ impl Bench<'_> {
             set(name, "localhost,127.0.0.1,::1");
         }
         // Node's own fetch goes through the proxy where it knows how to.
-        set("NODE_USE_ENV_PROXY", "1");
+        if plan.node.as_ref().is_some_and(|node| node.major >= NODE_KNOWS_PROXIES) {
+            set("NODE_USE_ENV_PROXY", "1");
+        }
+        if std::path::Path::new(CERTIFICATES).is_file() {
+            set("NODE_EXTRA_CA_CERTS", CERTIFICATES);
+            set("SSL_CERT_FILE", CERTIFICATES);
+            set("DENO_TLS_CA_STORE", "system");
+        }
         set("HOME", &format!("{SPACE}/home"));
         set("TMPDIR", "/tmp");
         set("HELIX", "1");
