@@ -79,7 +79,13 @@ pub fn variables(kind: Kind, folder: &str) -> BTreeMap<String, String> {
     };
     // Scripts call npm whatever the package manager is.
     set("npm_config_cache", &format!("{folder}/npm"));
-    for (name, value) in [("audit", "false"), ("fund", "false"), ("update_notifier", "false"), ("progress", "false"), ("prefer_offline", "true")] {
+    for (name, value) in [
+        ("audit", "false"),
+        ("fund", "false"),
+        ("update_notifier", "false"),
+        ("progress", "false"),
+        ("prefer_offline", "true"),
+    ] {
         set(&format!("npm_config_{name}"), value);
     }
     match kind {
@@ -160,7 +166,10 @@ impl Dependencies {
 
 /// Folders in a folder, the newest first.
 fn newest(folder: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder).into_iter().flatten().filter_map(Result::ok);
+    let entries = fs::read_dir(folder)
+        .into_iter()
+        .flatten()
+        .filter_map(Result::ok);
     let mut found: Vec<(SystemTime, PathBuf)> = entries
         .filter_map(|entry| Some((entry.metadata().ok()?.modified().ok()?, entry.path())))
         .collect();
@@ -191,7 +200,12 @@ mod tests {
     use super::*;
 
     fn key(project: &str, lockfile: &Path) -> Key {
-        Key::new(&project.parse().unwrap(), Kind::Npm, &Tools::default(), Some(lockfile))
+        Key::new(
+            &project.parse().unwrap(),
+            Kind::Npm,
+            &Tools::default(),
+            Some(lockfile),
+        )
     }
 
     #[tokio::test]
@@ -213,12 +227,22 @@ mod tests {
 
         assert_eq!(caches.lend(&one, &at("b")).await, Lent::Same);
         fs::write(at("b/package"), "poisoned").unwrap();
-        assert_eq!(caches.lend(&key("shop", &at("two")), &at("c")).await, Lent::Older);
+        assert_eq!(
+            caches.lend(&key("shop", &at("two")), &at("c")).await,
+            Lent::Older
+        );
         assert_eq!(fs::read_to_string(at("c/package")).unwrap(), "good");
         assert!(!caches.keep(&one, &at("b"), Trust::Default).unwrap());
-        assert_eq!(caches.lend(&key("other", &at("one")), &at("d")).await, Lent::Nothing);
+        assert_eq!(
+            caches.lend(&key("other", &at("one")), &at("d")).await,
+            Lent::Nothing
+        );
         std::os::unix::fs::symlink("/etc", at("e")).unwrap();
-        assert!(!caches.keep(&key("shop", &at("two")), &at("e"), Trust::Default).unwrap());
+        assert!(
+            !caches
+                .keep(&key("shop", &at("two")), &at("e"), Trust::Default)
+                .unwrap()
+        );
     }
 
     #[test]
@@ -229,8 +253,17 @@ mod tests {
             let (lockfile, from) = (folder.path().join("lock"), folder.path().join("from"));
             fs::write(&lockfile, number.to_string()).unwrap();
             fs::create_dir(&from).unwrap();
-            assert!(caches.keep(&key("shop", &lockfile), &from, Trust::Default).unwrap());
+            assert!(
+                caches
+                    .keep(&key("shop", &lockfile), &from, Trust::Default)
+                    .unwrap()
+            );
         }
-        assert_eq!(fs::read_dir(folder.path().join("caches/shop/npm")).unwrap().count(), KEPT);
+        assert_eq!(
+            fs::read_dir(folder.path().join("caches/shop/npm"))
+                .unwrap()
+                .count(),
+            KEPT
+        );
     }
 }

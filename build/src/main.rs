@@ -49,14 +49,18 @@ fn start() -> anyhow::Result<()> {
         return writeln!(io::stdout(), "{text}").context("print the config");
     }
     telemetry::init(config.log);
-    fs::create_dir_all(&config.data_dir).with_context(|| format!("make {}", config.data_dir.display()))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("make {}", config.data_dir.display()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?;
     runtime.block_on(work(config))
 }
 
 async fn work(config: Config) -> anyhow::Result<()> {
     let shutdown = Shutdown::on_signals(config.exit_with_parent).context("watch for signals")?;
-    let token = fs::read_to_string(&config.token_file).with_context(|| format!("read token {}", config.token_file.display()))?;
+    let token = fs::read_to_string(&config.token_file)
+        .with_context(|| format!("read token {}", config.token_file.display()))?;
     let origin = Origin::new(Access {
         api: config.origin.clone(),
         others: config.other_origins.clone(),
@@ -68,6 +72,8 @@ async fn work(config: Config) -> anyhow::Result<()> {
     let workshop = Workshop::open(config)?;
     workshop.tidy().context("remove what was left of builds")?;
     tracing::info!(slots, "the worker waits for builds");
-    Worker::new(origin, workshop).run(client, slots, &shutdown).await;
+    Worker::new(origin, workshop)
+        .run(client, slots, &shutdown)
+        .await;
     Ok(())
 }

@@ -47,19 +47,26 @@ pub enum OutputError {
         source: FolderError,
     },
     /// Too much of it.
-    #[error("the output has {bytes} bytes, more than the {MAX_OUTPUT_BYTES} that a release may have")]
+    #[error(
+        "the output has {bytes} bytes, more than the {MAX_OUTPUT_BYTES} that a release may have"
+    )]
     TooLarge {
         /// How much.
         bytes: u64,
     },
     /// Files that stand for others which were not fetched.
-    #[error("these files are pointers of git LFS, not the files themselves, which are not fetched: {}", list(files))]
+    #[error(
+        "these files are pointers of git LFS, not the files themselves, which are not fetched: {}",
+        list(files)
+    )]
     Pointers {
         /// Which.
         files: Vec<String>,
     },
     /// A secret is in it.
-    #[error("file {file} has the value of the secret {name} in it, where every visitor could read it")]
+    #[error(
+        "file {file} has the value of the secret {name} in it, where every visitor could read it"
+    )]
     Secret {
         /// Which file.
         file: String,
@@ -112,9 +119,14 @@ pub fn collect(project: &Path, folders: &[String], mask: &Mask) -> Result<Output
         folder: folder.clone(),
         source,
     })?;
-    let mut notes: Vec<String> = looked.case_twins().into_iter().take(NAMED).map(|(one, other)| {
-        format!("{one} and {other} differ in case alone; each is served under its exact name")
-    }).collect();
+    let mut notes: Vec<String> = looked
+        .case_twins()
+        .into_iter()
+        .take(NAMED)
+        .map(|(one, other)| {
+            format!("{one} and {other} differ in case alone; each is served under its exact name")
+        })
+        .collect();
     if !looked.skipped.is_empty() {
         notes.push(format!("left out: {}", list(&looked.skipped)));
     }
@@ -177,12 +189,19 @@ fn search(files: &[LocalFile], mask: &Mask) -> Result<(), OutputError> {
 
 fn is_pointer(file: &Path) -> io::Result<bool> {
     let mut start = Vec::new();
-    fs::File::open(file)?.take(LFS_POINTER.len() as u64).read_to_end(&mut start)?;
+    fs::File::open(file)?
+        .take(LFS_POINTER.len() as u64)
+        .read_to_end(&mut start)?;
     Ok(start == LFS_POINTER)
 }
 
 fn list(names: &[String]) -> String {
-    let mut text = names.iter().take(NAMED).map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ");
+    let mut text = names
+        .iter()
+        .take(NAMED)
+        .map(|name| format!("{name:?}"))
+        .collect::<Vec<_>>()
+        .join(", ");
     if let Some(more @ 1..) = names.len().checked_sub(NAMED) {
         text.push_str(&format!(" and {more} more"));
     }
@@ -206,18 +225,32 @@ mod tests {
 
     fn collected(project: &Path, folders: &[&str]) -> Result<Output, OutputError> {
         let folders: Vec<String> = folders.iter().map(|&folder| folder.to_owned()).collect();
-        collect(project, &folders, &Mask::new([("API_KEY", "hunter22-hunter22")]))
+        collect(
+            project,
+            &folders,
+            &Mask::new([("API_KEY", "hunter22-hunter22")]),
+        )
     }
 
     #[test]
     fn the_first_folder_that_is_there_counts_and_build_output_keeps_its_prefix() {
         let site = project(&[("dist/index.html", b"x"), ("out/a", b"x")]);
         let output = collected(site.path(), &[BUILD_OUTPUT, "dist", "out"]).unwrap();
-        assert_eq!((output.folder.as_str(), output.files[0].path.as_str()), ("dist", "index.html"));
-        let site = project(&[(".vercel/output/config.json", b"{}"), (".vercel/output/static/a.js", b"x"), ("dist/a", b"x")]);
+        assert_eq!(
+            (output.folder.as_str(), output.files[0].path.as_str()),
+            ("dist", "index.html")
+        );
+        let site = project(&[
+            (".vercel/output/config.json", b"{}"),
+            (".vercel/output/static/a.js", b"x"),
+            ("dist/a", b"x"),
+        ]);
         let output = collected(site.path(), &[BUILD_OUTPUT, "dist"]).unwrap();
         let paths: Vec<&str> = output.files.iter().map(|file| file.path.as_str()).collect();
-        assert_eq!(paths, [".vercel/output/config.json", ".vercel/output/static/a.js"]);
+        assert_eq!(
+            paths,
+            [".vercel/output/config.json", ".vercel/output/static/a.js"]
+        );
     }
 
     #[test]
@@ -226,14 +259,23 @@ mod tests {
         let error = collected(site.path(), &["dist", "build"]).unwrap_err();
         assert!(error.to_string().contains("\"dist\", \"build\""), "{error}");
         fs::create_dir(site.path().join("dist")).unwrap();
-        assert!(matches!(collected(site.path(), &["dist"]), Err(OutputError::Folder { .. })));
+        assert!(matches!(
+            collected(site.path(), &["dist"]),
+            Err(OutputError::Folder { .. })
+        ));
         let outside = project(&[("passwd", b"x")]);
         symlink(outside.path(), site.path().join("build")).unwrap();
-        assert!(matches!(collected(site.path(), &["build"]), Err(OutputError::Outside { .. })));
+        assert!(matches!(
+            collected(site.path(), &["build"]),
+            Err(OutputError::Outside { .. })
+        ));
         symlink(outside.path().join("passwd"), site.path().join("dist/link")).unwrap();
         let error = collected(site.path(), &["dist"]).unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert!(cause.contains("\"link\" is a link out of the folder"), "{cause}");
+        assert!(
+            cause.contains("\"link\" is a link out of the folder"),
+            "{cause}"
+        );
     }
 
     #[test]
@@ -242,19 +284,31 @@ mod tests {
         let encoded = base64::engine::general_purpose::STANDARD.encode("x hunter22-hunter22 y");
         let site = project(&[("dist/app.js", format!("var a = \"{encoded}\"").as_bytes())]);
         let error = collected(site.path(), &["dist"]).unwrap_err().to_string();
-        assert!(error.contains("app.js") && error.contains("API_KEY") && !error.contains("hunter"), "{error}");
+        assert!(
+            error.contains("app.js") && error.contains("API_KEY") && !error.contains("hunter"),
+            "{error}"
+        );
         let pointer = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 5\n";
         let site = project(&[("dist/film.mp4", pointer)]);
         let error = collected(site.path(), &["dist"]).unwrap_err().to_string();
-        assert!(error.contains("film.mp4") && error.contains("LFS"), "{error}");
+        assert!(
+            error.contains("film.mp4") && error.contains("LFS"),
+            "{error}"
+        );
     }
 
     #[test]
     fn a_file_of_three_gigabytes_and_too_many_files_are_refused() {
         let site = project(&[("dist/a", b"x")]);
-        fs::File::create(site.path().join("dist/film.mp4")).unwrap().set_len(3 << 30).unwrap();
+        fs::File::create(site.path().join("dist/film.mp4"))
+            .unwrap()
+            .set_len(3 << 30)
+            .unwrap();
         let error = collected(site.path(), &["dist"]).unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();
-        assert!(cause.contains("film.mp4") && cause.contains("3221225472 bytes"), "{cause}");
+        assert!(
+            cause.contains("film.mp4") && cause.contains("3221225472 bytes"),
+            "{cause}"
+        );
     }
 }

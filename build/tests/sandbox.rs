@@ -27,11 +27,16 @@ fn exited(outcome: &Outcome, code: i32) {
 #[tokio::test]
 async fn a_line_runs_as_somebody_in_its_own_space_and_its_code_is_told() {
     let place = place!();
-    let mut task = place.task("id -u; pwd; echo hello > file; echo $GREETING; echo hunter22-hunter22; cat; exit 3");
-    task.env.insert("GREETING".to_owned(), "hi there".to_owned());
+    let mut task = place
+        .task("id -u; pwd; echo hello > file; echo $GREETING; echo hunter22-hunter22; cat; exit 3");
+    task.env
+        .insert("GREETING".to_owned(), "hi there".to_owned());
     exited(&place.run(&task).await.unwrap(), 3);
     assert_eq!(place.printed(), "1000\n/build\nhi there\n[hidden TOKEN]\n");
-    assert_eq!(fs::read_to_string(place.space().join("file")).unwrap(), "hello\n");
+    assert_eq!(
+        fs::read_to_string(place.space().join("file")).unwrap(),
+        "hello\n"
+    );
 }
 
 #[tokio::test]
@@ -57,7 +62,10 @@ async fn nothing_outside_is_seen_written_or_reached() {
     for word in ["SEEN", "WROTE", "REACHED", "SYSCTL", "MOUNTED"] {
         assert!(!printed.contains(word), "{printed}");
     }
-    assert!(printed.contains("ALONE") && printed.ends_with("0\nEND\n"), "{printed}");
+    assert!(
+        printed.contains("ALONE") && printed.ends_with("0\nEND\n"),
+        "{printed}"
+    );
 }
 
 #[tokio::test]
@@ -70,7 +78,9 @@ async fn the_proxy_is_the_only_way_out_and_names_what_it_refuses() {
         for client in server.incoming() {
             let mut client = client.unwrap();
             let _ = client.read(&mut [0; 1024]);
-            let _ = client.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\ninside");
+            let _ = client.write_all(
+                b"HTTP/1.1 200 OK\r\ncontent-length: 6\r\nconnection: close\r\n\r\ninside",
+            );
         }
     });
     let config = EgressConfig {
@@ -81,7 +91,13 @@ async fn the_proxy_is_the_only_way_out_and_names_what_it_refuses() {
     fs::create_dir(&control).unwrap();
     let journal = place.journal.clone();
     let tell = move |text: &str| journal.say(helix_routing::api::BuildStep::Build, text);
-    let egress = Egress::start(&control.join("egress.sock"), &["localhost".to_owned()], &config, tell).unwrap();
+    let egress = Egress::start(
+        &control.join("egress.sock"),
+        &["localhost".to_owned()],
+        &config,
+        tell,
+    )
+    .unwrap();
     let line = format!(
         "exec 3<>/dev/tcp/127.0.0.1/3128; printf 'GET http://localhost:{port}/ HTTP/1.1\\r\\n\\r\\n' >&3; cat <&3; echo; \
          exec 3<>/dev/tcp/127.0.0.1/3128; printf 'CONNECT evil.test:443 HTTP/1.1\\r\\n\\r\\n' >&3; head -1 <&3"
@@ -90,8 +106,14 @@ async fn the_proxy_is_the_only_way_out_and_names_what_it_refuses() {
     task.online = true;
     exited(&place.run(&task).await.unwrap(), 0);
     let printed = place.printed();
-    assert!(printed.contains("inside") && printed.contains("403 Forbidden"), "{printed}");
-    assert!(printed.contains("refused: evil.test is not among"), "{printed}");
+    assert!(
+        printed.contains("inside") && printed.contains("403 Forbidden"),
+        "{printed}"
+    );
+    assert!(
+        printed.contains("refused: evil.test is not among"),
+        "{printed}"
+    );
     assert_eq!(egress.refused(), ["evil.test"]);
 }
 
@@ -99,13 +121,22 @@ async fn the_proxy_is_the_only_way_out_and_names_what_it_refuses() {
 async fn hanging_and_silent_builds_end_at_their_limits_with_all_that_they_started() {
     let place = place!();
     let word = format!("86400.{}", std::process::id());
-    let mut task = place.task(&format!("(trap '' TERM; setsid sleep {word} & sleep {word} & echo started; sleep {word})"));
+    let mut task = place.task(&format!(
+        "(trap '' TERM; setsid sleep {word} & sleep {word} & echo started; sleep {word})"
+    ));
     task.limits.silence = Duration::from_secs(1);
     let start = Instant::now();
     let outcome = place.run(&task).await.unwrap();
     assert_eq!(outcome.ended, Ended::Silent);
-    assert!(outcome.complaint(&task.limits).unwrap().contains("printed nothing for 1 s"));
-    let mut task = place.task(&format!("sleep {word} & while true; do echo tick; sleep 0.1; done"));
+    assert!(
+        outcome
+            .complaint(&task.limits)
+            .unwrap()
+            .contains("printed nothing for 1 s")
+    );
+    let mut task = place.task(&format!(
+        "sleep {word} & while true; do echo tick; sleep 0.1; done"
+    ));
     task.limits.until = Instant::now() + Duration::from_secs(1);
     assert_eq!(place.run(&task).await.unwrap().ended, Ended::Late);
     assert!(start.elapsed() < Duration::from_secs(20));
@@ -116,7 +147,9 @@ async fn hanging_and_silent_builds_end_at_their_limits_with_all_that_they_starte
 async fn what_a_line_leaves_behind_ends_with_it() {
     let place = place!();
     let word = format!("86401.{}", std::process::id());
-    let task = place.task(&format!("setsid sleep {word} & setsid sleep {word} & echo done"));
+    let task = place.task(&format!(
+        "setsid sleep {word} & setsid sleep {word} & echo done"
+    ));
     exited(&place.run(&task).await.unwrap(), 0);
     assert_eq!(processes(&word), 0);
 }
@@ -131,10 +164,15 @@ async fn a_stop_ends_it_and_says_why() {
         while !place.printed().contains("ready") && Instant::now() < deadline {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        place.stop.send_replace(Some("a newer commit came".to_owned()));
+        place
+            .stop
+            .send_replace(Some("a newer commit came".to_owned()));
     };
     let (outcome, ()) = tokio::join!(place.run(&task), stopped);
-    assert_eq!(outcome.unwrap().ended, Ended::Asked("a newer commit came".to_owned()));
+    assert_eq!(
+        outcome.unwrap().ended,
+        Ended::Asked("a newer commit came".to_owned())
+    );
     assert_eq!(processes(&word), 0);
 }
 
@@ -167,7 +205,9 @@ async fn who_fills_the_disk_is_ended() {
 async fn a_fork_bomb_stays_in_its_box() {
     let place = place!();
     let word = format!("86403.{}", std::process::id());
-    let mut task = place.task(&format!("bomb() {{ sleep {word} & bomb & bomb & wait; }}; bomb; sleep {word}"));
+    let mut task = place.task(&format!(
+        "bomb() {{ sleep {word} & bomb & bomb & wait; }}; bomb; sleep {word}"
+    ));
     task.limits.processes = 64;
     task.limits.until = Instant::now() + Duration::from_secs(3);
     let outcome = place.run(&task).await.unwrap();
@@ -184,8 +224,15 @@ async fn who_takes_too_much_memory_is_ended_and_told_so() {
     task.limits.memory_bytes = 64 << 20;
     let outcome = place.run(&task).await.unwrap();
     let complaint = outcome.complaint(&task.limits).unwrap();
-    if place.engine.described(&task.limits).contains("memory and processes are limited by control groups") {
-        assert!(complaint.contains("ran out of the 67108864 bytes of memory"), "{complaint}");
+    if place
+        .engine
+        .described(&task.limits)
+        .contains("memory and processes are limited by control groups")
+    {
+        assert!(
+            complaint.contains("ran out of the 67108864 bytes of memory"),
+            "{complaint}"
+        );
     }
 }
 

@@ -1,5 +1,9 @@
 //! The worker's program against a real queue: builds are taken, handed over when a worker is killed, and stopped on a word.
-#![expect(clippy::unwrap_used, clippy::print_stderr, reason = "a test may stop here, and says why it is passed over")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test may stop here, and says why it is passed over"
+)]
 
 mod double;
 mod forge;
@@ -15,7 +19,9 @@ use std::time::Duration;
 use async_nats::jetstream::{self, consumer, stream};
 use double::{Double, TOKEN};
 use forge::{ACCESS, Forge};
-use helix_routing::api::{BuildJob, BuildLimits, BuildOutcome, BuildSettings, BuildStep, Source, Trust};
+use helix_routing::api::{
+    BuildJob, BuildLimits, BuildOutcome, BuildSettings, BuildStep, Source, Trust,
+};
 use helix_routing::id::Environment;
 use helix_service::nats::{self, NatsConfig};
 use helix_service::random;
@@ -54,10 +60,17 @@ impl World {
             eprintln!("skipped: .tools/bin/nats-server is missing, run `make setup`");
             return None;
         }
-        let folder = tempfile::Builder::new().prefix("helix-build").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("helix-build")
+            .tempdir()
+            .unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let user = nkeys::KeyPair::new_user();
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("seed"), user.seed().unwrap()).unwrap();
         fs::write(at("token"), TOKEN).unwrap();
@@ -67,7 +80,12 @@ impl World {
             user.public_key()
         );
         fs::write(at("nats.conf"), text).unwrap();
-        let child = Command::new(server).arg("-c").arg(at("nats.conf")).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child = Command::new(server)
+            .arg("-c")
+            .arg(at("nats.conf"))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn();
         let server = Process(child.unwrap());
         let config = NatsConfig::new(format!("nats://127.0.0.1:{port}"), at("seed"));
         let queue = jetstream::new(nats::connect(&config, "test").await.unwrap());
@@ -140,7 +158,12 @@ impl World {
     }
 
     async fn send(&self, text: &str) {
-        self.queue.publish("hx.builds.shop", text.to_owned().into()).await.unwrap().await.unwrap();
+        self.queue
+            .publish("hx.builds.shop", text.to_owned().into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
     }
 
     fn worker(&self, name: &str) -> Process {
@@ -157,7 +180,11 @@ impl World {
         );
         fs::write(&file, text).unwrap();
         let log = fs::File::create(at(&format!("{name}.log"))).unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_helix-build")).arg("--config").arg(file).stderr(log).spawn();
+        let child = Command::new(env!("CARGO_BIN_EXE_helix-build"))
+            .arg("--config")
+            .arg(file)
+            .stderr(log)
+            .spawn();
         Process(child.unwrap())
     }
 
@@ -171,13 +198,17 @@ impl World {
     }
 
     fn logs(&self) -> String {
-        let read = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+        let read =
+            |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
         read("one.log") + &read("two.log")
     }
 
     async fn outcome(&self, job: &BuildJob) -> BuildOutcome {
         let id = job.id.as_str();
-        self.until("the build ends", || self.origin.with(id, |build| build.outcome.is_some())).await;
+        self.until("the build ends", || {
+            self.origin.with(id, |build| build.outcome.is_some())
+        })
+        .await;
         self.origin.with(id, |build| build.outcome.clone().unwrap())
     }
 
@@ -189,7 +220,11 @@ impl World {
             if messages == 0 {
                 return;
             }
-            assert!(Instant::now() < deadline, "{messages} messages are left: {}", self.logs());
+            assert!(
+                Instant::now() < deadline,
+                "{messages} messages are left: {}",
+                self.logs()
+            );
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -217,9 +252,16 @@ async fn builds_are_taken_and_brought_to_an_end_and_what_names_none_is_passed_ov
     world.queue(&bad).await;
     let _worker = world.worker("one");
     let outcome = world.outcome(&good).await;
-    assert_eq!(world.origin.content(&outcome, "index.html").as_deref(), Some("made\n"), "{outcome:?}");
+    assert_eq!(
+        world.origin.content(&outcome, "index.html").as_deref(),
+        Some("made\n"),
+        "{outcome:?}"
+    );
     let outcome = world.outcome(&bad).await;
-    assert!(matches!(&outcome, BuildOutcome::Failed { step: BuildStep::Build, reason } if reason.contains("code 4")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, BuildOutcome::Failed { step: BuildStep::Build, reason } if reason.contains("code 4")),
+        "{outcome:?}"
+    );
     for (job, words) in [(&good, "Build: building"), (&bad, "Build: broken")] {
         let log = world.origin.log(job.id.as_str());
         assert!(log.contains(words) && log.contains("Fetch: "), "{log}");
@@ -235,14 +277,30 @@ async fn the_build_of_a_killed_worker_is_taken_over_and_nothing_of_it_is_left() 
     world.origin.state.lock().unwrap().lease = Duration::from_secs(2);
     world.queue(&job).await;
     let one = world.worker("one");
-    world.until("the line runs", || place::processes(&format!("sleep\0{word}")) > 0).await;
+    world
+        .until("the line runs", || {
+            place::processes(&format!("sleep\0{word}")) > 0
+        })
+        .await;
     drop(one);
-    world.until("the killed worker's processes are gone", || place::processes(&word) == 0).await;
+    world
+        .until("the killed worker's processes are gone", || {
+            place::processes(&word) == 0
+        })
+        .await;
     let _two = world.worker("two");
     let outcome = world.outcome(&job).await;
-    assert!(matches!(outcome, BuildOutcome::Succeeded { .. }), "{outcome:?}");
-    let holders = world.origin.with(job.id.as_str(), |build| build.holders.clone());
-    assert!(holders.len() == 2 && holders[0] != holders[1], "{holders:?}");
+    assert!(
+        matches!(outcome, BuildOutcome::Succeeded { .. }),
+        "{outcome:?}"
+    );
+    let holders = world
+        .origin
+        .with(job.id.as_str(), |build| build.holders.clone());
+    assert!(
+        holders.len() == 2 && holders[0] != holders[1],
+        "{holders:?}"
+    );
     world.queue_is_empty().await;
 }
 
@@ -253,10 +311,19 @@ async fn a_wish_of_origin_ends_the_builds_processes() {
     let job = world.job(&format!("echo building; sleep {word}"));
     world.queue(&job).await;
     let _worker = world.worker("one");
-    world.until("the line runs", || place::processes(&format!("sleep\0{word}")) > 0).await;
-    world.origin.with(job.id.as_str(), |build| build.stop = Some("a newer commit came".to_owned()));
+    world
+        .until("the line runs", || {
+            place::processes(&format!("sleep\0{word}")) > 0
+        })
+        .await;
+    world.origin.with(job.id.as_str(), |build| {
+        build.stop = Some("a newer commit came".to_owned())
+    });
     let outcome = world.outcome(&job).await;
-    assert!(matches!(&outcome, BuildOutcome::Failed { reason, .. } if reason.contains("a newer commit came")), "{outcome:?}");
+    assert!(
+        matches!(&outcome, BuildOutcome::Failed { reason, .. } if reason.contains("a newer commit came")),
+        "{outcome:?}"
+    );
     assert_eq!(place::processes(&word), 0);
     world.queue_is_empty().await;
 }

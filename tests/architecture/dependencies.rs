@@ -77,7 +77,13 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum", &["helix-origin", "helix-edge"]),
     (
         "clap",
-        &["helix-build", "helix-cli", "helix-edge", "helix-origin", "helix-bench"],
+        &[
+            "helix-build",
+            "helix-cli",
+            "helix-edge",
+            "helix-origin",
+            "helix-bench",
+        ],
     ),
     ("indicatif", &["helix-cli"]),
 ];

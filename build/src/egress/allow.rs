@@ -17,23 +17,34 @@ pub(crate) struct Asked {
 
 impl Hosts {
     pub(crate) fn new(hosts: &[String]) -> Self {
-        Self(hosts.iter().map(|host| tidy(host)).filter(|host| !host.is_empty()).collect())
+        Self(
+            hosts
+                .iter()
+                .map(|host| tidy(host))
+                .filter(|host| !host.is_empty())
+                .collect(),
+        )
     }
 
     pub(crate) fn allow(&self, host: &str) -> bool {
         let host = tidy(host);
-        self.0.iter().any(|allowed| match allowed.strip_prefix("*.") {
-            Some(above) => host
-                .strip_suffix(above)
-                .and_then(|below| below.strip_suffix('.'))
-                .is_some_and(|below| !below.is_empty()),
-            None => *allowed == host,
-        })
+        self.0
+            .iter()
+            .any(|allowed| match allowed.strip_prefix("*.") {
+                Some(above) => host
+                    .strip_suffix(above)
+                    .and_then(|below| below.strip_suffix('.'))
+                    .is_some_and(|below| !below.is_empty()),
+                None => *allowed == host,
+            })
     }
 }
 
 fn tidy(host: &str) -> String {
-    host.trim().trim_end_matches('.').trim_matches(['[', ']']).to_ascii_lowercase()
+    host.trim()
+        .trim_end_matches('.')
+        .trim_matches(['[', ']'])
+        .to_ascii_lowercase()
 }
 
 /// Reads the head of a request to a proxy, up to and with its empty line.
@@ -67,8 +78,16 @@ pub(crate) fn read(head: &[u8]) -> Option<Asked> {
     for field in rest.split("\r\n").take_while(|field| !field.is_empty()) {
         let (field_name, _) = field.split_once(':')?;
         // The proxy's own, and what would let a second request, to another host, follow.
-        let ours = ["connection", "keep-alive", "proxy-connection", "proxy-authorization"];
-        if !ours.iter().any(|ours| field_name.eq_ignore_ascii_case(ours)) {
+        let ours = [
+            "connection",
+            "keep-alive",
+            "proxy-connection",
+            "proxy-authorization",
+        ];
+        if !ours
+            .iter()
+            .any(|ours| field_name.eq_ignore_ascii_case(ours))
+        {
             sent.push_str(field);
             sent.push_str("\r\n");
         }
@@ -94,11 +113,27 @@ mod tests {
 
     #[test]
     fn names_and_all_below_a_name_are_allowed() {
-        let hosts = Hosts::new(&["Registry.npmjs.org".to_owned(), "*.example.com".to_owned(), " ".to_owned()]);
-        for host in ["registry.npmjs.org", "REGISTRY.npmjs.org.", "a.example.com", "a.b.example.com"] {
+        let hosts = Hosts::new(&[
+            "Registry.npmjs.org".to_owned(),
+            "*.example.com".to_owned(),
+            " ".to_owned(),
+        ]);
+        for host in [
+            "registry.npmjs.org",
+            "REGISTRY.npmjs.org.",
+            "a.example.com",
+            "a.b.example.com",
+        ] {
             assert!(hosts.allow(host), "{host}");
         }
-        for host in ["npmjs.org", "evilregistry.npmjs.org", "example.com", ".example.com", "aexample.com", ""] {
+        for host in [
+            "npmjs.org",
+            "evilregistry.npmjs.org",
+            "example.com",
+            ".example.com",
+            "aexample.com",
+            "",
+        ] {
             assert!(!hosts.allow(host), "{host}");
         }
     }
@@ -106,11 +141,20 @@ mod tests {
     #[test]
     fn tunnels_and_plain_requests_are_read() {
         let tunnel = read(b"CONNECT registry.npmjs.org:443 HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
-        assert_eq!((tunnel.host.as_str(), tunnel.port, tunnel.head), ("registry.npmjs.org", 443, None));
+        assert_eq!(
+            (tunnel.host.as_str(), tunnel.port, tunnel.head),
+            ("registry.npmjs.org", 443, None)
+        );
         let plain = read(b"GET http://a.test:8080/x?y HTTP/1.1\r\nHost: a.test\r\nConnection: keep-alive\r\nProxy-Authorization: s\r\n\r\n").unwrap();
         assert_eq!((plain.host.as_str(), plain.port), ("a.test", 8080));
-        assert_eq!(plain.head.unwrap(), b"GET /x?y HTTP/1.1\r\nHost: a.test\r\nconnection: close\r\n\r\n");
-        assert_eq!(read(b"CONNECT [::1]:443 HTTP/1.1\r\n\r\n").unwrap().host, "::1");
+        assert_eq!(
+            plain.head.unwrap(),
+            b"GET /x?y HTTP/1.1\r\nHost: a.test\r\nconnection: close\r\n\r\n"
+        );
+        assert_eq!(
+            read(b"CONNECT [::1]:443 HTTP/1.1\r\n\r\n").unwrap().host,
+            "::1"
+        );
     }
 
     #[test]

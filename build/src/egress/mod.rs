@@ -71,7 +71,9 @@ struct Shared {
 
 impl std::fmt::Debug for Shared {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("hosts", &self.hosts).finish_non_exhaustive()
+        f.debug_struct("Shared")
+            .field("hosts", &self.hosts)
+            .finish_non_exhaustive()
     }
 }
 
@@ -121,7 +123,11 @@ impl Egress {
     /// Hosts that were refused so far, in order.
     #[must_use]
     pub fn refused(&self) -> Vec<String> {
-        let refused = self.shared.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let refused = self
+            .shared
+            .refused
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         refused.iter().cloned().collect()
     }
 }
@@ -165,7 +171,11 @@ async fn attend(mut client: UnixStream, shared: &Shared) -> io::Result<()> {
     };
     match &asked.head {
         Some(head) => server.write_all(head).await?,
-        None => client.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await?,
+        None => {
+            client
+                .write_all(b"HTTP/1.1 200 Connection established\r\n\r\n")
+                .await?
+        }
     }
     copy_bidirectional(&mut client, &mut server).await.map(drop)
 }
@@ -186,10 +196,14 @@ async fn refuse(client: &mut UnixStream, refusal: &Refusal) -> io::Result<()> {
     let (status, text) = match refusal {
         Refusal::Malformed => ("400 Bad Request", refusal.to_string()),
         Refusal::Unreachable(..) => ("502 Bad Gateway", refusal.to_string()),
-        Refusal::Host(_) | Refusal::Port(..) | Refusal::Address(_) => ("403 Forbidden", refusal.to_string()),
+        Refusal::Host(_) | Refusal::Port(..) | Refusal::Address(_) => {
+            ("403 Forbidden", refusal.to_string())
+        }
     };
     let length = text.len();
-    let answer = format!("HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}");
+    let answer = format!(
+        "HTTP/1.1 {status}\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{text}"
+    );
     client.write_all(answer.as_bytes()).await
 }
 
@@ -204,9 +218,15 @@ impl Shared {
         }
         let failed = |error| Refusal::Unreachable(host(), error);
         let late = |_| failed(io::ErrorKind::TimedOut.into());
-        let found = timeout(CONNECT_WITHIN, lookup_host((asked.host.as_str(), asked.port))).await;
+        let found = timeout(
+            CONNECT_WITHIN,
+            lookup_host((asked.host.as_str(), asked.port)),
+        )
+        .await;
         let found = found.map_err(late)?.map_err(failed)?;
-        let addresses: Vec<SocketAddr> = found.filter(|address| self.reachable.permits(address.ip())).collect();
+        let addresses: Vec<SocketAddr> = found
+            .filter(|address| self.reachable.permits(address.ip()))
+            .collect();
         if addresses.is_empty() {
             return Err(Refusal::Address(host()));
         }

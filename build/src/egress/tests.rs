@@ -21,7 +21,10 @@ async fn server() -> u16 {
         while let Ok((mut client, _)) = listener.accept().await {
             let mut start = [0; 4];
             client.read_exact(&mut start).await.unwrap();
-            client.write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello").await.unwrap();
+            client
+                .write_all(b"HTTP/1.1 200 OK\r\nconnection: close\r\n\r\nhello")
+                .await
+                .unwrap();
         }
     });
     port
@@ -40,17 +43,38 @@ async fn hosts_on_the_list_are_reached_and_all_others_named() {
     let tell = move |text: &str| heard.lock().unwrap().push(text.to_owned());
     let egress = Egress::start(&socket, &["localhost".to_owned()], &config, tell).unwrap();
 
-    let answer = ask(&socket, &format!("GET http://localhost:{port}/ HTTP/1.1\r\n\r\n")).await;
+    let answer = ask(
+        &socket,
+        &format!("GET http://localhost:{port}/ HTTP/1.1\r\n\r\n"),
+    )
+    .await;
     assert!(answer.ends_with("hello"), "{answer}");
-    let answer = ask(&socket, &format!("CONNECT localhost:{port} HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"), "{answer}");
+    let answer = ask(
+        &socket,
+        &format!("CONNECT localhost:{port} HTTP/1.1\r\n\r\nGET / HTTP/1.1\r\n\r\n"),
+    )
+    .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello"),
+        "{answer}"
+    );
     for _ in 0..2 {
         let answer = ask(&socket, "CONNECT evil.test:443 HTTP/1.1\r\n\r\n").await;
-        assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("evil.test"), "{answer}");
+        assert!(
+            answer.starts_with("HTTP/1.1 403") && answer.contains("evil.test"),
+            "{answer}"
+        );
     }
     let answer = ask(&socket, "CONNECT localhost:1 HTTP/1.1\r\n\r\n").await;
-    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("port 1"), "{answer}");
-    assert!(ask(&socket, "nonsense\r\n\r\n").await.starts_with("HTTP/1.1 400"));
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("port 1"),
+        "{answer}"
+    );
+    assert!(
+        ask(&socket, "nonsense\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 400")
+    );
     assert_eq!(egress.refused(), ["evil.test", "localhost"]);
     assert_eq!(told.lock().unwrap().len(), 2);
 }
@@ -64,6 +88,13 @@ async fn a_name_that_leads_inside_is_refused_by_its_address() {
         ports: vec![port],
     };
     let _egress = Egress::start(&socket, &["localhost".to_owned()], &config, |_| ()).unwrap();
-    let answer = ask(&socket, &format!("CONNECT localhost:{port} HTTP/1.1\r\n\r\n")).await;
-    assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("no address"), "{answer}");
+    let answer = ask(
+        &socket,
+        &format!("CONNECT localhost:{port} HTTP/1.1\r\n\r\n"),
+    )
+    .await;
+    assert!(
+        answer.starts_with("HTTP/1.1 403") && answer.contains("no address"),
+        "{answer}"
+    );
 }

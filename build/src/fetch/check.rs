@@ -61,7 +61,11 @@ pub(super) fn check(source: &Source, config: FetchConfig) -> Result<&'static str
         });
     }
     let visible = |byte: u8| (0x20..0x7f).contains(&byte);
-    if !source.authorization.iter().all(|value| value.bytes().all(visible)) {
+    if !source
+        .authorization
+        .iter()
+        .all(|value| value.bytes().all(visible))
+    {
         return Err(SourceError::Authorization);
     }
     Ok(scheme)
@@ -69,7 +73,11 @@ pub(super) fn check(source: &Source, config: FetchConfig) -> Result<&'static str
 
 fn address(text: &str, config: FetchConfig) -> Result<&'static str, SourceError> {
     let plain = text.bytes().all(|byte| byte.is_ascii_graphic());
-    if !plain || text.starts_with('-') || text.len() > MAX_URL_BYTES || text.contains("::") && !text.contains("://[") {
+    if !plain
+        || text.starts_with('-')
+        || text.len() > MAX_URL_BYTES
+        || text.contains("::") && !text.contains("://[")
+    {
         return Err(SourceError::Address);
     }
     let url = Url::parse(text).map_err(|_| SourceError::Address)?;
@@ -91,7 +99,10 @@ fn address(text: &str, config: FetchConfig) -> Result<&'static str, SourceError>
         return Err(SourceError::Credentials);
     }
     let host = url.host_str().unwrap_or_default();
-    if host.starts_with('-') || url.username().starts_with('-') || scheme != "file" && host.is_empty() {
+    if host.starts_with('-')
+        || url.username().starts_with('-')
+        || scheme != "file" && host.is_empty()
+    {
         return Err(SourceError::Address);
     }
     Ok(scheme)
@@ -99,9 +110,24 @@ fn address(text: &str, config: FetchConfig) -> Result<&'static str, SourceError>
 
 /// As `git check-ref-format` has it, and narrower.
 fn is_reference(text: &str) -> bool {
-    let plain = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '/' | '-' | '+' | '#' | '=' | '@' | ',' | '%' | '!');
-    let part = |part: &str| !part.is_empty() && !part.starts_with(['.', '-']) && !part.ends_with(".lock") && !part.ends_with('.');
-    text.len() <= MAX_REFERENCE_BYTES && text.chars().all(plain) && !text.contains("..") && text != "@" && text.split('/').all(part)
+    let plain = |c: char| {
+        c.is_alphanumeric()
+            || matches!(
+                c,
+                '.' | '_' | '/' | '-' | '+' | '#' | '=' | '@' | ',' | '%' | '!'
+            )
+    };
+    let part = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with(['.', '-'])
+            && !part.ends_with(".lock")
+            && !part.ends_with('.')
+    };
+    text.len() <= MAX_REFERENCE_BYTES
+        && text.chars().all(plain)
+        && !text.contains("..")
+        && text != "@"
+        && text.split('/').all(part)
 }
 
 #[cfg(test)]
@@ -119,7 +145,11 @@ mod tests {
 
     #[test]
     fn only_addresses_of_an_allowed_kind_are_fetched() {
-        let all = FetchConfig { http: true, ssh: true, file: true };
+        let all = FetchConfig {
+            http: true,
+            ssh: true,
+            file: true,
+        };
         for (url, scheme) in [
             ("https://example.com/a/b.git", "https"),
             ("http://127.0.0.1:8080/a.git", "http"),
@@ -153,11 +183,32 @@ mod tests {
 
     #[test]
     fn references_that_git_could_misread_are_refused() {
-        for reference in ["refs/pull/42/head", "refs/heads/feature/x_1", "main", "refs/heads/größe", "dependabot/npm/a-1.2"] {
+        for reference in [
+            "refs/pull/42/head",
+            "refs/heads/feature/x_1",
+            "main",
+            "refs/heads/größe",
+            "dependabot/npm/a-1.2",
+        ] {
             assert!(is_reference(reference), "{reference}");
         }
         for reference in [
-            "--upload-pack=id", "-x", "refs/heads/--upload-pack=id", "a..b", "a b", "a:b", "+a:b", "a/", "/a", "a.lock", "@", "a~1", "a^", "", "a\\b", "a?*[",
+            "--upload-pack=id",
+            "-x",
+            "refs/heads/--upload-pack=id",
+            "a..b",
+            "a b",
+            "a:b",
+            "+a:b",
+            "a/",
+            "/a",
+            "a.lock",
+            "@",
+            "a~1",
+            "a^",
+            "",
+            "a\\b",
+            "a?*[",
         ] {
             if reference != "+a:b" {
                 assert!(!is_reference(reference), "{reference}");

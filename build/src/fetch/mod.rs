@@ -116,9 +116,17 @@ impl Fetch<'_> {
         };
         let commit = source.commit.as_str();
         let format = if commit.len() == 64 { "sha256" } else { "sha1" };
-        git.run("init", &["init", "--quiet", &format!("--object-format={format}"), "."]).await?;
+        git.run(
+            "init",
+            &["init", "--quiet", &format!("--object-format={format}"), "."],
+        )
+        .await?;
         git.fetch(source, commit).await?;
-        git.run("checkout", &["checkout", "--quiet", "--detach", "--force", commit, "--"]).await?;
+        git.run(
+            "checkout",
+            &["checkout", "--quiet", "--detach", "--force", commit, "--"],
+        )
+        .await?;
         Ok(Fetched {
             has_lfs: mentions(&folder.join(".gitattributes"), "filter=lfs"),
             has_submodules: mentions(&folder.join(".gitmodules"), "[submodule"),
@@ -144,23 +152,47 @@ impl Git<'_> {
         let missing = || FetchError::Commit {
             commit: commit.to_owned(),
         };
-        let by_name = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", "--depth=1", "--", &source.url, commit];
+        let by_name = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-recurse-submodules",
+            "--depth=1",
+            "--",
+            &source.url,
+            commit,
+        ];
         let refused = match self.run("fetch", &by_name).await {
             Ok(()) => return Ok(()),
             Err(error @ FetchError::Git { .. }) => error,
             Err(error) => return Err(error),
         };
         let Some(reference) = &source.reference else {
-            return Err(if is_unknown(&refused) { missing() } else { refused });
+            return Err(if is_unknown(&refused) {
+                missing()
+            } else {
+                refused
+            });
         };
         let depth = format!("--depth={DEPTH}");
-        let by_reference = ["fetch", "--quiet", "--no-tags", "--no-recurse-submodules", &depth, "--", &source.url, reference];
+        let by_reference = [
+            "fetch",
+            "--quiet",
+            "--no-tags",
+            "--no-recurse-submodules",
+            &depth,
+            "--",
+            &source.url,
+            reference,
+        ];
         match self.run("fetch", &by_reference).await {
             Err(error) if is_unknown(&error) => return Err(missing()),
             fetched => fetched?,
         }
         let there = format!("{commit}^{{commit}}");
-        self.run("cat-file", &["cat-file", "-e", &there]).await.map_err(|_| missing())
+        self.run("cat-file", &["cat-file", "-e", &there])
+            .await
+            .map_err(|_| missing())
     }
 
     async fn run(&self, step: &'static str, arguments: &[&str]) -> Result<(), FetchError> {
@@ -189,14 +221,20 @@ impl Git<'_> {
             let _ = killpg(Pid::from_raw(group), Signal::SIGKILL);
         }
         let _ = child.wait().await;
-        if ended? { Ok(()) } else { Err(explain(step, &String::from_utf8_lossy(&said))) }
+        if ended? {
+            Ok(())
+        } else {
+            Err(explain(step, &String::from_utf8_lossy(&said)))
+        }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
         let mut command = match self.fetch.user {
             Some((program, uid, gid)) => {
                 let mut command = Command::new(program);
-                command.args([ENTER, "--user", &format!("{uid}:{gid}"), "--"]).arg(git());
+                command
+                    .args([ENTER, "--user", &format!("{uid}:{gid}"), "--"])
+                    .arg(git());
                 command
             }
             None => Command::new(git()),
@@ -213,7 +251,10 @@ impl Git<'_> {
                 ("GIT_CONFIG_NOSYSTEM", "1"),
                 ("GIT_CONFIG_GLOBAL", "/dev/null"),
                 ("GIT_LFS_SKIP_SMUDGE", "1"),
-                ("GIT_SSH_COMMAND", "ssh -oBatchMode=yes -oStrictHostKeyChecking=yes"),
+                (
+                    "GIT_SSH_COMMAND",
+                    "ssh -oBatchMode=yes -oStrictHostKeyChecking=yes",
+                ),
             ])
             .env("GIT_CONFIG_COUNT", self.settings.len().to_string())
             .process_group(0)
@@ -272,7 +313,10 @@ fn settings(source: &Source, scheme: &str) -> Vec<(String, String)> {
     }
     let base = Url::parse(&source.url).map(|url| url.origin().ascii_serialization());
     if let (Some(authorization), Ok(base)) = (&source.authorization, base) {
-        settings.push((format!("http.{base}/.extraHeader"), format!("Authorization: {authorization}")));
+        settings.push((
+            format!("http.{base}/.extraHeader"),
+            format!("Authorization: {authorization}"),
+        ));
     }
     settings
 }
@@ -304,7 +348,10 @@ fn explain(step: &'static str, said: &str) -> FetchError {
         "error: 404",
         "terminal prompts disabled",
     ];
-    if step == "fetch" && CLOSED.iter().any(|words| said.contains(words)) && !said.contains("remote ref") {
+    if step == "fetch"
+        && CLOSED.iter().any(|words| said.contains(words))
+        && !said.contains("remote ref")
+    {
         return FetchError::Access;
     }
     let mut shown: String = said.trim().lines().collect::<Vec<_>>().join("; ");
@@ -320,7 +367,13 @@ fn explain(step: &'static str, said: &str) -> FetchError {
 
 /// Whether git says that there is no such thing.
 fn is_unknown(error: &FetchError) -> bool {
-    const WORDS: &[&str] = &["not our ref", "unadvertised object", "couldn't find remote ref", "no such remote ref", "bad object"];
+    const WORDS: &[&str] = &[
+        "not our ref",
+        "unadvertised object",
+        "couldn't find remote ref",
+        "no such remote ref",
+        "bad object",
+    ];
     match error {
         FetchError::Git { said, .. } => WORDS.iter().any(|words| said.contains(words)),
         FetchError::Source(_)

@@ -13,7 +13,14 @@ use base64::engine::general_purpose::{STANDARD_NO_PAD, URL_SAFE_NO_PAD};
 /// Shorter values would hide ordinary words.
 pub const SHORTEST_BYTES: usize = 5;
 /// Values that say yes or no, whatever they are called.
-const ORDINARY: &[&str] = &["true", "false", "undefined", "production", "preview", "development"];
+const ORDINARY: &[&str] = &[
+    "true",
+    "false",
+    "undefined",
+    "production",
+    "preview",
+    "development",
+];
 /// Where programs break lines of base64: `base64` of GNU, and PEM.
 const BASE64_LINES: [usize; 2] = [76, 64];
 
@@ -110,8 +117,12 @@ impl Mask {
     }
 
     fn is_start(&self, bytes: &[u8]) -> bool {
-        let at = self.patterns.partition_point(|pattern| pattern.as_slice() <= bytes);
-        self.patterns.get(at).is_some_and(|pattern| pattern.starts_with(bytes))
+        let at = self
+            .patterns
+            .partition_point(|pattern| pattern.as_slice() <= bytes);
+        self.patterns
+            .get(at)
+            .is_some_and(|pattern| pattern.starts_with(bytes))
     }
 }
 
@@ -162,7 +173,10 @@ impl Stream {
 fn forms(value: &str) -> Vec<Vec<u8>> {
     let mut forms = Vec::new();
     let trimmed = value.trim();
-    let lines = trimmed.lines().map(str::trim).filter(|_| trimmed.contains('\n'));
+    let lines = trimmed
+        .lines()
+        .map(str::trim)
+        .filter(|_| trimmed.contains('\n'));
     // A key's first and last line say only what it is.
     let lines = lines.filter(|line| !line.starts_with("-----"));
     for text in [value, trimmed].into_iter().chain(lines) {
@@ -228,7 +242,11 @@ fn url_forms(bytes: &[u8]) -> Vec<Vec<u8>> {
 /// Within a string of JSON or of a script.
 fn json_forms(text: &str) -> Vec<Vec<u8>> {
     let plain = serde_json::to_string(text).unwrap_or_default();
-    let plain = plain.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
+    let plain = plain
+        .trim_start_matches('"')
+        .strip_suffix('"')
+        .unwrap_or_default()
+        .to_owned();
     let mut ascii = String::new();
     for c in plain.chars() {
         if c.is_ascii() {
@@ -242,8 +260,13 @@ fn json_forms(text: &str) -> Vec<Vec<u8>> {
     }
     let slashes = plain.replace('/', "\\/");
     let twice = plain.replace('\\', "\\\\");
-    let quoted = text.replace('\\', "\\\\").replace('\'', "\\'").replace('\n', "\\n");
-    [plain, ascii, slashes, twice, quoted].map(String::into_bytes).to_vec()
+    let quoted = text
+        .replace('\\', "\\\\")
+        .replace('\'', "\\'")
+        .replace('\n', "\\n");
+    [plain, ascii, slashes, twice, quoted]
+        .map(String::into_bytes)
+        .to_vec()
 }
 
 #[cfg(test)]
@@ -264,8 +287,15 @@ mod tests {
     }
 
     fn printed() -> Vec<String> {
-        let encode = |prefix: &str, engine: &base64::engine::GeneralPurpose| engine.encode(format!("{prefix}{VALUE}suffix"));
-        let mut printed = vec![VALUE.to_owned(), hex::encode(VALUE), hex::encode_upper(VALUE), serde_json::to_string(VALUE).unwrap()];
+        let encode = |prefix: &str, engine: &base64::engine::GeneralPurpose| {
+            engine.encode(format!("{prefix}{VALUE}suffix"))
+        };
+        let mut printed = vec![
+            VALUE.to_owned(),
+            hex::encode(VALUE),
+            hex::encode_upper(VALUE),
+            serde_json::to_string(VALUE).unwrap(),
+        ];
         for prefix in ["", "a", "ab", "abc"] {
             printed.extend([encode(prefix, &STANDARD), encode(prefix, &URL_SAFE)]);
         }
@@ -282,30 +312,51 @@ mod tests {
             for part in [1, 2, 3, 7, 64, 4096] {
                 let shown = String::from_utf8(hidden(&mask, text.as_bytes(), part)).unwrap();
                 assert!(shown.contains("[hidden KEY]"), "{form}: {shown}");
-                assert!(shown.starts_with("before ") && shown.ends_with(" after\n"), "{shown}");
+                assert!(
+                    shown.starts_with("before ") && shown.ends_with(" after\n"),
+                    "{shown}"
+                );
                 // What is left of base64 is at most what its neighbours share.
-                assert!(shown.len() <= text.len() && !shown.contains("0123456789"), "{shown}");
+                assert!(
+                    shown.len() <= text.len() && !shown.contains("0123456789"),
+                    "{shown}"
+                );
             }
         }
     }
 
     #[test]
     fn broken_base64_and_lines_of_a_key_are_hidden() {
-        let key = format!("-----BEGIN KEY-----\n{}\n{}\n-----END KEY-----\n", "A1b2".repeat(16), "C3d4".repeat(16));
+        let key = format!(
+            "-----BEGIN KEY-----\n{}\n{}\n-----END KEY-----\n",
+            "A1b2".repeat(16),
+            "C3d4".repeat(16)
+        );
         let mask = Mask::new([("PEM", key.as_str())]);
         let shown = |text: &str| String::from_utf8(hidden(&mask, text.as_bytes(), 5)).unwrap();
         assert_eq!(shown(&format!("x {}", "C3d4".repeat(16))), "x [hidden PEM]");
         let encoded = STANDARD.encode(&key);
-        let lines: Vec<&str> = encoded.as_bytes().chunks(76).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let lines: Vec<&str> = encoded
+            .as_bytes()
+            .chunks(76)
+            .map(|line| std::str::from_utf8(line).unwrap())
+            .collect();
         let text = shown(&lines.join("\n"));
-        assert!(text.starts_with("[hidden PEM]") && text.len() < 20, "{text}");
+        assert!(
+            text.starts_with("[hidden PEM]") && text.len() < 20,
+            "{text}"
+        );
     }
 
     #[test]
     fn values_that_overlap_leave_nothing_between_them() {
         let mask = Mask::new([("A", "abcdefgh"), ("B", "fghijklm")]);
         for part in 1..20 {
-            assert_eq!(hidden(&mask, b"-abcdefghijklm-fghijklm.", part), b"-[hidden A]-[hidden B].", "{part}");
+            assert_eq!(
+                hidden(&mask, b"-abcdefghijklm-fghijklm.", part),
+                b"-[hidden A]-[hidden B].",
+                "{part}"
+            );
         }
         let mask = Mask::new([("A", "aaaaa")]);
         let shown = hidden(&mask, &[b'a'; 10_000], 3);
@@ -314,8 +365,16 @@ mod tests {
 
     #[test]
     fn short_and_ordinary_values_hide_nothing() {
-        let mask = Mask::new([("A", "1234"), ("B", "false"), ("C", "production"), ("D", "")]);
-        assert_eq!(hidden(&mask, b"1234 false production", 1), b"1234 false production");
+        let mask = Mask::new([
+            ("A", "1234"),
+            ("B", "false"),
+            ("C", "production"),
+            ("D", ""),
+        ]);
+        assert_eq!(
+            hidden(&mask, b"1234 false production", 1),
+            b"1234 false production"
+        );
         assert_eq!(mask.longest(), 0);
         assert_eq!(mask.find(b"1234"), None);
     }

@@ -185,7 +185,10 @@ impl Printer {
     fn end_line(&mut self) {
         // What redraws a line is seen as it was last.
         let line = self.line.strip_suffix(b"\r").unwrap_or(&self.line);
-        let start = line.iter().rposition(|byte| *byte == b'\r').map_or(0, |at| at + 1);
+        let start = line
+            .iter()
+            .rposition(|byte| *byte == b'\r')
+            .map_or(0, |at| at + 1);
         self.journal.printed(self.step, &line[start..]);
         self.line.clear();
         self.cut = false;
@@ -195,7 +198,10 @@ impl Printer {
 /// A line as text that moves no cursor: colours stay, all other control characters go.
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    let mut shown: String = text.chars().filter(|c| !c.is_control() || matches!(c, '\t' | '\u{1b}')).collect();
+    let mut shown: String = text
+        .chars()
+        .filter(|c| !c.is_control() || matches!(c, '\t' | '\u{1b}'))
+        .collect();
     if shown.len() > MAX_LOG_LINE_BYTES {
         let mut end = MAX_LOG_LINE_BYTES;
         while !shown.is_char_boundary(end) {
@@ -211,7 +217,11 @@ mod tests {
     use super::*;
 
     fn texts(journal: &Journal) -> Vec<String> {
-        journal.waiting(1_000).into_iter().map(|line| line.text).collect()
+        journal
+            .waiting(1_000)
+            .into_iter()
+            .map(|line| line.text)
+            .collect()
     }
 
     #[test]
@@ -223,7 +233,16 @@ mod tests {
         printer.print(b"o hunter");
         printer.print(b"22\r\n10%\r90%\rdone\nlast\x07");
         printer.finish();
-        assert_eq!(texts(&journal), ["one", "own [hidden KEY]", "two [hidden KEY]", "done", "last"]);
+        assert_eq!(
+            texts(&journal),
+            [
+                "one",
+                "own [hidden KEY]",
+                "two [hidden KEY]",
+                "done",
+                "last"
+            ]
+        );
         let seqs: Vec<u64> = journal.waiting(9).iter().map(|line| line.seq).collect();
         assert_eq!(seqs, [1, 2, 3, 4, 5]);
         journal.arrived(3);
@@ -245,7 +264,10 @@ mod tests {
         assert_eq!(texts[0].len(), MAX_LOG_LINE_BYTES);
         assert!(texts.len() < 2_100, "{}", texts.len());
         let last = journal.waiting(usize::MAX).pop().unwrap().text;
-        assert!(last.contains("more lines") && last.contains("dropped"), "{last}");
+        assert!(
+            last.contains("more lines") && last.contains("dropped"),
+            "{last}"
+        );
     }
 
     #[test]

@@ -50,8 +50,23 @@ pub(crate) fn arguments(
     control: &std::path::Path,
 ) -> Vec<OsString> {
     let mut line = Line(Vec::new());
-    line.add(&["--unshare-all", "--die-with-parent", "--new-session", "--as-pid-1", "--clearenv"]);
-    line.add(&["--hostname", "build", "--uid", USER, "--gid", USER, "--cap-drop", "ALL"]);
+    line.add(&[
+        "--unshare-all",
+        "--die-with-parent",
+        "--new-session",
+        "--as-pid-1",
+        "--clearenv",
+    ]);
+    line.add(&[
+        "--hostname",
+        "build",
+        "--uid",
+        USER,
+        "--gid",
+        USER,
+        "--cap-drop",
+        "ALL",
+    ]);
     line.add(&["--ro-bind", "/usr", "/usr"]);
     for (path, kind) in folders {
         match kind {
@@ -67,14 +82,24 @@ pub(crate) fn arguments(
         line.add(&["--ro-bind-try", path, path]);
     }
     for name in ["passwd", "group", "hosts"] {
-        line.add(&["--ro-bind"]).path(&control.join(name)).add(&[&format!("/etc/{name}")]);
+        line.add(&["--ro-bind"])
+            .path(&control.join(name))
+            .add(&[&format!("/etc/{name}")]);
     }
     line.add(&["--proc", "/proc", "--dev", "/dev"]);
-    line.add(&["--size", TMP_BYTES, "--tmpfs", "/dev/shm", "--size", TMP_BYTES, "--tmpfs", "/tmp"]);
+    line.add(&[
+        "--size", TMP_BYTES, "--tmpfs", "/dev/shm", "--size", TMP_BYTES, "--tmpfs", "/tmp",
+    ]);
     line.add(&["--ro-bind"]).path(program).add(&[PROGRAM]);
-    line.add(&["--ro-bind"]).path(&control.join("egress")).add(&[CONTROL]);
+    line.add(&["--ro-bind"])
+        .path(&control.join("egress"))
+        .add(&[CONTROL]);
     for mount in &task.mounts {
-        let kind = if mount.writable { "--bind" } else { "--ro-bind" };
+        let kind = if mount.writable {
+            "--bind"
+        } else {
+            "--ro-bind"
+        };
         line.add(&[kind]).path(&mount.outside).add(&[&mount.inside]);
     }
     // What bubblewrap made itself would else be memory to fill.
@@ -119,7 +144,10 @@ mod tests {
         let text = words.join(" ");
         assert!(words.contains(&"--unshare-all") && !text.contains("--share-net"));
         assert_eq!(words.iter().filter(|word| **word == "--bind").count(), 1);
-        assert!(text.contains("--symlink usr/bin /bin") && text.ends_with("-- /run/helix-build sandbox-init"));
+        assert!(
+            text.contains("--symlink usr/bin /bin")
+                && text.ends_with("-- /run/helix-build sandbox-init")
+        );
         // Later words of bubblewrap's count: the root is closed after everything is in it.
         assert!(text.find("--bind /var/x").unwrap() < text.find("--remount-ro /").unwrap());
     }

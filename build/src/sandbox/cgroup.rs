@@ -57,12 +57,17 @@ impl Groups {
         let base = root.join(path.trim_start_matches('/'));
         // Groups that hold processes have no groups with limits below them: this process goes one down, once.
         let down = base.ends_with("worker");
-        let base = if down { base.parent().unwrap_or(&base) } else { &base };
+        let base = if down {
+            base.parent().unwrap_or(&base)
+        } else {
+            &base
+        };
         let enable = || fs::write(base.join("cgroup.subtree_control"), "+memory +pids");
         if enable().is_err() {
             let worker = base.join("worker");
-            let moved = make_folder(&worker)
-                .and_then(|()| fs::write(worker.join("cgroup.procs"), std::process::id().to_string()));
+            let moved = make_folder(&worker).and_then(|()| {
+                fs::write(worker.join("cgroup.procs"), std::process::id().to_string())
+            });
             if moved.and_then(|()| enable()).is_err() {
                 return;
             }
@@ -84,12 +89,16 @@ impl Groups {
     fn separate(&mut self, root: &Path, own: &str, name: &str, memory: u64, processes: u64) {
         let set = |controller: &str, file: &str, value: u64| -> Option<PathBuf> {
             let folder = base_of(root, own, controller)?.join(name);
-            let made = make_folder(&folder).and_then(|()| fs::write(folder.join(file), value.to_string()));
+            let made =
+                make_folder(&folder).and_then(|()| fs::write(folder.join(file), value.to_string()));
             made.ok().map(|()| folder)
         };
         if let Some(folder) = set("memory", "memory.limit_in_bytes", memory) {
             // Absent where swap is not counted.
-            let _ = fs::write(folder.join("memory.memsw.limit_in_bytes"), memory.to_string());
+            let _ = fs::write(
+                folder.join("memory.memsw.limit_in_bytes"),
+                memory.to_string(),
+            );
             self.memory = Some(folder.join("memory.oom_control"));
             self.folders.push(folder);
         }
@@ -116,12 +125,22 @@ impl Groups {
 
     /// How limits are kept, for the log.
     pub(crate) const fn described(&self) -> &'static str {
-        match (self.unified, self.memory.is_some(), self.processes.is_some()) {
+        match (
+            self.unified,
+            self.memory.is_some(),
+            self.processes.is_some(),
+        ) {
             (true, _, _) => "memory and processes are limited by control groups (version 2)",
             (false, true, true) => "memory and processes are limited by control groups (version 1)",
-            (false, true, false) => "memory is limited by control groups (version 1), processes for each user",
-            (false, false, true) => "processes are limited by control groups (version 1), memory for each process",
-            (false, false, false) => "no control groups can be made here: memory is limited for each process, processes for each user",
+            (false, true, false) => {
+                "memory is limited by control groups (version 1), processes for each user"
+            }
+            (false, false, true) => {
+                "processes are limited by control groups (version 1), memory for each process"
+            }
+            (false, false, false) => {
+                "no control groups can be made here: memory is limited for each process, processes for each user"
+            }
         }
     }
 
@@ -172,7 +191,10 @@ fn make_folder(folder: &Path) -> io::Result<()> {
 fn members(folder: &Path) -> Vec<i32> {
     let text = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
     // 0 is a process of another namespace, and would be this one here.
-    text.lines().filter_map(|pid| pid.parse().ok()).filter(|pid| *pid > 1).collect()
+    text.lines()
+        .filter_map(|pid| pid.parse().ok())
+        .filter(|pid| *pid > 1)
+        .collect()
 }
 
 /// The folder of this process's own group of a controller; its root where that is not to be seen from here.
@@ -184,7 +206,10 @@ fn base_of(root: &Path, own: &str, controller: &str) -> Option<PathBuf> {
     let path = own.lines().find_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
-        controllers.split(',').any(|name| name == controller).then_some(path)
+        controllers
+            .split(',')
+            .any(|name| name == controller)
+            .then_some(path)
     });
     let own = mounted.join(path.unwrap_or_default().trim_start_matches('/'));
     Some(if own.is_dir() { own } else { mounted })
@@ -195,7 +220,10 @@ fn counted(text: &str, names: &[&str]) -> bool {
     text.lines().any(|line| {
         let mut words = line.split_whitespace();
         words.next().is_some_and(|name| names.contains(&name))
-            && words.next().and_then(|count| count.parse::<u64>().ok()).is_some_and(|count| count > 0)
+            && words
+                .next()
+                .and_then(|count| count.parse::<u64>().ok())
+                .is_some_and(|count| count > 0)
     })
 }
 
@@ -214,11 +242,24 @@ mod tests {
         fs::create_dir_all(root.path().join("pids")).unwrap();
         let own = "8:pids:/gone\n4:memory:/a/b\n0::/\n";
         let groups = Groups::make(root.path(), own, "one", 1 << 20, 7);
-        assert_eq!(read(&root.path().join("memory/a/b/one/memory.limit_in_bytes")), "1048576");
+        assert_eq!(
+            read(&root.path().join("memory/a/b/one/memory.limit_in_bytes")),
+            "1048576"
+        );
         assert_eq!(read(&root.path().join("pids/one/pids.max")), "7");
         assert!(groups.described().contains("version 1"));
-        fs::write(root.path().join("memory/a/b/one/memory.oom_control"), "oom_kill_disable 0\noom_kill 2\n").unwrap();
-        assert_eq!(groups.reached(), Reached { memory: true, processes: false });
+        fs::write(
+            root.path().join("memory/a/b/one/memory.oom_control"),
+            "oom_kill_disable 0\noom_kill 2\n",
+        )
+        .unwrap();
+        assert_eq!(
+            groups.reached(),
+            Reached {
+                memory: true,
+                processes: false
+            }
+        );
         std::mem::forget(groups);
     }
 
@@ -229,7 +270,13 @@ mod tests {
         fs::create_dir_all(root.path().join("service/worker")).unwrap();
         let groups = Groups::make(root.path(), "0::/service/worker\n", "one", 1 << 20, 7);
         let folder = root.path().join("service/one");
-        assert_eq!((read(&folder.join("memory.max")), read(&folder.join("pids.max"))), ("1048576".to_owned(), "7".to_owned()));
+        assert_eq!(
+            (
+                read(&folder.join("memory.max")),
+                read(&folder.join("pids.max"))
+            ),
+            ("1048576".to_owned(), "7".to_owned())
+        );
         assert!(groups.described().contains("version 2"));
         std::mem::forget(groups);
     }

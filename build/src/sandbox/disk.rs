@@ -13,8 +13,14 @@ const BLOCK_BYTES: u64 = 512;
 pub(crate) fn taken(folder: &Path, enough: u64) -> u64 {
     let mut bytes = 0;
     // A build makes and removes files meanwhile: what is gone counts nothing.
-    for entry in WalkDir::new(folder).follow_links(false).into_iter().filter_map(Result::ok) {
-        bytes += entry.metadata().map_or(0, |file| file.blocks() * BLOCK_BYTES);
+    for entry in WalkDir::new(folder)
+        .follow_links(false)
+        .into_iter()
+        .filter_map(Result::ok)
+    {
+        bytes += entry
+            .metadata()
+            .map_or(0, |file| file.blocks() * BLOCK_BYTES);
         if bytes > enough {
             break;
         }
@@ -25,5 +31,9 @@ pub(crate) fn taken(folder: &Path, enough: u64) -> u64 {
 /// Bytes that are free where the folder is.
 pub(crate) fn free(folder: &Path) -> Option<u64> {
     let found = statvfs(folder).ok()?;
-    Some(found.blocks_available().saturating_mul(found.fragment_size()))
+    Some(
+        found
+            .blocks_available()
+            .saturating_mul(found.fragment_size()),
+    )
 }

@@ -84,7 +84,10 @@ fn enter(mut arguments: impl Iterator<Item = OsString>) -> io::Result<ExitCode> 
 
 fn read_user(text: &str) -> Option<(Uid, Gid)> {
     let (uid, gid) = text.split_once(':')?;
-    Some((Uid::from_raw(uid.parse().ok()?), Gid::from_raw(gid.parse().ok()?)))
+    Some((
+        Uid::from_raw(uid.parse().ok()?),
+        Gid::from_raw(gid.parse().ok()?),
+    ))
 }
 
 fn init() -> io::Result<ExitCode> {
@@ -126,7 +129,11 @@ fn limit(limits: ProcessLimits) -> io::Result<()> {
         (Resource::RLIMIT_NOFILE, OPEN_FILES),
     ];
     set.extend(limits.processes.map(|most| (Resource::RLIMIT_NPROC, most)));
-    set.extend(limits.memory_bytes.map(|most| (Resource::RLIMIT_DATA, most)));
+    set.extend(
+        limits
+            .memory_bytes
+            .map(|most| (Resource::RLIMIT_DATA, most)),
+    );
     for (resource, most) in set {
         let (_, hard) = getrlimit(resource)?;
         let most = most.min(hard);
@@ -163,7 +170,9 @@ fn attend(
     relay: Option<Relay>,
     ready: &std::sync::mpsc::Sender<io::Result<()>>,
 ) {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let served = runtime.and_then(|runtime| {
         runtime.block_on(async {
             let listener = match &relay {

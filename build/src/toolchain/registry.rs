@@ -113,15 +113,25 @@ impl Registry {
     }
 
     /// The newest version of a package that will do.
-    pub(super) async fn newest(&self, package: &str, wish: &Range) -> Result<Version, RegistryError> {
+    pub(super) async fn newest(
+        &self,
+        package: &str,
+        wish: &Range,
+    ) -> Result<Version, RegistryError> {
         let list = self.list(package, LIST_AGE).await?;
         let newest = |list: &List| {
             let fitting = list.versions.iter().filter_map(|(name, listed)| {
                 // A tag behind `-` is no version that anybody asks for.
-                let version = name.parse::<Version>().ok().filter(|version| version.to_string() == *name)?;
-                wish.holds(version).then_some((listed.deprecated.is_string(), version))
+                let version = name
+                    .parse::<Version>()
+                    .ok()
+                    .filter(|version| version.to_string() == *name)?;
+                wish.holds(version)
+                    .then_some((listed.deprecated.is_string(), version))
             });
-            fitting.max_by_key(|(deprecated, version)| (!deprecated, *version)).map(|(_, version)| version)
+            fitting
+                .max_by_key(|(deprecated, version)| (!deprecated, *version))
+                .map(|(_, version)| version)
         };
         let none = || RegistryError::NoVersion {
             package: package.to_owned(),
@@ -134,17 +144,31 @@ impl Registry {
     }
 
     /// Fetches one version into a file, and checks it.
-    pub(super) async fn download(&self, package: &str, version: Version, file: &Path) -> Result<(), RegistryError> {
+    pub(super) async fn download(
+        &self,
+        package: &str,
+        version: Version,
+        file: &Path,
+    ) -> Result<(), RegistryError> {
         let list = self.list(package, LIST_AGE).await?;
-        let listed = list.versions.get(&version.to_string()).ok_or_else(|| RegistryError::NoVersion {
-            package: package.to_owned(),
-        })?;
+        let listed =
+            list.versions
+                .get(&version.to_string())
+                .ok_or_else(|| RegistryError::NoVersion {
+                    package: package.to_owned(),
+                })?;
         let wrong = || RegistryError::Integrity {
             package: package.to_owned(),
             version,
         };
-        let expected = listed.dist.integrity.split_whitespace().find_map(|hash| hash.strip_prefix("sha512-"));
-        let expected = expected.and_then(|hash| STANDARD.decode(hash).ok()).ok_or_else(wrong)?;
+        let expected = listed
+            .dist
+            .integrity
+            .split_whitespace()
+            .find_map(|hash| hash.strip_prefix("sha512-"));
+        let expected = expected
+            .and_then(|hash| STANDARD.decode(hash).ok())
+            .ok_or_else(wrong)?;
         let unreachable = |source: reqwest::Error| RegistryError::Unreachable {
             package: package.to_owned(),
             source,
@@ -154,7 +178,9 @@ impl Registry {
             source,
         };
         let sent = self.http.get(listed.dist.tarball.clone()).send().await;
-        let mut response = sent.and_then(reqwest::Response::error_for_status).map_err(unreachable)?;
+        let mut response = sent
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(unreachable)?;
         let mut target = fs::File::create(file).map_err(failed)?;
         let (mut sum, mut length) = (Context::new(&SHA512), 0);
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
@@ -165,15 +191,27 @@ impl Registry {
             sum.update(&chunk);
             target.write_all(&chunk).map_err(failed)?;
         }
-        if sum.finish().as_ref() == expected { Ok(()) } else { Err(wrong()) }
+        if sum.finish().as_ref() == expected {
+            Ok(())
+        } else {
+            Err(wrong())
+        }
     }
 
     /// The list of a package's versions, not older than `age`.
     async fn list(&self, package: &str, age: Duration) -> Result<List, RegistryError> {
         let file = self.lists.join(format!("{}.json", super::flat(package)));
         let kept = fs::metadata(&file).and_then(|found| found.modified()).ok();
-        let is_new = kept.is_some_and(|then| SystemTime::now().duration_since(then).is_ok_and(|passed| passed < age));
-        if is_new && let Some(list) = fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+        let is_new = kept.is_some_and(|then| {
+            SystemTime::now()
+                .duration_since(then)
+                .is_ok_and(|passed| passed < age)
+        });
+        if is_new
+            && let Some(list) = fs::read(&file)
+                .ok()
+                .and_then(|text| serde_json::from_slice(&text).ok())
+        {
             return Ok(list);
         }
         let text = self.fetch(package).await?;
@@ -203,7 +241,9 @@ impl Registry {
             path.pop_if_empty().push(package);
         }
         let sent = self.http.get(url).header("accept", SHORT).send().await;
-        let mut response = sent.and_then(reqwest::Response::error_for_status).map_err(unreachable)?;
+        let mut response = sent
+            .and_then(reqwest::Response::error_for_status)
+            .map_err(unreachable)?;
         let mut text = Vec::new();
         while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
             if text.len() + chunk.len() > MAX_LIST_BYTES {

@@ -84,7 +84,12 @@ impl Worker {
     async fn take(&self, context: &jetstream::Context) {
         let asked = async {
             let consumer = consumer(context).await?;
-            let mut messages = consumer.fetch().max_messages(1).expires(ASK).messages().await?;
+            let mut messages = consumer
+                .fetch()
+                .max_messages(1)
+                .expires(ASK)
+                .messages()
+                .await?;
             Ok::<_, async_nats::Error>(messages.next().await)
         };
         match asked.await {
@@ -136,7 +141,9 @@ impl Worker {
                 log_end(&job, &outcome);
             }
             // It comes back, and origin decides whether it is built again.
-            Err(error) => tracing::warn!(build.id = %job.id, error = &error as &dyn std::error::Error, "the end of a build is not taken"),
+            Err(error) => {
+                tracing::warn!(build.id = %job.id, error = &error as &dyn std::error::Error, "the end of a build is not taken")
+            }
         }
     }
 }
@@ -161,7 +168,10 @@ async fn consumer(context: &jetstream::Context) -> Result<Consumer<Pull>, async_
         ack_wait: ACK_WAIT,
         ..Pull::default()
     };
-    stream.get_or_create_consumer(CONSUMER, wanted).await.map_err(Into::into)
+    stream
+        .get_or_create_consumer(CONSUMER, wanted)
+        .await
+        .map_err(Into::into)
 }
 
 async fn acknowledge(message: &Message, kind: AckKind) {

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use helix_client::retry::{MID_UPLOAD, patiently};
 use helix_client::{Origin, OriginError};
-use helix_routing::api::{BuildClaim, BuildEnd, BuildJob, BuildLog, BuildOutcome, BuildWish, HEARTBEAT_SECONDS, LEASE_SECONDS, LogLine, MAX_LOG_LINES};
+use helix_routing::api::{
+    BuildClaim, BuildEnd, BuildJob, BuildLog, BuildOutcome, BuildWish, HEARTBEAT_SECONDS,
+    LEASE_SECONDS, LogLine, MAX_LOG_LINES,
+};
 use helix_routing::id::BuildId;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
@@ -62,7 +65,9 @@ impl Report {
                 }
                 Ok(Ok(BuildWish { stop: Some(reason) })) => reason,
                 Ok(Err(error)) if is_lost(&error) => "another worker has this build".to_owned(),
-                Ok(Err(_)) | Err(_) if heard.elapsed() < Duration::from_secs(LEASE_SECONDS) => continue,
+                Ok(Err(_)) | Err(_) if heard.elapsed() < Duration::from_secs(LEASE_SECONDS) => {
+                    continue;
+                }
                 Ok(Err(_)) | Err(_) => "origin was away for too long".to_owned(),
             };
             stop.send_replace(Some(reason));
@@ -81,7 +86,10 @@ impl Report {
 
     /// Sends what is left.
     pub(super) async fn send_rest(&self, journal: &Journal) {
-        if timeout(LAST_LINES_WITHIN, self.send_waiting(journal)).await.is_err() {
+        if timeout(LAST_LINES_WITHIN, self.send_waiting(journal))
+            .await
+            .is_err()
+        {
             tracing::warn!(build.id = %self.build, "the last lines of a log did not arrive");
         }
     }
@@ -89,7 +97,9 @@ impl Report {
     async fn send_waiting(&self, journal: &Journal) {
         loop {
             let lines = some(journal.waiting(MAX_LOG_LINES));
-            let Some(last) = lines.last().map(|line| line.seq) else { return };
+            let Some(last) = lines.last().map(|line| line.seq) else {
+                return;
+            };
             let log = BuildLog {
                 worker: self.worker.clone(),
                 lines,

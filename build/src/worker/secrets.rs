@@ -14,11 +14,22 @@ const ACCESS: &str = "repository access";
 /// Everything of a job that is hidden.
 pub(super) fn mask(job: &BuildJob) -> Mask {
     let secrets = job.env.iter().filter(|(_, variable)| variable.secret);
-    let mut hidden: Vec<(String, String)> = secrets.map(|(name, variable)| (name.clone(), variable.value.clone())).collect();
-    for value in job.source.authorization.iter().flat_map(|value| parts(value)) {
+    let mut hidden: Vec<(String, String)> = secrets
+        .map(|(name, variable)| (name.clone(), variable.value.clone()))
+        .collect();
+    for value in job
+        .source
+        .authorization
+        .iter()
+        .flat_map(|value| parts(value))
+    {
         hidden.push((ACCESS.to_owned(), value));
     }
-    Mask::new(hidden.iter().map(|(name, value)| (name.as_str(), value.as_str())))
+    Mask::new(
+        hidden
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str())),
+    )
 }
 
 /// Variables that the build is given. Of somebody else's code none is a secret, whatever a job says.
@@ -36,10 +47,15 @@ pub(super) fn variables(job: &BuildJob) -> impl Iterator<Item = (&String, &Strin
 /// The header's value, what follows the scheme, and the password in it.
 fn parts(value: &str) -> Vec<String> {
     let mut parts = vec![value.to_owned()];
-    let Some((scheme, rest)) = value.split_once(' ') else { return parts };
+    let Some((scheme, rest)) = value.split_once(' ') else {
+        return parts;
+    };
     parts.push(rest.to_owned());
     if scheme.eq_ignore_ascii_case("basic")
-        && let Some(text) = STANDARD.decode(rest).ok().and_then(|bytes| String::from_utf8(bytes).ok())
+        && let Some(text) = STANDARD
+            .decode(rest)
+            .ok()
+            .and_then(|bytes| String::from_utf8(bytes).ok())
         && let Some((_, password)) = text.split_once(':')
     {
         parts.push(password.to_owned());

@@ -22,23 +22,16 @@ use tokio::time::Instant;
 use super::secrets;
 use super::space::Space;
 use crate::config::Config;
-use crate::dependencies::{self, Dependencies, Key, Lent};
+use crate::dependencies::{Dependencies, Key, Lent};
 use crate::detect::files::{Folder, join};
 use crate::detect::{self, Plan};
 use crate::egress::Egress;
+use crate::environment;
 use crate::fetch::Fetch;
 use crate::log::Journal;
 use crate::output;
-use crate::sandbox::{Engine, Limits, Local, Mount, PROXY_PORT, PROXY_SOCKET, SPACE, Task};
+use crate::sandbox::{Engine, Limits, Local, Mount, PROXY_SOCKET, SPACE, Task};
 use crate::toolchain::{self, Registry, Toolchain, Tools};
-
-/// Folders of the system that programs are looked for in, after the build's own.
-const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
-
-/// Whom this machine trusts, and so do builds: an operator's own registry may be signed by nobody else. It is seen inside.
-const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// The first Node whose own fetch takes a proxy from its environment without a warning.
-const NODE_KNOWS_PROXIES: u64 = 24;
 
 /// Everything that builds share.
 #[derive(Clone, Debug)]
@@ -129,7 +122,13 @@ impl Workshop {
     }
 
     /// Builds, and brings what comes out to origin. `stop` holds a reason as soon as it is to end.
-    pub async fn build(&self, job: &BuildJob, journal: &Journal, origin: &Origin, stop: watch::Receiver<Option<String>>) -> BuildOutcome {
+    pub async fn build(
+        &self,
+        job: &BuildJob,
+        journal: &Journal,
+        origin: &Origin,
+        stop: watch::Receiver<Option<String>>,
+    ) -> BuildOutcome {
         let outcome = match self.bench(job, journal, stop) {
             Ok(bench) => {
                 let outcome = bench.run(origin).await;
@@ -151,9 +150,15 @@ impl Workshop {
         self.config.data_dir.join("builds")
     }
 
-    fn bench<'a>(&'a self, job: &'a BuildJob, journal: &'a Journal, stop: watch::Receiver<Option<String>>) -> Result<Bench<'a>, Failure> {
+    fn bench<'a>(
+        &'a self,
+        job: &'a BuildJob,
+        journal: &'a Journal,
+        stop: watch::Receiver<Option<String>>,
+    ) -> Result<Bench<'a>, Failure> {
         let name = format!("{}-{}", job.id, random::hex16());
-        let space = Space::make(&self.builds(), &name, self.user).map_err(|error| Failure::of(BuildStep::Fetch)(&error))?;
+        let space = Space::make(&self.builds(), &name, self.user)
+            .map_err(|error| Failure::of(BuildStep::Fetch)(&error))?;
         let engine = Engine::Local(Local {
             bwrap: self.config.sandbox.bwrap.clone(),
             program: self.program.clone(),
@@ -189,10 +194,19 @@ impl Bench<'_> {
 
     async fn fetch(&self) -> Result<(), Failure> {
         let step = BuildStep::Fetch;
-        self.journal.say(step, &format!("fetch {} at {}", self.job.source.url, self.job.source.commit));
+        self.journal.say(
+            step,
+            &format!(
+                "fetch {} at {}",
+                self.job.source.url, self.job.source.commit
+            ),
+        );
         let fetch = Fetch {
             config: self.shop.config.fetch,
-            user: self.shop.user.map(|(uid, gid)| (self.shop.program.as_path(), uid, gid)),
+            user: self
+                .shop
+                .user
+                .map(|(uid, gid)| (self.shop.program.as_path(), uid, gid)),
             until: self.until,
             disk_bytes: self.job.limits.disk_bytes,
             stop: self.stop.clone(),
@@ -211,10 +225,15 @@ impl Bench<'_> {
     fn detect(&self) -> Result<Plan, Failure> {
         let step = BuildStep::Detect;
         let failed = |reason: String| Failure { step, reason };
-        let folder = Folder::open(&self.space.source()).ok_or_else(|| failed("the source is gone".to_owned()))?;
-        let plan = detect::plan(&folder, &self.job.settings).map_err(|error| Failure::of(step)(&error))?;
+        let folder = Folder::open(&self.space.source())
+            .ok_or_else(|| failed("the source is gone".to_owned()))?;
+        let plan =
+            detect::plan(&folder, &self.job.settings).map_err(|error| Failure::of(step)(&error))?;
         if !plan.root.is_empty() && !self.space.source().join(&plan.root).is_dir() {
-            return Err(failed(format!("the root directory {:?} is not in the repository", plan.root)));
+            return Err(failed(format!(
+                "the root directory {:?} is not in the repository",
+                plan.root
+            )));
         }
         self.journal.say(step, &plan.summary());
         for note in &plan.notes {
@@ -244,9 +263,13 @@ impl Bench<'_> {
         if plan.install.is_none() && plan.build.is_none() {
             return Ok(());
         }
-        self.journal.say(BuildStep::Toolchain, &self.engine.described(&self.limits()));
+        self.journal
+            .say(BuildStep::Toolchain, &self.engine.described(&self.limits()));
         let key = plan.manager.as_ref().map(|manager| {
-            let lockfile = manager.lockfile.as_ref().map(|path| self.space.source().join(path));
+            let lockfile = manager
+                .lockfile
+                .as_ref()
+                .map(|path| self.space.source().join(path));
             // A link could lead to any file of this machine, of which only a hash is made.
             Key::new(&self.job.project, manager.kind, tools, lockfile.as_deref())
         });
@@ -255,11 +278,13 @@ impl Bench<'_> {
                 self.lend(key).await;
             }
             let folder = join("source", &plan.install_root);
-            self.line(BuildStep::Install, line, &folder, plan, tools).await?;
+            self.line(BuildStep::Install, line, &folder, plan, tools)
+                .await?;
         }
         if let Some(line) = &plan.build {
             let folder = join("source", &plan.root);
-            self.line(BuildStep::Build, line, &folder, plan, tools).await?;
+            self.line(BuildStep::Build, line, &folder, plan, tools)
+                .await?;
         }
         if let Some(key) = key.filter(|_| plan.install.is_some()) {
             self.keep(key).await;
@@ -277,7 +302,11 @@ impl Bench<'_> {
     }
 
     async fn keep(&self, key: Key) {
-        let (caches, from, trust) = (self.shop.dependencies.clone(), self.space.cache(), self.job.trust);
+        let (caches, from, trust) = (
+            self.shop.dependencies.clone(),
+            self.space.cache(),
+            self.job.trust,
+        );
         let kept = spawn_blocking(move || caches.keep(&key, &from, trust)).await;
         if let Ok(Err(error)) = kept {
             tracing::warn!(build.id = %self.job.id, error = &error as &dyn std::error::Error, "dependencies are not kept");
@@ -285,7 +314,14 @@ impl Bench<'_> {
     }
 
     /// One shell line in the sandbox.
-    async fn line(&self, step: BuildStep, line: &str, folder: &str, plan: &Plan, tools: &Tools) -> Result<(), Failure> {
+    async fn line(
+        &self,
+        step: BuildStep,
+        line: &str,
+        folder: &str,
+        plan: &Plan,
+        tools: &Tools,
+    ) -> Result<(), Failure> {
         let failed = Failure::of(step);
         self.journal.say(step, &format!("$ {line}"));
         let egress = self.egress(step).map_err(|error| failed(&error))?;
@@ -299,15 +335,25 @@ impl Bench<'_> {
         };
         let printers = [self.journal.printer(step), self.journal.printer(step)];
         let start = Instant::now();
-        let outcome = self.engine.run(&task, printers, &self.stop).await.map_err(|error| failed(&error))?;
+        let outcome = self
+            .engine
+            .run(&task, printers, &self.stop)
+            .await
+            .map_err(|error| failed(&error))?;
         let Some(complaint) = outcome.complaint(&task.limits) else {
-            self.journal.say(step, &format!("done in {:.1} s", start.elapsed().as_secs_f64()));
+            self.journal.say(
+                step,
+                &format!("done in {:.1} s", start.elapsed().as_secs_f64()),
+            );
             return Ok(());
         };
         let mut reason = format!("`{line}` {complaint}");
         let refused = egress.refused();
         if !refused.is_empty() {
-            reason.push_str(&format!("; it asked for hosts that it may not reach: {}", refused.join(", ")));
+            reason.push_str(&format!(
+                "; it asked for hosts that it may not reach: {}",
+                refused.join(", ")
+            ));
         }
         Err(Failure { step, reason })
     }
@@ -319,7 +365,12 @@ impl Bench<'_> {
         // That of the step before.
         let _ = std::fs::remove_file(&socket);
         let journal = self.journal.clone();
-        Egress::start(&socket, &self.job.hosts, &self.shop.config.egress, move |text| journal.say(step, text))
+        Egress::start(
+            &socket,
+            &self.job.hosts,
+            &self.shop.config.egress,
+            move |text| journal.say(step, text),
+        )
     }
 
     fn mounts(&self) -> Vec<Mount> {
@@ -352,76 +403,68 @@ impl Bench<'_> {
     }
 
     fn env(&self, plan: &Plan, tools: &Tools) -> BTreeMap<String, String> {
-        let mut env: BTreeMap<String, String> = [("CI", "true"), ("LANG", "C.UTF-8"), ("TERM", "dumb"), ("NO_COLOR", "1"), ("BROWSER", "none")]
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .into();
-        env.extend(secrets::variables(self.job).map(|(name, value)| (name.clone(), value.clone())));
-        // What follows is the sandbox's, whatever the project sets.
-        env.extend(plan.manager.iter().flat_map(|manager| dependencies::variables(manager.kind, &format!("{SPACE}/cache"))));
-        let mut set = |name: &str, value: &str| {
-            env.insert(name.to_owned(), value.to_owned());
-        };
-        let proxy = format!("http://127.0.0.1:{PROXY_PORT}");
-        for name in ["HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy", "YARN_HTTP_PROXY", "YARN_HTTPS_PROXY"] {
-            set(name, &proxy);
+        let mut env = environment::sandboxed(plan, tools, secrets::variables(self.job));
+        for (name, value) in [
+            ("HELIX_PROJECT", self.job.project.to_string()),
+            ("HELIX_ENVIRONMENT", self.job.environment.to_string()),
+            ("HELIX_COMMIT", self.job.source.commit.to_string()),
+        ] {
+            env.insert(name.to_owned(), value);
         }
-        for name in ["NO_PROXY", "no_proxy"] {
-            set(name, "localhost,127.0.0.1,::1");
-        }
-        // Node's own fetch goes through the proxy where it knows how to.
-        if plan.node.as_ref().is_some_and(|node| node.major >= NODE_KNOWS_PROXIES) {
-            set("NODE_USE_ENV_PROXY", "1");
-        }
-        if std::path::Path::new(CERTIFICATES).is_file() {
-            set("NODE_EXTRA_CA_CERTS", CERTIFICATES);
-            set("SSL_CERT_FILE", CERTIFICATES);
-            set("DENO_TLS_CA_STORE", "system");
-        }
-        set("HOME", &format!("{SPACE}/home"));
-        set("TMPDIR", "/tmp");
-        set("HELIX", "1");
-        set("HELIX_PROJECT", self.job.project.as_str());
-        set("HELIX_ENVIRONMENT", &self.job.environment.to_string());
-        set("HELIX_COMMIT", self.job.source.commit.as_str());
-        set("PATH", &path(plan, tools));
         env
     }
 
     async fn upload(&self, plan: &Plan, origin: &Origin) -> Result<Vec<NewFile>, Failure> {
         let step = BuildStep::Output;
-        let (project, folders, journal) = (self.space.source().join(&plan.root), plan.outputs.clone(), self.journal.clone());
-        let collected = spawn_blocking(move || output::collect(&project, &folders, journal.mask())).await;
-        let output = collected.map_err(|error| Failure::of(step)(&error))?.map_err(|error| Failure::of(step)(&error))?;
+        let (project, folders, journal) = (
+            self.space.source().join(&plan.root),
+            plan.outputs.clone(),
+            self.journal.clone(),
+        );
+        let collected =
+            spawn_blocking(move || output::collect(&project, &folders, journal.mask())).await;
+        let output = collected
+            .map_err(|error| Failure::of(step)(&error))?
+            .map_err(|error| Failure::of(step)(&error))?;
         for note in &output.notes {
             self.journal.say(step, note);
         }
         let (count, bytes) = (output.files.len(), output.bytes());
-        self.journal.say(step, &format!("{count} files, {bytes} bytes in {:?}", output.folder));
+        self.journal.say(
+            step,
+            &format!("{count} files, {bytes} bytes in {:?}", output.folder),
+        );
         let step = BuildStep::Upload;
-        let hashed = spawn_blocking(move || hash::hash_all(&output.files, &()).map(|digests| upload::contents(output.files, digests))).await;
-        let (files, contents) = hashed.map_err(|error| Failure::of(step)(&error))?.map_err(|error| Failure::of(step)(&error))?;
+        let hashed = spawn_blocking(move || {
+            hash::hash_all(&output.files, &())
+                .map(|digests| upload::contents(output.files, digests))
+        })
+        .await;
+        let (files, contents) = hashed
+            .map_err(|error| Failure::of(step)(&error))?
+            .map_err(|error| Failure::of(step)(&error))?;
         let sent = tokio::select! {
             sent = upload::send(origin, &self.job.project, contents, |_| ()) => sent.map_err(|error| Failure { step, reason: format!("{error:#}") })?,
             reason = stopped(self.stop.clone()) => return Err(Failure { step, reason: format!("was stopped: {reason}") }),
         };
-        self.journal.say(step, &format!("uploaded {} of {count} files, {} bytes", sent.files, sent.bytes));
+        self.journal.say(
+            step,
+            &format!(
+                "uploaded {} of {count} files, {} bytes",
+                sent.files, sent.bytes
+            ),
+        );
         Ok(files)
     }
 }
 
-/// Programs of the project first, then those of its workspace, then the toolchain's.
-fn path(plan: &Plan, tools: &Tools) -> String {
-    let bins = [&plan.root, &plan.install_root].map(|root| format!("{SPACE}/{}/node_modules/.bin", join("source", root)));
-    let mut folders: Vec<String> = bins.into();
-    folders.dedup();
-    folders.extend(tools.inside());
-    folders.push(SYSTEM_PATH.to_owned());
-    folders.join(":")
-}
-
 /// Why to stop, once there is a reason.
 pub(super) async fn stopped(mut stop: watch::Receiver<Option<String>>) -> String {
-    let reason = stop.wait_for(Option::is_some).await.ok().and_then(|reason| reason.clone());
+    let reason = stop
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|reason| reason.clone());
     match reason {
         Some(reason) => reason,
         // Nobody can ask any more.

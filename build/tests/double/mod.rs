@@ -1,5 +1,10 @@
 //! A double of origin over real HTTP: what workers ask of it, and uploads.
-#![expect(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses its part, and may stop here")]
+#![expect(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test uses its part, and may stop here"
+)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -12,7 +17,10 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::{patch, post};
 use axum::{Json, Router};
 use helix_client::{Access, Origin};
-use helix_routing::api::{BuildClaim, BuildEnd, BuildJob, BuildLog, BuildOutcome, BuildWish, LogLine, NewUpload, PartialContent, UploadPlan};
+use helix_routing::api::{
+    BuildClaim, BuildEnd, BuildJob, BuildLog, BuildOutcome, BuildWish, LogLine, NewUpload,
+    PartialContent, UploadPlan,
+};
 use helix_service::digest::sha256;
 use tokio::net::TcpListener;
 use tokio::time::Instant;
@@ -90,7 +98,11 @@ impl Double {
             outcome: None,
             stop: None,
         };
-        self.state.lock().unwrap().builds.insert(job.id.to_string(), build);
+        self.state
+            .lock()
+            .unwrap()
+            .builds
+            .insert(job.id.to_string(), build);
     }
 
     pub fn with<T>(&self, id: &str, look: impl FnOnce(&mut Build) -> T) -> T {
@@ -98,12 +110,20 @@ impl Double {
     }
 
     pub fn log(&self, id: &str) -> String {
-        self.with(id, |build| build.lines.iter().map(|line| format!("{:?}: {}\n", line.step, line.text)).collect())
+        self.with(id, |build| {
+            build
+                .lines
+                .iter()
+                .map(|line| format!("{:?}: {}\n", line.step, line.text))
+                .collect()
+        })
     }
 
     /// What a path of an outcome holds.
     pub fn content(&self, outcome: &BuildOutcome, path: &str) -> Option<String> {
-        let BuildOutcome::Succeeded { files, .. } = outcome else { return None };
+        let BuildOutcome::Succeeded { files, .. } = outcome else {
+            return None;
+        };
         let file = files.iter().find(|file| file.path == path)?;
         let state = self.state.lock().unwrap();
         Some(String::from_utf8_lossy(state.contents.get(file.digest.as_str())?).into_owned())
@@ -114,14 +134,28 @@ type Shared = State<Arc<Mutex<State_>>>;
 
 fn problem(status: StatusCode, kind: &str) -> Response {
     let body = serde_json::json!({"type": kind, "title": kind, "status": status.as_u16()});
-    (status, [("content-type", "application/problem+json")], body.to_string()).into_response()
+    (
+        status,
+        [("content-type", "application/problem+json")],
+        body.to_string(),
+    )
+        .into_response()
 }
 
 /// The build, if who asks may ask and has it.
-fn held<T>(state: &Shared, headers: &HeaderMap, id: &str, worker: &str, then: impl FnOnce(&mut Build) -> T) -> Result<T, Response> {
+fn held<T>(
+    state: &Shared,
+    headers: &HeaderMap,
+    id: &str,
+    worker: &str,
+    then: impl FnOnce(&mut Build) -> T,
+) -> Result<T, Response> {
     authorized(headers)?;
     let mut state = state.lock().unwrap();
-    let build = state.builds.get_mut(id).ok_or_else(|| problem(StatusCode::NOT_FOUND, "unknown-build"))?;
+    let build = state
+        .builds
+        .get_mut(id)
+        .ok_or_else(|| problem(StatusCode::NOT_FOUND, "unknown-build"))?;
     match &mut build.holder {
         Some((holder, heard)) if holder == worker && build.outcome.is_none() => {
             *heard = Instant::now();
@@ -132,19 +166,37 @@ fn held<T>(state: &Shared, headers: &HeaderMap, id: &str, worker: &str, then: im
 }
 
 fn authorized(headers: &HeaderMap) -> Result<(), Response> {
-    let shown = headers.get("authorization").and_then(|value| value.to_str().ok());
-    if shown == Some(&format!("Bearer {TOKEN}")) { Ok(()) } else { Err(problem(StatusCode::UNAUTHORIZED, "token")) }
+    let shown = headers
+        .get("authorization")
+        .and_then(|value| value.to_str().ok());
+    if shown == Some(&format!("Bearer {TOKEN}")) {
+        Ok(())
+    } else {
+        Err(problem(StatusCode::UNAUTHORIZED, "token"))
+    }
 }
 
-async fn claim(state: Shared, Path(id): Path<String>, headers: HeaderMap, Json(claim): Json<BuildClaim>) -> Result<Response, Response> {
+async fn claim(
+    state: Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(claim): Json<BuildClaim>,
+) -> Result<Response, Response> {
     authorized(&headers)?;
     let mut state = state.lock().unwrap();
     let lease = state.lease;
-    let build = state.builds.get_mut(&id).ok_or_else(|| problem(StatusCode::NOT_FOUND, "unknown-build"))?;
+    let build = state
+        .builds
+        .get_mut(&id)
+        .ok_or_else(|| problem(StatusCode::NOT_FOUND, "unknown-build"))?;
     if build.outcome.is_some() {
         return Err(problem(StatusCode::GONE, "over"));
     }
-    if build.holder.as_ref().is_some_and(|(_, heard)| heard.elapsed() < lease) {
+    if build
+        .holder
+        .as_ref()
+        .is_some_and(|(_, heard)| heard.elapsed() < lease)
+    {
         return Err(problem(StatusCode::CONFLICT, "taken"));
     }
     build.holder = Some((claim.worker.clone(), Instant::now()));
@@ -153,11 +205,25 @@ async fn claim(state: Shared, Path(id): Path<String>, headers: HeaderMap, Json(c
     Ok(Json(build.job.clone()).into_response())
 }
 
-async fn heartbeat(state: Shared, Path(id): Path<String>, headers: HeaderMap, Json(claim): Json<BuildClaim>) -> Result<Json<BuildWish>, Response> {
-    held(&state, &headers, &id, &claim.worker, |build| Json(BuildWish { stop: build.stop.clone() }))
+async fn heartbeat(
+    state: Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(claim): Json<BuildClaim>,
+) -> Result<Json<BuildWish>, Response> {
+    held(&state, &headers, &id, &claim.worker, |build| {
+        Json(BuildWish {
+            stop: build.stop.clone(),
+        })
+    })
 }
 
-async fn log(state: Shared, Path(id): Path<String>, headers: HeaderMap, Json(log): Json<BuildLog>) -> Result<StatusCode, Response> {
+async fn log(
+    state: Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(log): Json<BuildLog>,
+) -> Result<StatusCode, Response> {
     {
         let mut state = state.lock().unwrap();
         if state.refuse_logs > 0 {
@@ -177,21 +243,39 @@ async fn log(state: Shared, Path(id): Path<String>, headers: HeaderMap, Json(log
     })
 }
 
-async fn end(state: Shared, Path(id): Path<String>, headers: HeaderMap, Json(end): Json<BuildEnd>) -> Result<StatusCode, Response> {
+async fn end(
+    state: Shared,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+    Json(end): Json<BuildEnd>,
+) -> Result<StatusCode, Response> {
     held(&state, &headers, &id, &end.worker, |build| {
         build.outcome = Some(end.outcome);
         StatusCode::NO_CONTENT
     })
 }
 
-async fn uploads(state: Shared, headers: HeaderMap, Json(asked): Json<NewUpload>) -> Result<Json<UploadPlan>, Response> {
+async fn uploads(
+    state: Shared,
+    headers: HeaderMap,
+    Json(asked): Json<NewUpload>,
+) -> Result<Json<UploadPlan>, Response> {
     authorized(&headers)?;
     let state = state.lock().unwrap();
-    let missing = asked.contents.into_iter().filter(|content| !state.contents.contains_key(content.digest.as_str()));
+    let missing = asked
+        .contents
+        .into_iter()
+        .filter(|content| !state.contents.contains_key(content.digest.as_str()));
     let (large, small): (Vec<_>, Vec<_>) = missing.partition(|content| content.size >= 1 << 20);
     Ok(Json(UploadPlan {
         packed: small.into_iter().map(|content| content.digest).collect(),
-        standalone: large.into_iter().map(|content| PartialContent { digest: content.digest, offset: 0 }).collect(),
+        standalone: large
+            .into_iter()
+            .map(|content| PartialContent {
+                digest: content.digest,
+                offset: 0,
+            })
+            .collect(),
     }))
 }
 
@@ -202,7 +286,11 @@ async fn packs(state: Shared, headers: HeaderMap, body: Bytes) -> Result<StatusC
         let digest = format!("sha256:{}", hex::encode(&rest[..32]));
         let length = u32::from_be_bytes(rest[33..37].try_into().unwrap()) as usize;
         let bytes = &rest[37..37 + length];
-        let content = if rest[32] == 1 { zstd::decode_all(bytes).unwrap() } else { bytes.to_vec() };
+        let content = if rest[32] == 1 {
+            zstd::decode_all(bytes).unwrap()
+        } else {
+            bytes.to_vec()
+        };
         assert_eq!(sha256(&content).as_str(), digest);
         state.lock().unwrap().contents.insert(digest, content);
         rest = &rest[37 + length..];
@@ -210,12 +298,34 @@ async fn packs(state: Shared, headers: HeaderMap, body: Bytes) -> Result<StatusC
     Ok(StatusCode::NO_CONTENT)
 }
 
-async fn blob(state: Shared, Path((_, digest)): Path<(String, String)>, headers: HeaderMap, body: Bytes) -> Result<Response, Response> {
+async fn blob(
+    state: Shared,
+    Path((_, digest)): Path<(String, String)>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<Response, Response> {
     authorized(&headers)?;
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    };
     // Nothing here is larger than one chunk.
-    assert_eq!((text("upload-offset").as_str(), text("upload-length")), ("0", body.len().to_string()));
-    let content = if text("upload-encoding") == "zstd" { zstd::decode_all(&body[..]).unwrap() } else { body.to_vec() };
+    assert_eq!(
+        (text("upload-offset").as_str(), text("upload-length")),
+        ("0", body.len().to_string())
+    );
+    let content = if text("upload-encoding") == "zstd" {
+        zstd::decode_all(&body[..]).unwrap()
+    } else {
+        body.to_vec()
+    };
     state.lock().unwrap().contents.insert(digest, content);
-    Ok((StatusCode::NO_CONTENT, [("upload-offset", body.len().to_string())]).into_response())
+    Ok((
+        StatusCode::NO_CONTENT,
+        [("upload-offset", body.len().to_string())],
+    )
+        .into_response())
 }

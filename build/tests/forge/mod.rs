@@ -1,5 +1,10 @@
 //! A git server on loopback: `git http-backend` behind a small CGI, with Basic access.
-#![expect(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test uses its part, and may stop here")]
+#![expect(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    reason = "each test uses its part, and may stop here"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -31,7 +36,10 @@ impl Forge {
         let bare = folder.path().join("site.git");
         git(folder.path(), &["init", "--quiet", "--bare", "site.git"]);
         git(&bare, &["config", "http.receivepack", "false"]);
-        git(folder.path(), &["init", "--quiet", "--initial-branch=main", "work"]);
+        git(
+            folder.path(),
+            &["init", "--quiet", "--initial-branch=main", "work"],
+        );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/site.git", listener.local_addr().unwrap());
         let root = Arc::new(folder.path().to_owned());
@@ -63,8 +71,20 @@ impl Forge {
     pub fn commit_all(&self, branch: &str) -> String {
         let work = self.work();
         git(&work, &["add", "--all", "--force"]);
-        git(&work, &["commit", "--quiet", "--allow-empty", "--message", "x"]);
-        git(&work, &["push", "--quiet", "--force", "../site.git", &format!("HEAD:{branch}")]);
+        git(
+            &work,
+            &["commit", "--quiet", "--allow-empty", "--message", "x"],
+        );
+        git(
+            &work,
+            &[
+                "push",
+                "--quiet",
+                "--force",
+                "../site.git",
+                &format!("HEAD:{branch}"),
+            ],
+        );
         git(&work, &["rev-parse", "HEAD"])
     }
 }
@@ -72,19 +92,46 @@ impl Forge {
 /// Runs git, and gives what it says.
 pub fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
-        .args(["-c", "user.name=t", "-c", "user.email=t@example.com", "-c", "commit.gpgsign=false"])
+        .args([
+            "-c",
+            "user.name=t",
+            "-c",
+            "user.email=t@example.com",
+            "-c",
+            "commit.gpgsign=false",
+        ])
         .args(arguments)
         .current_dir(folder)
         .output()
         .unwrap();
-    assert!(output.status.success(), "git {arguments:?}: {}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "git {arguments:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-async fn serve(State(root): State<Arc<PathBuf>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
-    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
+async fn serve(
+    State(root): State<Arc<PathBuf>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let text = |name: &str| {
+        headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned()
+    };
     if text("authorization") != ACCESS {
-        return (StatusCode::UNAUTHORIZED, [("www-authenticate", "Basic realm=\"git\"")]).into_response();
+        return (
+            StatusCode::UNAUTHORIZED,
+            [("www-authenticate", "Basic realm=\"git\"")],
+        )
+            .into_response();
     }
     let mut child = tokio::process::Command::new("git")
         .arg("http-backend")
@@ -108,7 +155,10 @@ async fn serve(State(root): State<Arc<PathBuf>>, method: Method, uri: Uri, heade
         let _ = stdin.write_all(&body).await;
     });
     let output = child.wait_with_output().await.unwrap().stdout;
-    let end = output.windows(4).position(|part| part == b"\r\n\r\n").unwrap();
+    let end = output
+        .windows(4)
+        .position(|part| part == b"\r\n\r\n")
+        .unwrap();
     let (mut status, mut answer) = (StatusCode::OK, Response::builder());
     for line in String::from_utf8_lossy(&output[..end]).lines() {
         let (name, value) = line.split_once(": ").unwrap();
@@ -118,5 +168,8 @@ async fn serve(State(root): State<Arc<PathBuf>>, method: Method, uri: Uri, heade
             answer = answer.header(name, value);
         }
     }
-    answer.status(status).body(output[end + 4..].to_vec().into()).unwrap()
+    answer
+        .status(status)
+        .body(output[end + 4..].to_vec().into())
+        .unwrap()
 }

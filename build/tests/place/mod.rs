@@ -1,5 +1,11 @@
 //! A place to build in: a folder that another user can reach, an engine, a log.
-#![expect(dead_code, unreachable_pub, clippy::unwrap_used, clippy::print_stderr, reason = "each test uses its part, and may stop here")]
+#![expect(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "each test uses its part, and may stop here"
+)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -20,7 +26,9 @@ pub const USER: (u32, u32) = (65_534, 65_534);
 /// Bubblewrap, if it is there.
 pub fn bwrap() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
-    let found = std::env::split_paths(&path).map(|folder| folder.join("bwrap")).find(|file| file.is_file());
+    let found = std::env::split_paths(&path)
+        .map(|folder| folder.join("bwrap"))
+        .find(|file| file.is_file());
     if found.is_none() {
         eprintln!("skipped: bubblewrap is not installed");
     }
@@ -37,14 +45,18 @@ pub struct Place {
 
 impl Place {
     pub fn new(bwrap: PathBuf) -> Self {
-        let folder = tempfile::Builder::new().prefix("helix-build").tempdir().unwrap();
+        let folder = tempfile::Builder::new()
+            .prefix("helix-build")
+            .tempdir()
+            .unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let root = nix::unistd::geteuid().is_root();
         for name in ["space", "control"] {
             fs::create_dir(folder.path().join(name)).unwrap();
         }
         if root {
-            std::os::unix::fs::chown(folder.path().join("space"), Some(USER.0), Some(USER.1)).unwrap();
+            std::os::unix::fs::chown(folder.path().join("space"), Some(USER.0), Some(USER.1))
+                .unwrap();
         }
         let engine = Engine::Local(Local {
             bwrap,
@@ -83,7 +95,9 @@ impl Place {
 
     pub async fn run(&self, task: &Task) -> Result<Outcome, SandboxError> {
         let printer = || self.journal.printer(BuildStep::Build);
-        self.engine.run(task, [printer(), printer()], &self.stop.subscribe()).await
+        self.engine
+            .run(task, [printer(), printer()], &self.stop.subscribe())
+            .await
     }
 
     pub fn printed(&self) -> String {
@@ -94,7 +108,9 @@ impl Place {
 
 /// Processes of this machine whose command line has `word`.
 pub fn processes(word: &str) -> usize {
-    let Ok(entries) = fs::read_dir("/proc") else { return 0 };
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return 0;
+    };
     entries
         .filter_map(Result::ok)
         .filter_map(|entry| fs::read(Path::new(&entry.path()).join("cmdline")).ok())

@@ -213,7 +213,7 @@ async fn example(
     };
     let deployed = deploy::deploy(
         origin,
-        &folder,
+        deploy::Files::Folder(folder),
         &project,
         Environment::Production,
         deploy::Wish::default(),
