@@ -33,6 +33,12 @@ impl BackOff {
     }
 }
 
+impl Default for BackOff {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 /// Calls until something other than silence comes back, for at most `patience`.
 pub async fn patiently<T>(
     patience: Duration,

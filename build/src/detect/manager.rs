@@ -331,7 +331,7 @@ mod tests {
             ("yarn.lock", ""),
             ("package-lock.json", ""),
         ]);
-        find(&files, &[""], &mut notes);
+        assert!(find(&files, &[""], &mut notes).is_some());
         assert!(
             notes[0].contains("cnpm") && notes[1].contains("package-lock.json"),
             "{notes:?}"

@@ -171,14 +171,14 @@ impl Partial {
         let below = match (self.0, self.1, self.2) {
             (Some(0), Some(0), Some(patch)) => Version::new(0, 0, patch.saturating_add(1)),
             (Some(0), Some(minor), _) => Version::new(0, minor.saturating_add(1), 0),
-            _ => Partial(self.0, None, None).interval().below,
+            _ => Self(self.0, None, None).interval().below,
         };
         Interval { from, below }
     }
 
     /// What `~` means: the patch may change, or the minor where there is none.
     fn tilde(&self) -> Interval {
-        let below = Partial(self.0, self.1, None).interval().below;
+        let below = Self(self.0, self.1, None).interval().below;
         Interval {
             from: self.from(),
             below,

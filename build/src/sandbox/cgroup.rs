@@ -5,11 +5,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::{Instant, sleep};
 
 /// How long what was killed may take to go: the kernel writes back what a process had mapped.
 const GONE_WITHIN: Duration = Duration::from_secs(5);
@@ -156,28 +156,37 @@ impl Groups {
         }
     }
 
-    /// Ends whatever is still in the groups, and removes them.
-    fn end(&self) {
+    /// Ends whatever is still in the groups, and waits until it is gone and they are.
+    pub(crate) async fn end(self) {
         let deadline = Instant::now() + GONE_WITHIN;
+        while !self.remove() && Instant::now() < deadline {
+            sleep(LOOK).await;
+        }
+    }
+
+    /// Whether the groups are gone. What is in them is killed.
+    fn remove(&self) -> bool {
+        let mut gone = true;
         for folder in &self.folders {
             // Version 2 has a word for it.
             let _ = fs::write(folder.join("cgroup.kill"), "1");
-            while fs::remove_dir(folder).is_err_and(|error| error.kind() != io::ErrorKind::NotFound)
-                && Instant::now() < deadline
-            {
-                for pid in members(folder) {
-                    // One that is gone already is what is wanted.
-                    let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
-                }
-                sleep(LOOK);
+            for pid in members(folder) {
+                // One that is gone already is what is wanted.
+                let _ = kill(Pid::from_raw(pid), Signal::SIGKILL);
             }
+            gone &= match fs::remove_dir(folder) {
+                Ok(()) => true,
+                Err(error) => error.kind() == io::ErrorKind::NotFound,
+            };
         }
+        gone
     }
 }
 
 impl Drop for Groups {
     fn drop(&mut self) {
-        self.end();
+        // Whoever does not wait leaves at worst empty groups.
+        self.remove();
     }
 }
 

@@ -284,9 +284,7 @@ impl Local {
         let child = self.spawn(task, &groups, theirs)?;
         let ended = watch.sandbox(child, ours, &order).await;
         let reached = groups.reached();
-        // It waits for processes to be gone.
-        let gone = tokio::task::spawn_blocking(move || drop(groups)).await;
-        gone.map_err(|error| SandboxError::Watch(io::Error::other(error)))?;
+        groups.end().await;
         Ok(Outcome {
             ended: ended?,
             reached,

@@ -100,7 +100,7 @@ mod tests {
         let closed = space.source().join("closed");
         fs::create_dir(&closed).unwrap();
         fs::write(closed.join("file"), "x").unwrap();
-        fs::set_permissions(&closed, Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, Permissions::from_mode(0o000)).unwrap();
         drop(space);
         assert!(!folder.path().join("builds/one").exists());
     }

@@ -1,15 +1,6 @@
 //! Whole builds: a repository behind a real git server, the real sandbox, and a double of origin over HTTP.
 //!
 //! One of them installs from the public npm registry; without a network it says so and is passed over.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test may stop here, and says why it is passed over"
-)]
-
-mod double;
-mod forge;
-mod place;
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
@@ -17,8 +8,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
 
-use double::Double;
-use forge::{ACCESS, Forge, git};
+use crate::double::Double;
+use crate::forge::{ACCESS, Forge, git};
 use helix_build::config::Config;
 use helix_build::worker::Workshop;
 use helix_routing::api::{
@@ -41,7 +32,7 @@ struct World {
 
 impl World {
     async fn new() -> Option<Self> {
-        let bwrap = place::bwrap()?;
+        let bwrap = crate::place::bwrap()?;
         let folder = tempfile::Builder::new()
             .prefix("helix-build")
             .tempdir()
@@ -301,7 +292,7 @@ async fn a_stop_reaches_whatever_step_there_is() {
         when_ready
     );
     assert!(failed(&outcome, BuildStep::Build).contains("a newer commit"));
-    assert_eq!(place::processes(&word), 0);
+    assert_eq!(crate::place::processes(&word), 0);
 }
 
 #[tokio::test]

@@ -1,10 +1,4 @@
 //! A double of origin over real HTTP: what workers ask of it, and uploads.
-#![expect(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "each test uses its part, and may stop here"
-)]
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -26,38 +20,38 @@ use tokio::net::TcpListener;
 use tokio::time::Instant;
 
 /// What has to be shown.
-pub const TOKEN: &str = "worker-token-0123456789";
+pub(crate) const TOKEN: &str = "worker-token-0123456789";
 
 /// One build, as origin has it.
-pub struct Build {
-    pub job: BuildJob,
+pub(crate) struct Build {
+    pub(crate) job: BuildJob,
     /// Who has it, and since when it was heard of last.
-    pub holder: Option<(String, Instant)>,
+    pub(crate) holder: Option<(String, Instant)>,
     /// All that ever claimed it.
-    pub holders: Vec<String>,
-    pub lines: Vec<LogLine>,
-    pub outcome: Option<BuildOutcome>,
-    pub stop: Option<String>,
+    pub(crate) holders: Vec<String>,
+    pub(crate) lines: Vec<LogLine>,
+    pub(crate) outcome: Option<BuildOutcome>,
+    pub(crate) stop: Option<String>,
 }
 
 /// What it holds.
-pub struct State_ {
-    pub builds: BTreeMap<String, Build>,
-    pub contents: BTreeMap<String, Vec<u8>>,
-    pub lease: Duration,
-    pub refuse_logs: usize,
+pub(crate) struct Held {
+    pub(crate) builds: BTreeMap<String, Build>,
+    pub(crate) contents: BTreeMap<String, Vec<u8>>,
+    pub(crate) lease: Duration,
+    pub(crate) refuse_logs: usize,
 }
 
 /// See the module.
 #[derive(Clone)]
-pub struct Double {
-    pub state: Arc<Mutex<State_>>,
-    pub url: String,
+pub(crate) struct Double {
+    pub(crate) state: Arc<Mutex<Held>>,
+    pub(crate) url: String,
 }
 
 impl Double {
-    pub async fn start() -> Self {
-        let state = Arc::new(Mutex::new(State_ {
+    pub(crate) async fn start() -> Self {
+        let state = Arc::new(Mutex::new(Held {
             builds: BTreeMap::new(),
             contents: BTreeMap::new(),
             lease: Duration::from_secs(30),
@@ -79,7 +73,7 @@ impl Double {
         Self { state, url }
     }
 
-    pub fn origin(&self) -> Origin {
+    pub(crate) fn origin(&self) -> Origin {
         Origin::new(Access {
             api: self.url.parse().unwrap(),
             others: Vec::new(),
@@ -89,7 +83,7 @@ impl Double {
         .unwrap()
     }
 
-    pub fn add(&self, job: BuildJob) {
+    pub(crate) fn add(&self, job: BuildJob) {
         let build = Build {
             job: job.clone(),
             holder: None,
@@ -105,11 +99,11 @@ impl Double {
             .insert(job.id.to_string(), build);
     }
 
-    pub fn with<T>(&self, id: &str, look: impl FnOnce(&mut Build) -> T) -> T {
+    pub(crate) fn with<T>(&self, id: &str, look: impl FnOnce(&mut Build) -> T) -> T {
         look(self.state.lock().unwrap().builds.get_mut(id).unwrap())
     }
 
-    pub fn log(&self, id: &str) -> String {
+    pub(crate) fn log(&self, id: &str) -> String {
         self.with(id, |build| {
             build
                 .lines
@@ -120,7 +114,7 @@ impl Double {
     }
 
     /// What a path of an outcome holds.
-    pub fn content(&self, outcome: &BuildOutcome, path: &str) -> Option<String> {
+    pub(crate) fn content(&self, outcome: &BuildOutcome, path: &str) -> Option<String> {
         let BuildOutcome::Succeeded { files, .. } = outcome else {
             return None;
         };
@@ -130,16 +124,21 @@ impl Double {
     }
 }
 
-type Shared = State<Arc<Mutex<State_>>>;
+type Shared = State<Arc<Mutex<Held>>>;
 
-fn problem(status: StatusCode, kind: &str) -> Response {
+/// An answer that is no success.
+struct Refused(Box<Response>);
+
+impl axum::response::IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        *self.0
+    }
+}
+
+fn problem(status: StatusCode, kind: &str) -> Refused {
     let body = serde_json::json!({"type": kind, "title": kind, "status": status.as_u16()});
-    (
-        status,
-        [("content-type", "application/problem+json")],
-        body.to_string(),
-    )
-        .into_response()
+    let head = [("content-type", "application/problem+json")];
+    Refused(Box::new((status, head, body.to_string()).into_response()))
 }
 
 /// The build, if who asks may ask and has it.
@@ -149,7 +148,7 @@ fn held<T>(
     id: &str,
     worker: &str,
     then: impl FnOnce(&mut Build) -> T,
-) -> Result<T, Response> {
+) -> Result<T, Refused> {
     authorized(headers)?;
     let mut state = state.lock().unwrap();
     let build = state
@@ -165,7 +164,7 @@ fn held<T>(
     }
 }
 
-fn authorized(headers: &HeaderMap) -> Result<(), Response> {
+fn authorized(headers: &HeaderMap) -> Result<(), Refused> {
     let shown = headers
         .get("authorization")
         .and_then(|value| value.to_str().ok());
@@ -181,7 +180,7 @@ async fn claim(
     Path(id): Path<String>,
     headers: HeaderMap,
     Json(claim): Json<BuildClaim>,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     authorized(&headers)?;
     let mut state = state.lock().unwrap();
     let lease = state.lease;
@@ -210,7 +209,7 @@ async fn heartbeat(
     Path(id): Path<String>,
     headers: HeaderMap,
     Json(claim): Json<BuildClaim>,
-) -> Result<Json<BuildWish>, Response> {
+) -> Result<Json<BuildWish>, Refused> {
     held(&state, &headers, &id, &claim.worker, |build| {
         Json(BuildWish {
             stop: build.stop.clone(),
@@ -223,12 +222,12 @@ async fn log(
     Path(id): Path<String>,
     headers: HeaderMap,
     Json(log): Json<BuildLog>,
-) -> Result<StatusCode, Response> {
+) -> Result<StatusCode, Refused> {
     {
         let mut state = state.lock().unwrap();
         if state.refuse_logs > 0 {
             state.refuse_logs -= 1;
-            return Err(StatusCode::SERVICE_UNAVAILABLE.into_response());
+            return Err(problem(StatusCode::SERVICE_UNAVAILABLE, "starting"));
         }
     }
     held(&state, &headers, &id, &log.worker, |build| {
@@ -248,7 +247,7 @@ async fn end(
     Path(id): Path<String>,
     headers: HeaderMap,
     Json(end): Json<BuildEnd>,
-) -> Result<StatusCode, Response> {
+) -> Result<StatusCode, Refused> {
     held(&state, &headers, &id, &end.worker, |build| {
         build.outcome = Some(end.outcome);
         StatusCode::NO_CONTENT
@@ -259,7 +258,7 @@ async fn uploads(
     state: Shared,
     headers: HeaderMap,
     Json(asked): Json<NewUpload>,
-) -> Result<Json<UploadPlan>, Response> {
+) -> Result<Json<UploadPlan>, Refused> {
     authorized(&headers)?;
     let state = state.lock().unwrap();
     let missing = asked
@@ -279,7 +278,7 @@ async fn uploads(
     }))
 }
 
-async fn packs(state: Shared, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Response> {
+async fn packs(state: Shared, headers: HeaderMap, body: Bytes) -> Result<StatusCode, Refused> {
     authorized(&headers)?;
     let mut rest = &body[..];
     while !rest.is_empty() {
@@ -303,7 +302,7 @@ async fn blob(
     Path((_, digest)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<Response, Response> {
+) -> Result<Response, Refused> {
     authorized(&headers)?;
     let text = |name: &str| {
         headers

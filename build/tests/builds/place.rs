@@ -1,11 +1,4 @@
 //! A place to build in: a folder that another user can reach, an engine, a log.
-#![expect(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "each test uses its part, and may stop here"
-)]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -21,10 +14,10 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Who builds where the tests run as root.
-pub const USER: (u32, u32) = (65_534, 65_534);
+pub(crate) const USER: (u32, u32) = (65_534, 65_534);
 
 /// Bubblewrap, if it is there.
-pub fn bwrap() -> Option<PathBuf> {
+pub(crate) fn bwrap() -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let found = std::env::split_paths(&path)
         .map(|folder| folder.join("bwrap"))
@@ -36,15 +29,15 @@ pub fn bwrap() -> Option<PathBuf> {
 }
 
 /// See the module.
-pub struct Place {
-    pub folder: TempDir,
-    pub journal: Journal,
-    pub engine: Engine,
-    pub stop: watch::Sender<Option<String>>,
+pub(crate) struct Place {
+    pub(crate) folder: TempDir,
+    pub(crate) journal: Journal,
+    pub(crate) engine: Engine,
+    pub(crate) stop: watch::Sender<Option<String>>,
 }
 
 impl Place {
-    pub fn new(bwrap: PathBuf) -> Self {
+    pub(crate) fn new(bwrap: PathBuf) -> Self {
         let folder = tempfile::Builder::new()
             .prefix("helix-build")
             .tempdir()
@@ -73,11 +66,11 @@ impl Place {
         }
     }
 
-    pub fn space(&self) -> PathBuf {
+    pub(crate) fn space(&self) -> PathBuf {
         self.folder.path().join("space")
     }
 
-    pub fn task(&self, line: &str) -> Task {
+    pub(crate) fn task(&self, line: &str) -> Task {
         let mut task = Task::of(line);
         task.folder = SPACE.to_owned();
         task.env = [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", SPACE)]
@@ -93,21 +86,21 @@ impl Place {
         task
     }
 
-    pub async fn run(&self, task: &Task) -> Result<Outcome, SandboxError> {
+    pub(crate) async fn run(&self, task: &Task) -> Result<Outcome, SandboxError> {
         let printer = || self.journal.printer(BuildStep::Build);
         self.engine
             .run(task, [printer(), printer()], &self.stop.subscribe())
             .await
     }
 
-    pub fn printed(&self) -> String {
+    pub(crate) fn printed(&self) -> String {
         let lines = self.journal.waiting(usize::MAX);
         lines.into_iter().map(|line| line.text + "\n").collect()
     }
 }
 
 /// Processes of this machine whose command line has `word`.
-pub fn processes(word: &str) -> usize {
+pub(crate) fn processes(word: &str) -> usize {
     let Ok(entries) = fs::read_dir("/proc") else {
         return 0;
     };

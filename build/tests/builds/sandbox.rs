@@ -1,14 +1,11 @@
 //! The sandbox on this machine: what a build cannot reach, what it is held to, and that nothing of it is left.
-#![expect(clippy::unwrap_used, reason = "a test may stop here")]
-
-mod place;
 
 use std::fs;
 use std::time::Duration;
 
+use crate::place::{Place, bwrap, processes};
 use helix_build::egress::{Egress, EgressConfig};
 use helix_build::sandbox::{Ended, Outcome};
-use place::{Place, bwrap, processes};
 use tokio::time::Instant;
 
 macro_rules! place {

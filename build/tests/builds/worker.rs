@@ -1,13 +1,4 @@
 //! The worker's program against a real queue: builds are taken, handed over when a worker is killed, and stopped on a word.
-#![expect(
-    clippy::unwrap_used,
-    clippy::print_stderr,
-    reason = "a test may stop here, and says why it is passed over"
-)]
-
-mod double;
-mod forge;
-mod place;
 
 use std::fs;
 use std::net::TcpListener;
@@ -16,9 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use crate::double::{Double, TOKEN};
+use crate::forge::{ACCESS, Forge};
 use async_nats::jetstream::{self, consumer, stream};
-use double::{Double, TOKEN};
-use forge::{ACCESS, Forge};
 use helix_routing::api::{
     BuildJob, BuildLimits, BuildOutcome, BuildSettings, BuildStep, Source, Trust,
 };
@@ -54,7 +45,7 @@ struct World {
 
 impl World {
     async fn new() -> Option<Self> {
-        let bwrap = place::bwrap()?;
+        let bwrap = crate::place::bwrap()?;
         let server = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/bin/nats-server");
         if !server.exists() {
             eprintln!("skipped: .tools/bin/nats-server is missing, run `make setup`");
@@ -279,13 +270,13 @@ async fn the_build_of_a_killed_worker_is_taken_over_and_nothing_of_it_is_left() 
     let one = world.worker("one");
     world
         .until("the line runs", || {
-            place::processes(&format!("sleep\0{word}")) > 0
+            crate::place::processes(&format!("sleep\0{word}")) > 0
         })
         .await;
     drop(one);
     world
         .until("the killed worker's processes are gone", || {
-            place::processes(&word) == 0
+            crate::place::processes(&word) == 0
         })
         .await;
     let _two = world.worker("two");
@@ -313,7 +304,7 @@ async fn a_wish_of_origin_ends_the_builds_processes() {
     let _worker = world.worker("one");
     world
         .until("the line runs", || {
-            place::processes(&format!("sleep\0{word}")) > 0
+            crate::place::processes(&format!("sleep\0{word}")) > 0
         })
         .await;
     world.origin.with(job.id.as_str(), |build| {
@@ -324,6 +315,6 @@ async fn a_wish_of_origin_ends_the_builds_processes() {
         matches!(&outcome, BuildOutcome::Failed { reason, .. } if reason.contains("a newer commit came")),
         "{outcome:?}"
     );
-    assert_eq!(place::processes(&word), 0);
+    assert_eq!(crate::place::processes(&word), 0);
     world.queue_is_empty().await;
 }

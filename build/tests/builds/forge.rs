@@ -1,10 +1,4 @@
 //! A git server on loopback: `git http-backend` behind a small CGI, with Basic access.
-#![expect(
-    dead_code,
-    unreachable_pub,
-    clippy::unwrap_used,
-    reason = "each test uses its part, and may stop here"
-)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -21,17 +15,17 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpListener;
 
 /// What has to be shown: `x-access-token:ghs_hunter22`.
-pub const ACCESS: &str = "Basic eC1hY2Nlc3MtdG9rZW46Z2hzX2h1bnRlcjIy";
+pub(crate) const ACCESS: &str = "Basic eC1hY2Nlc3MtdG9rZW46Z2hzX2h1bnRlcjIy";
 
 /// See the module.
-pub struct Forge {
+pub(crate) struct Forge {
     folder: TempDir,
-    pub url: String,
+    pub(crate) url: String,
 }
 
 impl Forge {
     /// Serves one repository, `site.git`.
-    pub async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bare = folder.path().join("site.git");
         git(folder.path(), &["init", "--quiet", "--bare", "site.git"]);
@@ -48,17 +42,17 @@ impl Forge {
         Self { folder, url }
     }
 
-    pub fn work(&self) -> PathBuf {
+    pub(crate) fn work(&self) -> PathBuf {
         self.folder.path().join("work")
     }
 
     /// Where it lies on this machine.
-    pub fn bare(&self) -> PathBuf {
+    pub(crate) fn bare(&self) -> PathBuf {
         self.folder.path().join("site.git")
     }
 
     /// Writes files over what is there, commits, and pushes to a branch; the commit's name.
-    pub fn commit(&self, branch: &str, files: &[(&str, &str)]) -> String {
+    pub(crate) fn commit(&self, branch: &str, files: &[(&str, &str)]) -> String {
         for (path, text) in files {
             let path = self.work().join(path);
             fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -68,7 +62,7 @@ impl Forge {
     }
 
     /// Commits whatever is in the working folder.
-    pub fn commit_all(&self, branch: &str) -> String {
+    pub(crate) fn commit_all(&self, branch: &str) -> String {
         let work = self.work();
         git(&work, &["add", "--all", "--force"]);
         git(
@@ -90,7 +84,7 @@ impl Forge {
 }
 
 /// Runs git, and gives what it says.
-pub fn git(folder: &Path, arguments: &[&str]) -> String {
+pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
     let output = Command::new("git")
         .args([
             "-c",
