@@ -12,7 +12,7 @@ DIST := --profile dist --locked
 # Real folders to deploy: few files, many files, large files.
 FOLDERS := swagger-ui-dist @fortawesome/fontawesome-free monaco-editor
 PACKAGES := swagger-ui-dist@5.35.0 @fortawesome/fontawesome-free@7.3.1 monaco-editor@0.57.0
-BINARIES := --package helix-cli --package helix-origin --package helix-edge --bins
+BINARIES := --package helix-cli --package helix-origin --package helix-edge --package helix-build --bins
 
 # Where a PostgreSQL server's programs may be, as tests look for them.
 INITDB := /usr/lib/postgresql/*/bin/initdb /usr/local/pgsql/bin/initdb /usr/pgsql/bin/initdb
@@ -23,7 +23,7 @@ help: ## this list
 setup: ## fetch build tools and nats-server into .tools
 	@python3 deploy/setup/tools.py
 
-build: setup ## build helix, helix-origin and helix-edge
+build: setup ## build helix, helix-origin, helix-edge and helix-build
 	$(CARGO) build $(RELEASE) $(BINARIES)
 
 dist: setup ## build them as they are installed, into target/dist: slower to build, faster to run

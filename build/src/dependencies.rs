@@ -13,7 +13,7 @@ use std::time::SystemTime;
 
 use helix_routing::api::Trust;
 use helix_routing::id::ProjectName;
-use helix_service::digest::Sha256;
+use helix_service::digest::{Sha256, sha256_of};
 use tokio::process::Command;
 
 use crate::detect::manager::Kind;
@@ -59,9 +59,12 @@ impl Key {
         sum.update(b"\0");
         sum.update(std::env::consts::ARCH.as_bytes());
         sum.update(b"\0");
-        // One that cannot be read is one more that is not the same.
-        let read = lockfile.and_then(|path| fs::read(path).ok());
-        sum.update(&read.unwrap_or_default());
+        // One that cannot be read is as none.
+        let read = lockfile.and_then(|path| sha256_of(&mut fs::File::open(path).ok()?).ok());
+        sum.update(
+            read.map_or_else(String::new, |digest| digest.to_string())
+                .as_bytes(),
+        );
         Self {
             project: project.clone(),
             manager: kind.program(),

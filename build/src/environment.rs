@@ -10,7 +10,7 @@ use crate::sandbox::{PROXY_PORT, SPACE};
 use crate::toolchain::Tools;
 
 /// Folders of the system that programs are looked for in, after the build's own.
-const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
+pub(crate) const SYSTEM_PATH: &str = "/usr/local/bin:/usr/bin:/bin";
 /// Whom this machine trusts, and so do builds: an operator's own registry may be signed by nobody else. It is seen inside.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// The first Node whose own fetch takes a proxy from its environment without a warning.

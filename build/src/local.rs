@@ -84,7 +84,8 @@ pub fn plan(folder: &Path, settings: &BuildSettings) -> Result<Plan, LocalError>
 /// When there is nothing, or it cannot be deployed.
 pub fn built(folder: &Path, plan: &Plan) -> Result<Output, LocalError> {
     Ok(output::collect(
-        &folder.join(&plan.root),
+        folder,
+        &plan.root,
         &plan.outputs,
         &Mask::new([]),
     )?)

@@ -13,6 +13,7 @@ use helix_build::worker::{Worker, Workshop};
 use helix_client::{Access, Origin};
 use helix_service::shutdown::Shutdown;
 use helix_service::{nats, telemetry};
+use nix::fcntl::{Flock, FlockArg};
 
 /// HelixStack's build worker.
 #[derive(Debug, Parser)]
@@ -69,6 +70,16 @@ async fn work(config: Config) -> anyhow::Result<()> {
     })?;
     let client = nats::connect(&config.nats, "build").await?;
     let slots = config.slots;
+    // Held to the end: what is in the folder is this worker's alone.
+    let lock = fs::File::create(config.data_dir.join("lock")).context("make the lock file")?;
+    let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
+        .map_err(|(_, error)| error)
+        .with_context(|| {
+            format!(
+                "lock {}: does another worker use it?",
+                config.data_dir.display()
+            )
+        })?;
     let workshop = Workshop::open(config)?;
     workshop.tidy().context("remove what was left of builds")?;
     tracing::info!(slots, "the worker waits for builds");

@@ -103,16 +103,24 @@ impl Output {
     }
 }
 
-/// Looks for the output in each of `folders` of the project at `project`, and through the first that is there.
+/// Looks for the output in each of `folders` of the project in folder `root` of `source`, and through the first that is there.
 ///
 /// # Errors
 /// As [`OutputError`] says.
-pub fn collect(project: &Path, folders: &[String], mask: &Mask) -> Result<Output, OutputError> {
-    let folder = folders.iter().find(|folder| is_output(project, folder));
+pub fn collect(
+    source: &Path,
+    root: &str,
+    folders: &[String],
+    mask: &Mask,
+) -> Result<Output, OutputError> {
+    let project = inside(source, root).ok_or_else(|| OutputError::Outside {
+        folder: root.to_owned(),
+    })?;
+    let folder = folders.iter().find(|folder| is_output(&project, folder));
     let folder = folder.ok_or_else(|| OutputError::Missing {
         looked_for: folders.to_vec(),
     })?;
-    let path = inside(project, folder).ok_or_else(|| OutputError::Outside {
+    let path = inside(&project, folder).ok_or_else(|| OutputError::Outside {
         folder: folder.clone(),
     })?;
     let looked = folder::look_through(&path).map_err(|source| OutputError::Folder {
@@ -227,6 +235,7 @@ mod tests {
         let folders: Vec<String> = folders.iter().map(|&folder| folder.to_owned()).collect();
         collect(
             project,
+            "",
             &folders,
             &Mask::new([("API_KEY", "hunter22-hunter22")]),
         )
@@ -269,6 +278,9 @@ mod tests {
             collected(site.path(), &["build"]),
             Err(OutputError::Outside { .. })
         ));
+        symlink(outside.path(), site.path().join("app")).unwrap();
+        let elsewhere = collect(site.path(), "app", &[String::new()], &Mask::new([]));
+        assert!(matches!(elsewhere, Err(OutputError::Outside { .. })));
         symlink(outside.path().join("passwd"), site.path().join("dist/link")).unwrap();
         let error = collected(site.path(), &["dist"]).unwrap_err();
         let cause = std::error::Error::source(&error).unwrap().to_string();

@@ -35,6 +35,12 @@ impl Folder {
         root.is_dir().then_some(Self { root })
     }
 
+    /// Where the file at `path` really is, if it is a plain one and within.
+    #[must_use]
+    pub fn locate(&self, path: &str) -> Option<PathBuf> {
+        self.within(path).filter(|path| path.is_file())
+    }
+
     /// Where `path` really is, if within.
     fn within(&self, path: &str) -> Option<PathBuf> {
         let path = fs::canonicalize(self.root.join(path)).ok()?;
@@ -45,7 +51,7 @@ impl Folder {
 impl Files for Folder {
     fn read(&self, path: &str) -> Option<String> {
         use std::io::Read as _;
-        let path = self.within(path).filter(|path| path.is_file())?;
+        let path = self.locate(path)?;
         let mut bytes = Vec::new();
         let file = fs::File::open(path).ok()?;
         file.take(MAX_READ_BYTES).read_to_end(&mut bytes).ok()?;
@@ -61,7 +67,7 @@ impl Files for Folder {
     }
 
     fn has(&self, path: &str) -> bool {
-        self.within(path).is_some_and(|path| path.is_file())
+        self.locate(path).is_some()
     }
 
     fn folders(&self, path: &str) -> Vec<String> {

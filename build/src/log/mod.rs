@@ -18,6 +18,9 @@ use mask::{Mask, Stream};
 /// Lines of the worker's own that have room above the limit: it says little, but a build may make it say more.
 const MAX_OWN_LINES: u64 = 2_000;
 
+/// What a line counts besides its text: a flood of empty lines is one as well.
+const LINE_BYTES: u64 = 64;
+
 /// A build's log. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Journal {
@@ -101,7 +104,10 @@ impl Journal {
 
     /// Lines up to that number have arrived.
     pub fn arrived(&self, seq: u64) {
-        self.kept().lines.retain(|line| line.seq > seq);
+        let mut kept = self.kept();
+        while kept.lines.front().is_some_and(|line| line.seq <= seq) {
+            kept.lines.pop_front();
+        }
     }
 
     /// Returns when there are lines that were not there when it was asked last.
@@ -111,7 +117,7 @@ impl Journal {
 
     fn printed(&self, step: BuildStep, line: &[u8]) {
         let mut kept = self.kept();
-        let bytes = line.len() as u64 + 1;
+        let bytes = line.len() as u64 + LINE_BYTES;
         if kept.bytes + bytes > self.limit {
             kept.dropped_lines += 1;
             kept.dropped_bytes += bytes;

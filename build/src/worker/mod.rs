@@ -136,9 +136,13 @@ impl Worker {
         };
         report.send_rest(&journal).await;
         match report.end(outcome.clone()).await {
-            Ok(()) => {
+            Ok(true) => {
                 acknowledge(message, AckKind::Ack).await;
                 log_end(&job, &outcome);
+            }
+            // The message is for whoever has the build now.
+            Ok(false) => {
+                tracing::info!(build.id = %job.id, from = "building", to = "lost", "build");
             }
             // It comes back, and origin decides whether it is built again.
             Err(error) => {

@@ -116,16 +116,18 @@ impl Report {
         }
     }
 
-    pub(super) async fn end(&self, outcome: BuildOutcome) -> Result<(), OriginError> {
+    /// Says how it ended; whether that was still for us to say.
+    pub(super) async fn end(&self, outcome: BuildOutcome) -> Result<bool, OriginError> {
         let end = BuildEnd {
             worker: self.worker.clone(),
             outcome,
         };
         let path = self.path("end");
         match patiently(MID_UPLOAD, async || self.origin.tell(&path, &end).await).await {
+            Ok(()) => Ok(true),
             // Somebody else's, or said already.
-            Err(error) if is_lost(&error) => Ok(()),
-            ended => ended,
+            Err(error) if is_lost(&error) => Ok(false),
+            Err(error) => Err(error),
         }
     }
 

@@ -8,7 +8,7 @@
 //! anybody outside but the egress proxy.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use helix_client::Origin;
@@ -17,7 +17,7 @@ use helix_routing::api::{BuildJob, BuildOutcome, BuildStep, NewFile};
 use helix_service::random;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 use super::secrets;
 use super::space::Space;
@@ -26,7 +26,7 @@ use crate::dependencies::{Dependencies, Key, Lent};
 use crate::detect::files::{Folder, join};
 use crate::detect::{self, Plan};
 use crate::egress::Egress;
-use crate::environment;
+use crate::environment::{self, SYSTEM_PATH};
 use crate::fetch::Fetch;
 use crate::log::Journal;
 use crate::output;
@@ -247,11 +247,15 @@ impl Bench<'_> {
         if plan.install.is_none() && plan.build.is_none() {
             return Ok(Tools::default());
         }
-        let provided = tokio::select! {
-            provided = self.shop.toolchain.provide(plan) => provided.map_err(|error| Failure::of(step)(&error)),
-            reason = stopped(self.stop.clone()) => Err(Failure { step, reason: format!("was stopped: {reason}") }),
-        };
-        let tools = provided?;
+        if let Some(tool) = missing(plan) {
+            let reason =
+                format!("{tool} builds this project, and is not installed where builds run");
+            return Err(Failure { step, reason });
+        }
+        let provided = self
+            .in_time(step, self.shop.toolchain.provide(plan))
+            .await?;
+        let tools = provided.map_err(|error| Failure::of(step)(&error))?;
         if !tools.versions.is_empty() {
             self.journal.say(step, &tools.described());
         }
@@ -266,11 +270,11 @@ impl Bench<'_> {
         self.journal
             .say(BuildStep::Toolchain, &self.engine.described(&self.limits()));
         let key = plan.manager.as_ref().map(|manager| {
-            let lockfile = manager
-                .lockfile
-                .as_ref()
-                .map(|path| self.space.source().join(path));
-            // A link could lead to any file of this machine, of which only a hash is made.
+            let source = Folder::open(&self.space.source());
+            let path = manager.lockfile.as_ref();
+            let lockfile = source
+                .zip(path)
+                .and_then(|(source, path)| source.locate(path));
             Key::new(&self.job.project, manager.kind, tools, lockfile.as_deref())
         });
         if let Some(line) = &plan.install {
@@ -290,6 +294,20 @@ impl Bench<'_> {
             self.keep(key).await;
         }
         Ok(())
+    }
+
+    /// What is done outside the sandbox ends when the build has to, too.
+    async fn in_time<T>(
+        &self,
+        step: BuildStep,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let reason = tokio::select! {
+            done = work => return Ok(done),
+            reason = stopped(self.stop.clone()) => format!("was stopped: {reason}"),
+            () = sleep_until(self.until) => "it took longer than a build may".to_owned(),
+        };
+        Err(Failure { step, reason })
     }
 
     async fn lend(&self, key: &Key) {
@@ -416,13 +434,10 @@ impl Bench<'_> {
 
     async fn upload(&self, plan: &Plan, origin: &Origin) -> Result<Vec<NewFile>, Failure> {
         let step = BuildStep::Output;
-        let (project, folders, journal) = (
-            self.space.source().join(&plan.root),
-            plan.outputs.clone(),
-            self.journal.clone(),
-        );
+        let (source, root) = (self.space.source(), plan.root.clone());
+        let (folders, journal) = (plan.outputs.clone(), self.journal.clone());
         let collected =
-            spawn_blocking(move || output::collect(&project, &folders, journal.mask())).await;
+            spawn_blocking(move || output::collect(&source, &root, &folders, journal.mask())).await;
         let output = collected
             .map_err(|error| Failure::of(step)(&error))?
             .map_err(|error| Failure::of(step)(&error))?;
@@ -443,10 +458,14 @@ impl Bench<'_> {
         let (files, contents) = hashed
             .map_err(|error| Failure::of(step)(&error))?
             .map_err(|error| Failure::of(step)(&error))?;
-        let sent = tokio::select! {
-            sent = upload::send(origin, &self.job.project, contents, |_| ()) => sent.map_err(|error| Failure { step, reason: format!("{error:#}") })?,
-            reason = stopped(self.stop.clone()) => return Err(Failure { step, reason: format!("was stopped: {reason}") }),
-        };
+        let sending = upload::send(origin, &self.job.project, contents, |_| ());
+        let sent = self
+            .in_time(step, sending)
+            .await?
+            .map_err(|error| Failure {
+                step,
+                reason: format!("{error:#}"),
+            })?;
         self.journal.say(
             step,
             &format!(
@@ -456,6 +475,20 @@ impl Bench<'_> {
         );
         Ok(files)
     }
+}
+
+/// The program that no package brings, if the plan needs one that this machine has not.
+fn missing(plan: &Plan) -> Option<&'static str> {
+    let framework = plan.framework?;
+    let tool = framework.tool.as_deref()?;
+    let needed = [&plan.install, &plan.build];
+    let needed = needed
+        .iter()
+        .any(|line| line.as_ref().is_some_and(|line| line.starts_with(tool)));
+    let there = SYSTEM_PATH
+        .split(':')
+        .any(|folder| Path::new(folder).join(tool).exists());
+    (needed && !there).then_some(tool)
 }
 
 /// Why to stop, once there is a reason.
