@@ -81,7 +81,10 @@ async fn work(config: Config) -> anyhow::Result<()> {
             )
         })?;
     let workshop = Workshop::open(config)?;
-    workshop.tidy().context("remove what was left of builds")?;
+    workshop
+        .tidy()
+        .await
+        .context("remove what was left of builds")?;
     tracing::info!(slots, "the worker waits for builds");
     Worker::new(origin, workshop)
         .run(client, slots, &shutdown)

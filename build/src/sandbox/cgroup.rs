@@ -51,17 +51,10 @@ impl Groups {
     }
 
     fn unified(&mut self, root: &Path, own: &str, name: &str, memory: u64, processes: u64) {
-        let Some(path) = own.lines().find_map(|line| line.strip_prefix("0::")) else {
+        let Some(base) = unified_base(root, own) else {
             return;
         };
-        let base = root.join(path.trim_start_matches('/'));
         // Groups that hold processes have no groups with limits below them: this process goes one down, once.
-        let down = base.ends_with("worker");
-        let base = if down {
-            base.parent().unwrap_or(&base)
-        } else {
-            &base
-        };
         let enable = || fs::write(base.join("cgroup.subtree_control"), "+memory +pids");
         if enable().is_err() {
             let worker = base.join("worker");
@@ -105,6 +98,25 @@ impl Groups {
         if let Some(folder) = set("pids", "pids.max", processes) {
             self.processes = Some(folder.join("pids.events"));
             self.folders.push(folder);
+        }
+    }
+
+    /// The groups whose names begin with `start`: of builds that were cut off.
+    pub(crate) fn left(root: &Path, own: &str, start: &str) -> Self {
+        let bases = ["memory", "pids"]
+            .iter()
+            .filter_map(|controller| base_of(root, own, controller));
+        let entries = bases
+            .chain(unified_base(root, own))
+            .filter_map(|base| fs::read_dir(base).ok());
+        let folders = entries.flatten().filter_map(Result::ok);
+        let folders =
+            folders.filter(|entry| entry.file_name().to_string_lossy().starts_with(start));
+        Self {
+            folders: folders.map(|entry| entry.path()).collect(),
+            memory: None,
+            processes: None,
+            unified: true,
         }
     }
 
@@ -188,6 +200,14 @@ impl Drop for Groups {
         // Whoever does not wait leaves at worst empty groups.
         self.remove();
     }
+}
+
+/// The folder of this process's own group of version 2, or of the one above where it has gone down.
+fn unified_base(root: &Path, own: &str) -> Option<PathBuf> {
+    let path = own.lines().find_map(|line| line.strip_prefix("0::"))?;
+    let base = root.join(path.trim_start_matches('/'));
+    let above = base.parent().filter(|_| base.ends_with("worker"));
+    Some(above.unwrap_or(&base).to_owned())
 }
 
 fn make_folder(folder: &Path) -> io::Result<()> {

@@ -141,6 +141,20 @@ pub enum SandboxError {
     Watch(#[source] io::Error),
 }
 
+/// Where control groups are mounted.
+const GROUPS: &str = "/sys/fs/cgroup";
+
+/// Ends and removes what is left of control groups whose names begin with `start`: a worker that was killed could not.
+pub async fn sweep(start: &str) {
+    Groups::left(Path::new(GROUPS), &own_groups(), start)
+        .end()
+        .await;
+}
+
+fn own_groups() -> String {
+    fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+}
+
 /// How tasks are run.
 #[derive(Clone, Debug)]
 pub enum Engine {
@@ -253,10 +267,9 @@ impl Engine {
 
 impl Local {
     fn groups(&self, limits: &Limits) -> Groups {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         Groups::make(
-            Path::new("/sys/fs/cgroup"),
-            &own,
+            Path::new(GROUPS),
+            &own_groups(),
             &self.name,
             limits.memory_bytes,
             limits.processes,

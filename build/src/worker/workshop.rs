@@ -14,6 +14,7 @@ use std::time::Duration;
 use helix_client::Origin;
 use helix_client::upload::{self, hash};
 use helix_routing::api::{BuildJob, BuildOutcome, BuildStep, NewFile};
+use helix_service::digest::sha256;
 use helix_service::random;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -30,7 +31,7 @@ use crate::environment::{self, SYSTEM_PATH};
 use crate::fetch::Fetch;
 use crate::log::Journal;
 use crate::output;
-use crate::sandbox::{Engine, Limits, Local, Mount, PROXY_SOCKET, SPACE, Task};
+use crate::sandbox::{self, Engine, Limits, Local, Mount, PROXY_SOCKET, SPACE, Task};
 use crate::toolchain::{self, Registry, Toolchain, Tools};
 
 /// Everything that builds share.
@@ -107,11 +108,18 @@ impl Workshop {
         self
     }
 
+    /// Starts of the names of this worker's control groups, which are those of its data folder.
+    fn group_start(&self) -> String {
+        let folder = self.config.data_dir.display().to_string();
+        format!("helix-build-{}-", &sha256(folder.as_bytes()).hex()[..8])
+    }
+
     /// Removes what builds left behind that were cut off.
     ///
     /// # Errors
     /// When it cannot be removed.
-    pub fn tidy(&self) -> std::io::Result<()> {
+    pub async fn tidy(&self) -> std::io::Result<()> {
+        sandbox::sweep(&self.group_start()).await;
         super::space::remove(&self.builds())
     }
 
@@ -164,7 +172,7 @@ impl Workshop {
             program: self.program.clone(),
             user: self.user,
             control: space.control(),
-            name: format!("helix-build-{name}"),
+            name: format!("{}{name}", self.group_start()),
         });
         Ok(Bench {
             shop: self,
