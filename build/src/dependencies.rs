@@ -16,7 +16,7 @@ use helix_routing::id::ProjectName;
 use helix_service::digest::{Sha256, sha256_of};
 use tokio::process::Command;
 
-use crate::detect::manager::Kind;
+use crate::detect::manager::{Kind, Manager};
 use crate::sandbox::disk;
 use crate::toolchain::Tools;
 
@@ -75,7 +75,7 @@ impl Key {
 
 /// What tells a package manager to use `folder` for what it fetches.
 #[must_use]
-pub fn variables(kind: Kind, folder: &str) -> BTreeMap<String, String> {
+pub fn variables(manager: &Manager, folder: &str) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
     let mut set = |name: &str, value: &str| {
         variables.insert(name.to_owned(), value.to_owned());
@@ -87,11 +87,14 @@ pub fn variables(kind: Kind, folder: &str) -> BTreeMap<String, String> {
         ("fund", "false"),
         ("update_notifier", "false"),
         ("progress", "false"),
-        ("prefer_offline", "true"),
     ] {
         set(&format!("npm_config_{name}"), value);
     }
-    match kind {
+    if manager.lockfile.is_some() {
+        // Without one, what is kept would be older than what there is.
+        set("npm_config_prefer_offline", "true");
+    }
+    match manager.kind {
         Kind::Npm => {}
         Kind::Pnpm => {
             set("npm_config_store_dir", &format!("{folder}/pnpm"));

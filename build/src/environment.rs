@@ -43,7 +43,7 @@ pub fn sandboxed<'a>(
     env.extend(
         plan.manager
             .iter()
-            .flat_map(|manager| dependencies::variables(manager.kind, &cache)),
+            .flat_map(|manager| dependencies::variables(manager, &cache)),
     );
     let mut set = |name: &str, value: &str| {
         env.insert(name.to_owned(), value.to_owned());

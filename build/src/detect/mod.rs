@@ -44,8 +44,6 @@ pub struct Plan {
     pub node: Option<Node>,
     /// Shell line that installs.
     pub install: Option<String>,
-    /// Whether that line is ours, and so keeps to the lockfile.
-    pub install_is_ours: bool,
     /// Shell line that builds, in the project's folder.
     pub build: Option<String>,
     /// Where the output may be, from the project's folder, in the order in which it is looked for; one alone if settings name it.
@@ -133,7 +131,7 @@ pub fn plan(files: &impl Files, settings: &BuildSettings) -> Result<Plan, Detect
     {
         notes.extend(choose_a_member(files, workspace));
     }
-    let (install, install_is_ours) = install(settings, manager.as_ref(), framework);
+    let install = install(settings, manager.as_ref(), framework);
     let found = Found {
         files,
         root: &root,
@@ -163,7 +161,6 @@ pub fn plan(files: &impl Files, settings: &BuildSettings) -> Result<Plan, Detect
         manager,
         node,
         install,
-        install_is_ours,
         build,
         outputs,
         notes,
@@ -267,17 +264,12 @@ fn install(
     settings: &BuildSettings,
     manager: Option<&Manager>,
     framework: Option<&'static Framework>,
-) -> (Option<String>, bool) {
+) -> Option<String> {
     if let Some(line) = &settings.install {
-        return (
-            Some(line.clone()).filter(|line| !line.trim().is_empty()),
-            false,
-        );
+        return Some(line.clone()).filter(|line| !line.trim().is_empty());
     }
     let ours = manager.map(|manager| manager.kind.install(manager.lockfile.is_some()).to_owned());
-    let line = ours.or_else(|| framework?.install.clone());
-    let is_ours = manager.is_some();
-    (line, is_ours)
+    ours.or_else(|| framework?.install.clone())
 }
 
 /// A root that is no project itself: which of its members might be meant.

@@ -34,6 +34,9 @@ use crate::output;
 use crate::sandbox::{self, Engine, Limits, Local, Mount, PROXY_SOCKET, SPACE, Task};
 use crate::toolchain::{self, Registry, Toolchain, Tools};
 
+/// No build is watched for longer than a day.
+const MAX_SECONDS: u64 = 24 * 60 * 60;
+
 /// Everything that builds share.
 #[derive(Clone, Debug)]
 pub struct Workshop {
@@ -181,7 +184,7 @@ impl Workshop {
             stop,
             space,
             engine,
-            until: Instant::now() + Duration::from_secs(job.limits.seconds),
+            until: Instant::now() + seconds(job.limits.seconds),
         })
     }
 }
@@ -420,7 +423,7 @@ impl Bench<'_> {
         let limits = &self.job.limits;
         Limits {
             until: self.until,
-            silence: Duration::from_secs(limits.silence_seconds),
+            silence: seconds(limits.silence_seconds),
             memory_bytes: limits.memory_bytes,
             processes: limits.processes,
             disk_bytes: limits.disk_bytes,
@@ -483,6 +486,11 @@ impl Bench<'_> {
         );
         Ok(files)
     }
+}
+
+/// What a job says, within what a clock can count.
+fn seconds(said: u64) -> Duration {
+    Duration::from_secs(said.min(MAX_SECONDS))
 }
 
 /// The program that no package brings, if the plan needs one that this machine has not.

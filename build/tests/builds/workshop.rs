@@ -266,6 +266,28 @@ async fn limits_of_a_job_end_its_build() {
 }
 
 #[tokio::test]
+async fn limits_beyond_all_measure_are_none() {
+    let world = world!();
+    let all = |job: &mut BuildJob| {
+        job.limits = BuildLimits {
+            seconds: u64::MAX,
+            silence_seconds: u64::MAX,
+            memory_bytes: u64::MAX,
+            processes: u64::MAX,
+            disk_bytes: u64::MAX,
+            log_bytes: u64::MAX,
+        };
+    };
+    let (outcome, log) = world
+        .line("mkdir dist; echo x > dist/a", &[PAGE], all)
+        .await;
+    assert!(
+        matches!(outcome, BuildOutcome::Succeeded { .. }),
+        "{outcome:?} {log}"
+    );
+}
+
+#[tokio::test]
 async fn a_stop_reaches_whatever_step_there_is() {
     let world = world!();
     let commit = world.forge.commit("main", &[PAGE]);
