@@ -201,13 +201,18 @@ impl Printer {
     }
 }
 
-/// A line as text that moves no cursor: colours stay, all other control characters go.
+/// A line as text that does nothing to a terminal: its sequences go as a whole, then all other control characters.
 fn shown(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
-    let mut shown: String = text
-        .chars()
-        .filter(|c| !c.is_control() || matches!(c, '\t' | '\u{1b}'))
-        .collect();
+    let mut shown = String::with_capacity(text.len());
+    let mut characters = text.chars();
+    while let Some(c) = characters.next() {
+        if c == '\u{1b}' {
+            skip_sequence(&mut characters);
+        } else if !c.is_control() || c == '\t' {
+            shown.push(c);
+        }
+    }
     if shown.len() > MAX_LOG_LINE_BYTES {
         let mut end = MAX_LOG_LINE_BYTES;
         while !shown.is_char_boundary(end) {
@@ -216,6 +221,15 @@ fn shown(line: &[u8]) -> String {
         shown.truncate(end);
     }
     shown
+}
+
+/// What follows an escape: colours and cursors up to their letter, titles up to their bell.
+fn skip_sequence(characters: &mut std::str::Chars<'_>) {
+    match characters.next() {
+        Some('[') => drop(characters.find(|c| ('@'..='~').contains(c))),
+        Some(']') => drop(characters.find(|c| matches!(c, '\u{7}' | '\u{1b}'))),
+        Some(_) | None => {}
+    }
 }
 
 #[cfg(test)]
@@ -274,6 +288,19 @@ mod tests {
             last.contains("more lines") && last.contains("dropped"),
             "{last}"
         );
+    }
+
+    #[test]
+    fn what_drives_a_terminal_is_left_out() {
+        for (line, expected) in [
+            ("\u{1b}[1;32mok\u{1b}[0m done", "ok done"),
+            ("\u{1b}]0;title\u{7}x\u{1b}(By", "xBy"),
+            ("a\u{1b}[2Kb\u{7}\tc", "ab\tc"),
+            ("\u{1b}", ""),
+            ("\u{1b}[12", ""),
+        ] {
+            assert_eq!(shown(line.as_bytes()), expected, "{line:?}");
+        }
     }
 
     #[test]
