@@ -319,3 +319,39 @@ async fn a_wish_of_origin_ends_the_builds_processes() {
     assert_eq!(crate::place::processes(&word), 0);
     world.queue_is_empty().await;
 }
+
+#[tokio::test]
+async fn a_worker_that_is_told_to_end_takes_its_builds_along_and_leaves_them_to_others() {
+    let world = world!();
+    let word = format!("3.{}1", std::process::id());
+    let job = world.job(&format!("sleep {word}; {LINE}"));
+    world.origin.state.lock().unwrap().lease = Duration::from_secs(2);
+    world.queue(&job).await;
+    let mut one = world.worker("one");
+    world
+        .until("the line runs", || {
+            crate::place::processes(&format!("sleep\0{word}")) > 0
+        })
+        .await;
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(one.0.id()).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+    let deadline = Instant::now() + LIMIT;
+    while one.0.try_wait().unwrap().is_none() {
+        assert!(Instant::now() < deadline, "the worker does not end");
+        sleep(Duration::from_millis(20)).await;
+    }
+    assert_eq!(crate::place::processes(&word), 0);
+    assert_eq!(
+        fs::read_dir(world.folder.path().join("one/builds"))
+            .unwrap()
+            .count(),
+        0
+    );
+    let _two = world.worker("two");
+    let outcome = world.outcome(&job).await;
+    assert!(
+        matches!(outcome, BuildOutcome::Succeeded { .. }),
+        "{outcome:?}"
+    );
+    world.queue_is_empty().await;
+}
