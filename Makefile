@@ -1,6 +1,6 @@
 # Every command that a developer or CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist dev test check lint fmt pure fuzz torture torture-edge bench bench-peers bench-fleet bench-build
+.PHONY: help setup build dist dev test test-frameworks check lint fmt pure fuzz torture torture-edge bench bench-peers bench-fleet bench-build
 
 # The tools that set-up fetched come first, so that a build finds the same ones everywhere.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -40,6 +40,9 @@ test: pure ## set up and run every test
 		HELIX_TEST_STORE=postgres $(CARGO) test $(RELEASE) --package helix-origin --no-fail-fast; \
 	else echo "skipped: origin's tests on PostgreSQL, which is not installed: apt install postgresql"; fi
 	$(MAKE) fuzz FUZZ_SECONDS=20
+
+test-frameworks: setup ## build real projects of many frameworks, which takes minutes and the npm registry
+	$(CARGO) test $(RELEASE) --package helix-build --test builds -- --ignored --nocapture frameworks
 
 check: setup lint pure ## format, lints, purity, unit tests and architecture: the fast loop
 	$(CARGO) test $(RELEASE) --workspace --lib --bins

@@ -61,6 +61,18 @@ impl Forge {
         self.commit_all(branch)
     }
 
+    /// Removes everything from the working folder.
+    pub(crate) fn clear(&self) {
+        for entry in fs::read_dir(self.work()).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() && !path.ends_with(".git") {
+                fs::remove_dir_all(path).unwrap();
+            } else if path.is_file() {
+                fs::remove_file(path).unwrap();
+            }
+        }
+    }
+
     /// Commits whatever is in the working folder.
     pub(crate) fn commit_all(&self, branch: &str) -> String {
         let work = self.work();

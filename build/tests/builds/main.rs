@@ -8,6 +8,7 @@
 
 mod double;
 mod forge;
+mod frameworks;
 mod place;
 mod sandbox;
 mod worker;

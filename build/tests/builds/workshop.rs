@@ -22,8 +22,8 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 /// Everything that a build needs.
-struct World {
-    forge: Forge,
+pub(crate) struct World {
+    pub(crate) forge: Forge,
     origin: Double,
     workshop: Workshop,
     folder: TempDir,
@@ -31,7 +31,7 @@ struct World {
 }
 
 impl World {
-    async fn new() -> Option<Self> {
+    pub(crate) async fn new() -> Option<Self> {
         let bwrap = crate::place::bwrap()?;
         let folder = tempfile::Builder::new()
             .prefix("helix-build")
@@ -50,7 +50,7 @@ impl World {
         })
     }
 
-    fn job(&self, commit: &str) -> BuildJob {
+    pub(crate) fn job(&self, commit: &str) -> BuildJob {
         BuildJob {
             id: random::hex16().parse().unwrap(),
             project: "shop".parse().unwrap(),
@@ -86,7 +86,7 @@ impl World {
     }
 
     /// Runs a job; what came of it, and the log.
-    async fn build(&self, job: &BuildJob) -> (BuildOutcome, String) {
+    pub(crate) async fn build(&self, job: &BuildJob) -> (BuildOutcome, String) {
         let journal = Workshop::journal(job);
         let (_stop, stopped) = watch::channel(None);
         let outcome = self
