@@ -1,6 +1,6 @@
 # Every command that a developer or CI runs.
 .DEFAULT_GOAL := help
-.PHONY: help setup build dist dev test check lint fmt pure fuzz torture torture-edge bench bench-peers bench-fleet bench-build
+.PHONY: help setup build dist dev test test-frameworks check lint fmt pure fuzz torture torture-edge bench bench-peers bench-fleet bench-build
 
 # The tools that set-up fetched come first, so that a build finds the same ones everywhere.
 export PATH := $(CURDIR)/.tools/bin:$(PATH):$(HOME)/.cargo/bin
@@ -12,7 +12,7 @@ DIST := --profile dist --locked
 # Real folders to deploy: few files, many files, large files.
 FOLDERS := swagger-ui-dist @fortawesome/fontawesome-free monaco-editor
 PACKAGES := swagger-ui-dist@5.35.0 @fortawesome/fontawesome-free@7.3.1 monaco-editor@0.57.0
-BINARIES := --package helix-cli --package helix-origin --package helix-edge --bins
+BINARIES := --package helix-cli --package helix-origin --package helix-edge --package helix-build --bins
 
 # Where a PostgreSQL server's programs may be, as tests look for them.
 INITDB := /usr/lib/postgresql/*/bin/initdb /usr/local/pgsql/bin/initdb /usr/pgsql/bin/initdb
@@ -23,7 +23,7 @@ help: ## this list
 setup: ## fetch build tools and nats-server into .tools
 	@python3 deploy/setup/tools.py
 
-build: setup ## build helix, helix-origin and helix-edge
+build: setup ## build helix, helix-origin, helix-edge and helix-build
 	$(CARGO) build $(RELEASE) $(BINARIES)
 
 dist: setup ## build them as they are installed, into target/dist: slower to build, faster to run
@@ -40,6 +40,9 @@ test: pure ## set up and run every test
 		HELIX_TEST_STORE=postgres $(CARGO) test $(RELEASE) --package helix-origin --no-fail-fast; \
 	else echo "skipped: origin's tests on PostgreSQL, which is not installed: apt install postgresql"; fi
 	$(MAKE) fuzz FUZZ_SECONDS=20
+
+test-frameworks: setup ## build real projects of many frameworks, which takes minutes and the npm registry
+	$(CARGO) test $(RELEASE) --package helix-build --test builds -- --ignored --nocapture frameworks
 
 check: setup lint pure ## format, lints, purity, unit tests and architecture: the fast loop
 	$(CARGO) test $(RELEASE) --workspace --lib --bins

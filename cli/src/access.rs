@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+pub(crate) use helix_client::Access;
 use helix_service::disk::{WriteError, write_secret};
 use serde::{Deserialize, Serialize};
 use url::Url;
@@ -17,25 +18,6 @@ const TOKEN_VARIABLE: &str = "HELIX_TOKEN";
 const DEV_FILE: &str = ".helix/dev.json";
 /// What `helix login` writes, below the user's config folder.
 const LOGIN_FILE: &str = "helix/login.json";
-
-/// Where origin is, and the token to show it.
-#[derive(Clone)]
-pub(crate) struct Access {
-    /// Base of the API.
-    pub(crate) api: Url,
-    /// The same of other origins of the fleet: asked when that one does not answer.
-    pub(crate) others: Vec<Url>,
-    /// The secret.
-    pub(crate) token: String,
-    /// Where the address was found, for errors.
-    pub(crate) found: String,
-}
-
-impl std::fmt::Debug for Access {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Access({}, from {})", self.api, self.found)
-    }
-}
 
 /// Address or token is missing or not readable.
 #[derive(Debug, thiserror::Error)]

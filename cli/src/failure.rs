@@ -7,8 +7,8 @@ use std::process::ExitCode;
 
 use helix_routing::api::Problem;
 
-use crate::origin::OriginError;
 use crate::output;
+use helix_client::OriginError;
 
 /// Wrong arguments, or refused.
 pub(crate) const REFUSED: u8 = 1;

@@ -11,7 +11,6 @@ mod deploy;
 mod dev;
 mod failure;
 mod moment;
-mod origin;
 mod output;
 mod rollout;
 mod when;
@@ -19,10 +18,15 @@ mod when;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use helix_client::Origin;
 
 use crate::arguments::{Arguments, Command};
 
 fn main() -> ExitCode {
+    // On the way into a sandbox this program is something else.
+    if let Some(code) = helix_build::sandbox::run_if_asked() {
+        return code;
+    }
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) => return failure::usage(&error),
@@ -47,11 +51,12 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
     } = arguments;
     match command {
         Command::Dev(dev) => return Box::pin(dev::run(dev)).await,
+        Command::Build(build) => return Box::pin(command::build::run(build, json)).await,
         Command::Login => return command::login::run(&connection).await,
         Command::BreakGlass(glass) => return command::glass::run(glass, json).await,
         _ => {}
     }
-    let origin = origin::Origin::new(access::find(&connection)?)?;
+    let origin = Origin::new(access::find(&connection)?)?;
     match command {
         Command::Deploy(deploy) => Box::pin(deploy::run(&origin, deploy, json)).await,
         Command::Rollback(rollback) => command::rollback::run(&origin, rollback, json).await,
@@ -73,7 +78,7 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Freeze(freeze) => command::freeze::run(&origin, freeze, json).await,
         Command::Lock(lock) => command::lock::run(&origin, lock, json).await,
         Command::Explain(explain) => command::explain::run(&origin, explain, json).await,
-        Command::Dev(_) | Command::Login | Command::BreakGlass(_) => {
+        Command::Build(_) | Command::Dev(_) | Command::Login | Command::BreakGlass(_) => {
             unreachable!("handled above, since they need no origin")
         }
     }

@@ -68,9 +68,10 @@ impl Progress {
         bar.set_message(what);
         Self(bar)
     }
+}
 
-    /// Counts bytes that are done.
-    pub(crate) fn add(&self, bytes: u64) {
+impl helix_client::upload::Progress for Progress {
+    fn add(&self, bytes: u64) {
         self.0.inc(bytes);
     }
 }

@@ -289,6 +289,28 @@ fn site() -> tempfile::TempDir {
 }
 
 #[tokio::test]
+async fn of_a_prebuilt_project_its_output_is_deployed_and_nothing_else() {
+    let (api, fake) = start(Fake {
+        outcome: Some("settled"),
+        ..Fake::default()
+    })
+    .await;
+    let project = tempfile::tempdir().unwrap();
+    let manifest = r#"{"scripts": {"build": "x"}, "devDependencies": {"vite": "7"}}"#;
+    fs::write(project.path().join("package.json"), manifest).unwrap();
+    let (code, _, stderr) = deploy(&api, project.path(), &["--prebuilt"]).await;
+    assert_eq!(code, Some(1));
+    assert!(stderr.contains("no output"), "{stderr}");
+    fs::create_dir(project.path().join("dist")).unwrap();
+    fs::write(project.path().join("dist/index.html"), "hello").unwrap();
+    let (code, _, stderr) = deploy(&api, project.path(), &["--prebuilt"]).await;
+    assert_eq!(code, Some(0), "{stderr}");
+    let files = fake.lock().unwrap().deployment.as_ref().unwrap()["files"].clone();
+    assert_eq!(files.as_array().unwrap().len(), 1);
+    assert_eq!(files[0]["path"], "index.html");
+}
+
+#[tokio::test]
 async fn only_what_is_missing_is_sent_and_standard_output_is_the_url() {
     let (api, fake) = start(Fake {
         outcome: Some("settled"),

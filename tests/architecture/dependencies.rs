@@ -16,7 +16,20 @@ const ARROWS: &[(&str, &[&str])] = &[
         &["helix-framing", "helix-routing", "helix-service"],
     ),
     ("helix-origin", &["helix-routing", "helix-service"]),
-    ("helix-cli", &["helix-routing", "helix-service"]),
+    ("helix-client", &["helix-routing", "helix-service"]),
+    (
+        "helix-build",
+        &["helix-client", "helix-routing", "helix-service"],
+    ),
+    (
+        "helix-cli",
+        &[
+            "helix-build",
+            "helix-client",
+            "helix-routing",
+            "helix-service",
+        ],
+    ),
     ("helix-tests", &["helix-routing", "helix-service"]),
     (
         "helix-bench",
@@ -52,6 +65,7 @@ const DOORS: &[(&str, &[&str])] = &[
             "helix-service",
             "helix-edge",
             "helix-origin",
+            "helix-build",
             // An operator's override, with origin dead.
             "helix-cli",
             "helix-tests",
@@ -63,7 +77,13 @@ const DOORS: &[(&str, &[&str])] = &[
     ("axum", &["helix-origin", "helix-edge"]),
     (
         "clap",
-        &["helix-cli", "helix-edge", "helix-origin", "helix-bench"],
+        &[
+            "helix-build",
+            "helix-cli",
+            "helix-edge",
+            "helix-origin",
+            "helix-bench",
+        ],
     ),
     ("indicatif", &["helix-cli"]),
 ];

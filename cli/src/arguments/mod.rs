@@ -1,5 +1,6 @@
 //! What can be typed. Names and ids are parsed here, once; nothing inside checks them again.
 
+mod build;
 mod fleet;
 mod glass;
 mod operate;
@@ -14,6 +15,7 @@ use helix_routing::id::{Environment, ProjectName};
 use helix_routing::routes::Span;
 use url::Url;
 
+pub(crate) use build::{Build, Settings};
 pub(crate) use fleet::{Dev, Drain, Edge, JoinToken, Token};
 pub(crate) use glass::{BreakGlass, GlassEnd, GlassRollback, Socket, Terms};
 pub(crate) use operate::{Audit, AuditVerify, Freeze, Hold, Lock, Mark, Release, Webhooks};
@@ -57,6 +59,8 @@ pub(crate) struct Connection {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Build a project as a worker would, here and in place
+    Build(Build),
     /// Deploy a folder
     Deploy(Deploy),
     /// Take regions back to an earlier release

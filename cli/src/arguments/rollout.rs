@@ -8,7 +8,7 @@ use helix_routing::id::{Environment, ProjectName, RegionId, ReleaseId, RolloutId
 use helix_routing::rollout::{Approvals, Step, WaveOrder};
 use helix_routing::routes::Span;
 
-use super::Site;
+use super::{Settings, Site};
 use crate::when::When;
 
 #[derive(Debug, Args)]
@@ -16,6 +16,11 @@ pub(crate) struct Deploy {
     /// The folder: everything in it, except .git, .helix and .DS_Store
     #[arg(value_name = "DIR")]
     pub(crate) folder: PathBuf,
+    /// The folder is a project that `helix build` has built: deploy its output
+    #[arg(long)]
+    pub(crate) prebuilt: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
     #[command(flatten)]
     pub(crate) site: Site,
     /// Do not wait for the rollout

@@ -9,8 +9,8 @@ use super::or_none;
 use super::table::{moment, table};
 use crate::arguments::{Audit, AuditVerify};
 use crate::failure::NEEDS_OPERATOR;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 /// Entries that are asked for at once.
 const PAGE: u32 = 500;

@@ -6,8 +6,8 @@ use helix_routing::api::{DomainView, NewDomain};
 
 use super::table::{moment, table};
 use crate::arguments::Domains;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(
     origin: &Origin,

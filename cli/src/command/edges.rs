@@ -13,8 +13,8 @@ use super::table::{moment, table};
 use super::{NONE, or_none};
 use crate::arguments::{Drain, Edge, JoinToken};
 use crate::failure::STILL_RUNNING;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 /// Between two looks at how far a drain is.
 const LOOK: Duration = Duration::from_millis(500);

@@ -7,8 +7,8 @@ use helix_routing::api::Explanation;
 use super::or_none;
 use super::table::table;
 use crate::arguments::Explain;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(
     origin: &Origin,

@@ -7,8 +7,8 @@ use helix_service::clock;
 
 use super::table::{moment, table};
 use crate::arguments::Freeze;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(
     origin: &Origin,

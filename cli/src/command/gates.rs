@@ -13,9 +13,9 @@ use super::joined;
 use super::table::table;
 use crate::arguments::{Gate, RunGates};
 use crate::failure::STILL_RUNNING;
-use crate::origin::Origin;
-use crate::origin::retry::{FIRST_CONTACT, patiently};
 use crate::output;
+use helix_client::Origin;
+use helix_client::retry::{FIRST_CONTACT, patiently};
 
 /// What edges get beyond the time that the gates may take: to hear of it, and to fetch the release if they do not have it.
 const FETCH_LIMIT: Duration = Duration::from_secs(30);

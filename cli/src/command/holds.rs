@@ -8,8 +8,8 @@ use helix_routing::operators::{ClearHolds, HoldsView, NewHold};
 use super::table::{moment, table};
 use super::{NONE, or_none};
 use crate::arguments::Hold;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(origin: &Origin, arguments: Hold, json: bool) -> anyhow::Result<ExitCode> {
     match arguments {

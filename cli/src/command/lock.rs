@@ -9,8 +9,8 @@ use helix_service::clock;
 
 use super::table::moment;
 use crate::arguments::Lock;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(origin: &Origin, arguments: Lock, json: bool) -> anyhow::Result<ExitCode> {
     let (Lock::Acquire { site, .. } | Lock::Release { site, .. } | Lock::Status { site }) =

@@ -8,8 +8,8 @@ use helix_routing::api::Status;
 
 use crate::access::{self, Access};
 use crate::arguments::Connection;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(connection: &Connection) -> anyhow::Result<ExitCode> {
     let (api, others) = connection

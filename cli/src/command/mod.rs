@@ -1,6 +1,7 @@
 //! The short commands: each asks origin once and shows the answer.
 
 pub(crate) mod audit;
+pub(crate) mod build;
 pub(crate) mod domains;
 pub(crate) mod edges;
 pub(crate) mod explain;

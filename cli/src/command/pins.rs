@@ -7,8 +7,8 @@ use helix_routing::visitor::{NameAndValue, NewPin, PinView};
 use super::NONE;
 use super::table::{moment, table};
 use crate::arguments::{Pin, Shows, Site};
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(origin: &Origin, arguments: Pin, json: bool) -> anyhow::Result<ExitCode> {
     match arguments {

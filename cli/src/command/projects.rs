@@ -10,8 +10,8 @@ use helix_routing::id::ProjectName;
 use super::table::{moment, table};
 use super::{NONE, joined};
 use crate::arguments::Projects;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(
     origin: &Origin,

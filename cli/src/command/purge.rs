@@ -9,9 +9,9 @@ use tokio::time::{Instant, sleep};
 use super::joined;
 use crate::arguments::Purge;
 use crate::failure::STILL_RUNNING;
-use crate::origin::Origin;
-use crate::origin::retry::{FIRST_CONTACT, patiently};
 use crate::output;
+use helix_client::Origin;
+use helix_client::retry::{FIRST_CONTACT, patiently};
 
 /// How long edges that are there are waited for: they have a purge within a second, and an edge that says nothing for
 /// so long has lost its lease.

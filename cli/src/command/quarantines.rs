@@ -7,8 +7,8 @@ use helix_routing::operators::{NewQuarantine, QuarantineView};
 use super::or_none;
 use super::table::{moment, table};
 use crate::arguments::{Mark, Release};
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(
     origin: &Origin,

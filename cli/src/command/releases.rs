@@ -8,9 +8,9 @@ use super::flights::{counts, draining};
 use super::table::{moment, table};
 use super::{NONE, joined};
 use crate::arguments::Releases;
-use crate::origin::Origin;
 use crate::output;
 use crate::rollout::now;
+use helix_client::Origin;
 
 pub(crate) async fn run(
     origin: &Origin,

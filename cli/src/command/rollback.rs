@@ -10,10 +10,10 @@ use helix_service::random;
 use super::table::table;
 use super::{joined, or_none};
 use crate::arguments::Rollback;
-use crate::origin::Origin;
-use crate::origin::retry::{FIRST_CONTACT, patiently};
 use crate::output;
 use crate::rollout;
+use helix_client::Origin;
+use helix_client::retry::{FIRST_CONTACT, patiently};
 
 pub(crate) async fn run(
     origin: &Origin,

@@ -10,10 +10,10 @@ use serde::Serialize;
 use super::NONE;
 use super::table::{moment, table};
 use crate::arguments::{Rollout, Which, WhichRollout};
-use crate::origin::Origin;
-use crate::origin::retry::{FIRST_CONTACT, patiently};
 use crate::output;
 use crate::rollout::{self, outcome_name, stages};
+use helix_client::Origin;
+use helix_client::retry::{FIRST_CONTACT, patiently};
 
 pub(crate) async fn run(
     origin: &Origin,

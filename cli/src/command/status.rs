@@ -8,9 +8,9 @@ use super::flights::described;
 use super::table::{moment, table};
 use super::{NONE, or_none};
 use crate::arguments;
-use crate::origin::Origin;
 use crate::output;
 use crate::rollout::{now, stages};
+use helix_client::Origin;
 
 pub(crate) async fn run(
     origin: &Origin,

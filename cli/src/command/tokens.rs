@@ -7,8 +7,8 @@ use helix_routing::api::{CreatedToken, NewToken, Role, TokenView};
 use super::NONE;
 use super::table::{moment, table};
 use crate::arguments::Token;
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 pub(crate) async fn run(origin: &Origin, arguments: Token, json: bool) -> anyhow::Result<ExitCode> {
     match arguments {

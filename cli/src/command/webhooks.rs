@@ -12,8 +12,8 @@ use super::table::{moment, table};
 use super::{NONE, joined, or_none};
 use crate::arguments::Webhooks;
 use crate::failure::{REFUSED, STILL_RUNNING};
-use crate::origin::Origin;
 use crate::output;
+use helix_client::Origin;
 
 /// How long the first attempt of a delivery is waited for: longer than origin lets one take.
 const ATTEMPT_LIMIT: Duration = Duration::from_secs(30);

@@ -2,20 +2,18 @@
 //!
 //! Nothing is uploaded before the whole folder is known to be deployable.
 
-mod folder;
-mod hash;
-mod pack;
 mod rules;
-mod standalone;
-mod upload;
 
-use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use helix_routing::api::{DeploymentView, InFreeze, NewDeployment, NewFile, RolloutView};
-use helix_routing::id::{Digest, Environment, ProjectName};
+use anyhow::Context as _;
+use helix_build::local;
+use helix_routing::api::{
+    BuildSettings, DeploymentView, InFreeze, NewDeployment, NewFile, RolloutView,
+};
+use helix_routing::id::{Environment, ProjectName};
 use helix_routing::rollout::RolloutPolicy;
 use helix_routing::time::Timestamp;
 use helix_service::{clock, random};
@@ -23,24 +21,15 @@ use serde::Serialize;
 use tokio::task::spawn_blocking;
 
 use crate::arguments::{Deploy, WayOut};
-use crate::origin::Origin;
-use crate::origin::retry::{MID_UPLOAD, patiently};
 use crate::output::{self, Progress};
 use crate::rollout::{self, Ended};
-use folder::{Folder, LocalFile};
-use upload::Sent;
+use helix_client::Origin;
+use helix_client::retry::{MID_UPLOAD, patiently};
+use helix_client::upload::folder::{self, Folder};
+use helix_client::upload::{self, Content, Sent, hash};
 
 /// Twins by case that are named before the rest is only counted.
 const NAMED_TWINS: usize = 5;
-
-/// One distinct content of the folder, and one file that has it.
-#[derive(Clone, Debug)]
-pub(crate) struct Content {
-    digest: Digest,
-    size: u64,
-    path: String,
-    source: PathBuf,
-}
 
 /// A deployment that origin took on.
 #[derive(Debug)]
@@ -49,6 +38,31 @@ pub(crate) struct Deployed {
     pub(crate) view: DeploymentView,
     files: usize,
     sent: Sent,
+}
+
+/// Where the files are.
+#[derive(Debug)]
+pub(crate) enum Files {
+    /// In a folder, all of them.
+    Folder(PathBuf),
+    /// Where the build of a project left them.
+    Built(PathBuf, Box<BuildSettings>),
+}
+
+impl Files {
+    fn look_through(&self) -> anyhow::Result<Folder> {
+        match self {
+            Self::Folder(path) => Ok(folder::look_through(path)?),
+            Self::Built(path, settings) => {
+                let plan = local::plan(path, settings)?;
+                let built = local::built(path, &plan).context("find what `helix build` left")?;
+                Ok(Folder {
+                    files: built.files,
+                    skipped: Vec::new(),
+                })
+            }
+        }
+    }
 }
 
 /// How a folder is to be deployed, beside where to.
@@ -91,6 +105,8 @@ pub(crate) async fn run(
     let start = Instant::now();
     let Deploy {
         folder,
+        prebuilt,
+        settings,
         site,
         detach,
         lift_quarantine,
@@ -105,14 +121,12 @@ pub(crate) async fn run(
         in_freeze: in_freeze(&way_out),
         push_seq: way_out.push_seq,
     };
-    let deployed = deploy(
-        origin,
-        &folder,
-        &site.project.project,
-        site.environment,
-        wish,
-    )
-    .await?;
+    let from = if prebuilt {
+        Files::Built(folder, Box::new(settings.into()))
+    } else {
+        Files::Folder(folder)
+    };
+    let deployed = deploy(origin, from, &site.project.project, site.environment, wish).await?;
     let ended = if detach {
         Ended::Left
     } else {
@@ -141,17 +155,20 @@ fn policy(typed: &WayOut) -> RolloutPolicy {
     }
 }
 
-/// Makes a release of `folder` and starts to roll it out.
+/// Makes a release of what is there and starts to roll it out.
 pub(crate) async fn deploy(
     origin: &Origin,
-    folder: &Path,
+    from: Files,
     project: &ProjectName,
     environment: Environment,
     wish: Wish,
 ) -> anyhow::Result<Deployed> {
-    let (files, contents) = read(folder).await?;
+    let (files, contents) = read(from).await?;
     let count = files.len();
-    let sent = upload::send(origin, project, contents).await?;
+    let sent = upload::send(origin, project, contents, |total| {
+        Progress::bytes("upload", total)
+    })
+    .await?;
     output::say(&format!(
         "uploaded {} of {count} files, {}",
         sent.files,
@@ -198,10 +215,9 @@ pub(crate) async fn deploy(
 }
 
 /// The files as origin is told of them, and their distinct contents.
-async fn read(path: &Path) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
-    let path = path.to_owned();
+async fn read(from: Files) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
     let (folder, digests) = spawn_blocking(move || {
-        let folder = folder::look_through(&path)?;
+        let folder = from.look_through()?;
         rules::check(&folder.files)?;
         let progress = Progress::bytes("hash", folder.bytes());
         let digests = hash::hash_all(&folder.files, &progress)?;
@@ -215,18 +231,7 @@ async fn read(path: &Path) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
         output::size(folder.bytes())
     ));
 
-    let mut contents = BTreeMap::new();
-    let mut files = Vec::with_capacity(digests.len());
-    for (LocalFile { path, source, size }, digest) in folder.files.into_iter().zip(digests) {
-        contents.entry(digest.clone()).or_insert_with(|| Content {
-            digest: digest.clone(),
-            size,
-            path: path.clone(),
-            source,
-        });
-        files.push(NewFile { path, digest, size });
-    }
-    Ok((files, contents.into_values().collect()))
+    Ok(upload::contents(folder.files, digests))
 }
 
 /// Says what is odd about a folder, though it can be deployed.

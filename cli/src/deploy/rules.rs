@@ -6,7 +6,7 @@ use std::io;
 use helix_routing::routes::RouteError;
 use helix_service::rules::{FILES, MAX_FILE_BYTES, Rules, too_large};
 
-use super::folder::LocalFile;
+use helix_client::upload::folder::LocalFile;
 
 /// The rules cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::fleet::BASE_DOMAIN;
 use super::home::Home;
 use super::secrets::kept;
-use crate::origin::Origin;
+use helix_client::Origin;
 
 /// Between two looks for projects. Edges look for another certificate every ten seconds, so more would not help.
 const LOOK: Duration = Duration::from_secs(2);

@@ -33,10 +33,10 @@ use url::Url;
 
 use crate::access::Access;
 use crate::arguments::Dev;
-use crate::origin::Origin;
 use crate::{deploy, output, rollout};
 use child::{Children, Program};
 use fleet::{Fleet, Wanted, url};
+use helix_client::Origin;
 use home::Home;
 use info::InfoFile;
 
@@ -213,7 +213,7 @@ async fn example(
     };
     let deployed = deploy::deploy(
         origin,
-        &folder,
+        deploy::Files::Folder(folder),
         &project,
         Environment::Production,
         deploy::Wish::default(),

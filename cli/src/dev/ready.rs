@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep};
 
 use super::child::Children;
 use super::fleet::{Fleet, url};
-use crate::origin::Origin;
+use helix_client::Origin;
 
 /// Longer than any start takes on a slow machine.
 const START_LIMIT: Duration = Duration::from_secs(60);

@@ -15,9 +15,9 @@ use helix_routing::time::Timestamp;
 use serde::Serialize;
 
 use crate::failure;
-use crate::origin::events::{Followed, WITHOUT_ORIGIN};
-use crate::origin::{Origin, OriginError};
 use crate::output::{self, Lines};
+use helix_client::events::{Followed, WITHOUT_ORIGIN};
+use helix_client::{Origin, OriginError};
 
 /// How a rollout stood when the command stopped to follow it.
 #[derive(Debug)]

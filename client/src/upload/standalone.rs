@@ -12,11 +12,11 @@ use super::hash::BUFFER_BYTES;
 use super::pack::ZSTD_LEVEL;
 
 /// Sent at a time; what a broken connection costs at most.
-pub(crate) const CHUNK_BYTES: u64 = 8 * 1024 * 1024;
+pub(super) const CHUNK_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A large file could not be prepared or read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StandaloneError {
+pub(super) enum StandaloneError {
     #[error("read file {path}")]
     Read {
         path: String,
@@ -35,19 +35,19 @@ pub(crate) enum StandaloneError {
 
 /// A large file as it is sent.
 #[derive(Debug)]
-pub(crate) struct Encoded {
+pub(super) struct Encoded {
     path: String,
     file: File,
     /// How its bytes encode the content.
-    pub(crate) encoding: Encoding,
+    pub(super) encoding: Encoding,
     /// How many they are.
-    pub(crate) length: u64,
+    pub(super) length: u64,
 }
 
 impl Encoded {
     /// Compresses the file beside; where that gains less than 3 %, it is sent as it is. The same file gives the same
     /// bytes every time, so a later run goes on where this one was cut off.
-    pub(crate) fn prepare(content: &Content) -> Result<Self, StandaloneError> {
+    pub(super) fn prepare(content: &Content) -> Result<Self, StandaloneError> {
         let path = content.path.clone();
         let mut source = File::open(&content.source).map_err(|source| StandaloneError::Read {
             path: path.clone(),
@@ -71,7 +71,7 @@ impl Encoded {
     }
 
     /// The chunk that starts at `offset`; empty at the end.
-    pub(crate) fn chunk(&mut self, offset: u64) -> Result<Bytes, StandaloneError> {
+    pub(super) fn chunk(&mut self, offset: u64) -> Result<Bytes, StandaloneError> {
         let length = CHUNK_BYTES.min(self.length.saturating_sub(offset));
         let mut bytes = Vec::new();
         self.file
@@ -89,7 +89,7 @@ impl Encoded {
     }
 
     /// The error for bytes that are no longer those that were hashed.
-    pub(crate) fn changed(&self) -> StandaloneError {
+    pub(super) fn changed(&self) -> StandaloneError {
         StandaloneError::Changed {
             path: self.path.clone(),
         }

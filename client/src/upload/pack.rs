@@ -18,11 +18,11 @@ const PACK_BYTES: u64 = 8 * 1024 * 1024;
 /// The most files in one pack upload, so that many tiny ones are spread over requests too.
 const PACK_FRAMES: usize = 4096;
 /// Fast enough to keep up with a fast line, and most of what can be gained.
-pub(crate) const ZSTD_LEVEL: i32 = 3;
+pub(super) const ZSTD_LEVEL: i32 = 3;
 
 /// A pack could not be made.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum PackError {
+pub(super) enum PackError {
     #[error("read file {path}")]
     Read {
         path: String,
@@ -40,7 +40,7 @@ pub(crate) enum PackError {
 }
 
 /// Divides contents among packs, in their order.
-pub(crate) fn plan(contents: Vec<Content>) -> Vec<Vec<Content>> {
+pub(super) fn plan(contents: Vec<Content>) -> Vec<Vec<Content>> {
     let mut packs: Vec<Vec<Content>> = Vec::new();
     let mut room = 0;
     for content in contents {
@@ -58,7 +58,7 @@ pub(crate) fn plan(contents: Vec<Content>) -> Vec<Vec<Content>> {
 }
 
 /// Reads, checks, encodes and frames the files of one pack.
-pub(crate) fn build(contents: &[Content]) -> Result<Bytes, PackError> {
+pub(super) fn build(contents: &[Content]) -> Result<Bytes, PackError> {
     let mut compressor =
         zstd::bulk::Compressor::new(ZSTD_LEVEL).map_err(|source| PackError::Compress {
             path: String::from("(any)"),

@@ -9,17 +9,17 @@ use std::thread;
 use helix_routing::id::Digest;
 use helix_service::digest::Sha256;
 
+use super::Progress;
 use super::folder::LocalFile;
-use crate::output::Progress;
 
 /// More threads than this only wait for the disk.
 const MAX_THREADS: usize = 8;
 /// Read at a time: large enough that system calls do not count.
-pub(crate) const BUFFER_BYTES: usize = 256 * 1024;
+pub(super) const BUFFER_BYTES: usize = 256 * 1024;
 
 /// A file could not be hashed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum HashError {
+pub enum HashError {
     #[error("read file {path}")]
     Read {
         path: String,
@@ -31,7 +31,7 @@ pub(crate) enum HashError {
 }
 
 /// The digest of each file, in their order.
-pub(crate) fn hash_all(files: &[LocalFile], progress: &Progress) -> Result<Vec<Digest>, HashError> {
+pub fn hash_all(files: &[LocalFile], progress: &impl Progress) -> Result<Vec<Digest>, HashError> {
     let threads = thread::available_parallelism()
         .map_or(1, usize::from)
         .min(MAX_THREADS);
@@ -110,15 +110,13 @@ mod tests {
                 }
             })
             .collect();
-        let digests = hash_all(&files, &Progress::bytes("hash", 0)).unwrap();
+        let digests = hash_all(&files, &()).unwrap();
         for (n, digest) in digests.iter().enumerate() {
             assert_eq!(*digest, sha256(format!("file {n}").as_bytes()));
         }
         files[7].size += 1;
         assert_eq!(
-            hash_all(&files, &Progress::bytes("hash", 0))
-                .unwrap_err()
-                .to_string(),
+            hash_all(&files, &()).unwrap_err().to_string(),
             "file 7 changed while it was read"
         );
     }

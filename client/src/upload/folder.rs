@@ -18,27 +18,27 @@ const LISTED: usize = 20;
 
 /// A folder, looked through.
 #[derive(Debug, Default)]
-pub(crate) struct Folder {
+pub struct Folder {
     /// Its files, in order of path.
-    pub(crate) files: Vec<LocalFile>,
+    pub files: Vec<LocalFile>,
     /// What was left out.
-    pub(crate) skipped: Vec<String>,
+    pub skipped: Vec<String>,
 }
 
 /// One file.
 #[derive(Clone, Debug)]
-pub(crate) struct LocalFile {
+pub struct LocalFile {
     /// Path within the release.
-    pub(crate) path: String,
+    pub path: String,
     /// Where its bytes are.
-    pub(crate) source: PathBuf,
+    pub source: PathBuf,
     /// Its size when it was found.
-    pub(crate) size: u64,
+    pub size: u64,
 }
 
 /// A folder that cannot be deployed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum FolderError {
+pub enum FolderError {
     #[error("read folder {}", path.display())]
     Read {
         path: PathBuf,
@@ -56,7 +56,7 @@ pub(crate) enum FolderError {
 }
 
 /// Looks a folder through.
-pub(crate) fn look_through(path: &Path) -> Result<Folder, FolderError> {
+pub fn look_through(path: &Path) -> Result<Folder, FolderError> {
     let failed = |source| FolderError::Read {
         path: path.to_owned(),
         source,
@@ -100,12 +100,12 @@ pub(crate) fn look_through(path: &Path) -> Result<Folder, FolderError> {
 
 impl Folder {
     /// Bytes of all its files.
-    pub(crate) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.files.iter().map(|file| file.size).sum()
     }
 
     /// Paths that differ in case alone: served exactly, but one of them is lost on some desktops.
-    pub(crate) fn case_twins(&self) -> Vec<(&str, &str)> {
+    pub fn case_twins(&self) -> Vec<(&str, &str)> {
         let mut seen: BTreeMap<String, &str> = BTreeMap::new();
         let mut twins = Vec::new();
         for file in &self.files {

@@ -10,19 +10,19 @@ use helix_routing::id::RolloutId;
 use helix_routing::rollout::Outcome;
 use tokio::time::{Instant, timeout};
 
-use super::retry::BackOff;
-use super::{Origin, OriginError};
+use crate::origin::{Origin, OriginError};
+use crate::retry::BackOff;
 
 /// Origin sends something at least every 10 s; three times that without a byte is a dead connection.
 const SILENCE: Duration = Duration::from_secs(30);
 /// How long a command follows a rollout without origin; the rollout goes on, the command says how to watch it.
-pub(crate) const WITHOUT_ORIGIN: Duration = Duration::from_secs(600);
+pub const WITHOUT_ORIGIN: Duration = Duration::from_secs(600);
 /// Largest event: a view of hundreds of regions.
 const MAX_EVENT_BYTES: usize = 4 * 1024 * 1024;
 
 /// How following a rollout ended.
 #[derive(Debug)]
-pub(crate) enum Followed {
+pub enum Followed {
     /// The rollout is over.
     Finished(Box<RolloutView>, Outcome),
     /// Origin was away for too long; the rollout may still run.
@@ -32,7 +32,7 @@ pub(crate) enum Followed {
 impl Origin {
     /// Follows a rollout to its end, over any number of connections. Calls `seen` with every view, and
     /// `away` with each error that begins a time without origin.
-    pub(crate) async fn follow(
+    pub async fn follow(
         &self,
         rollout: &RolloutId,
         mut seen: impl FnMut(&RolloutView),

@@ -3,22 +3,26 @@
 //! Every call may be repeated, so a connection that breaks costs at most the chunk or pack in flight, and a
 //! command that was cut off goes on where it was when it is run again.
 
+pub mod folder;
+pub mod hash;
+mod pack;
+mod standalone;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _, stream};
-use helix_routing::api::{self, NewUpload, PACK_UPLOAD_TYPE, PartialContent, UploadPlan};
+use helix_routing::api::{self, NewFile, NewUpload, PACK_UPLOAD_TYPE, PartialContent, UploadPlan};
 use helix_routing::artifact::Encoding;
 use helix_routing::id::{Digest, ProjectName};
 use reqwest::{Method, Response, StatusCode};
 use tokio::task::spawn_blocking;
 
-use super::Content;
-use super::pack;
-use super::standalone::Encoded;
-use crate::origin::retry::{FIRST_CONTACT, MID_UPLOAD, patiently};
 use crate::origin::{Origin, OriginError, UPLOAD_OFFSET};
-use crate::output::Progress;
+use crate::retry::{FIRST_CONTACT, MID_UPLOAD, patiently};
+use folder::LocalFile;
+use standalone::Encoded;
 
 /// Packs that are made and sent at the same time: one is compressed while another is on the line. Bounds memory to
 /// as many packs, twice.
@@ -47,20 +51,65 @@ enum Arrived {
     Upto(u64),
 }
 
-/// What was sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sent {
-    /// Contents that origin lacked.
-    pub(crate) files: u64,
-    /// Encoded bytes on the line.
-    pub(crate) bytes: u64,
+/// Who is told how far it has come.
+pub trait Progress: Send + Sync {
+    /// So many bytes more.
+    fn add(&self, bytes: u64);
 }
 
-/// Sends what origin lacks of `contents`.
-pub(crate) async fn send(
+/// Nobody.
+impl Progress for () {
+    fn add(&self, _: u64) {}
+}
+
+/// One distinct content of a folder, and one file that has it.
+#[derive(Clone, Debug)]
+pub struct Content {
+    /// What it is.
+    pub digest: Digest,
+    /// In bytes.
+    pub size: u64,
+    /// Path of the file within the release.
+    pub path: String,
+    /// Where its bytes are.
+    pub source: PathBuf,
+}
+
+/// The files as origin is told of them, and their distinct contents. Each digest is that of the file at its place.
+#[must_use]
+pub fn contents(files: Vec<LocalFile>, digests: Vec<Digest>) -> (Vec<NewFile>, Vec<Content>) {
+    let mut contents = BTreeMap::new();
+    let mut told = Vec::with_capacity(digests.len());
+    for (LocalFile { path, source, size }, digest) in files.into_iter().zip(digests) {
+        contents.entry(digest.clone()).or_insert_with(|| Content {
+            digest: digest.clone(),
+            size,
+            path: path.clone(),
+            source,
+        });
+        told.push(NewFile { path, digest, size });
+    }
+    (told, contents.into_values().collect())
+}
+
+/// What was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sent {
+    /// Contents that origin lacked.
+    pub files: u64,
+    /// Encoded bytes on the line.
+    pub bytes: u64,
+}
+
+/// Sends what origin lacks of `contents`. `progress` is told how many bytes of content that is.
+///
+/// # Errors
+/// When origin refuses, is away for too long, or a file changes meanwhile.
+pub async fn send<P: Progress>(
     origin: &Origin,
     project: &ProjectName,
     contents: Vec<Content>,
+    progress: impl FnOnce(u64) -> P,
 ) -> anyhow::Result<Sent> {
     let plan = ask(origin, project, &contents).await?;
     let mut known: BTreeMap<Digest, Content> = contents
@@ -88,7 +137,7 @@ pub(crate) async fn send(
     let upload = Upload {
         origin,
         project,
-        progress: Progress::bytes("upload", total),
+        progress: progress(total),
     };
     let mut bytes = upload.packs(packed).await?;
     for (content, offset) in standalone {
@@ -117,13 +166,13 @@ async fn ask(
     .await
 }
 
-struct Upload<'a> {
+struct Upload<'a, P> {
     origin: &'a Origin,
     project: &'a ProjectName,
-    progress: Progress,
+    progress: P,
 }
 
-impl Upload<'_> {
+impl<P: Progress> Upload<'_, P> {
     async fn packs(&self, contents: Vec<Content>) -> anyhow::Result<u64> {
         stream::iter(pack::plan(contents))
             .map(|contents| self.pack(contents))

@@ -1,10 +1,7 @@
 //! Origin's HTTP API as calls that return the shapes of `helix_routing::api`.
 //!
-//! Every answer is bounded, every wait ends. Here nothing is retried: [`retry`] does that for calls
+//! Every answer is bounded, every wait ends. Here nothing is retried: [`retry`](crate::retry) does that for calls
 //! that may be repeated.
-
-pub(crate) mod events;
-pub(crate) mod retry;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -17,8 +14,6 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use crate::access::Access;
-
 /// A host that does not answer by then is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// One call: making a release of 100,000 files and sending 8 MiB over a slow line fit in.
@@ -26,13 +21,32 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(120);
 /// The largest answer that is read: 100,000 releases or missing contents fit in.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// How much of an upload has arrived.
-pub(crate) const UPLOAD_OFFSET: &str = "upload-offset";
+pub const UPLOAD_OFFSET: &str = "upload-offset";
 /// Makes a repeated call the same call.
 const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
+/// Where origin is, and the token to show it.
+#[derive(Clone)]
+pub struct Access {
+    /// Base of the API.
+    pub api: Url,
+    /// The same of other origins of the fleet: asked when that one does not answer.
+    pub others: Vec<Url>,
+    /// The secret.
+    pub token: String,
+    /// Where the address was found, for errors.
+    pub found: String,
+}
+
+impl std::fmt::Debug for Access {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Access({}, from {})", self.api, self.found)
+    }
+}
+
 /// A call failed.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum OriginError {
+pub enum OriginError {
     /// Origin refused, and says why.
     #[error("{}", .0.title)]
     Problem(Box<Problem>),
@@ -58,7 +72,7 @@ pub(crate) enum OriginError {
 
 impl OriginError {
     /// Whether the same call may go well a moment later: nobody answered, or a server that is starting or stopping did.
-    pub(crate) fn is_passing(&self) -> bool {
+    pub fn is_passing(&self) -> bool {
         match self {
             Self::Unreachable { .. } => true,
             Self::Problem(problem) => matches!(problem.status, 502..=504),
@@ -70,7 +84,7 @@ impl OriginError {
 
 /// Origin, as one token sees it.
 #[derive(Clone, Debug)]
-pub(crate) struct Origin {
+pub struct Origin {
     http: reqwest::Client,
     access: Access,
     /// Which of the addresses is asked now; another once that one does not answer.
@@ -79,7 +93,7 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// A client of the API at `access`.
-    pub(crate) fn new(access: Access) -> Result<Self, OriginError> {
+    pub fn new(access: Access) -> Result<Self, OriginError> {
         let mut http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none());
@@ -97,12 +111,12 @@ impl Origin {
     }
 
     /// Reads a view.
-    pub(crate) async fn read<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, OriginError> {
+    pub async fn read<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, OriginError> {
         self.call(self.request(Method::GET, path)).await
     }
 
     /// Reads a view with one query parameter.
-    pub(crate) async fn query<T: DeserializeOwned>(
+    pub async fn query<T: DeserializeOwned>(
         &self,
         path: &[&str],
         name: &str,
@@ -113,7 +127,7 @@ impl Origin {
     }
 
     /// Reads a view with those query parameters that have a value.
-    pub(crate) async fn search<T: DeserializeOwned>(
+    pub async fn search<T: DeserializeOwned>(
         &self,
         path: &[&str],
         query: &[(&str, Option<String>)],
@@ -127,7 +141,7 @@ impl Origin {
     }
 
     /// Sends a body and reads the view that it makes.
-    pub(crate) async fn create<T: DeserializeOwned>(
+    pub async fn create<T: DeserializeOwned>(
         &self,
         path: &[&str],
         body: &impl Serialize,
@@ -135,8 +149,17 @@ impl Origin {
         self.call(self.request(Method::POST, path).json(body)).await
     }
 
+    /// Sends a body that is answered with nothing.
+    ///
+    /// # Errors
+    /// When origin refuses, or does not answer.
+    pub async fn tell(&self, path: &[&str], body: &impl Serialize) -> Result<(), OriginError> {
+        let request = self.request(Method::POST, path).json(body);
+        self.accepted(request).await.map(drop)
+    }
+
     /// Like [`Origin::create`], and may be repeated under the same `key`.
-    pub(crate) async fn create_once<T: DeserializeOwned>(
+    pub async fn create_once<T: DeserializeOwned>(
         &self,
         path: &[&str],
         key: &str,
@@ -151,7 +174,7 @@ impl Origin {
     }
 
     /// Sets something to `body`, with one query parameter.
-    pub(crate) async fn set<T: DeserializeOwned>(
+    pub async fn set<T: DeserializeOwned>(
         &self,
         path: &[&str],
         (name, value): (&str, &str),
@@ -162,7 +185,7 @@ impl Origin {
     }
 
     /// Removes something that answers with nothing, with one query parameter.
-    pub(crate) async fn discard_with(
+    pub async fn discard_with(
         &self,
         path: &[&str],
         (name, value): (&str, &str),
@@ -172,15 +195,12 @@ impl Origin {
     }
 
     /// Removes something that answers with what became of it.
-    pub(crate) async fn remove<T: DeserializeOwned>(
-        &self,
-        path: &[&str],
-    ) -> Result<T, OriginError> {
+    pub async fn remove<T: DeserializeOwned>(&self, path: &[&str]) -> Result<T, OriginError> {
         self.call(self.request(Method::DELETE, path)).await
     }
 
     /// The same, of what a query names.
-    pub(crate) async fn remove_of<T: DeserializeOwned>(
+    pub async fn remove_of<T: DeserializeOwned>(
         &self,
         path: &[&str],
         queries: &[(&str, &str)],
@@ -190,14 +210,14 @@ impl Origin {
     }
 
     /// Removes something that answers with nothing.
-    pub(crate) async fn discard(&self, path: &[&str]) -> Result<(), OriginError> {
+    pub async fn discard(&self, path: &[&str]) -> Result<(), OriginError> {
         self.accepted(self.request(Method::DELETE, path))
             .await
             .map(drop)
     }
 
     /// Sends bytes, with extra headers.
-    pub(crate) async fn upload(
+    pub async fn upload(
         &self,
         method: Method,
         path: &[&str],
@@ -213,7 +233,7 @@ impl Origin {
     }
 
     /// Starts to read a stream that has no end in time.
-    async fn open(&self, path: &[&str]) -> Result<Response, OriginError> {
+    pub(crate) async fn open(&self, path: &[&str]) -> Result<Response, OriginError> {
         let request = self
             .http
             .get(self.url(path))
@@ -253,7 +273,7 @@ impl Origin {
     }
 
     /// From now on the next address is asked.
-    fn pass_over(&self) {
+    pub(crate) fn pass_over(&self) {
         self.turn.fetch_add(1, Ordering::Relaxed);
     }
 
@@ -325,7 +345,7 @@ impl Origin {
         Ok(body)
     }
 
-    fn unreachable(&self, source: reqwest::Error) -> OriginError {
+    pub(crate) fn unreachable(&self, source: reqwest::Error) -> OriginError {
         let (api, found) = (self.api().clone(), self.access.found.clone());
         OriginError::Unreachable {
             api,

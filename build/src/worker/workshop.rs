@@ -1,0 +1,522 @@
+//! One build, from its job to what came of it.
+//!
+//! ```text
+//! fetch → detect → toolchain → install → build → output → upload
+//! ```
+//!
+//! Whatever goes wrong in a step is the build's failure, with a reason that says what to do. Only the first and the last talk to
+//! anybody outside but the egress proxy.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use helix_client::Origin;
+use helix_client::upload::{self, hash};
+use helix_routing::api::{BuildJob, BuildOutcome, BuildStep, NewFile};
+use helix_service::digest::sha256;
+use helix_service::random;
+use tokio::sync::watch;
+use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep_until};
+
+use super::secrets;
+use super::space::Space;
+use crate::config::Config;
+use crate::dependencies::{Dependencies, Key, Lent};
+use crate::detect::files::{Folder, join};
+use crate::detect::{self, Plan};
+use crate::egress::Egress;
+use crate::environment::{self, SYSTEM_PATH};
+use crate::fetch::Fetch;
+use crate::log::Journal;
+use crate::output;
+use crate::sandbox::{self, Engine, Limits, Local, Mount, PROXY_SOCKET, SPACE, Task};
+use crate::toolchain::{self, Registry, Toolchain, Tools};
+
+/// No build is watched for longer than a day.
+const MAX_SECONDS: u64 = 24 * 60 * 60;
+
+/// Everything that builds share.
+#[derive(Clone, Debug)]
+pub struct Workshop {
+    config: Config,
+    program: PathBuf,
+    user: Option<(u32, u32)>,
+    toolchain: Toolchain,
+    dependencies: Dependencies,
+}
+
+/// A step that failed.
+#[derive(Debug)]
+struct Failure {
+    step: BuildStep,
+    reason: String,
+}
+
+impl Failure {
+    fn of(step: BuildStep) -> impl Fn(&dyn std::error::Error) -> Self {
+        move |error| Self {
+            step,
+            reason: chain(error),
+        }
+    }
+}
+
+/// An error with its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
+
+/// What one build has.
+struct Bench<'a> {
+    shop: &'a Workshop,
+    job: &'a BuildJob,
+    journal: &'a Journal,
+    stop: watch::Receiver<Option<String>>,
+    space: Space,
+    engine: Engine,
+    until: Instant,
+}
+
+impl Workshop {
+    /// Ready to build.
+    ///
+    /// # Errors
+    /// When this program cannot be found, or there can be no HTTP client.
+    pub fn open(config: Config) -> anyhow::Result<Self> {
+        let toolchain = config.data_dir.join("toolchain");
+        let registry = Registry::new(config.registry.clone(), config.data_dir.join("registry"))?;
+        let is_root = nix::unistd::geteuid().is_root();
+        Ok(Self {
+            program: std::env::current_exe()?,
+            user: is_root.then_some((config.sandbox.uid, config.sandbox.gid)),
+            toolchain: Toolchain::new(registry, toolchain),
+            dependencies: Dependencies::new(config.data_dir.join("dependencies")),
+            config,
+        })
+    }
+
+    /// The same, run by another program than this one: for tests, whose own is no worker.
+    #[must_use]
+    pub fn run_by(mut self, program: PathBuf) -> Self {
+        self.program = program;
+        self
+    }
+
+    /// Starts of the names of this worker's control groups, which are those of its data folder.
+    fn group_start(&self) -> String {
+        let folder = self.config.data_dir.display().to_string();
+        format!("helix-build-{}-", &sha256(folder.as_bytes()).hex()[..8])
+    }
+
+    /// Removes what builds left behind that were cut off.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub async fn tidy(&self) -> std::io::Result<()> {
+        sandbox::sweep(&self.group_start()).await;
+        super::space::remove(&self.builds())
+    }
+
+    /// A log that hides what of a job is secret.
+    #[must_use]
+    pub fn journal(job: &BuildJob) -> Journal {
+        Journal::new(secrets::mask(job), job.limits.log_bytes)
+    }
+
+    /// Builds, and brings what comes out to origin. `stop` holds a reason as soon as it is to end.
+    pub async fn build(
+        &self,
+        job: &BuildJob,
+        journal: &Journal,
+        origin: &Origin,
+        stop: watch::Receiver<Option<String>>,
+    ) -> BuildOutcome {
+        let outcome = match self.bench(job, journal, stop) {
+            Ok(bench) => {
+                let outcome = bench.run(origin).await;
+                // Thousands of files.
+                let _ = spawn_blocking(move || drop(bench.space)).await;
+                outcome
+            }
+            Err(failure) => Err(failure),
+        };
+        outcome.unwrap_or_else(|Failure { step, reason }| {
+            let reason = journal.mask().hide(&reason).into_owned();
+            journal.say(step, &format!("failed: {reason}"));
+            journal.close(step);
+            BuildOutcome::Failed { step, reason }
+        })
+    }
+
+    fn builds(&self) -> PathBuf {
+        self.config.data_dir.join("builds")
+    }
+
+    fn bench<'a>(
+        &'a self,
+        job: &'a BuildJob,
+        journal: &'a Journal,
+        stop: watch::Receiver<Option<String>>,
+    ) -> Result<Bench<'a>, Failure> {
+        let name = format!("{}-{}", job.id, random::hex16());
+        let space = Space::make(&self.builds(), &name, self.user)
+            .map_err(|error| Failure::of(BuildStep::Fetch)(&error))?;
+        let engine = Engine::Local(Local {
+            bwrap: self.config.sandbox.bwrap.clone(),
+            program: self.program.clone(),
+            user: self.user,
+            control: space.control(),
+            name: format!("{}{name}", self.group_start()),
+        });
+        Ok(Bench {
+            shop: self,
+            job,
+            journal,
+            stop,
+            space,
+            engine,
+            until: Instant::now() + seconds(job.limits.seconds),
+        })
+    }
+}
+
+impl Bench<'_> {
+    async fn run(&self, origin: &Origin) -> Result<BuildOutcome, Failure> {
+        self.fetch().await?;
+        let plan = self.detect()?;
+        let tools = self.tools(&plan).await?;
+        self.commands(&plan, &tools).await?;
+        let files = self.upload(&plan, origin).await?;
+        self.journal.close(BuildStep::Upload);
+        Ok(BuildOutcome::Succeeded {
+            files,
+            framework: plan.framework.map(|framework| framework.slug.clone()),
+        })
+    }
+
+    async fn fetch(&self) -> Result<(), Failure> {
+        let step = BuildStep::Fetch;
+        self.journal.say(
+            step,
+            &format!(
+                "fetch {} at {}",
+                self.job.source.url, self.job.source.commit
+            ),
+        );
+        let fetch = Fetch {
+            config: self.shop.config.fetch,
+            user: self
+                .shop
+                .user
+                .map(|(uid, gid)| (self.shop.program.as_path(), uid, gid)),
+            until: self.until,
+            disk_bytes: self.job.limits.disk_bytes,
+            stop: self.stop.clone(),
+        };
+        let fetched = fetch.run(&self.job.source, &self.space.source()).await;
+        let fetched = fetched.map_err(|error| Failure::of(step)(&error))?;
+        if fetched.has_lfs {
+            self.journal.say(step, "large files (git LFS) are not fetched: they stay pointers, which cannot be deployed");
+        }
+        if fetched.has_submodules {
+            self.journal.say(step, "submodules are not fetched");
+        }
+        Ok(())
+    }
+
+    fn detect(&self) -> Result<Plan, Failure> {
+        let step = BuildStep::Detect;
+        let failed = |reason: String| Failure { step, reason };
+        let folder = Folder::open(&self.space.source())
+            .ok_or_else(|| failed("the source is gone".to_owned()))?;
+        let plan =
+            detect::plan(&folder, &self.job.settings).map_err(|error| Failure::of(step)(&error))?;
+        if !plan.root.is_empty() && !self.space.source().join(&plan.root).is_dir() {
+            return Err(failed(format!(
+                "the root directory {:?} is not in the repository",
+                plan.root
+            )));
+        }
+        self.journal.say(step, &plan.summary());
+        for note in &plan.notes {
+            self.journal.say(step, note);
+        }
+        Ok(plan)
+    }
+
+    async fn tools(&self, plan: &Plan) -> Result<Tools, Failure> {
+        let step = BuildStep::Toolchain;
+        if plan.install.is_none() && plan.build.is_none() {
+            return Ok(Tools::default());
+        }
+        if let Some(tool) = missing(plan) {
+            let reason =
+                format!("{tool} builds this project, and is not installed where builds run");
+            return Err(Failure { step, reason });
+        }
+        let provided = self
+            .in_time(step, self.shop.toolchain.provide(plan))
+            .await?;
+        let tools = provided.map_err(|error| Failure::of(step)(&error))?;
+        if !tools.versions.is_empty() {
+            self.journal.say(step, &tools.described());
+        }
+        Ok(tools)
+    }
+
+    /// Install and build.
+    async fn commands(&self, plan: &Plan, tools: &Tools) -> Result<(), Failure> {
+        if plan.install.is_none() && plan.build.is_none() {
+            return Ok(());
+        }
+        self.journal
+            .say(BuildStep::Toolchain, &self.engine.described(&self.limits()));
+        let key = plan.manager.as_ref().map(|manager| {
+            let source = Folder::open(&self.space.source());
+            let path = manager.lockfile.as_ref();
+            let lockfile = source
+                .zip(path)
+                .and_then(|(source, path)| source.locate(path));
+            Key::new(&self.job.project, manager.kind, tools, lockfile.as_deref())
+        });
+        if let Some(line) = &plan.install {
+            if let Some(key) = &key {
+                self.lend(key).await;
+            }
+            let folder = join("source", &plan.install_root);
+            self.line(BuildStep::Install, line, &folder, plan, tools)
+                .await?;
+        }
+        if let Some(line) = &plan.build {
+            let folder = join("source", &plan.root);
+            self.line(BuildStep::Build, line, &folder, plan, tools)
+                .await?;
+        }
+        if let Some(key) = key.filter(|_| plan.install.is_some()) {
+            self.keep(key).await;
+        }
+        Ok(())
+    }
+
+    /// What is done outside the sandbox ends when the build has to, too.
+    async fn in_time<T>(
+        &self,
+        step: BuildStep,
+        work: impl Future<Output = T>,
+    ) -> Result<T, Failure> {
+        let reason = tokio::select! {
+            done = work => return Ok(done),
+            reason = stopped(self.stop.clone()) => format!("was stopped: {reason}"),
+            () = sleep_until(self.until) => "it took longer than a build may".to_owned(),
+        };
+        Err(Failure { step, reason })
+    }
+
+    async fn lend(&self, key: &Key) {
+        let said = match self.shop.dependencies.lend(key, &self.space.cache()).await {
+            Lent::Same => "dependencies of the same lockfile are there",
+            Lent::Older => "dependencies of another lockfile are there",
+            Lent::Nothing => "no dependencies are there yet",
+        };
+        self.journal.say(BuildStep::Install, said);
+    }
+
+    async fn keep(&self, key: Key) {
+        let (caches, from, trust) = (
+            self.shop.dependencies.clone(),
+            self.space.cache(),
+            self.job.trust,
+        );
+        let kept = spawn_blocking(move || caches.keep(&key, &from, trust)).await;
+        if let Ok(Err(error)) = kept {
+            tracing::warn!(build.id = %self.job.id, error = &error as &dyn std::error::Error, "dependencies are not kept");
+        }
+    }
+
+    /// One shell line in the sandbox.
+    async fn line(
+        &self,
+        step: BuildStep,
+        line: &str,
+        folder: &str,
+        plan: &Plan,
+        tools: &Tools,
+    ) -> Result<(), Failure> {
+        let failed = Failure::of(step);
+        self.journal.say(step, &format!("$ {line}"));
+        let egress = self.egress(step).map_err(|error| failed(&error))?;
+        let task = Task {
+            line: line.to_owned(),
+            folder: format!("{SPACE}/{folder}"),
+            env: self.env(plan, tools),
+            mounts: self.mounts(),
+            online: true,
+            limits: self.limits(),
+        };
+        let printers = [self.journal.printer(step), self.journal.printer(step)];
+        let start = Instant::now();
+        let outcome = self
+            .engine
+            .run(&task, printers, &self.stop)
+            .await
+            .map_err(|error| failed(&error))?;
+        let Some(complaint) = outcome.complaint(&task.limits) else {
+            self.journal.say(
+                step,
+                &format!("done in {:.1} s", start.elapsed().as_secs_f64()),
+            );
+            return Ok(());
+        };
+        let mut reason = format!("`{line}` {complaint}");
+        let refused = egress.refused();
+        if !refused.is_empty() {
+            reason.push_str(&format!(
+                "; it asked for hosts that it may not reach: {}",
+                refused.join(", ")
+            ));
+        }
+        Err(Failure { step, reason })
+    }
+
+    fn egress(&self, step: BuildStep) -> std::io::Result<Egress> {
+        let folder = self.space.control().join("egress");
+        std::fs::create_dir_all(&folder)?;
+        let socket = folder.join(PROXY_SOCKET);
+        // That of the step before.
+        let _ = std::fs::remove_file(&socket);
+        let journal = self.journal.clone();
+        Egress::start(
+            &socket,
+            &self.job.hosts,
+            &self.shop.config.egress,
+            move |text| journal.say(step, text),
+        )
+    }
+
+    fn mounts(&self) -> Vec<Mount> {
+        let mut mounts = vec![Mount {
+            outside: self.space.whole(),
+            inside: SPACE.to_owned(),
+            writable: true,
+        }];
+        let toolchain = self.shop.toolchain.folder();
+        if toolchain.is_dir() {
+            mounts.push(Mount {
+                outside: toolchain.to_owned(),
+                inside: toolchain::INSIDE.to_owned(),
+                writable: false,
+            });
+        }
+        mounts
+    }
+
+    fn limits(&self) -> Limits {
+        let limits = &self.job.limits;
+        Limits {
+            until: self.until,
+            silence: seconds(limits.silence_seconds),
+            memory_bytes: limits.memory_bytes,
+            processes: limits.processes,
+            disk_bytes: limits.disk_bytes,
+            disk_folder: Some(self.space.whole()),
+        }
+    }
+
+    fn env(&self, plan: &Plan, tools: &Tools) -> BTreeMap<String, String> {
+        let mut env = environment::sandboxed(plan, tools, secrets::variables(self.job));
+        for (name, value) in [
+            ("HELIX_PROJECT", self.job.project.to_string()),
+            ("HELIX_ENVIRONMENT", self.job.environment.to_string()),
+            ("HELIX_COMMIT", self.job.source.commit.to_string()),
+        ] {
+            env.insert(name.to_owned(), value);
+        }
+        env
+    }
+
+    async fn upload(&self, plan: &Plan, origin: &Origin) -> Result<Vec<NewFile>, Failure> {
+        let step = BuildStep::Output;
+        let (source, root) = (self.space.source(), plan.root.clone());
+        let (folders, journal) = (plan.outputs.clone(), self.journal.clone());
+        let collected =
+            spawn_blocking(move || output::collect(&source, &root, &folders, journal.mask())).await;
+        let output = collected
+            .map_err(|error| Failure::of(step)(&error))?
+            .map_err(|error| Failure::of(step)(&error))?;
+        for note in &output.notes {
+            self.journal.say(step, note);
+        }
+        let (count, bytes) = (output.files.len(), output.bytes());
+        self.journal.say(
+            step,
+            &format!("{count} files, {bytes} bytes in {:?}", output.folder),
+        );
+        let step = BuildStep::Upload;
+        let hashed = spawn_blocking(move || {
+            hash::hash_all(&output.files, &())
+                .map(|digests| upload::contents(output.files, digests))
+        })
+        .await;
+        let (files, contents) = hashed
+            .map_err(|error| Failure::of(step)(&error))?
+            .map_err(|error| Failure::of(step)(&error))?;
+        let sending = upload::send(origin, &self.job.project, contents, |_| ());
+        let sent = self
+            .in_time(step, sending)
+            .await?
+            .map_err(|error| Failure {
+                step,
+                reason: format!("{error:#}"),
+            })?;
+        self.journal.say(
+            step,
+            &format!(
+                "uploaded {} of {count} files, {} bytes",
+                sent.files, sent.bytes
+            ),
+        );
+        Ok(files)
+    }
+}
+
+/// What a job says, within what a clock can count.
+fn seconds(said: u64) -> Duration {
+    Duration::from_secs(said.min(MAX_SECONDS))
+}
+
+/// The program that no package brings, if the plan needs one that this machine has not.
+fn missing(plan: &Plan) -> Option<&'static str> {
+    let framework = plan.framework?;
+    let tool = framework.tool.as_deref()?;
+    let needed = [&plan.install, &plan.build];
+    let needed = needed
+        .iter()
+        .any(|line| line.as_ref().is_some_and(|line| line.starts_with(tool)));
+    let there = SYSTEM_PATH
+        .split(':')
+        .any(|folder| Path::new(folder).join(tool).exists());
+    (needed && !there).then_some(tool)
+}
+
+/// Why to stop, once there is a reason.
+pub(super) async fn stopped(mut stop: watch::Receiver<Option<String>>) -> String {
+    let reason = stop
+        .wait_for(Option::is_some)
+        .await
+        .ok()
+        .and_then(|reason| reason.clone());
+    match reason {
+        Some(reason) => reason,
+        // Nobody can ask any more.
+        None => std::future::pending().await,
+    }
+}
