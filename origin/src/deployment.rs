@@ -4,7 +4,7 @@
 //! idempotency key are one transaction. A deployment that was answered exists; one that was not, does not.
 
 use helix_routing::api::{DeploymentView, InFreeze, NewDeployment};
-use helix_routing::id::{Environment, ProjectName, RegionId, SiteId};
+use helix_routing::id::{BuildId, Environment, ProjectName, RegionId, SiteId};
 use helix_routing::record::ReleaseRef;
 use helix_service::clock;
 
@@ -13,6 +13,8 @@ use crate::artifact::read::ReadError;
 use crate::artifact::release::MakeError;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
+use crate::build::state::Asking;
+use crate::build::{self, Build, BuildError, work};
 use crate::event::{self, Event};
 use crate::hold::HoldError;
 use crate::idempotency::{KeyError, Repeatable};
@@ -20,7 +22,8 @@ use crate::lane::{self, LaneError};
 use crate::project::{self, ProjectError};
 use crate::rollout::policy::WayOut;
 use crate::rollout::{Begun, NewRollout, RolloutError};
-use crate::store::{StoreError, Tx, count, millis, number};
+use crate::source::{env, link};
+use crate::store::{Connection, StoreError, Tx, count, millis, number};
 
 /// A deployment or rollback was not started.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +33,17 @@ pub enum StartError {
         "an automatic deployment lifts no quarantine: deploy by hand, or lift it with `helix release unquarantine`"
     )]
     AutomaticLift,
+    /// Production of a linked project comes from its repository.
+    #[error(
+        "{0} is linked to a repository: what is merged there goes to production; `helix link --allow-uploads` permits folders, too"
+    )]
+    Linked(ProjectName),
+    /// What is built cannot go there.
+    #[error("{0} takes only what was built of the default branch")]
+    Untrusted(SiteId),
+    /// The build was cancelled, or is another worker's.
+    #[error("build {0} is not this worker's any more")]
+    NotBuilding(BuildId),
     /// The reason says nothing, or too much.
     #[error(transparent)]
     Reason(HoldError),
@@ -56,6 +70,22 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
+/// Where the files of a deployment come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Cause<'a> {
+    /// Somebody's folder.
+    Upload,
+    /// A build.
+    Build {
+        /// Which.
+        build: &'a Build,
+        /// Who has it.
+        asking: Asking<'a>,
+        /// What it was found to be.
+        framework: Option<&'a str>,
+    },
+}
+
 /// Makes the release of the given files and rolls it out everywhere.
 ///
 /// # Errors
@@ -65,6 +95,21 @@ pub async fn deploy(
     caller: &Caller,
     project: &ProjectName,
     new: NewDeployment,
+    repeatable: Option<Repeatable>,
+) -> Result<DeploymentView, StartError> {
+    deploy_of(app, caller, project, new, Cause::Upload, repeatable).await
+}
+
+/// The same, of files that come from wherever `cause` says.
+///
+/// # Errors
+/// The same, and when they may not go there from there.
+pub async fn deploy_of(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectName,
+    new: NewDeployment,
+    cause: Cause<'_>,
     repeatable: Option<Repeatable>,
 ) -> Result<DeploymentView, StartError> {
     if new.automatic && new.lift_quarantine {
@@ -78,7 +123,16 @@ pub async fn deploy(
         project: project.clone(),
         environment: new.environment,
     };
-    let release = app.artifacts.make_release(&site, new.files).await?;
+    let revision = {
+        let reader = app.store.reader().acquire().await;
+        let mut reader = reader.map_err(StoreError::from)?;
+        check_cause(&mut reader, &site, cause).await?;
+        revision(&mut reader, &site, cause).await?
+    };
+    let release = app
+        .artifacts
+        .make_release(&site, new.files, revision)
+        .await?;
     let routes = app.artifacts.routes_of(&release.artifact).await?;
     let wanted = NewRollout {
         bake: app.bakes.plan(&site, &routes)?,
@@ -103,15 +157,87 @@ pub async fn deploy(
         return Ok(answer);
     }
     project::check(&mut begun.tx, project).await?;
+    check_cause(&mut begun.tx, &site, cause).await?;
     note_override(&mut begun.tx, caller, &site, &new.in_freeze).await?;
     let origin = (site, new.automatic, new.push_seq);
     let view = record(&mut begun, app, caller, origin, release).await?;
+    note_cause(&mut begun.tx, &view, cause).await?;
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
     }
     begun.commit().await?;
     app.artifacts.export_soon();
     Ok(view)
+}
+
+/// Whether the files may go to a site from where they come: asked before they are made a release, and once more when it counts.
+async fn check_cause(
+    connection: &mut Connection,
+    site: &SiteId,
+    cause: Cause<'_>,
+) -> Result<(), StartError> {
+    match cause {
+        Cause::Upload if site.environment == Environment::Production => {
+            let link = link::find(connection, &site.project).await?;
+            if link.is_some_and(|link| !link.allow_uploads) {
+                return Err(StartError::Linked(site.project.clone()));
+            }
+            Ok(())
+        }
+        Cause::Upload => Ok(()),
+        Cause::Build { build, asking, .. } => {
+            let now = match build::find(connection, &build.id).await {
+                Ok(now) => now,
+                Err(BuildError::Store(error)) => return Err(error.into()),
+                Err(_) => return Err(StartError::NotBuilding(build.id.clone())),
+            };
+            if !now.state.is_of(asking) {
+                return Err(StartError::NotBuilding(build.id.clone()));
+            }
+            if build.wanted.site != *site || !build::may_deploy(now.wanted.trust, site.environment)
+            {
+                return Err(StartError::Untrusted(site.clone()));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The revision of the variables that a release has: what its build was told, or the newest. None before the first.
+async fn revision(
+    connection: &mut Connection,
+    site: &SiteId,
+    cause: Cause<'_>,
+) -> Result<Option<u64>, StoreError> {
+    let revision = match cause {
+        Cause::Build { build, .. } => build.env_revision.unwrap_or_default(),
+        Cause::Upload => env::newest(connection, &site.project, site.environment.into()).await?,
+    };
+    Ok((revision > 0).then_some(revision))
+}
+
+/// Notes which build a deployment is of; the build has succeeded thereby.
+async fn note_cause(
+    tx: &mut Tx,
+    view: &DeploymentView,
+    cause: Cause<'_>,
+) -> Result<(), StoreError> {
+    let Cause::Build {
+        build, framework, ..
+    } = cause
+    else {
+        return Ok(());
+    };
+    sqlx::query(
+        "UPDATE deployments SET build = $1, commit_id = $2 WHERE project = $3 AND number = $4",
+    )
+    .bind(build.id.as_str())
+    .bind(build.wanted.commit.as_str())
+    .bind(view.site.project.as_str())
+    .bind(number(view.number))
+    .execute(&mut **tx)
+    .await?;
+    work::succeeded(tx, build, framework, view.number).await
 }
 
 /// Starts it, if it may be started now and by this one.

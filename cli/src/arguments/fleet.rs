@@ -138,9 +138,10 @@ pub(crate) struct Dev {
 
 fn role(text: &str) -> Result<Role, &'static str> {
     match text {
+        "build" => Ok(Role::Build),
         "read" => Ok(Role::Read),
         "deploy" => Ok(Role::Deploy),
         "operate" => Ok(Role::Operate),
-        _ => Err("use read, deploy or operate"),
+        _ => Err("use build, read, deploy or operate"),
     }
 }

@@ -30,7 +30,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
     request_body = NewDeployment,
     responses(
         (status = 200, body = DeploymentView),
-        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `held` (automatic, and every region is), `project-deleted`, `frozen`, `locked`"),
+        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `held` (automatic, and every region is), `project-deleted`, `frozen`, `locked`, `linked-project`"),
         (status = 422, body = Problem, description = "`illegal-path`, `illegal-rules` (its detail has a line for each, as `file:line: problem`), `no-files`, `illegal-rollout`, `size-mismatch`, `release-too-large`, `idempotency-key-reused`"),
     )
 )]
@@ -121,6 +121,9 @@ impl From<StartError> for Rejection {
     fn from(error: StartError) -> Self {
         match error {
             StartError::AutomaticLift => Self::unprocessable("automatic-lift", error.to_string()),
+            StartError::Linked(_) => Self::conflict("linked-project", error.to_string()),
+            StartError::Untrusted(_) => Self::conflict("untrusted-build", error.to_string()),
+            StartError::NotBuilding(_) => Self::conflict("build-ended", error.to_string()),
             StartError::Reason(error) => error.into(),
             StartError::Project(error) => error.into(),
             StartError::Make(error) => error.into(),

@@ -10,7 +10,7 @@
 //! helixstack.release.v1
 //! <site>
 //! <digest over the files: path, content, type>
-//! env none          until there are env revisions
+//! env <revision>    of the variables, or none
 //! routes <digest>   of the route table as JSON, or none
 //! health default    until there are health policies
 //! ```
@@ -140,6 +140,8 @@ struct Row {
     totals: (u64, u64),
     /// How long its gates may take on an edge.
     gates: Duration,
+    /// The revision of the variables that it has.
+    env_revision: Option<u64>,
 }
 
 impl Artifacts {
@@ -151,6 +153,7 @@ impl Artifacts {
         &self,
         site: &SiteId,
         files: Vec<NewFile>,
+        env_revision: Option<u64>,
     ) -> Result<ReleaseRef, MakeError> {
         let _permit = self
             .making
@@ -168,7 +171,7 @@ impl Artifacts {
         let routes = self.compiled(&mut files, &mut places).await?;
         let content = files.content();
         let routes_digest = digest_of(&routes);
-        let release = release_id(site, &content, routes_digest.as_ref());
+        let release = release_id(site, &content, env_revision, routes_digest.as_ref());
         if let Some(artifact) = self.kept(site, &release).await? {
             return Ok(ReleaseRef { release, artifact });
         }
@@ -195,6 +198,7 @@ impl Artifacts {
             routes: routes_digest,
             totals,
             gates,
+            env_revision,
         };
         self.record(site, &made, &row, &written).await?;
         Ok(made)
@@ -307,8 +311,8 @@ impl Artifacts {
         let now = millis(clock::now());
         make_site(&mut tx, site).await?;
         sqlx::query(
-            "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes, routes, gates_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes, routes, gates_ms, env_revision)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              ON CONFLICT (site, release_id) DO UPDATE SET artifact = excluded.artifact, collected = NULL, improvement = NULL",
         )
         .bind(site.to_string())
@@ -320,6 +324,7 @@ impl Artifacts {
         .bind(number(bytes))
         .bind(row.routes.as_ref().map(Digest::as_str))
         .bind(number(u64::try_from(row.gates.as_millis()).unwrap_or(u64::MAX)))
+        .bind(row.env_revision.map(number))
         .execute(&mut *tx)
         .await
         .map_err(StoreError::from)?;
@@ -395,10 +400,16 @@ async fn record_blobs(
     Ok(())
 }
 
-fn release_id(site: &SiteId, content: &Digest, routes: Option<&Digest>) -> ReleaseId {
+pub(crate) fn release_id(
+    site: &SiteId,
+    content: &Digest,
+    env_revision: Option<u64>,
+    routes: Option<&Digest>,
+) -> ReleaseId {
     let routes = routes.map_or("none", Digest::as_str);
+    let env = env_revision.map_or_else(|| "none".to_owned(), |revision| revision.to_string());
     let lines = format!(
-        "helixstack.release.v1\n{site}\n{content}\nenv none\nroutes {routes}\nhealth default\n"
+        "helixstack.release.v1\n{site}\n{content}\nenv {env}\nroutes {routes}\nhealth default\n"
     );
     sha256(lines.as_bytes()).hex()[..20]
         .parse()
@@ -531,6 +542,7 @@ mod tests {
             release_id(
                 &site.parse().unwrap(),
                 &Files::check(files).unwrap().content(),
+                None,
                 None,
             )
         };

@@ -1,6 +1,7 @@
 //! Origin's API and registry from outside: what is taken, what is refused, and how.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod forge;
 mod gates;
 mod operators;
 #[path = "../place/mod.rs"]
@@ -8,6 +9,7 @@ mod place;
 mod projects;
 mod purges;
 mod rules;
+mod source;
 mod variants;
 mod webhooks;
 mod world;

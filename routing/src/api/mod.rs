@@ -52,6 +52,22 @@
 //! POST   /v1/rollouts/{rollout}/approve        Approval → RolloutView  (of the stage that waits, by its number)
 //! POST   /v1/rollouts/{rollout}/abort          ControlReason → RolloutView  (what is live goes back)
 //! GET    /v1/explain?url=                                  Explanation
+//! GET    /v1/projects/{project}/link                       LinkView
+//! PUT    /v1/projects/{project}/link           NewLink → LinkedView  (its webhook secret is shown once)
+//! DELETE /v1/projects/{project}/link                       204
+//! POST   /v1/projects/{project}/link/secret                LinkedView  (a new one; the one before counts for a day more)
+//! GET    /v1/projects/{project}/env?kind=                  EnvView  (never the value of a secret)
+//! PUT    /v1/projects/{project}/env/{name}     NewVariable → EnvView  (a new revision)
+//! DELETE /v1/projects/{project}/env/{name}?kind=           EnvView  (a new revision)
+//! POST   /v1/webhooks/in/{provider}/{project}  the provider's bytes → HookView  (no token: they are signed)
+//! POST   /v1/projects/{project}/redeploys      NewRedeploy → BuildView
+//! GET    /v1/builds?project=                               [BuildView]  (the newest 50)
+//! GET    /v1/builds/{build}                                BuildView
+//! POST   /v1/builds/{build}/approve                        BuildView  (of a fork: this commit and no other)
+//! POST   /v1/builds/{build}/cancel                         BuildView
+//! GET    /v1/builds/{build}/log                            text/event-stream of LogLine, `event: line`; `event: end` with a BuildView is the last
+//! POST   /v1/builds/{build}/claim              BuildClaim → BuildJob   (a token of role `build`)
+//! POST   /v1/builds/{build}/heartbeat          BuildClaim → BuildWish  (so `log` with BuildLog, and `end` with BuildEnd)
 //! GET    /v1/tokens · POST NewToken → CreatedToken · DELETE /v1/tokens/{id}
 //! ```
 
@@ -90,22 +106,31 @@ macro_rules! shape {
 pub(crate) use shape;
 
 mod build;
+mod builds;
 mod lane;
 mod rollout;
+mod source;
 
 pub use build::{
     BuildClaim, BuildEnd, BuildJob, BuildLimits, BuildLog, BuildOutcome, BuildSettings, BuildStep,
     BuildVariable, BuildWish, HEARTBEAT_SECONDS, LEASE_SECONDS, LogLine, MAX_LOG_LINE_BYTES,
     MAX_LOG_LINES, Source, Trust,
 };
+pub use builds::{BuildState, BuildView, HookView, NewRedeploy};
 pub use lane::{FreezeView, Held, InFreeze, LockView, MAX_REASON_BYTES, NewFreeze, NewLock};
 pub use rollout::{Approval, ControlReason, PhaseName, RegionView, RolloutView};
+pub use source::{
+    EnvKind, EnvView, Forks, LinkView, LinkedView, MAX_ENV_BYTES, MAX_ENV_NAME_BYTES,
+    MAX_ENV_NAMES, NewLink, NewVariable, Provider, VariableView,
+};
 
-/// What a token may do; each includes the ones after it.
+/// What a token may do; each includes the ones before it, but that only a worker's own claims builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Claim builds, and upload what came of them; nothing else is seen.
+    Build,
     /// See everything, pull artifacts.
     Read,
     /// Deploy, roll back, manage domains.
