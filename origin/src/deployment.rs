@@ -4,9 +4,12 @@
 //! idempotency key are one transaction. A deployment that was answered exists; one that was not, does not.
 
 use helix_routing::api::{DeploymentView, InFreeze, NewDeployment};
-use helix_routing::id::{BuildId, Environment, ProjectName, RegionId, SiteId};
+use helix_routing::id::{BuildId, Environment, ProjectName, RegionId, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
+use helix_routing::rollout::RolloutPolicy;
 use helix_service::clock;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::artifact::read::ReadError;
@@ -38,6 +41,14 @@ pub enum StartError {
         "{0} is linked to a repository: what is merged there goes to production; `helix link --allow-uploads` permits folders, too"
     )]
     Linked(ProjectName),
+    /// A preview is promoted without a word.
+    #[error(
+        "release {0} was not built of the default branch: promote it with --override REASON, which is kept in the audit log"
+    )]
+    NoOverride(ReleaseId),
+    /// Regions have different releases.
+    #[error("{0} has different releases in its regions: it gets new variables once they are one")]
+    Differs(SiteId),
     /// What is built cannot go there.
     #[error("{0} takes only what was built of the default branch")]
     Untrusted(SiteId),
@@ -170,6 +181,70 @@ pub async fn deploy_of(
     Ok(view)
 }
 
+/// What a release was built of, if it was.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    pub(crate) build: Option<String>,
+    pub(crate) commit: Option<String>,
+}
+
+/// Rolls out a release that was made of another one's files, and answers with what `shown` makes of it.
+///
+/// # Errors
+/// As [`StartError`] says; then nothing was changed.
+pub(crate) async fn roll_out<T: Serialize + DeserializeOwned>(
+    app: &App,
+    caller: &Caller,
+    (site, release): (&SiteId, ReleaseRef),
+    (act, origin): (Act, Origin),
+    repeatable: Option<Repeatable>,
+    shown: impl FnOnce(DeploymentView) -> T,
+) -> Result<T, StartError> {
+    let routes = app.artifacts.routes_of(&release.artifact).await?;
+    let wanted = NewRollout {
+        bake: app.bakes.plan(site, &routes)?,
+        site: site.clone(),
+        release: release.clone(),
+        by: caller.name.clone(),
+        lift_quarantine: false,
+        automatic: false,
+        way_out: WayOut {
+            typed: RolloutPolicy::default(),
+            release: routes.rollout,
+            config: (*app.rollouts).clone(),
+            order: app.regions.to_vec(),
+        },
+        not_before: None,
+        closed: Vec::new(),
+        superseded: None,
+    };
+    let mut begun = begin(app, caller, wanted, &InFreeze::Refuse, None).await?;
+    if let Some(answer) = answered_now(&mut begun.tx, repeatable.as_ref()).await? {
+        return Ok(answer);
+    }
+    project::check(&mut begun.tx, &site.project).await?;
+    let what = (site.clone(), false, None);
+    let view = record(&mut begun, app, caller, what, release).await?;
+    audit::record(&mut begun.tx, caller, act).await?;
+    sqlx::query(
+        "UPDATE deployments SET build = $1, commit_id = $2 WHERE project = $3 AND number = $4",
+    )
+    .bind(origin.build)
+    .bind(origin.commit)
+    .bind(site.project.as_str())
+    .bind(number(view.number))
+    .execute(&mut *begun.tx)
+    .await
+    .map_err(StoreError::from)?;
+    let view = shown(view);
+    if let Some(repeatable) = &repeatable {
+        repeatable.note(&mut begun.tx, &view).await?;
+    }
+    begun.commit().await?;
+    app.artifacts.export_soon();
+    Ok(view)
+}
+
 /// Whether the files may go to a site from where they come: asked before they are made a release, and once more when it counts.
 async fn check_cause(
     connection: &mut Connection,
@@ -265,7 +340,7 @@ async fn begin(
 ///
 /// # Errors
 /// When the key was used for another request, or the database fails.
-pub(crate) async fn answered<T: serde::de::DeserializeOwned>(
+pub(crate) async fn answered<T: DeserializeOwned>(
     app: &App,
     repeatable: Option<&Repeatable>,
 ) -> Result<Option<T>, KeyError> {
@@ -279,7 +354,7 @@ pub(crate) async fn answered<T: serde::de::DeserializeOwned>(
 ///
 /// # Errors
 /// When the key was used for another request, or the database fails.
-pub(crate) async fn answered_now<T: serde::de::DeserializeOwned>(
+pub(crate) async fn answered_now<T: DeserializeOwned>(
     tx: &mut Tx,
     repeatable: Option<&Repeatable>,
 ) -> Result<Option<T>, KeyError> {

@@ -31,6 +31,7 @@ pub mod metrics;
 pub mod overview;
 pub mod pin;
 pub mod project;
+pub mod promotion;
 pub mod purge;
 pub mod quarantine;
 pub mod recovery;

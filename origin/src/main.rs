@@ -25,7 +25,7 @@ use helix_origin::fleet::{self, registry};
 use helix_origin::metrics::Metrics;
 use helix_origin::rollout::{Adopter, Conductor};
 use helix_origin::source::seal::SealKey;
-use helix_origin::source::{Source, poll};
+use helix_origin::source::{Source, feedback, poll};
 use helix_origin::standby::Door;
 use helix_origin::store::{self, Place, Store, lease};
 use helix_origin::webhook::deliver::{self, Sender};
@@ -462,6 +462,7 @@ async fn built(config: &Config, app: &App, client: async_nats::Client, shutdown:
         build::queue::run(&app.store, client, config.stream_replicas, shutdown),
         build::sweep::run(app, shutdown),
         poll::run(app, shutdown),
+        feedback::run(app, shutdown),
     );
 }
 

@@ -73,7 +73,9 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(join::renew))
                 .layer(DefaultBodyLimit::max(MAX_BODY_BYTES)),
         )
-        .merge(group(app, Role::Read, MAX_BODY_BYTES, views))
+        .merge(group(app, Role::Read, MAX_BODY_BYTES, |routes| {
+            sources(views(routes))
+        }))
         .merge(group(app, Role::Deploy, MAX_BODY_BYTES, deploys))
         .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
             routes.routes(routes!(deployment::deploy))
@@ -130,6 +132,11 @@ fn views(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(lane::show_lock))
         .routes(routes!(rollout::list))
         .routes(routes!(rollout::follow))
+}
+
+/// What is read of sources and builds.
+fn sources(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    routes
         .routes(routes!(source::show))
         .routes(routes!(source::variables))
         .routes(routes!(build::list))
@@ -180,6 +187,7 @@ fn operations(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(project::restore))
         .routes(routes!(source::put, source::remove))
         .routes(routes!(source::rotate))
+        .routes(routes!(deployment::promote))
         .routes(routes!(token::list, token::create))
         .routes(routes!(token::revoke))
         .routes(routes!(edge::drain, edge::undrain))

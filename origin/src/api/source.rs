@@ -257,9 +257,10 @@ pub(super) async fn receive(
             reason: why.into_owned(),
             build: None,
         },
-        Said::Hints(hints) => {
+        Said::Hints(mut hints) => {
             let names = signature::names(provider, &headers, &body);
             drop(body);
+            intake::complete(&app, &link, &mut hints).await?;
             intake::follow(&app, &link, &names, &hints).await?
         }
     };
@@ -342,6 +343,12 @@ impl From<IntakeError> for Rejection {
     fn from(error: IntakeError) -> Self {
         match error {
             IntakeError::Build(error) => error.into(),
+            IntakeError::Seal(error) => Self::internal(&error),
+            IntakeError::Forge(error) => {
+                let title = error.to_string();
+                Self::new(StatusCode::SERVICE_UNAVAILABLE, "provider-away", title)
+                    .header(header::RETRY_AFTER, RETRY_AFTER)
+            }
             IntakeError::Rollout(error) => error.into(),
             IntakeError::Record(error) => error.into(),
             IntakeError::Store(error) => error.into(),

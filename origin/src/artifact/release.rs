@@ -21,7 +21,7 @@ use std::time::Duration;
 use helix_routing::api::NewFile;
 use helix_routing::artifact::{
     BLOB_TYPE, CONFIG_TYPE, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE, MAX_CONFIG_BYTES,
-    MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, PACK_BYTES, PACK_TYPE,
+    MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PACK_BYTES, PACK_TYPE,
 };
 use helix_routing::gate;
 use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
@@ -36,6 +36,7 @@ use super::files::Files;
 use super::layering::{Packs, regroup};
 use super::manifest::{config_bytes, manifest};
 use super::pack::Pack;
+use super::read::ReadError;
 use super::variants::read_content;
 use super::{Artifacts, Layout, LayoutError};
 use crate::store::{StoreError, Tx, id, millis, number};
@@ -100,6 +101,9 @@ pub enum MakeError {
     /// The database refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The release that it is made of cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Variants cannot be kept.
     #[error(transparent)]
     Variants(#[from] UploadError),
@@ -125,23 +129,43 @@ impl MakeError {
 
 /// The blobs that describe a release, and what it is made of.
 #[derive(Debug)]
-struct Written {
-    manifest: Digest,
+pub(super) struct Written {
+    pub(super) manifest: Digest,
     /// Every blob: manifest, config, index, packs; with its type and size.
-    blobs: BTreeMap<Digest, (&'static str, u64)>,
+    pub(super) blobs: BTreeMap<Digest, (&'static str, u64)>,
+}
+
+impl Written {
+    /// What a manifest of this digest and size names.
+    pub(super) fn of(manifest: &Manifest, digest: Digest, size: u64) -> Self {
+        let mut blobs = BTreeMap::from([(digest.clone(), (MANIFEST_TYPE, size))]);
+        for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+            let media_type = [INDEX_TYPE, PACK_TYPE, BLOB_TYPE]
+                .into_iter()
+                .find(|known| *known == descriptor.media_type);
+            blobs.insert(
+                descriptor.digest.clone(),
+                (media_type.unwrap_or(CONFIG_TYPE), descriptor.size),
+            );
+        }
+        Self {
+            manifest: digest,
+            blobs,
+        }
+    }
 }
 
 /// What is noted of a release.
 #[derive(Debug)]
-struct Row {
-    content: Digest,
-    routes: Option<Digest>,
+pub(super) struct Row {
+    pub(super) content: Digest,
+    pub(super) routes: Option<Digest>,
     /// How many files, and how many bytes they have.
-    totals: (u64, u64),
+    pub(super) totals: (u64, u64),
     /// How long its gates may take on an edge.
-    gates: Duration,
+    pub(super) gates: Duration,
     /// The revision of the variables that it has.
-    env_revision: Option<u64>,
+    pub(super) env_revision: Option<u64>,
 }
 
 impl Artifacts {
@@ -224,7 +248,11 @@ impl Artifacts {
     }
 
     /// The manifest of a release that is kept.
-    async fn kept(&self, site: &SiteId, release: &ReleaseId) -> Result<Option<Digest>, StoreError> {
+    pub(super) async fn kept(
+        &self,
+        site: &SiteId,
+        release: &ReleaseId,
+    ) -> Result<Option<Digest>, StoreError> {
         let artifact: Option<String> =
             sqlx::query_scalar("SELECT artifact FROM releases WHERE site = $1 AND release_id = $2 AND collected IS NULL")
                 .bind(site.to_string())
@@ -299,7 +327,7 @@ impl Artifacts {
         Ok(())
     }
 
-    async fn record(
+    pub(super) async fn record(
         &self,
         site: &SiteId,
         made: &ReleaseRef,
@@ -400,7 +428,7 @@ async fn record_blobs(
     Ok(())
 }
 
-pub(crate) fn release_id(
+pub(super) fn release_id(
     site: &SiteId,
     content: &Digest,
     env_revision: Option<u64>,
@@ -515,20 +543,7 @@ fn write(
     layout.put(config)?;
     layout.put(&index)?;
     let digest = layout.put(&bytes)?;
-    let mut blobs = BTreeMap::from([(digest.clone(), (MANIFEST_TYPE, bytes.len() as u64))]);
-    for descriptor in manifest.layers.iter().chain([&manifest.config]) {
-        let media_type = [INDEX_TYPE, PACK_TYPE, BLOB_TYPE]
-            .into_iter()
-            .find(|known| *known == descriptor.media_type);
-        blobs.insert(
-            descriptor.digest.clone(),
-            (media_type.unwrap_or(CONFIG_TYPE), descriptor.size),
-        );
-    }
-    Ok(Written {
-        manifest: digest,
-        blobs,
-    })
+    Ok(Written::of(&manifest, digest, bytes.len() as u64))
 }
 
 #[cfg(test)]

@@ -26,21 +26,23 @@ pub async fn run(app: &App, shutdown: &Shutdown) {
     loop {
         tokio::select! {
             () = shutdown.requested() => return,
-            _ = ticks.tick() => {}
-        }
-        if let Err(error) = lapse(app).await {
-            tracing::warn!(error = %chain(&error), "leases of builds are not looked at");
-        }
-        if looks.is_multiple_of(FORGET_AFTER) {
-            let forgotten = async {
-                log::forget(&app.store).await?;
-                intake::forget(&app.store).await
-            };
-            if let Err(error) = forgotten.await {
-                tracing::warn!(error = %chain(&error), "old logs of builds are not removed");
-            }
+            _ = ticks.tick() => look(app, looks.is_multiple_of(FORGET_AFTER)).await,
         }
         looks = looks.wrapping_add(1);
+    }
+}
+
+async fn look(app: &App, forgets: bool) {
+    let looked = async {
+        lapse(app).await?;
+        if forgets {
+            log::forget(&app.store).await?;
+            intake::forget(&app.store).await?;
+        }
+        Ok::<_, BuildError>(())
+    };
+    if let Err(error) = looked.await {
+        tracing::warn!(error = %chain(&error), "leases of builds are not looked at");
     }
 }
 

@@ -22,6 +22,7 @@ use crate::app::App;
 use crate::artifact::release::MakeError;
 use crate::auth::Caller;
 use crate::deployment::{self, Cause, StartError};
+use crate::rollout::RolloutError;
 use crate::source::link::{self, Link};
 use crate::source::seal::SealError;
 use crate::source::{Source as Sources, env};
@@ -284,9 +285,21 @@ async fn deploy(
 fn may_pass(error: &StartError) -> bool {
     match error {
         StartError::Store(_)
-        | StartError::Make(MakeError::Missing { .. } | MakeError::Store(_)) => true,
-        StartError::Rollout(crate::rollout::RolloutError::Store(_)) => true,
-        _ => false,
+        | StartError::Make(MakeError::Missing { .. } | MakeError::Store(_))
+        | StartError::Rollout(RolloutError::Store(_)) => true,
+        StartError::Make(_)
+        | StartError::Rollout(_)
+        | StartError::AutomaticLift
+        | StartError::Linked(_)
+        | StartError::Untrusted(_)
+        | StartError::NoOverride(_)
+        | StartError::Differs(_)
+        | StartError::NotBuilding(_)
+        | StartError::Reason(_)
+        | StartError::Project(_)
+        | StartError::Read(_)
+        | StartError::Lane(_)
+        | StartError::Key(_) => false,
     }
 }
 

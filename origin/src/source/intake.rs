@@ -10,9 +10,11 @@ use helix_routing::host::HostPattern;
 use helix_routing::id::{BuildId, Commit, Environment, SiteId};
 use helix_service::clock;
 
+use super::feedback::forge::{Forge, ForgeError};
 use super::link::Link;
 use super::order::{self, Known, Order};
 use super::payload::{Action, Change, Hint};
+use super::seal::SealError;
 use crate::app::App;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
@@ -34,6 +36,12 @@ pub enum IntakeError {
     /// The build cannot be asked for.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The provider does not say which commit it means.
+    #[error(transparent)]
+    Forge(#[from] ForgeError),
+    /// The credential does not open.
+    #[error(transparent)]
+    Seal(#[from] SealError),
     /// The preview cannot be taken off the edges.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
@@ -60,6 +68,26 @@ enum Followed {
     Ended(SiteId),
     /// Nothing, and why.
     Nothing(String),
+}
+
+/// Asks the provider for the whole names of commits of which it said the first digits.
+///
+/// # Errors
+/// When it does not say. Then the delivery is to come again.
+pub async fn complete(app: &App, link: &Link, hints: &mut [Hint]) -> Result<(), IntakeError> {
+    for hint in hints {
+        let Hint::Change(change) = hint else { continue };
+        let (None, Some(short)) = (&change.head, &change.short) else {
+            continue;
+        };
+        let credential = link.credential(&app.source.key)?;
+        let forge =
+            credential.and_then(|credential| Forge::new(link, credential, &app.source.permitted));
+        if let Some(forge) = forge {
+            change.head = Some(forge.commit(short).await?);
+        }
+    }
+    Ok(())
 }
 
 /// Follows hints of one delivery, known by `names`; none for what origin found out itself.

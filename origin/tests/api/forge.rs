@@ -66,6 +66,39 @@ impl World {
             .unwrap()
     }
 
+    /// Sends what GitLab or Bitbucket would.
+    pub(crate) async fn provider_hook(
+        &self,
+        provider: &str,
+        secret: &str,
+        event: &str,
+        body: &Value,
+    ) -> Value {
+        let body = body.to_string();
+        let key = hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes());
+        let tag = hex::encode(hmac::sign(&key, body.as_bytes()).as_ref());
+        let request = self.client.post(format!(
+            "http://{}/v1/webhooks/in/{provider}/shop",
+            self.address
+        ));
+        let request = match provider {
+            "gitlab" => request
+                .header("x-gitlab-event", event)
+                .header("x-gitlab-token", secret),
+            _ => request
+                .header("x-event-key", event)
+                .header("x-hub-signature", format!("sha256={tag}")),
+        };
+        request
+            .body(body)
+            .send()
+            .await
+            .unwrap()
+            .json()
+            .await
+            .unwrap()
+    }
+
     /// A push to a branch, and the id of the build that follows.
     pub(crate) async fn push(&self, secret: &str, before: &str, after: &str) -> String {
         let (status, view) = self

@@ -5,7 +5,7 @@ use alloc::string::String;
 use serde::{Deserialize, Serialize};
 
 use super::{BuildStep, Trust};
-use crate::id::{BuildId, Commit, Environment, ProjectName, SiteId};
+use crate::id::{BuildId, Commit, Environment, ProjectName, ReleaseId, SiteId};
 use crate::time::Timestamp;
 
 /// How far a build is.
@@ -108,6 +108,17 @@ shape! {
     pub struct NewRedeploy {
         /// Of which site.
         pub environment: Environment,
+    }
+}
+
+shape! {
+    /// Rolls a preview's release out to production.
+    pub struct NewPromotion {
+        /// Which.
+        pub release: ReleaseId,
+        /// Why production gets what was not built of the default branch.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub override_reason: Option<String>,
     }
 }
 

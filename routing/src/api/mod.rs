@@ -15,6 +15,7 @@
 //! HEAD   /v1/projects/{project}/blobs/{digest}             204 with `upload-offset`, or 200 when complete
 //! PATCH  /v1/projects/{project}/blobs/{digest}  bytes    → 204 with `upload-offset`
 //! POST   /v1/projects/{project}/deployments    NewDeployment → DeploymentView
+//! POST   /v1/projects/{project}/promotions     NewPromotion → DeploymentView  (a preview's release, on an operator's word)
 //! POST   /v1/projects/{project}/rollbacks      NewRollback → RollbackView  (with `plan: true` nothing changes)
 //! POST   /v1/projects/{project}/restarts       NewRestart → RestartView    (with `plan: true` nothing changes)
 //! POST   /v1/projects/{project}/holds          NewHold → HoldsView
@@ -116,7 +117,7 @@ pub use build::{
     BuildVariable, BuildWish, HEARTBEAT_SECONDS, LEASE_SECONDS, LogLine, MAX_LOG_LINE_BYTES,
     MAX_LOG_LINES, Source, Trust,
 };
-pub use builds::{BuildState, BuildView, HookView, NewRedeploy};
+pub use builds::{BuildState, BuildView, HookView, NewPromotion, NewRedeploy};
 pub use lane::{FreezeView, Held, InFreeze, LockView, MAX_REASON_BYTES, NewFreeze, NewLock};
 pub use rollout::{Approval, ControlReason, PhaseName, RegionView, RolloutView};
 pub use source::{

@@ -1,4 +1,5 @@
 //! Real payloads, those that are derived from them, and everything that can be wrong with one.
+#![expect(clippy::panic, reason = "a test may stop here")]
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
