@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use helix_routing::api::{BuildState, Forks, HookView, Trust};
+use helix_routing::api::{BuildState, Forks, HookView, Provider, Trust};
 use helix_routing::host::HostPattern;
 use helix_routing::id::{BuildId, Commit, Environment, SiteId};
 use helix_service::clock;
@@ -278,6 +278,12 @@ async fn take(
 ) -> Result<Followed, IntakeError> {
     let (site, after) = (wanted.site.clone(), wanted.commit.clone());
     let head = Head::read(tx, &site).await?;
+    // A server that is asked says what is, not what was: whatever it has follows on what it had.
+    let was = head.commit.clone();
+    let before = match link.provider {
+        Provider::Git => was.as_ref(),
+        Provider::Github | Provider::Gitlab | Provider::Bitbucket => before,
+    };
     let known = Known {
         head: head.commit.clone(),
         is_closed: head.closed.is_some(),

@@ -615,3 +615,140 @@ async fn the_newest_commit_is_built_again_when_somebody_says_so() {
     );
     assert_eq!(world.build(&first).await["state"], "cancelled");
 }
+
+#[tokio::test]
+async fn a_preview_is_promoted_with_a_reason_that_is_kept() {
+    let world = World::start().await;
+    let secret = world.link(json!({})).await;
+    let worker = world.token("build").await;
+    let (_, opened) = world
+        .hook(
+            &secret,
+            "pull_request",
+            &pull_request("opened", &commit('a'), 1),
+        )
+        .await;
+    let build = opened["build"].as_str().unwrap();
+    json_of(world.claim(&worker, build, "w").await).await;
+    let page = files(&[("index.html", "preview"), ("_headers", "/*\n  x-a: b\n")]);
+    json_of(world.succeed(&worker, build, "w", &page).await).await;
+    let path = "/v1/projects/shop/releases?environment=preview/42";
+    let releases: Value = world.get(path).await.json().await.unwrap();
+    let release = releases[0]["release"].clone();
+    let bare = world
+        .post(
+            "/v1/projects/shop/promotions",
+            &json!({ "release": release }),
+        )
+        .await;
+    assert_eq!(problem(bare).await.1, "override-needed");
+    let wanted = json!({ "release": release, "override_reason": "the release train is broken" });
+    let mut deployer = World {
+        token: world.token("deploy").await,
+        ..world
+    };
+    assert_eq!(
+        problem(deployer.post("/v1/projects/shop/promotions", &wanted).await)
+            .await
+            .1,
+        "forbidden"
+    );
+    deployer.token = std::fs::read_to_string(deployer.folder.path().join("token")).unwrap();
+    let world = deployer;
+    let promoted = json_of(world.post("/v1/projects/shop/promotions", &wanted).await).await;
+    assert_eq!(promoted["site"], "shop/production");
+    assert_ne!(
+        promoted["release"], release,
+        "another site, another release"
+    );
+    let made: Value = world
+        .get("/v1/projects/shop/releases")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(
+        (&made[0]["files"], &made[0]["routes"]),
+        (&releases[0]["files"], &releases[0]["routes"])
+    );
+    let audit: Value = world
+        .get("/v1/audit?action=promote")
+        .await
+        .json()
+        .await
+        .unwrap();
+    assert_eq!(audit["entries"][0]["reason"], "the release train is broken");
+    let unknown = json!({ "release": "0".repeat(20), "override_reason": "x" });
+    assert_eq!(
+        problem(world.post("/v1/projects/shop/promotions", &unknown).await)
+            .await
+            .1,
+        "unknown-release"
+    );
+}
+
+/// Runs git as nobody in particular, in `folder`.
+fn git(folder: &std::path::Path, arguments: &[&str]) -> String {
+    let ran = std::process::Command::new("git")
+        .args(["-c", "user.name=a", "-c", "user.email=a@example.com"])
+        .args(arguments)
+        .current_dir(folder)
+        .env("GIT_CONFIG_GLOBAL", "/dev/null")
+        .env("GIT_CONFIG_NOSYSTEM", "1")
+        .output()
+        .unwrap();
+    assert!(
+        ran.status.success(),
+        "{}",
+        String::from_utf8_lossy(&ran.stderr)
+    );
+    String::from_utf8(ran.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn a_plain_git_server_is_asked_and_each_new_commit_is_built_once() {
+    let world = World::start().await;
+    let folder = world.folder.path().join("repository");
+    std::fs::create_dir(&folder).unwrap();
+    git(&folder, &["init", "--quiet", "--initial-branch=main"]);
+    let url = format!("file://{}", folder.display());
+    assert_eq!(
+        world.link(json!({ "url": url })).await,
+        "",
+        "it sends no webhooks"
+    );
+    let builds = async || -> Vec<Value> {
+        helix_origin::source::poll::ask_all(&world.app)
+            .await
+            .unwrap();
+        world
+            .get("/v1/builds?project=shop")
+            .await
+            .json()
+            .await
+            .unwrap()
+    };
+    assert!(builds().await.is_empty(), "there is no branch yet");
+    for count in 1..=2 {
+        git(&folder, &["commit", "--quiet", "--allow-empty", "-m", "x"]);
+        let newest = git(&folder, &["rev-parse", "HEAD"]);
+        for _ in 0..2 {
+            let builds = builds().await;
+            assert_eq!(builds.len(), count);
+            assert_eq!(builds[0]["commit"], newest);
+        }
+    }
+    // Back to the commit before is a new deployment, too.
+    git(&folder, &["reset", "--quiet", "--hard", "HEAD~1"]);
+    for _ in 0..2 {
+        assert_eq!(builds().await.len(), 3);
+    }
+    let refused = json!({ "url": "ext::sh -c id" });
+    let refused = world
+        .request(Method::PUT, "/v1/projects/shop/link")
+        .json(&refused)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(problem(refused).await.1, "illegal-link");
+}
