@@ -107,6 +107,7 @@ struct OriginFile {
     bake: BakeTable,
     operator_keys: [PublicKey; 1],
     webhooks: WebhooksTable,
+    source: SourceTable,
     rollout: RolloutTable,
 }
 
@@ -121,6 +122,14 @@ struct RingFile<'a> {
 struct WebhooksTable {
     allow: [&'static str; 2],
     plain_http: bool,
+}
+
+/// A developer's repositories are on this machine, too. All origins have one key.
+#[derive(Serialize)]
+struct SourceTable {
+    key: PathBuf,
+    plain_http: bool,
+    local: bool,
 }
 
 /// A deployment to one's own machine is there at once; a release that names its window bakes all the same.
@@ -325,6 +334,11 @@ impl Fleet {
             webhooks: WebhooksTable {
                 allow: ["127.0.0.0/8", "::1/128"],
                 plain_http: true,
+            },
+            source: SourceTable {
+                key: secrets::token(home, "seal")?.0,
+                plain_http: true,
+                local: true,
             },
             rollout: RolloutTable { order: "together" },
         })

@@ -87,9 +87,8 @@ pub(super) async fn remove(
 ) -> Result<StatusCode, Rejection> {
     let mut tx = app.store.write().await?;
     link::remove(&mut tx, &project).await?;
-    for site in project::sites(&mut tx, &project).await? {
-        crate::build::cancel_all(&mut tx, &site, "the project is not linked any more").await?;
-    }
+    let because = "the project is not linked any more";
+    crate::build::cancel_project(&mut tx, &project, because).await?;
     let act = Act::new("link.remove", project.as_str()).project(&project);
     audit::record(&mut tx, &caller, act).await?;
     tx.commit().await?;

@@ -321,6 +321,25 @@ pub async fn cancel_all(tx: &mut Tx, site: &SiteId, reason: &str) -> Result<(), 
     Ok(())
 }
 
+/// Cancels what is open of a project.
+///
+/// # Errors
+/// When the database fails.
+pub async fn cancel_project(
+    tx: &mut Tx,
+    project: &ProjectName,
+    reason: &str,
+) -> Result<(), StoreError> {
+    let asked = columns().text("WHERE project = ").bind(project.as_str());
+    let asked = asked.text(" AND state IN ('waiting', 'queued', 'claimed') ORDER BY number");
+    for build in select(tx, asked).await? {
+        if let Some(state) = build.state.cancelled(reason) {
+            move_to(tx, &build, state).await?;
+        }
+    }
+    Ok(())
+}
+
 /// Cancels a build; one that has ended stays as it is.
 ///
 /// # Errors

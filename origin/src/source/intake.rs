@@ -149,9 +149,14 @@ pub async fn redeploy(
     let commit = head.commit.clone().filter(|_| head.closed.is_none());
     let commit = commit.ok_or_else(nothing)?;
     // What was approved for this commit counts for it still.
-    let waits = before.state.shown() == BuildState::Waiting || before.wanted.commit != commit;
+    let was_approved = before.wanted.commit == commit
+        && (before.attempts > 0
+            || matches!(
+                before.state.shown(),
+                BuildState::Queued | BuildState::Claimed
+            ));
     let wanted = Wanted {
-        waits: waits && before.wanted.trust == Trust::Fork && link.forks == Forks::Approve,
+        waits: !was_approved && before.wanted.trust == Trust::Fork && link.forks == Forks::Approve,
         commit: commit.clone(),
         settings: link.settings.clone(),
         push_seq: head.next(tx, site).await?,

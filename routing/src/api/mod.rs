@@ -82,8 +82,8 @@ pub use crate::bake::{BakeView, CheckView};
 pub use crate::glass::view::OverrideView;
 use crate::host::{Host, HostPattern};
 use crate::id::{
-    BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId,
-    RolloutId, SiteId,
+    BootId, Commit, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId,
+    ReleaseId, RolloutId, SiteId,
 };
 pub use crate::in_flight::InFlightView;
 pub use crate::operators::{
@@ -321,6 +321,12 @@ shape! {
         /// Digest of its route table; none when it only serves files.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub routes: Option<Digest>,
+        /// The commit that it was built of, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub commit: Option<Commit>,
+        /// The revision of the variables that it has; none where there were none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub env_revision: Option<u64>,
         /// What is in flight on it, where.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub in_flight: Vec<InFlightView>,
