@@ -1,6 +1,7 @@
 //! Origin's API and registry from outside: what is taken, what is refused, and how.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod builds;
 mod feedback;
 mod forge;
 mod gates;

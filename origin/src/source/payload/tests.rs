@@ -30,7 +30,7 @@ fn examples() -> Option<Vec<(String, Value)>> {
     let root = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("..");
     let file = root.join(package).join("api.github.com/index.json");
     let Ok(text) = std::fs::read_to_string(file) else {
-        eprintln!("skipped: {package} is not installed, `make setup` installs it");
+        eprintln!("skipped: {package} is not installed, `make test` installs it");
         return None;
     };
     let events: Vec<Value> = serde_json::from_str(&text).unwrap();
