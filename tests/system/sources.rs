@@ -152,6 +152,14 @@ impl<'f> Site<'f> {
         self.fleet.api().get(&format!("/v1/builds/{build}"))
     }
 
+    fn host(&self) -> String {
+        self.fleet.host("walk")
+    }
+
+    fn preview(&self) -> String {
+        format!("pr-42.preview.{}", self.host())
+    }
+
     fn goes_out(&self, build: &str, text: &str) {
         assert!(self.claim(build, "w").is_some());
         self.end(build, "w", &[("index.html", &page(text))]);
@@ -188,10 +196,6 @@ fn a_repository_goes_from_pull_request_to_production_whatever_is_killed_on_the_w
     let fleet = Fleet::start(&Options::default());
     let helix = fleet.helix();
     let site = Site::link(&fleet);
-    let (host, preview) = (
-        fleet.host("walk"),
-        format!("pr-42.preview.{}", fleet.host("walk")),
-    );
     let _ = helix
         .run([
             "env",
@@ -216,6 +220,18 @@ fn a_repository_goes_from_pull_request_to_production_whatever_is_killed_on_the_w
         ])
         .with(0);
 
+    becomes_a_preview(&site);
+    goes_to_production(&site);
+    fails_with_a_log(&site);
+    goes_back_and_begins_anew(&site);
+    // Closed, it is gone.
+    let closed = site.merge_request("merge", json!({ "last_commit": { "id": commit('b') } }));
+    assert!(closed.accepted, "{closed:?}");
+    site.shows(&site.preview(), 404, "nothing");
+    site.shows(&site.host(), 200, "three");
+}
+
+fn becomes_a_preview(site: &Site<'_>) {
     // A pull request is a preview of its commit; origin is killed while it is built.
     let opened = site.merge_request("open", json!({ "last_commit": { "id": commit('a') } }));
     let build = opened.build.expect("a build").to_string();
@@ -225,9 +241,9 @@ fn a_repository_goes_from_pull_request_to_production_whatever_is_killed_on_the_w
         !job.env.contains_key("KEY"),
         "production's are not a preview's"
     );
-    fleet.kill("origin");
+    site.fleet.kill("origin");
     site.end(&build, "w", &[("index.html", &page("one"))]);
-    site.shows(&preview, 200, "one");
+    site.shows(&site.preview(), 200, "one");
 
     // A second push replaces it, and whoever builds the first is told to stop.
     let updated = site.merge_request(
@@ -235,8 +251,10 @@ fn a_repository_goes_from_pull_request_to_production_whatever_is_killed_on_the_w
         json!({ "oldrev": commit('a'), "last_commit": { "id": commit('b') } }),
     );
     site.goes_out(updated.build.expect("a build").as_str(), "two");
-    site.shows(&preview, 200, "two");
+    site.shows(&site.preview(), 200, "two");
+}
 
+fn goes_to_production(site: &Site<'_>) {
     // A merge is production. Its first worker dies with it.
     let build = site.push('0', 'c');
     assert!(site.claim(&build, "lost").is_some());
@@ -244,12 +262,12 @@ fn a_repository_goes_from_pull_request_to_production_whatever_is_killed_on_the_w
         site.claim(&build, "w").is_some()
     });
     site.end(&build, "w", &[("index.html", &page("three"))]);
-    site.shows(&host, 200, "three");
+    site.shows(&site.host(), 200, "three");
     site.settles();
     assert_eq!(site.build(&build).attempts, 2);
 
     // A merge that does not pass its gate changes nothing; NATS is killed before it.
-    fleet.kill("nats");
+    site.fleet.kill("nats");
     let build = site.push('c', 'd');
     let gate = "[[gates]]\nname = \"home\"\nkind = \"http\"\nbody = \"well done\"\n";
     assert!(site.claim(&build, "w").is_some());
@@ -259,8 +277,10 @@ fn a_repository_goes_from_pull_request_to_production_whatever_is_killed_on_the_w
         &[("index.html", &page("bad")), ("helix.toml", gate)],
     );
     site.settles();
-    site.shows(&host, 200, "three");
+    site.shows(&site.host(), 200, "three");
+}
 
+fn fails_with_a_log(site: &Site<'_>) {
     // One that fails in its build says where, and its log is kept.
     let build = site.push('d', 'e');
     assert!(site.claim(&build, "w").is_some());
@@ -282,27 +302,39 @@ fn a_repository_goes_from_pull_request_to_production_whatever_is_killed_on_the_w
         },
     );
     assert_eq!(ended.status, 200);
-    let log = helix.run(["logs", "--build", &build, "--follow"]).with(1);
+    let log = site
+        .fleet
+        .helix()
+        .run(["logs", "--build", &build, "--follow"])
+        .with(1);
     assert_eq!(log.stdout, "no such package\n");
     log.says(&["npm ended with 1"]);
-    helix.run(["builds", "--project", "walk"]).with(0).says(&[
-        "failed",
-        "succeeded",
-        "walk/production",
-    ]);
+    site.fleet
+        .helix()
+        .run(["builds", "--project", "walk"])
+        .with(0)
+        .says(&["failed", "succeeded", "walk/production"]);
+}
 
+fn goes_back_and_begins_anew(site: &Site<'_>) {
     // The next one is good, and goes back without a build.
     site.goes_out(&site.push('e', 'f'), "five");
-    site.shows(&host, 200, "five");
+    site.shows(&site.host(), 200, "five");
     site.settles();
-    let _ = helix.run(["rollback", "--project", "walk"]).with(0);
-    site.shows(&host, 200, "three");
+    let _ = site
+        .fleet
+        .helix()
+        .run(["rollback", "--project", "walk"])
+        .with(0);
+    site.shows(&site.host(), 200, "three");
 
     // New variables come with a restart that asks for them: the same files, another release.
-    let before = fleet.api().site("walk/production").unwrap().regions[0]
+    let before = site.fleet.api().site("walk/production").unwrap().regions[0]
         .live
         .clone();
-    let _ = helix
+    let _ = site
+        .fleet
+        .helix()
         .run([
             "env",
             "set",
@@ -313,18 +345,14 @@ fn a_repository_goes_from_pull_request_to_production_whatever_is_killed_on_the_w
             "--secret",
         ])
         .with(0);
-    let _ = helix
+    let _ = site
+        .fleet
+        .helix()
         .run(["restart", "--project", "walk", "--reload-env"])
         .with(0);
-    site.shows(&host, 200, "three");
+    site.shows(&site.host(), 200, "three");
     assert_ne!(
-        fleet.api().site("walk/production").unwrap().regions[0].live,
+        site.fleet.api().site("walk/production").unwrap().regions[0].live,
         before
     );
-
-    // Closed, it is gone.
-    let closed = site.merge_request("merge", json!({ "last_commit": { "id": commit('b') } }));
-    assert!(closed.accepted, "{closed:?}");
-    site.shows(&preview, 404, "nothing");
-    site.shows(&host, 200, "three");
 }

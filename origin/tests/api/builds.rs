@@ -1,7 +1,6 @@
 //! Builds and their workers: who may say what, what becomes of silence, and what may go to production.
 
-use reqwest::Method;
-use reqwest::StatusCode;
+use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::forge::{commit, json_of, pull_request};

@@ -201,7 +201,7 @@ pub(crate) fn pull_request(action: &str, head: &str, from: u64) -> Value {
 }
 
 /// What was asked for.
-pub(crate) async fn json_of(answer: reqwest::Response) -> Value {
+pub(crate) async fn json_of(answer: Response) -> Value {
     let status = answer.status();
     let body: Value = answer.json().await.unwrap();
     assert!(status.is_success(), "{status} {body}");
