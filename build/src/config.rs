@@ -26,6 +26,9 @@ pub struct Config {
     pub token_file: PathBuf,
     /// The queue's servers.
     pub nats: NatsConfig,
+    /// How JetStream's API is called in the worker's account there, where its own account imports the queue under another name.
+    #[serde(default = "jetstream_api")]
+    pub queue_api: String,
     /// Builds while they run, programs, and caches: one disk.
     pub data_dir: PathBuf,
     /// Builds at once.
@@ -71,6 +74,10 @@ impl Default for SandboxConfig {
             gid: 65_534,
         }
     }
+}
+
+fn jetstream_api() -> String {
+    "$JS.API".to_owned()
 }
 
 const fn one() -> usize {

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
+use async_nats::jetstream;
 use clap::Parser;
 use helix_build::config::{Config, VARIABLE_PREFIX};
 use helix_build::sandbox;
@@ -69,7 +70,7 @@ async fn work(config: Config) -> anyhow::Result<()> {
         found: "config".to_owned(),
     })?;
     let client = nats::connect(&config.nats, "build").await?;
-    let slots = config.slots;
+    let (slots, queue_api) = (config.slots, config.queue_api.clone());
     // Held to the end: what is in the folder is this worker's alone.
     let lock = fs::File::create(config.data_dir.join("lock")).context("make the lock file")?;
     let _lock = Flock::lock(lock, FlockArg::LockExclusiveNonblock)
@@ -87,7 +88,7 @@ async fn work(config: Config) -> anyhow::Result<()> {
         .context("remove what was left of builds")?;
     tracing::info!(slots, "the worker waits for builds");
     Worker::new(origin, workshop)
-        .run(client, slots, &shutdown)
+        .run(jetstream::with_prefix(client, &queue_api), slots, &shutdown)
         .await;
     Ok(())
 }

@@ -14,7 +14,7 @@ use crate::origin::{Origin, OriginError};
 use crate::retry::BackOff;
 
 /// Origin sends something at least every 10 s; three times that without a byte is a dead connection.
-const SILENCE: Duration = Duration::from_secs(30);
+pub(super) const SILENCE: Duration = Duration::from_secs(30);
 /// How long a command follows a rollout without origin; the rollout goes on, the command says how to watch it.
 pub const WITHOUT_ORIGIN: Duration = Duration::from_secs(600);
 /// Largest event: a view of hundreds of regions.
@@ -91,7 +91,10 @@ impl Origin {
             let Some(chunk) = chunk.map_err(|source| self.unreachable(source))? else {
                 return Ok(None);
             };
-            for view in events.push(&chunk) {
+            for event in events.push(&chunk) {
+                let Ok(view) = serde_json::from_slice::<RolloutView>(&event.data) else {
+                    continue;
+                };
                 seen(&view);
                 if let Some(outcome) = view.outcome {
                     return Ok(Some((view, outcome)));
@@ -101,39 +104,57 @@ impl Origin {
     }
 }
 
-/// Takes a stream apart into views. *Pure*.
+/// An event, as it came.
 #[derive(Debug, Default)]
-struct EventReader {
+pub(super) struct Event {
+    /// Its name; empty if it has none.
+    pub(super) kind: String,
+    /// Where a reader that begins again goes on.
+    pub(super) id: Option<String>,
+    /// What it holds.
+    pub(super) data: Vec<u8>,
+}
+
+/// Takes a stream apart into events. *Pure*.
+#[derive(Debug, Default)]
+pub(super) struct EventReader {
     line: Vec<u8>,
-    data: Vec<u8>,
+    event: Event,
 }
 
 impl EventReader {
-    fn push(&mut self, bytes: &[u8]) -> Vec<RolloutView> {
-        let mut views = Vec::new();
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Vec<Event> {
+        let mut events = Vec::new();
         for &byte in bytes {
             match byte {
-                b'\n' => views.extend(self.end_line()),
+                b'\n' => events.extend(self.end_line()),
                 b'\r' => {}
                 _ if self.line.len() < MAX_EVENT_BYTES => self.line.push(byte),
                 _ => {}
             }
         }
-        views
+        events
     }
 
-    fn end_line(&mut self) -> Option<RolloutView> {
+    fn end_line(&mut self) -> Option<Event> {
         let line = std::mem::take(&mut self.line);
         if line.is_empty() {
-            let data = std::mem::take(&mut self.data);
-            return serde_json::from_slice(&data).ok();
+            let event = std::mem::take(&mut self.event);
+            return (!event.data.is_empty()).then_some(event);
         }
-        if let Some(value) = line.strip_prefix(b"data:")
-            && self.data.len() + value.len() <= MAX_EVENT_BYTES
-        {
-            self.data
-                .extend_from_slice(value.strip_prefix(b" ").unwrap_or(value));
-            self.data.push(b'\n');
+        let (name, value) = match line.iter().position(|byte| *byte == b':') {
+            Some(colon) => (&line[..colon], &line[colon + 1..]),
+            None => (&line[..], &[][..]),
+        };
+        let value = value.strip_prefix(b" ").unwrap_or(value);
+        match name {
+            b"data" if self.event.data.len() + value.len() <= MAX_EVENT_BYTES => {
+                self.event.data.extend_from_slice(value);
+                self.event.data.push(b'\n');
+            }
+            b"event" => self.event.kind = String::from_utf8_lossy(value).into_owned(),
+            b"id" => self.event.id = Some(String::from_utf8_lossy(value).into_owned()),
+            _ => {}
         }
         None
     }
@@ -142,6 +163,17 @@ impl EventReader {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_event_has_its_name_and_its_id() {
+        let mut reader = EventReader::default();
+        let events = reader.push(b"event: line\nid: 1-7\ndata: {}\n\n: alive\n\ndata:x\n\n");
+        let told: Vec<_> = events
+            .iter()
+            .map(|event| (event.kind.as_str(), event.id.as_deref()))
+            .collect();
+        assert_eq!(told, [("line", Some("1-7")), ("", None)]);
+    }
 
     const VIEW: &str = r#"{"rollout":"00112233445566aa","site":"shop/production","kind":"deploy","by":"ana","revision":3,
         "started":1,"changed":2,"outcome":null,"regions":[]}"#;
@@ -158,6 +190,7 @@ mod tests {
                 .as_bytes()
                 .chunks(cut)
                 .flat_map(|chunk| reader.push(chunk))
+                .filter_map(|event| serde_json::from_slice::<RolloutView>(&event.data).ok())
                 .collect();
             assert_eq!(views.len(), 2, "cut at {cut}");
             assert_eq!(views[0].revision, 3);

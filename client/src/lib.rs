@@ -3,6 +3,7 @@
 //! [`origin`] makes the calls, [`retry`] repeats those that may be, [`events`] follows a rollout, and [`upload`] brings a folder's
 //! contents to origin. It knows no command line and prints nothing.
 
+pub mod build_log;
 pub mod events;
 pub mod origin;
 pub mod retry;

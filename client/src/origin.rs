@@ -184,6 +184,15 @@ impl Origin {
         self.call(request.json(body)).await
     }
 
+    /// Sets something to `body`.
+    pub async fn put<T: DeserializeOwned>(
+        &self,
+        path: &[&str],
+        body: &impl Serialize,
+    ) -> Result<T, OriginError> {
+        self.call(self.request(Method::PUT, path).json(body)).await
+    }
+
     /// Removes something that answers with nothing, with one query parameter.
     pub async fn discard_with(
         &self,
@@ -234,10 +243,23 @@ impl Origin {
 
     /// Starts to read a stream that has no end in time.
     pub(crate) async fn open(&self, path: &[&str]) -> Result<Response, OriginError> {
+        self.open_after(path, None).await
+    }
+
+    /// The same, going on after the event of this id.
+    pub(crate) async fn open_after(
+        &self,
+        path: &[&str],
+        last: Option<&str>,
+    ) -> Result<Response, OriginError> {
         let request = self
             .http
             .get(self.url(path))
             .bearer_auth(&self.access.token);
+        let request = match last {
+            Some(last) => request.header("last-event-id", last),
+            None => request,
+        };
         self.accepted(request).await
     }
 

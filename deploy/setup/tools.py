@@ -38,6 +38,7 @@ JUDGES = {"bwrap": "bubblewrap", "skopeo": "skopeo", "nft": "nftables", "faketim
 # scripts are not run at installation.
 NODE_JUDGES = {
     "@netlify/build-info": "11.3.0",
+    "@octokit/webhooks-examples": "7.6.1",
     "@vercel/frameworks": "3.34.0",
     "http-cache-tests": "0.4.5",
     "mime-db": "1.54.0",

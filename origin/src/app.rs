@@ -13,6 +13,7 @@ use crate::fleet::Roster;
 use crate::project::Reach;
 use crate::rollout::Conductor;
 use crate::rollout::bake::BakeConfig;
+use crate::source::Source;
 use crate::store::Store;
 use crate::webhook::deliver::Sender;
 
@@ -41,6 +42,8 @@ pub struct App {
     pub feed: Feed,
     /// How webhooks are sent to.
     pub webhooks: Sender,
+    /// Where projects' files come from.
+    pub source: Source,
     /// Asks edges what a visitor would see; follows no redirect, since that is an answer too.
     pub asking: reqwest::Client,
 }

@@ -261,6 +261,7 @@ fn hash(secret: &str) -> String {
 #[must_use]
 pub const fn role_name(role: Role) -> &'static str {
     match role {
+        Role::Build => "build",
         Role::Read => "read",
         Role::Deploy => "deploy",
         Role::Operate => "operate",
@@ -269,6 +270,7 @@ pub const fn role_name(role: Role) -> &'static str {
 
 fn view((id, name, role, created, used): Row) -> Result<TokenView, AuthError> {
     let role = match role.as_str() {
+        "build" => Role::Build,
         "read" => Role::Read,
         "deploy" => Role::Deploy,
         "operate" => Role::Operate,

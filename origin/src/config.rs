@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use crate::address::MAX_BASE_BYTES;
 use crate::admission::AdmissionConfig;
 use crate::rollout::bake::BakeConfig;
+use crate::source::SourceConfig;
 use crate::store::Place;
 use crate::webhook::schedule::Patience;
 
@@ -81,6 +82,9 @@ pub struct Config {
     /// Where webhooks may be, and how patient their deliveries are.
     #[serde(default)]
     pub webhooks: WebhooksConfig,
+    /// Where projects' files come from.
+    #[serde(default)]
+    pub source: SourceConfig,
     /// In which stages releases go out that say nothing of it.
     #[serde(default)]
     pub rollout: RolloutPolicy,
@@ -224,6 +228,13 @@ impl Config {
     pub fn webhook_key(&self) -> PathBuf {
         let named = self.webhooks.key.clone();
         named.unwrap_or_else(|| self.data_dir.join("webhook.key"))
+    }
+
+    /// The file with the key that variables and credentials are sealed with.
+    #[must_use]
+    pub fn seal_key(&self) -> PathBuf {
+        let named = self.source.key.clone();
+        named.unwrap_or_else(|| self.data_dir.join("seal.key"))
     }
 
     /// Where others reach this origin's API.

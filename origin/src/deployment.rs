@@ -4,15 +4,20 @@
 //! idempotency key are one transaction. A deployment that was answered exists; one that was not, does not.
 
 use helix_routing::api::{DeploymentView, InFreeze, NewDeployment};
-use helix_routing::id::{Environment, ProjectName, RegionId, SiteId};
+use helix_routing::id::{BuildId, Environment, ProjectName, RegionId, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
+use helix_routing::rollout::RolloutPolicy;
 use helix_service::clock;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 use crate::app::App;
 use crate::artifact::read::ReadError;
 use crate::artifact::release::MakeError;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
+use crate::build::state::Asking;
+use crate::build::{self, Build, BuildError, work};
 use crate::event::{self, Event};
 use crate::hold::HoldError;
 use crate::idempotency::{KeyError, Repeatable};
@@ -20,7 +25,8 @@ use crate::lane::{self, LaneError};
 use crate::project::{self, ProjectError};
 use crate::rollout::policy::WayOut;
 use crate::rollout::{Begun, NewRollout, RolloutError};
-use crate::store::{StoreError, Tx, count, millis, number};
+use crate::source::{env, link};
+use crate::store::{Connection, StoreError, Tx, count, millis, number};
 
 /// A deployment or rollback was not started.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +36,25 @@ pub enum StartError {
         "an automatic deployment lifts no quarantine: deploy by hand, or lift it with `helix release unquarantine`"
     )]
     AutomaticLift,
+    /// Production of a linked project comes from its repository.
+    #[error(
+        "{0} is linked to a repository: what is merged there goes to production; `helix link --allow-uploads` permits folders, too"
+    )]
+    Linked(ProjectName),
+    /// A preview is promoted without a word.
+    #[error(
+        "release {0} was not built of the default branch: promote it with --override REASON, which is kept in the audit log"
+    )]
+    NoOverride(ReleaseId),
+    /// Regions have different releases.
+    #[error("{0} has different releases in its regions: it gets new variables once they are one")]
+    Differs(SiteId),
+    /// What is built cannot go there.
+    #[error("{0} takes only what was built of the default branch")]
+    Untrusted(SiteId),
+    /// The build was cancelled, or is another worker's.
+    #[error("build {0} is not this worker's any more")]
+    NotBuilding(BuildId),
     /// The reason says nothing, or too much.
     #[error(transparent)]
     Reason(HoldError),
@@ -56,6 +81,22 @@ pub enum StartError {
     Store(#[from] StoreError),
 }
 
+/// Where the files of a deployment come from.
+#[derive(Clone, Copy, Debug)]
+pub enum Cause<'a> {
+    /// Somebody's folder.
+    Upload,
+    /// A build.
+    Build {
+        /// Which.
+        build: &'a Build,
+        /// Who has it.
+        asking: Asking<'a>,
+        /// What it was found to be.
+        framework: Option<&'a str>,
+    },
+}
+
 /// Makes the release of the given files and rolls it out everywhere.
 ///
 /// # Errors
@@ -65,6 +106,21 @@ pub async fn deploy(
     caller: &Caller,
     project: &ProjectName,
     new: NewDeployment,
+    repeatable: Option<Repeatable>,
+) -> Result<DeploymentView, StartError> {
+    deploy_of(app, caller, project, new, Cause::Upload, repeatable).await
+}
+
+/// The same, of files that come from wherever `cause` says.
+///
+/// # Errors
+/// The same, and when they may not go there from there.
+pub async fn deploy_of(
+    app: &App,
+    caller: &Caller,
+    project: &ProjectName,
+    new: NewDeployment,
+    cause: Cause<'_>,
     repeatable: Option<Repeatable>,
 ) -> Result<DeploymentView, StartError> {
     if new.automatic && new.lift_quarantine {
@@ -78,7 +134,16 @@ pub async fn deploy(
         project: project.clone(),
         environment: new.environment,
     };
-    let release = app.artifacts.make_release(&site, new.files).await?;
+    let revision = {
+        let reader = app.store.reader().acquire().await;
+        let mut reader = reader.map_err(StoreError::from)?;
+        check_cause(&mut reader, &site, cause).await?;
+        revision(&mut reader, &site, cause).await?
+    };
+    let release = app
+        .artifacts
+        .make_release(&site, new.files, revision)
+        .await?;
     let routes = app.artifacts.routes_of(&release.artifact).await?;
     let wanted = NewRollout {
         bake: app.bakes.plan(&site, &routes)?,
@@ -103,15 +168,151 @@ pub async fn deploy(
         return Ok(answer);
     }
     project::check(&mut begun.tx, project).await?;
+    check_cause(&mut begun.tx, &site, cause).await?;
     note_override(&mut begun.tx, caller, &site, &new.in_freeze).await?;
     let origin = (site, new.automatic, new.push_seq);
     let view = record(&mut begun, app, caller, origin, release).await?;
+    note_cause(&mut begun.tx, &view, cause).await?;
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
     }
     begun.commit().await?;
     app.artifacts.export_soon();
     Ok(view)
+}
+
+/// What a release was built of, if it was.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Origin {
+    pub(crate) build: Option<String>,
+    pub(crate) commit: Option<String>,
+}
+
+/// Rolls out a release that was made of another one's files, and answers with what `shown` makes of it.
+///
+/// # Errors
+/// As [`StartError`] says; then nothing was changed.
+pub(crate) async fn roll_out<T: Serialize + DeserializeOwned>(
+    app: &App,
+    caller: &Caller,
+    (site, release): (&SiteId, ReleaseRef),
+    (act, origin): (Act, Origin),
+    repeatable: Option<Repeatable>,
+    shown: impl FnOnce(DeploymentView) -> T,
+) -> Result<T, StartError> {
+    let routes = app.artifacts.routes_of(&release.artifact).await?;
+    let wanted = NewRollout {
+        bake: app.bakes.plan(site, &routes)?,
+        site: site.clone(),
+        release: release.clone(),
+        by: caller.name.clone(),
+        lift_quarantine: false,
+        automatic: false,
+        way_out: WayOut {
+            typed: RolloutPolicy::default(),
+            release: routes.rollout,
+            config: (*app.rollouts).clone(),
+            order: app.regions.to_vec(),
+        },
+        not_before: None,
+        closed: Vec::new(),
+        superseded: None,
+    };
+    let mut begun = begin(app, caller, wanted, &InFreeze::Refuse, None).await?;
+    if let Some(answer) = answered_now(&mut begun.tx, repeatable.as_ref()).await? {
+        return Ok(answer);
+    }
+    project::check(&mut begun.tx, &site.project).await?;
+    let what = (site.clone(), false, None);
+    let view = record(&mut begun, app, caller, what, release).await?;
+    audit::record(&mut begun.tx, caller, act).await?;
+    sqlx::query(
+        "UPDATE deployments SET build = $1, commit_id = $2 WHERE project = $3 AND number = $4",
+    )
+    .bind(origin.build)
+    .bind(origin.commit)
+    .bind(site.project.as_str())
+    .bind(number(view.number))
+    .execute(&mut *begun.tx)
+    .await
+    .map_err(StoreError::from)?;
+    let view = shown(view);
+    if let Some(repeatable) = &repeatable {
+        repeatable.note(&mut begun.tx, &view).await?;
+    }
+    begun.commit().await?;
+    app.artifacts.export_soon();
+    Ok(view)
+}
+
+/// Whether the files may go to a site from where they come: asked before they are made a release, and once more when it counts.
+async fn check_cause(
+    connection: &mut Connection,
+    site: &SiteId,
+    cause: Cause<'_>,
+) -> Result<(), StartError> {
+    match cause {
+        Cause::Upload if site.environment == Environment::Production => {
+            let link = link::find(connection, &site.project).await?;
+            if link.is_some_and(|link| !link.allow_uploads) {
+                return Err(StartError::Linked(site.project.clone()));
+            }
+            Ok(())
+        }
+        Cause::Upload => Ok(()),
+        Cause::Build { build, asking, .. } => {
+            let now = match build::find(connection, &build.id).await {
+                Ok(now) => now,
+                Err(BuildError::Store(error)) => return Err(error.into()),
+                Err(_) => return Err(StartError::NotBuilding(build.id.clone())),
+            };
+            if !now.state.is_of(asking) {
+                return Err(StartError::NotBuilding(build.id.clone()));
+            }
+            if build.wanted.site != *site || !build::may_deploy(now.wanted.trust, site.environment)
+            {
+                return Err(StartError::Untrusted(site.clone()));
+            }
+            Ok(())
+        }
+    }
+}
+
+/// The revision of the variables that a release has: what its build was told, or the newest. None before the first.
+async fn revision(
+    connection: &mut Connection,
+    site: &SiteId,
+    cause: Cause<'_>,
+) -> Result<Option<u64>, StoreError> {
+    let revision = match cause {
+        Cause::Build { build, .. } => build.env_revision.unwrap_or_default(),
+        Cause::Upload => env::newest(connection, &site.project, site.environment.into()).await?,
+    };
+    Ok((revision > 0).then_some(revision))
+}
+
+/// Notes which build a deployment is of; the build has succeeded thereby.
+async fn note_cause(
+    tx: &mut Tx,
+    view: &DeploymentView,
+    cause: Cause<'_>,
+) -> Result<(), StoreError> {
+    let Cause::Build {
+        build, framework, ..
+    } = cause
+    else {
+        return Ok(());
+    };
+    sqlx::query(
+        "UPDATE deployments SET build = $1, commit_id = $2 WHERE project = $3 AND number = $4",
+    )
+    .bind(build.id.as_str())
+    .bind(build.wanted.commit.as_str())
+    .bind(view.site.project.as_str())
+    .bind(number(view.number))
+    .execute(&mut **tx)
+    .await?;
+    work::succeeded(tx, build, framework, view.number).await
 }
 
 /// Starts it, if it may be started now and by this one.
@@ -139,7 +340,7 @@ async fn begin(
 ///
 /// # Errors
 /// When the key was used for another request, or the database fails.
-pub(crate) async fn answered<T: serde::de::DeserializeOwned>(
+pub(crate) async fn answered<T: DeserializeOwned>(
     app: &App,
     repeatable: Option<&Repeatable>,
 ) -> Result<Option<T>, KeyError> {
@@ -153,7 +354,7 @@ pub(crate) async fn answered<T: serde::de::DeserializeOwned>(
 ///
 /// # Errors
 /// When the key was used for another request, or the database fails.
-pub(crate) async fn answered_now<T: serde::de::DeserializeOwned>(
+pub(crate) async fn answered_now<T: DeserializeOwned>(
     tx: &mut Tx,
     repeatable: Option<&Repeatable>,
 ) -> Result<Option<T>, KeyError> {

@@ -24,12 +24,14 @@ use helix_origin::feed::{Feed, Operators, Policy};
 use helix_origin::fleet::{self, registry};
 use helix_origin::metrics::Metrics;
 use helix_origin::rollout::{Adopter, Conductor};
+use helix_origin::source::seal::SealKey;
+use helix_origin::source::{Source, feedback, poll};
 use helix_origin::standby::Door;
 use helix_origin::store::{self, Place, Store, lease};
 use helix_origin::webhook::deliver::{self, Sender};
 use helix_origin::webhook::secret::WebhookKey;
 use helix_origin::webhook::send::Permitted;
-use helix_origin::{api, auth, event, glass, hold, recovery, upkeep};
+use helix_origin::{api, auth, build, event, glass, hold, recovery, upkeep};
 use helix_routing::api::Role;
 use helix_routing::id::RegionId;
 use helix_routing::seal::KeyRole;
@@ -361,6 +363,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         admission,
         feed: feed.clone(),
         webhooks: webhooks(config)?,
+        source: source(config)?,
         asking: reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()?,
@@ -377,7 +380,7 @@ async fn serve(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let Parts { app, feed, client } = parts;
-    let (store, events) = (app.store.clone(), client.clone());
+    let (store, events, builds) = (app.store.clone(), client.clone(), client.clone());
     let parts = async {
         tokio::try_join!(
             async {
@@ -397,6 +400,7 @@ async fn serve(
             glass::run(app.roster.clone(), app.conductor.clone(), shutdown).map(Ok),
             collected(config, &app, shutdown).map(Ok),
             improve::run(&app.artifacts, shutdown).map(Ok),
+            built(config, &app, builds, shutdown).map(Ok),
         )
     };
     let ended = tokio::select! {
@@ -431,6 +435,35 @@ fn webhooks(config: &Config) -> anyhow::Result<Sender> {
         }),
         patience: config.webhooks.retries,
     })
+}
+
+/// Where origin asks for sources: as webhooks, but for what the config says of sources.
+fn source(config: &Config) -> anyhow::Result<Source> {
+    let permitted = Permitted {
+        reachable: Reachable {
+            allow: config.webhooks.allow.clone(),
+            own: vec![config.listen, config.admin],
+        },
+        plain_http: config.source.plain_http,
+    };
+    let key = SealKey::open(&config.seal_key())?;
+    let permitted = Arc::new(permitted);
+    Ok(Source::new(
+        &config.source,
+        key,
+        &config.public_url,
+        permitted,
+    ))
+}
+
+/// All that goes on about builds.
+async fn built(config: &Config, app: &App, client: async_nats::Client, shutdown: &Shutdown) {
+    tokio::join!(
+        build::queue::run(&app.store, client, config.stream_replicas, shutdown),
+        build::sweep::run(app, shutdown),
+        poll::run(app, shutdown),
+        feedback::run(app, shutdown),
+    );
 }
 
 async fn collected(config: &Config, app: &App, shutdown: &Shutdown) {

@@ -74,7 +74,17 @@ fn origins(app: &App) -> Vec<OriginStatus> {
     leading.into_iter().chain(standbys).collect()
 }
 
-type ReleaseRow = (String, String, i64, i64, i64, String, Option<String>);
+type ReleaseRow = (
+    String,
+    String,
+    i64,
+    i64,
+    i64,
+    String,
+    Option<String>,
+    Option<i64>,
+    Option<String>,
+);
 
 /// The releases of a site that are kept, newest first.
 ///
@@ -88,7 +98,9 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
         "SELECT releases.release_id, releases.artifact, releases.created, releases.files, releases.bytes,
                 COALESCE((SELECT label FROM deployments WHERE deployments.site = releases.site
                           AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1), '') AS label,
-                releases.routes
+                releases.routes, releases.env_revision,
+                (SELECT commit_id FROM deployments WHERE deployments.site = releases.site
+                 AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1) AS commit_id
          FROM releases WHERE site = $1 AND collected IS NULL ORDER BY created DESC, release_id",
     )
     .bind(site.to_string())
@@ -97,7 +109,7 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
     let live = live_in(&mut connection, app, site).await?;
     let quarantined = quarantined_in(&mut connection, site).await?;
     let in_flight = app.roster.in_flight(site);
-    let view = |(release, artifact, created, files, bytes, label, routes): ReleaseRow| {
+    let view = |(release, artifact, created, files, bytes, label, routes, revision, commit): ReleaseRow| {
         let release: ReleaseId = id(&release)?;
         Ok(ReleaseView {
             artifact: id(&artifact)?,
@@ -106,6 +118,8 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
             bytes: count(bytes, "releases.bytes")?,
             label,
             routes: routes.as_deref().map(id).transpose()?,
+            env_revision: revision.and_then(|revision| u64::try_from(revision).ok()),
+            commit: commit.as_deref().map(id).transpose()?,
             url: app.addresses.release_url(&site.project, &release),
             live_in: live.get(&release).cloned().unwrap_or_default(),
             quarantined_in: quarantined.get(&release).cloned().unwrap_or_default(),

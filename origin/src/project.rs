@@ -337,7 +337,15 @@ const PURGE_BY_SITE: [&str; 7] = [
     "DELETE FROM quarantines WHERE site = $1",
     "DELETE FROM sites WHERE site = $1",
 ];
-const PURGE_BY_PROJECT: [&str; 5] = [
+const PURGE_BY_PROJECT: [&str; 13] = [
+    "DELETE FROM links WHERE project = $1",
+    "DELETE FROM head_commits WHERE site IN (SELECT site FROM heads WHERE project = $1)",
+    "DELETE FROM heads WHERE project = $1",
+    "DELETE FROM env_members WHERE project = $1",
+    "DELETE FROM env_values WHERE project = $1",
+    "DELETE FROM env_revisions WHERE project = $1",
+    "DELETE FROM build_lines WHERE build IN (SELECT build FROM builds WHERE project = $1)",
+    "DELETE FROM builds WHERE project = $1",
     "DELETE FROM deployments WHERE project = $1",
     "DELETE FROM domains WHERE project = $1",
     "DELETE FROM variants WHERE project = $1",

@@ -17,6 +17,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::any;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use helix_routing::api::Role;
 use helix_routing::artifact::{IMPROVEMENT_TYPE, MANIFEST_TYPE, OCI_INDEX_TYPE};
 use helix_routing::id::{Digest, ProjectName};
 use serde_json::json;
@@ -164,9 +165,9 @@ async fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Refused> {
         None => basic_password(headers).ok_or_else(refused)?,
     };
     match auth::authenticate(&app.store, &secret).await {
-        Ok(_) => Ok(()),
+        Ok(caller) if caller.role >= Role::Read => Ok(()),
         Err(AuthError::Store(error)) => Err(error.into()),
-        Err(_) => Err(refused()),
+        Ok(_) | Err(_) => Err(refused()),
     }
 }
 

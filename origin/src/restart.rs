@@ -2,16 +2,18 @@
 //!
 //! Invariant: the rollout, its records, the line in the audit log and the answer under an idempotency key are one transaction.
 
-use helix_routing::api::{NewRestart, RestartStep, RestartView};
+use helix_routing::api::{DeploymentView, NewRestart, RestartStep, RestartView};
 use helix_routing::id::{ProjectName, RolloutId, SiteId};
 use helix_routing::routes::Routes;
 
 use crate::app::App;
-use crate::audit;
+use crate::audit::{self, Act};
 use crate::auth::Caller;
-use crate::deployment::{StartError, answered, answered_now};
+use crate::deployment::{self, StartError, answered, answered_now};
+use crate::event::{self, Event};
 use crate::idempotency::Repeatable;
 use crate::project;
+use crate::promotion;
 use crate::rollout::{self, Anew};
 
 /// Begins what is live anew, or says what that would be.
@@ -39,6 +41,11 @@ pub async fn restart(
             .await?;
         return view(app, None, &steps).await;
     }
+    if new.reload_env
+        && let Some(view) = reload(app, caller, &site, repeatable.clone()).await?
+    {
+        return Ok(view);
+    }
     let wanted = rollout::NewRestart {
         site: site.clone(),
         regions: new.regions,
@@ -52,12 +59,55 @@ pub async fn restart(
     project::check(&mut begun.tx, project).await?;
     let reason = new.reason.as_deref();
     audit::note(&mut begun.tx, caller, "restart", &site.to_string(), reason).await?;
+    let event = Event::new("deployment.restart.requested", Some(project))
+        .on(&site)
+        .with("rollout", Some(begun.rollout.to_string()))
+        .with("by", Some(caller.name.clone()))
+        .with("reason", new.reason.clone());
+    event::emit(&mut begun.tx, event).await?;
     let view = view(app, Some(begun.rollout.clone()), &steps).await?;
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
     }
     begun.commit().await?;
     Ok(view)
+}
+
+/// What is live, with the newest variables: a deployment of the same files. None when it has them already.
+async fn reload(
+    app: &App,
+    caller: &Caller,
+    site: &SiteId,
+    repeatable: Option<Repeatable>,
+) -> Result<Option<RestartView>, StartError> {
+    let steps = app.conductor.plan_restart(site, None).await?;
+    let Some(live) = steps.first().map(|step| step.release.clone()) else {
+        return Ok(None);
+    };
+    if steps.iter().any(|step| step.release != live) {
+        return Err(StartError::Differs(site.clone()));
+    }
+    let revision = promotion::newest(app, site).await?;
+    let from = (site, &live.release);
+    let made = app.artifacts.restate(from, site, revision).await?;
+    let Some(made) = made.filter(|made| made.release != live.release) else {
+        return Ok(None);
+    };
+    let origin = promotion::of_build(app, site, &live.release).await?;
+    let detail = format!(
+        "release {} with the variables' revision {revision:?}",
+        live.release
+    );
+    let act = Act::new("restart", site.to_string()).detail(Some(detail));
+    let planned = view(app, None, &steps).await?;
+    let shown = |made: DeploymentView| RestartView {
+        rollout: Some(made.rollout),
+        ..planned
+    };
+    let to = (site, made);
+    deployment::roll_out(app, caller, to, (act, origin), repeatable, shown)
+        .await
+        .map(Some)
 }
 
 async fn view(

@@ -23,6 +23,9 @@ pub struct NewRestart {
     /// Only say what would begin anew.
     #[serde(default)]
     pub plan: bool,
+    /// With the newest revision of the variables, instead of the one that the release has. That is a deployment of the same files.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub reload_env: bool,
 }
 
 /// What a restart begins anew.

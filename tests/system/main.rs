@@ -29,6 +29,7 @@ mod restore;
 mod rollback;
 mod rollouts;
 mod rules;
+mod sources;
 mod succession;
 mod two_origins;
 mod uploads;

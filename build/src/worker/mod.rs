@@ -65,9 +65,8 @@ impl Worker {
     }
 
     /// Works in `slots` at once until told to end. What is in work then is left to others.
-    pub async fn run(&self, client: async_nats::Client, slots: usize, shutdown: &Shutdown) {
-        let context = jetstream::new(client);
-        let slots = (0..slots.max(1)).map(|_| self.slot(&context, shutdown));
+    pub async fn run(&self, queue: jetstream::Context, slots: usize, shutdown: &Shutdown) {
+        let slots = (0..slots.max(1)).map(|_| self.slot(&queue, shutdown));
         futures_util::future::join_all(slots).await;
     }
 

@@ -125,6 +125,9 @@ pub(crate) struct Dev {
     /// Origins that share the database: one leads, the others stand by
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
     pub(crate) origins: u8,
+    /// Workers that build what is pushed to linked repositories; they need bubblewrap
+    #[arg(long, default_value_t = 1, env = "HELIX_DEV_WORKERS", value_parser = clap::value_parser!(u8).range(0..=8))]
+    pub(crate) workers: u8,
     /// The nats-server to run; else $NATS_SERVER, .tools/bin, $PATH
     #[arg(long, value_name = "FILE")]
     pub(crate) nats_server: Option<PathBuf>,
@@ -138,9 +141,10 @@ pub(crate) struct Dev {
 
 fn role(text: &str) -> Result<Role, &'static str> {
     match text {
+        "build" => Ok(Role::Build),
         "read" => Ok(Role::Read),
         "deploy" => Ok(Role::Deploy),
         "operate" => Ok(Role::Operate),
-        _ => Err("use read, deploy or operate"),
+        _ => Err("use build, read, deploy or operate"),
     }
 }

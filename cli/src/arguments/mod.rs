@@ -6,6 +6,7 @@ mod glass;
 mod operate;
 mod rollout;
 mod site;
+mod source;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -23,6 +24,7 @@ pub(crate) use rollout::{
     Deploy, Gate, Restart, Rollback, Rollout, RunGates, WayOut, Which, WhichRollout,
 };
 pub(crate) use site::{Domains, Pin, Projects, Purge, Releases, Shows};
+pub(crate) use source::{BuildWord, Builds, Env, Link, Logs, Promote, Redeploy, Unlink};
 
 const EXIT_CODES: &str = "Exit codes: 0 settled, 1 usage or refused, 2 went back, 3 aborted before traffic, \
                           4 still running, 5 superseded, 6 needs an operator.";
@@ -71,6 +73,21 @@ pub(crate) enum Command {
     Status(Status),
     /// List the releases of a site
     Releases(Releases),
+    /// Link a project to a repository: pushes go to production, pull requests are previews
+    Link(Link),
+    /// End a project's link
+    Unlink(Unlink),
+    /// Variables that builds are told
+    #[command(subcommand)]
+    Env(Env),
+    /// List builds, approve one of a fork, cancel one
+    Builds(Builds),
+    /// Print the log of a build
+    Logs(Logs),
+    /// Build a site's newest commit once more
+    Redeploy(Redeploy),
+    /// Roll a preview's release out to production, as it is
+    Promote(Promote),
     /// Regions without automatic deployments
     #[command(subcommand)]
     Hold(Hold),

@@ -105,6 +105,9 @@ pub(crate) struct Restart {
     /// Do not wait for the rollout
     #[arg(long)]
     pub(crate) detach: bool,
+    /// With the newest variables, instead of those that the release has; in all regions
+    #[arg(long, conflicts_with = "regions")]
+    pub(crate) reload_env: bool,
     /// Why, for the record
     #[arg(long)]
     pub(crate) reason: Option<String>,

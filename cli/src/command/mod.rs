@@ -2,18 +2,22 @@
 
 pub(crate) mod audit;
 pub(crate) mod build;
+pub(crate) mod builds;
 pub(crate) mod domains;
 pub(crate) mod edges;
+pub(crate) mod env;
 pub(crate) mod explain;
 pub(crate) mod flights;
 pub(crate) mod freeze;
 pub(crate) mod gates;
 pub(crate) mod glass;
 pub(crate) mod holds;
+pub(crate) mod link;
 pub(crate) mod lock;
 pub(crate) mod login;
 pub(crate) mod pins;
 pub(crate) mod projects;
+pub(crate) mod promote;
 pub(crate) mod purge;
 pub(crate) mod quarantines;
 pub(crate) mod releases;

@@ -25,6 +25,7 @@ pub(crate) async fn run(
         regions,
         plan,
         detach,
+        reload_env,
         reason,
     } = arguments;
     let wanted = NewRestart {
@@ -32,6 +33,7 @@ pub(crate) async fn run(
         regions: (!regions.is_empty()).then_some(regions),
         reason,
         plan,
+        reload_env,
     };
     let project = site.project.project;
     let (path, key) = (["projects", project.as_str(), "restarts"], random::hex16());

@@ -59,6 +59,7 @@ fn list(tokens: &[TokenView]) -> String {
 
 const fn role_name(role: Role) -> &'static str {
     match role {
+        Role::Build => "build",
         Role::Read => "read",
         Role::Deploy => "deploy",
         Role::Operate => "operate",

@@ -107,6 +107,7 @@ struct OriginFile {
     bake: BakeTable,
     operator_keys: [PublicKey; 1],
     webhooks: WebhooksTable,
+    source: SourceTable,
     rollout: RolloutTable,
 }
 
@@ -121,6 +122,14 @@ struct RingFile<'a> {
 struct WebhooksTable {
     allow: [&'static str; 2],
     plain_http: bool,
+}
+
+/// A developer's repositories are on this machine, too. All origins have one key.
+#[derive(Serialize)]
+struct SourceTable {
+    key: PathBuf,
+    plain_http: bool,
+    local: bool,
 }
 
 /// A deployment to one's own machine is there at once; a release that names its window bakes all the same.
@@ -284,6 +293,7 @@ impl Fleet {
             store: home.data("nats"),
             origin: secrets::nats_user(home, "origin")?.1,
             operator: secrets::nats_user(home, "operator")?.1,
+            worker: secrets::nats_user(home, "build")?.1,
             edges: self.edges.iter().map(user).collect::<anyhow::Result<_>>()?,
         };
         Ok(write_atomic(
@@ -325,6 +335,11 @@ impl Fleet {
             webhooks: WebhooksTable {
                 allow: ["127.0.0.0/8", "::1/128"],
                 plain_http: true,
+            },
+            source: SourceTable {
+                key: secrets::token(home, "seal")?.0,
+                plain_http: true,
+                local: true,
             },
             rollout: RolloutTable { order: "together" },
         })

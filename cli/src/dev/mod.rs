@@ -17,6 +17,7 @@ mod ports;
 mod programs;
 mod ready;
 mod secrets;
+mod worker;
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -39,6 +40,7 @@ use fleet::{Fleet, Wanted, url};
 use helix_client::Origin;
 use home::Home;
 use info::InfoFile;
+use worker::Workers;
 
 /// The project that shows the example.
 const EXAMPLE_PROJECT: &str = "hello";
@@ -139,9 +141,41 @@ async fn live(
     }
     let status = ready::everything(&origin, fleet, others).await?;
     let site = example(arguments, &origin, &status).await?;
+    start_workers(arguments, home, fleet, &origin, others).await?;
     let _info = InfoFile::write(home, fleet)?;
     announce(home, fleet, site.as_deref(), start);
     certificate::follow(home, &origin).await
+}
+
+/// Once everything else is there: a build that waits is no reason to wait for it.
+async fn start_workers(
+    arguments: &Dev,
+    home: &Home,
+    fleet: &Fleet,
+    origin: &Origin,
+    others: &mut Children,
+) -> anyhow::Result<()> {
+    if arguments.workers == 0 {
+        return Ok(());
+    }
+    let workers = match Workers::plan(arguments.workers) {
+        Ok(workers) => workers,
+        Err(missing) => {
+            output::say(&missing);
+            return Ok(());
+        }
+    };
+    workers.prepare(home, fleet, origin).await?;
+    for name in workers.names() {
+        others.start(program(
+            home,
+            name,
+            &workers.program,
+            "--config",
+            &format!("{name}.toml"),
+        ));
+    }
+    Ok(())
 }
 
 /// How long edges wait for origin to start: a few times what it takes.

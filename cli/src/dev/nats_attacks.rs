@@ -10,7 +10,7 @@ use async_nats::{Client, ConnectOptions, HeaderMap, Subscriber};
 use futures_util::StreamExt as _;
 use nkeys::KeyPair;
 
-use super::nats_config::{EdgeUser, NatsConfig};
+use super::nats_config::{EdgeUser, NatsConfig, QUEUE_API};
 
 /// How long something that must arrive may take.
 const ARRIVES: Duration = Duration::from_secs(5);
@@ -20,6 +20,7 @@ struct Fleet {
     _folder: tempfile::TempDir,
     origin: Client,
     operator: Client,
+    worker: Client,
     edges: Vec<Client>,
 }
 
@@ -32,7 +33,7 @@ async fn fleet() -> Option<Fleet> {
         return None;
     };
     let folder = tempfile::tempdir().unwrap();
-    let keys: Vec<KeyPair> = (0..5).map(|_| KeyPair::new_user()).collect();
+    let keys: Vec<KeyPair> = (0..6).map(|_| KeyPair::new_user()).collect();
     let port = free_port();
     let config = NatsConfig {
         port,
@@ -40,6 +41,7 @@ async fn fleet() -> Option<Fleet> {
         store: folder.path().join("store"),
         origin: keys[0].public_key(),
         operator: keys[4].public_key(),
+        worker: keys[5].public_key(),
         edges: EDGES
             .iter()
             .zip(&keys[1..4])
@@ -57,6 +59,7 @@ async fn fleet() -> Option<Fleet> {
     for key in &keys {
         clients.push(connect(port, &key.seed().unwrap()).await);
     }
+    let worker = clients.remove(5);
     let (origin, operator) = (clients.remove(0), clients.remove(3));
     fill(&origin).await;
     Some(Fleet {
@@ -64,6 +67,7 @@ async fn fleet() -> Option<Fleet> {
         _folder: folder,
         origin,
         operator,
+        worker,
         edges: clients,
     })
 }
@@ -324,4 +328,64 @@ fn free_port() -> u16 {
         .local_addr()
         .unwrap()
         .port()
+}
+
+/// Origin's queue of builds, with its consumer and one build in it.
+async fn queue(origin: &Client) {
+    let context = jetstream::new(origin.clone());
+    let config = stream::Config {
+        name: "HX_BUILDS".to_owned(),
+        subjects: vec!["hx.builds.>".to_owned()],
+        retention: stream::RetentionPolicy::WorkQueue,
+        ..stream::Config::default()
+    };
+    let stream = context.create_stream(config).await.unwrap();
+    let workers = jetstream::consumer::pull::Config {
+        durable_name: Some("workers".to_owned()),
+        ..jetstream::consumer::pull::Config::default()
+    };
+    stream.create_consumer(workers).await.unwrap();
+    context
+        .publish("hx.builds.shop", "build".into())
+        .await
+        .unwrap()
+        .await
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_takes_builds_off_the_queue_and_can_do_nothing_else() {
+    let Some(fleet) = fleet().await else { return };
+    queue(&fleet.origin).await;
+    let context = jetstream::with_prefix(fleet.worker.clone(), QUEUE_API);
+    let stream = context.get_stream_no_info("HX_BUILDS").await.unwrap();
+    let consumer = stream
+        .get_consumer::<jetstream::consumer::pull::Config>("workers")
+        .await
+        .unwrap();
+    let mut messages = consumer.fetch().max_messages(1).messages().await.unwrap();
+    let message = messages.next().await.unwrap().unwrap();
+    assert_eq!(message.payload, "build");
+    message.double_ack().await.unwrap();
+    let left = jetstream::new(fleet.origin.clone())
+        .get_stream("HX_BUILDS")
+        .await
+        .unwrap();
+    assert_eq!(left.cached_info().state.messages, 0);
+
+    let mut heard = hear(&fleet.origin, "hx.builds.>").await;
+    for subject in [
+        "hx.builds.shop",
+        "$JS.API.STREAM.PURGE.HX_BUILDS",
+        "hx.queue.STREAM.PURGE.HX_BUILDS",
+        "hx.queue.CONSUMER.DELETE.HX_BUILDS.workers",
+        "$JS.API.STREAM.INFO.HX_BUILDS",
+        "$KV.r_fra.cut.a",
+        "rpt.fra.fra-1.site",
+    ] {
+        fleet.worker.publish(subject, "x".into()).await.unwrap();
+    }
+    fleet.worker.flush().await.unwrap();
+    hears_nothing(&mut heard).await;
+    assert_eq!(stored(&fleet.origin, "r_fra").await, "secret of r_fra");
 }

@@ -16,6 +16,18 @@ use helix_routing::key::Scope;
 
 /// The account that owns the streams.
 pub(crate) const ORIGIN_ACCOUNT: &str = "ORIGIN";
+/// The account of workers.
+pub(crate) const BUILD_ACCOUNT: &str = "BUILD";
+/// What workers may ask of the queue of builds: for its consumer, and for a message of it. In their own account under
+/// [`QUEUE_API`], since there `$JS.API` means the streams of that account, of which it has none.
+const QUEUE: [&str; 2] = [
+    "CONSUMER.INFO.HX_BUILDS.workers",
+    "CONSUMER.MSG.NEXT.HX_BUILDS.workers",
+];
+/// How workers call the part of JetStream's API that they may use.
+pub(super) const QUEUE_API: &str = "hx.queue";
+/// How they say what became of a message.
+const QUEUE_ACK: &str = "$JS.ACK.HX_BUILDS.workers.>";
 
 /// Everything the configuration says.
 #[derive(Debug)]
@@ -30,6 +42,8 @@ pub(crate) struct NatsConfig {
     pub(crate) origin: String,
     /// Public nkey of the operator's user, who may override sites and nothing else.
     pub(crate) operator: String,
+    /// Public nkey of the workers' user, who takes builds off the queue and nothing else.
+    pub(crate) worker: String,
     /// Every edge.
     pub(crate) edges: Vec<EdgeUser>,
 }
@@ -64,6 +78,7 @@ impl NatsConfig {
         self.write_server(text)?;
         writeln!(text, "accounts {{")?;
         self.write_origin(text)?;
+        self.write_worker(text)?;
         for edge in &self.edges {
             write_edge(text, edge)?;
         }
@@ -98,6 +113,13 @@ impl NatsConfig {
         self.write_operator(text)?;
         writeln!(text, "    ]")?;
         writeln!(text, "    exports: [")?;
+        let asked = QUEUE.map(|asked| format!("$JS.API.{asked}"));
+        for subject in asked.iter().map(String::as_str).chain([QUEUE_ACK]) {
+            writeln!(
+                text,
+                "      {{ service: \"{subject}\", response_type: stream, accounts: [\"{BUILD_ACCOUNT}\"] }}"
+            )?;
+        }
         write_exports(text, &Scope::Global)?;
         for (region, edges) in self.by_region() {
             write_exports(text, &Scope::Region(region.clone()))?;
@@ -131,6 +153,27 @@ impl NatsConfig {
             self.operator,
             list(publish.iter()),
             list(subscribe.iter())
+        )
+    }
+
+    /// Workers run what strangers wrote: they share an account with nobody else, and import the queue alone.
+    fn write_worker(&self, text: &mut String) -> std::fmt::Result {
+        let queue = QUEUE.map(|asked| format!("{QUEUE_API}.{asked}"));
+        writeln!(
+            text,
+            "  {BUILD_ACCOUNT} {{\n    users: [ {{ nkey: {}, permissions: {{ publish: [{}], subscribe: [\"_INBOX.>\"] }} }} ]\n    imports: [",
+            self.worker,
+            list(queue.iter().chain([&QUEUE_ACK.to_owned()]))
+        )?;
+        for asked in QUEUE {
+            writeln!(
+                text,
+                "      {{ service: {{ account: {ORIGIN_ACCOUNT}, subject: \"$JS.API.{asked}\" }}, to: \"{QUEUE_API}.{asked}\" }}"
+            )?;
+        }
+        writeln!(
+            text,
+            "      {{ service: {{ account: {ORIGIN_ACCOUNT}, subject: \"{QUEUE_ACK}\" }} }}\n    ]\n  }}"
         )
     }
 
@@ -243,6 +286,7 @@ mod tests {
             store: PathBuf::from("/srv/a \"b\"/nats"),
             origin: "UORIGIN".to_owned(),
             operator: "UOPERATOR".to_owned(),
+            worker: "UWORKER".to_owned(),
             edges: vec![edge("fra-1", "fra", "UF1"), edge("iad-1", "iad", "UI1")],
         }
     }

@@ -24,13 +24,16 @@ pub(super) fn nats_server(named: Option<&Path>) -> Result<PathBuf, MissingProgra
         .map(Path::to_path_buf)
         .or_else(|| std::env::var_os("NATS_SERVER").map(PathBuf::from));
     set.or_else(|| in_workspace(NATS_SERVER))
-        .or_else(|| {
-            let path = std::env::var_os("PATH").unwrap_or_default();
-            std::env::split_paths(&path)
-                .map(|folder| folder.join("nats-server"))
-                .find(|program| program.is_file())
-        })
+        .or_else(|| in_path("nats-server"))
         .ok_or(MissingProgram::NatsServer)
+}
+
+/// A program that is in `$PATH`.
+pub(super) fn in_path(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
 }
 
 /// One of our own programs, which lie beside this one.

@@ -4,7 +4,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::http::StatusCode;
 use helix_routing::api::{
-    DeploymentView, NewDeployment, NewRollback, Problem, ReleaseView, RollbackView,
+    DeploymentView, NewDeployment, NewPromotion, NewRollback, Problem, ReleaseView, RollbackView,
 };
 use helix_routing::id::ProjectName;
 use serde::Serialize;
@@ -16,6 +16,7 @@ use crate::auth::Caller;
 use crate::deployment::{self, StartError};
 use crate::idempotency::{KeyError, Repeatable};
 use crate::overview;
+use crate::promotion;
 use crate::rollback;
 use crate::rollout::RolloutError;
 
@@ -30,7 +31,7 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
     request_body = NewDeployment,
     responses(
         (status = 200, body = DeploymentView),
-        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `held` (automatic, and every region is), `project-deleted`, `frozen`, `locked`"),
+        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `held` (automatic, and every region is), `project-deleted`, `frozen`, `locked`, `linked-project`"),
         (status = 422, body = Problem, description = "`illegal-path`, `illegal-rules` (its detail has a line for each, as `file:line: problem`), `no-files`, `illegal-rollout`, `size-mismatch`, `release-too-large`, `idempotency-key-reused`"),
     )
 )]
@@ -46,6 +47,36 @@ pub(super) async fn deploy(
     let started =
         tokio::spawn(
             async move { deployment::deploy(&app, &caller, &project, new, repeatable).await },
+        );
+    Ok(axum::Json(joined(started.await)?))
+}
+
+/// Promote a preview's release to production
+///
+/// As it is, with what it was built with. Production takes what was built of the default branch, so this needs a reason, which is kept in the
+/// audit log.
+#[utoipa::path(
+    post, path = "/v1/projects/{project}/promotions", tag = "deployments",
+    params(("project" = String, Path), ("idempotency-key" = Option<String>, Header, description = "The same key again: the same answer")),
+    request_body = NewPromotion,
+    responses(
+        (status = 200, body = DeploymentView),
+        (status = 404, body = Problem, description = "`unknown-release`"),
+        (status = 409, body = Problem, description = "`override-needed`, `quarantined`, `frozen`, `locked`"),
+        (status = 422, body = Problem, description = "`illegal-reason`"),
+    )
+)]
+pub(super) async fn promote(
+    State(app): State<App>,
+    caller: Caller,
+    Path(project): Path<ProjectName>,
+    headers: HeaderMap,
+    Json(new): Json<NewPromotion>,
+) -> Result<axum::Json<DeploymentView>, Rejection> {
+    let repeatable = repeatable(&caller, &headers, &format!("promote {project}"), &new)?;
+    let started =
+        tokio::spawn(
+            async move { promotion::promote(&app, &caller, &project, new, repeatable).await },
         );
     Ok(axum::Json(joined(started.await)?))
 }
@@ -121,6 +152,11 @@ impl From<StartError> for Rejection {
     fn from(error: StartError) -> Self {
         match error {
             StartError::AutomaticLift => Self::unprocessable("automatic-lift", error.to_string()),
+            StartError::Linked(_) => Self::conflict("linked-project", error.to_string()),
+            StartError::NoOverride(_) => Self::conflict("override-needed", error.to_string()),
+            StartError::Differs(_) => Self::conflict("regions-differ", error.to_string()),
+            StartError::Untrusted(_) => Self::conflict("untrusted-build", error.to_string()),
+            StartError::NotBuilding(_) => Self::conflict("build-ended", error.to_string()),
             StartError::Reason(error) => error.into(),
             StartError::Project(error) => error.into(),
             StartError::Make(error) => error.into(),

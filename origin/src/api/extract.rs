@@ -17,6 +17,7 @@ use super::problem::{Rejection, unauthorized};
 use crate::app::App;
 use crate::audit;
 use crate::auth::{self, Caller};
+use crate::build::work;
 
 /// The environment of a project that is asked about.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -124,30 +125,106 @@ impl<S: Send + Sync> FromRequestParts<S> for Caller {
 /// When there is no token, nobody's, or a lesser one.
 pub async fn authorize(
     State((app, role)): State<(App, Role)>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Result<Response, Rejection> {
-    let secret = bearer(request.headers())
-        .ok_or_else(|| unauthorized("this needs a token: send `Authorization: Bearer <token>`"))?;
-    let mut caller = auth::authenticate(&app.store, secret).await?;
-    caller.request = request
-        .extensions()
-        .get::<RequestId>()
-        .map(|id| id.0.clone());
+    let asked = Asked::of(&request);
+    let caller = asked.caller(&app).await?;
     if caller.role < role {
-        if !request.method().is_safe() {
-            let what = format!("{} {}", request.method(), request.uri().path());
-            audit::denied(&app.store, &caller, &what).await;
+        return Err(asked.refuse(&app, &caller, role).await);
+    }
+    Ok(pass(caller, request, next).await)
+}
+
+/// Lets whoever may deploy upload, and a worker to the project that it builds.
+///
+/// # Errors
+/// When there is no token, nobody's, a lesser one, or a worker's that builds nothing of the project.
+pub async fn authorize_upload(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Rejection> {
+    let asked = Asked::of(&request);
+    let caller = asked.caller(&app).await?;
+    let may = match caller.role {
+        Role::Deploy | Role::Operate => true,
+        Role::Read => false,
+        Role::Build => {
+            // `/v1/projects/{project}/…`
+            let project = request.uri().path().split('/').nth(3);
+            work::has_build_of(&app, &caller, project.unwrap_or_default()).await?
+        }
+    };
+    if !may {
+        return Err(asked.refuse(&app, &caller, Role::Deploy).await);
+    }
+    Ok(pass(caller, request, next).await)
+}
+
+/// Lets workers pass, and who may make tokens for workers. Others would see what only builds may.
+///
+/// # Errors
+/// When there is no token, nobody's, or another one.
+pub async fn authorize_worker(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Rejection> {
+    let asked = Asked::of(&request);
+    let caller = asked.caller(&app).await?;
+    match caller.role {
+        Role::Build | Role::Operate => Ok(pass(caller, request, next).await),
+        Role::Read | Role::Deploy => Err(asked.refuse(&app, &caller, Role::Build).await),
+    }
+}
+
+/// What of a request says who asks for what. A request with its body cannot be looked at while something is waited for.
+struct Asked {
+    secret: Option<String>,
+    id: Option<String>,
+    what: String,
+    is_safe: bool,
+}
+
+impl Asked {
+    fn of(request: &Request) -> Self {
+        Self {
+            secret: bearer(request.headers()).map(str::to_owned),
+            id: request
+                .extensions()
+                .get::<RequestId>()
+                .map(|id| id.0.clone()),
+            what: format!("{} {}", request.method(), request.uri().path()),
+            is_safe: request.method().is_safe(),
+        }
+    }
+
+    async fn caller(&self, app: &App) -> Result<Caller, Rejection> {
+        let secret = self.secret.as_deref().ok_or_else(|| {
+            unauthorized("this needs a token: send `Authorization: Bearer <token>`")
+        })?;
+        let mut caller = auth::authenticate(&app.store, secret).await?;
+        caller.request.clone_from(&self.id);
+        Ok(caller)
+    }
+
+    async fn refuse(&self, app: &App, caller: &Caller, needed: Role) -> Rejection {
+        if !self.is_safe {
+            audit::denied(&app.store, caller, &self.what).await;
         }
         let title = format!(
             "token {:?} may not do this: it needs the role {}",
             caller.name,
-            auth::role_name(role)
+            auth::role_name(needed)
         );
-        return Err(Rejection::new(StatusCode::FORBIDDEN, "forbidden", title));
+        Rejection::new(StatusCode::FORBIDDEN, "forbidden", title)
     }
+}
+
+async fn pass(caller: Caller, mut request: Request, next: Next) -> Response {
     request.extensions_mut().insert(caller);
-    Ok(next.run(request).await)
+    next.run(request).await
 }
 
 /// The secret of `Authorization: Bearer`.

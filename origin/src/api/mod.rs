@@ -4,6 +4,7 @@
 //! route is in `/openapi.json`, since both are made of the same list.
 
 mod audit;
+mod build;
 mod control;
 mod deployment;
 mod edge;
@@ -19,6 +20,7 @@ mod purge;
 mod remainder;
 mod restart;
 mod rollout;
+mod source;
 mod status;
 mod token;
 mod upload;
@@ -42,6 +44,10 @@ use crate::registry;
 
 /// Largest list of files or contents: the most files a release may have, at about 300 bytes each, with room.
 const MAX_LIST_BYTES: usize = 48 * 1024 * 1024;
+/// Largest part of a build's log: a thousand lines of the usual kind, escaped.
+const MAX_LOG_BYTES: usize = 16 * 1024 * 1024;
+/// Largest body of a variable: all that a project may have, escaped.
+const MAX_VARIABLE_BYTES: usize = 512 * 1024;
 /// Largest body of every other request.
 const MAX_BODY_BYTES: usize = 64 * 1024;
 
@@ -69,16 +75,42 @@ fn routes(app: &App) -> OpenApiRouter<App> {
                 .routes(routes!(join::renew))
                 .layer(DefaultBodyLimit::max(MAX_BODY_BYTES)),
         )
-        .merge(group(app, Role::Read, MAX_BODY_BYTES, views))
+        .merge(group(app, Role::Read, MAX_BODY_BYTES, |routes| {
+            sources(views(routes))
+        }))
         .merge(group(app, Role::Deploy, MAX_BODY_BYTES, deploys))
         .merge(group(app, Role::Deploy, MAX_LIST_BYTES, |routes| {
-            routes
-                .routes(routes!(upload::plan))
-                .routes(routes!(deployment::deploy))
+            routes.routes(routes!(deployment::deploy))
         }))
-        .merge(group(app, Role::Deploy, MAX_REQUEST_BYTES, |routes| {
+        .merge(uploads(app, MAX_LIST_BYTES, |routes| {
+            routes.routes(routes!(upload::plan))
+        }))
+        .merge(uploads(app, MAX_REQUEST_BYTES, |routes| {
             routes.routes(routes!(upload::pack))
         }))
+        .merge(uploads(app, MAX_BODY_BYTES, |routes| {
+            routes.routes(routes!(upload::progress, upload::part))
+        }))
+        .merge(group(app, Role::Deploy, MAX_VARIABLE_BYTES, |routes| {
+            routes.routes(routes!(source::set_variable))
+        }))
+        .merge(workers(app, MAX_LIST_BYTES, |routes| {
+            routes.routes(routes!(build::end))
+        }))
+        .merge(workers(app, MAX_LOG_BYTES, |routes| {
+            routes.routes(routes!(build::log))
+        }))
+        .merge(workers(app, MAX_BODY_BYTES, |routes| {
+            routes
+                .routes(routes!(build::claim))
+                .routes(routes!(build::heartbeat))
+        }))
+        // Providers have no token: what they send is signed. Its size is limited where it is read.
+        .merge(
+            OpenApiRouter::new()
+                .routes(routes!(source::receive))
+                .layer(DefaultBodyLimit::disable()),
+        )
         .merge(group(app, Role::Operate, MAX_BODY_BYTES, operates))
 }
 
@@ -104,10 +136,23 @@ fn views(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(rollout::follow))
 }
 
+/// What is read of sources and builds.
+fn sources(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    routes
+        .routes(routes!(source::show))
+        .routes(routes!(source::variables))
+        .routes(routes!(build::list))
+        .routes(routes!(build::show))
+        .routes(routes!(build::follow))
+}
+
 /// What changes a project.
 fn changes(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     routes
-        .routes(routes!(upload::progress, upload::part))
+        .routes(routes!(source::unset_variable))
+        .routes(routes!(build::approve))
+        .routes(routes!(build::cancel))
+        .routes(routes!(build::redeploy))
         .routes(routes!(deployment::roll_back))
         .routes(routes!(restart::restart))
         .routes(routes!(project::add_domain))
@@ -142,6 +187,9 @@ fn operations(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(lane::remove_freeze))
         .routes(routes!(project::delete))
         .routes(routes!(project::restore))
+        .routes(routes!(source::put, source::remove))
+        .routes(routes!(source::rotate))
+        .routes(routes!(deployment::promote))
         .routes(routes!(token::list, token::create))
         .routes(routes!(token::revoke))
         .routes(routes!(edge::drain, edge::undrain))
@@ -173,6 +221,34 @@ fn group(
         .route_layer(middleware::from_fn_with_state(
             (app.clone(), role),
             extract::authorize,
+        ))
+}
+
+/// What workers may do besides: send what they built, to the project that they build.
+fn uploads(
+    app: &App,
+    body_bytes: usize,
+    add: impl FnOnce(OpenApiRouter<App>) -> OpenApiRouter<App>,
+) -> OpenApiRouter<App> {
+    add(OpenApiRouter::new())
+        .route_layer(DefaultBodyLimit::max(body_bytes))
+        .route_layer(middleware::from_fn_with_state(
+            app.clone(),
+            extract::authorize_upload,
+        ))
+}
+
+/// What workers say.
+fn workers(
+    app: &App,
+    body_bytes: usize,
+    add: impl FnOnce(OpenApiRouter<App>) -> OpenApiRouter<App>,
+) -> OpenApiRouter<App> {
+    add(OpenApiRouter::new())
+        .route_layer(DefaultBodyLimit::max(body_bytes))
+        .route_layer(middleware::from_fn_with_state(
+            app.clone(),
+            extract::authorize_worker,
         ))
 }
 

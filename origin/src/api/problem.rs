@@ -261,6 +261,7 @@ impl From<MakeError> for Rejection {
                 let lines: Vec<String> = errors.iter().map(ToString::to_string).collect();
                 Self::unprocessable("illegal-rules", title).detail(lines.join("\n"))
             }
+            MakeError::Read(error) => Self::internal(&error),
             MakeError::Layout(error) => error.into(),
             MakeError::Store(error) => error.into(),
             MakeError::Variants(error) => error.into(),

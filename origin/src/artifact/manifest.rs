@@ -67,6 +67,23 @@ pub(super) fn manifest(
     }
 }
 
+/// A manifest with the same layers, for a site and with the config of that.
+pub(super) fn restated(manifest: Manifest, site: &SiteId, config: &[u8]) -> Manifest {
+    Manifest {
+        config: Descriptor {
+            media_type: CONFIG_TYPE.to_owned(),
+            digest: sha256(config),
+            size: config.len() as u64,
+            annotations: BTreeMap::new(),
+        },
+        annotations: BTreeMap::from([
+            (PROJECT.to_owned(), site.project.to_string()),
+            (ENVIRONMENT.to_owned(), site.environment.to_string()),
+        ]),
+        ..manifest
+    }
+}
+
 /// The manifest of an improvement of the release whose manifest is `subject`.
 pub(super) fn improvement(
     subject: Descriptor,

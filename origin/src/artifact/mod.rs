@@ -25,6 +25,7 @@ pub mod pack;
 pub mod partial;
 pub mod read;
 pub mod release;
+mod restate;
 pub(crate) mod variants;
 
 use std::path::Path;

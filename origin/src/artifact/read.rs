@@ -105,7 +105,7 @@ fn differing(from: &FileIndex, to: &FileIndex) -> u64 {
     (changed.count() + gone.count()) as u64
 }
 
-fn read_manifest(layout: &Layout, artifact: &Digest) -> Result<Manifest, ReadError> {
+pub(super) fn read_manifest(layout: &Layout, artifact: &Digest) -> Result<Manifest, ReadError> {
     let manifest = layout.read(artifact, MAX_MANIFEST_BYTES as u64)?;
     serde_json::from_slice(&manifest).map_err(|_| ReadError::Malformed {
         what: "manifest",
@@ -113,7 +113,7 @@ fn read_manifest(layout: &Layout, artifact: &Digest) -> Result<Manifest, ReadErr
     })
 }
 
-fn read_routes(layout: &Layout, artifact: &Digest) -> Result<Routes, ReadError> {
+pub(super) fn read_routes(layout: &Layout, artifact: &Digest) -> Result<Routes, ReadError> {
     let manifest = read_manifest(layout, artifact)?;
     let config = layout.read(&manifest.config.digest, MAX_CONFIG_BYTES)?;
     let config: ReleaseConfig =

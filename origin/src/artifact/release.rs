@@ -10,7 +10,7 @@
 //! helixstack.release.v1
 //! <site>
 //! <digest over the files: path, content, type>
-//! env none          until there are env revisions
+//! env <revision>    of the variables, or none
 //! routes <digest>   of the route table as JSON, or none
 //! health default    until there are health policies
 //! ```
@@ -21,7 +21,7 @@ use std::time::Duration;
 use helix_routing::api::NewFile;
 use helix_routing::artifact::{
     BLOB_TYPE, CONFIG_TYPE, FileIndex, INDEX_TYPE, InvalidPath, MANIFEST_TYPE, MAX_CONFIG_BYTES,
-    MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, PACK_BYTES, PACK_TYPE,
+    MAX_INDEX_BYTES, MAX_MANIFEST_BYTES, Manifest, PACK_BYTES, PACK_TYPE,
 };
 use helix_routing::gate;
 use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
@@ -36,6 +36,7 @@ use super::files::Files;
 use super::layering::{Packs, regroup};
 use super::manifest::{config_bytes, manifest};
 use super::pack::Pack;
+use super::read::ReadError;
 use super::variants::read_content;
 use super::{Artifacts, Layout, LayoutError};
 use crate::store::{StoreError, Tx, id, millis, number};
@@ -100,6 +101,9 @@ pub enum MakeError {
     /// The database refused.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The release that it is made of cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Variants cannot be kept.
     #[error(transparent)]
     Variants(#[from] UploadError),
@@ -125,21 +129,43 @@ impl MakeError {
 
 /// The blobs that describe a release, and what it is made of.
 #[derive(Debug)]
-struct Written {
-    manifest: Digest,
+pub(super) struct Written {
+    pub(super) manifest: Digest,
     /// Every blob: manifest, config, index, packs; with its type and size.
-    blobs: BTreeMap<Digest, (&'static str, u64)>,
+    pub(super) blobs: BTreeMap<Digest, (&'static str, u64)>,
+}
+
+impl Written {
+    /// What a manifest of this digest and size names.
+    pub(super) fn of(manifest: &Manifest, digest: Digest, size: u64) -> Self {
+        let mut blobs = BTreeMap::from([(digest.clone(), (MANIFEST_TYPE, size))]);
+        for descriptor in manifest.layers.iter().chain([&manifest.config]) {
+            let media_type = [INDEX_TYPE, PACK_TYPE, BLOB_TYPE]
+                .into_iter()
+                .find(|known| *known == descriptor.media_type);
+            blobs.insert(
+                descriptor.digest.clone(),
+                (media_type.unwrap_or(CONFIG_TYPE), descriptor.size),
+            );
+        }
+        Self {
+            manifest: digest,
+            blobs,
+        }
+    }
 }
 
 /// What is noted of a release.
 #[derive(Debug)]
-struct Row {
-    content: Digest,
-    routes: Option<Digest>,
+pub(super) struct Row {
+    pub(super) content: Digest,
+    pub(super) routes: Option<Digest>,
     /// How many files, and how many bytes they have.
-    totals: (u64, u64),
+    pub(super) totals: (u64, u64),
     /// How long its gates may take on an edge.
-    gates: Duration,
+    pub(super) gates: Duration,
+    /// The revision of the variables that it has.
+    pub(super) env_revision: Option<u64>,
 }
 
 impl Artifacts {
@@ -151,6 +177,7 @@ impl Artifacts {
         &self,
         site: &SiteId,
         files: Vec<NewFile>,
+        env_revision: Option<u64>,
     ) -> Result<ReleaseRef, MakeError> {
         let _permit = self
             .making
@@ -168,7 +195,7 @@ impl Artifacts {
         let routes = self.compiled(&mut files, &mut places).await?;
         let content = files.content();
         let routes_digest = digest_of(&routes);
-        let release = release_id(site, &content, routes_digest.as_ref());
+        let release = release_id(site, &content, env_revision, routes_digest.as_ref());
         if let Some(artifact) = self.kept(site, &release).await? {
             return Ok(ReleaseRef { release, artifact });
         }
@@ -195,6 +222,7 @@ impl Artifacts {
             routes: routes_digest,
             totals,
             gates,
+            env_revision,
         };
         self.record(site, &made, &row, &written).await?;
         Ok(made)
@@ -220,7 +248,11 @@ impl Artifacts {
     }
 
     /// The manifest of a release that is kept.
-    async fn kept(&self, site: &SiteId, release: &ReleaseId) -> Result<Option<Digest>, StoreError> {
+    pub(super) async fn kept(
+        &self,
+        site: &SiteId,
+        release: &ReleaseId,
+    ) -> Result<Option<Digest>, StoreError> {
         let artifact: Option<String> =
             sqlx::query_scalar("SELECT artifact FROM releases WHERE site = $1 AND release_id = $2 AND collected IS NULL")
                 .bind(site.to_string())
@@ -295,7 +327,7 @@ impl Artifacts {
         Ok(())
     }
 
-    async fn record(
+    pub(super) async fn record(
         &self,
         site: &SiteId,
         made: &ReleaseRef,
@@ -307,8 +339,8 @@ impl Artifacts {
         let now = millis(clock::now());
         make_site(&mut tx, site).await?;
         sqlx::query(
-            "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes, routes, gates_ms)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+            "INSERT INTO releases (site, release_id, artifact, content, created, files, bytes, routes, gates_ms, env_revision)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
              ON CONFLICT (site, release_id) DO UPDATE SET artifact = excluded.artifact, collected = NULL, improvement = NULL",
         )
         .bind(site.to_string())
@@ -320,6 +352,7 @@ impl Artifacts {
         .bind(number(bytes))
         .bind(row.routes.as_ref().map(Digest::as_str))
         .bind(number(u64::try_from(row.gates.as_millis()).unwrap_or(u64::MAX)))
+        .bind(row.env_revision.map(number))
         .execute(&mut *tx)
         .await
         .map_err(StoreError::from)?;
@@ -395,10 +428,16 @@ async fn record_blobs(
     Ok(())
 }
 
-fn release_id(site: &SiteId, content: &Digest, routes: Option<&Digest>) -> ReleaseId {
+pub(super) fn release_id(
+    site: &SiteId,
+    content: &Digest,
+    env_revision: Option<u64>,
+    routes: Option<&Digest>,
+) -> ReleaseId {
     let routes = routes.map_or("none", Digest::as_str);
+    let env = env_revision.map_or_else(|| "none".to_owned(), |revision| revision.to_string());
     let lines = format!(
-        "helixstack.release.v1\n{site}\n{content}\nenv none\nroutes {routes}\nhealth default\n"
+        "helixstack.release.v1\n{site}\n{content}\nenv {env}\nroutes {routes}\nhealth default\n"
     );
     sha256(lines.as_bytes()).hex()[..20]
         .parse()
@@ -504,20 +543,7 @@ fn write(
     layout.put(config)?;
     layout.put(&index)?;
     let digest = layout.put(&bytes)?;
-    let mut blobs = BTreeMap::from([(digest.clone(), (MANIFEST_TYPE, bytes.len() as u64))]);
-    for descriptor in manifest.layers.iter().chain([&manifest.config]) {
-        let media_type = [INDEX_TYPE, PACK_TYPE, BLOB_TYPE]
-            .into_iter()
-            .find(|known| *known == descriptor.media_type);
-        blobs.insert(
-            descriptor.digest.clone(),
-            (media_type.unwrap_or(CONFIG_TYPE), descriptor.size),
-        );
-    }
-    Ok(Written {
-        manifest: digest,
-        blobs,
-    })
+    Ok(Written::of(&manifest, digest, bytes.len() as u64))
 }
 
 #[cfg(test)]
@@ -531,6 +557,7 @@ mod tests {
             release_id(
                 &site.parse().unwrap(),
                 &Files::check(files).unwrap().content(),
+                None,
                 None,
             )
         };

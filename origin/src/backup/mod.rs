@@ -148,6 +148,8 @@ enum Secret {
     WebhookKey,
     /// A key of the folder that `admission.keys` names, by the name of its file.
     Admission(String),
+    /// Backups from before there were sealed values have none.
+    SealKey,
 }
 
 /// Those that every origin has.
@@ -163,6 +165,9 @@ impl Secret {
     /// Every secret of an origin. What else is in the folder of admission's keys, `helix-origin nats` makes of them.
     fn all(config: &Config) -> Result<Vec<Self>, BackupError> {
         let mut all = SECRETS.to_vec();
+        if config.seal_key().exists() {
+            all.push(Self::SealKey);
+        }
         if let Some(admission) = &config.admission {
             let unreadable = || failed("read", &admission.keys);
             for entry in fs::read_dir(&admission.keys).map_err(unreadable())? {
@@ -190,6 +195,7 @@ impl Secret {
             Self::EdgeToken => config.edge_token_file.clone(),
             Self::NatsSeed => config.nats.seed_file.clone(),
             Self::WebhookKey => config.webhook_key(),
+            Self::SealKey => config.seal_key(),
             Self::Admission(name) => {
                 let admission = config.admission.as_ref();
                 let admission = admission.ok_or(BackupError::NoAdmission)?;
@@ -207,6 +213,7 @@ impl Secret {
             Self::EdgeToken => "token of edges",
             Self::NatsSeed => "seed of NATS",
             Self::WebhookKey => "key of webhooks",
+            Self::SealKey => "key of sealed values",
             Self::Admission(_) => "key of the edges' accounts",
         }
     }

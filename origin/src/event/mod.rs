@@ -14,6 +14,7 @@ use helix_routing::rollout::Outcome;
 use helix_service::{clock, random};
 use serde_json::{Map, Value, json};
 
+use crate::source::feedback;
 use crate::store::{Store, StoreError, Tx, millis};
 
 pub mod publisher;
@@ -175,6 +176,10 @@ pub async fn emit_steps(
     before: Option<&RolloutView>,
     after: &RolloutView,
 ) -> Result<(), StoreError> {
+    let ends = after.outcome.is_some() && before.is_none_or(|before| before.outcome.is_none());
+    if ends {
+        feedback::want_of(tx, &after.rollout).await?;
+    }
     let moved = steps::between(before, after);
     if moved.is_empty() {
         return Ok(());

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use async_nats::jetstream;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, StorageType};
+use helix_routing::time::Timestamp;
 use helix_service::clock;
 use helix_service::shutdown::Shutdown;
 
 use crate::api::problem::chain;
-use crate::store::{Store, StoreError, millis};
+use crate::store::{Store, StoreError, millis, time};
 
 /// The stream.
 pub const STREAM: &str = "EVENTS";
@@ -97,8 +98,8 @@ async fn publish_page(
     store: &Store,
     jetstream: &jetstream::Context,
 ) -> Result<usize, PublishError> {
-    let rows: Vec<(String, i64, String, Option<String>, String)> = sqlx::query_as(
-        "SELECT event, number, kind, project, body FROM events WHERE published IS NULL ORDER BY number LIMIT $1",
+    let rows: Vec<(String, i64, i64, String, Option<String>, String)> = sqlx::query_as(
+        "SELECT event, number, at, kind, project, body FROM events WHERE published IS NULL ORDER BY number LIMIT $1",
     )
     .bind(PAGE_ROWS)
     .fetch_all(store.reader())
@@ -108,9 +109,8 @@ async fn publish_page(
     };
     let last = *last;
     let mut sent = Vec::with_capacity(rows.len());
-    for (event, _, kind, project, body) in rows {
-        let mut headers = async_nats::HeaderMap::new();
-        headers.insert("Nats-Msg-Id", event.as_str());
+    for (event, _, at, kind, project, body) in rows {
+        let headers = headers((&event, &kind), project.as_deref(), time(at));
         let subject = format!("events.{}.{kind}", project.as_deref().unwrap_or("_"));
         let sending = jetstream.publish_with_headers(subject, headers, body.into());
         sent.push(sending.await.map_err(link("publish to"))?);
@@ -127,6 +127,24 @@ async fn publish_page(
         .await?;
     tx.commit().await?;
     Ok(published)
+}
+
+/// What CloudEvents says of an event, in the binary mode of its NATS binding: the body is the data.
+fn headers(
+    (event, kind): (&str, &str),
+    project: Option<&str>,
+    at: Timestamp,
+) -> async_nats::HeaderMap {
+    let source = project.map_or_else(|| "/".to_owned(), |project| format!("/projects/{project}"));
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("Nats-Msg-Id", event);
+    headers.insert("ce-specversion", "1.0");
+    headers.insert("ce-id", event);
+    headers.insert("ce-source", source.as_str());
+    headers.insert("ce-type", format!("dev.helixstack.{kind}").as_str());
+    headers.insert("ce-time", at.rfc3339().as_str());
+    headers.insert("content-type", "application/json");
+    headers
 }
 
 fn config(replicas: usize) -> Config {

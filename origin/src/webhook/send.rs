@@ -194,26 +194,43 @@ async fn attempt(
 }
 
 /// A client that connects to what the URL's host means now, if all of that is permitted.
-async fn client(url: &Url, permitted: &Permitted) -> Result<reqwest::Client, String> {
+///
+/// # Errors
+/// When it cannot be looked up or is not permitted, as a person is told.
+pub(crate) async fn client(url: &Url, permitted: &Permitted) -> Result<reqwest::Client, String> {
     let mut builder = reqwest::Client::builder()
         .no_proxy()
         .redirect(Policy::none())
         .connect_timeout(CONNECT_WAIT)
         .user_agent(concat!("HelixStack/", env!("CARGO_PKG_VERSION")));
-    if let Some(Host::Domain(name)) = url.host() {
-        let port = url.port_or_known_default().unwrap_or(443);
-        let looked_up = tokio::net::lookup_host((name, port));
-        let found = match tokio::time::timeout(LOOKUP_WAIT, looked_up).await {
-            Ok(Ok(found)) => found.take(MAX_ADDRESSES).collect::<Vec<_>>(),
-            Ok(Err(error)) => return Err(format!("look up {name}: {error}")),
-            Err(_) => return Err(format!("look up {name}: no answer")),
-        };
-        for address in &found {
-            check_address(*address, permitted).map_err(|error| error.to_string())?;
-        }
-        builder = builder.resolve_to_addrs(name, &found);
+    if let Some((name, found)) = look_up(url, permitted).await? {
+        builder = builder.resolve_to_addrs(&name, &found);
     }
     builder.build().map_err(|error| causes(&error))
+}
+
+/// What the name of the URL's host means now, if it has one and all of that is permitted.
+///
+/// # Errors
+/// When it cannot be looked up or is not permitted, as a person is told.
+pub(crate) async fn look_up(
+    url: &Url,
+    permitted: &Permitted,
+) -> Result<Option<(String, Vec<SocketAddr>)>, String> {
+    let Some(Host::Domain(name)) = url.host() else {
+        return Ok(None);
+    };
+    let port = url.port_or_known_default().unwrap_or(443);
+    let looked_up = tokio::net::lookup_host((name, port));
+    let found = match tokio::time::timeout(LOOKUP_WAIT, looked_up).await {
+        Ok(Ok(found)) => found.take(MAX_ADDRESSES).collect::<Vec<_>>(),
+        Ok(Err(error)) => return Err(format!("look up {name}: {error}")),
+        Err(_) => return Err(format!("look up {name}: no answer")),
+    };
+    for address in &found {
+        check_address(*address, permitted).map_err(|error| error.to_string())?;
+    }
+    Ok(Some((name.to_owned(), found)))
 }
 
 fn retry_after(response: &Response) -> Option<Duration> {
@@ -222,7 +239,7 @@ fn retry_after(response: &Response) -> Option<Duration> {
 }
 
 /// The start of a body, without what could drive a terminal.
-async fn shown(mut response: Response) -> String {
+pub(crate) async fn shown(mut response: Response) -> String {
     let mut body = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         body.extend_from_slice(&chunk);
@@ -238,7 +255,7 @@ async fn shown(mut response: Response) -> String {
     plain.collect::<String>().trim().to_owned()
 }
 
-fn causes(error: &dyn std::error::Error) -> String {
+pub(crate) fn causes(error: &dyn std::error::Error) -> String {
     let text = crate::api::problem::chain(error);
     text.chars().take(MAX_SHOWN * 2).collect()
 }

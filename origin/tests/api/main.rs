@@ -1,6 +1,9 @@
 //! Origin's API and registry from outside: what is taken, what is refused, and how.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod builds;
+mod feedback;
+mod forge;
 mod gates;
 mod operators;
 #[path = "../place/mod.rs"]
@@ -9,6 +12,7 @@ mod projects;
 mod purges;
 mod remainder;
 mod rules;
+mod source;
 mod variants;
 mod webhooks;
 mod world;

@@ -10,10 +10,13 @@ use helix_origin::feed::{Feed, Policy};
 use helix_origin::fleet::{Edge, Roster};
 use helix_origin::rollout::Conductor;
 use helix_origin::rollout::bake::BakeConfig;
+use helix_origin::source::seal::SealKey;
+use helix_origin::source::{Source, SourceConfig};
 use helix_origin::store::{Place, Store};
 use helix_origin::webhook::deliver::Sender;
 use helix_origin::webhook::schedule::Patience;
 use helix_origin::webhook::secret::WebhookKey;
+use helix_origin::webhook::send::Permitted;
 use helix_origin::{api, auth};
 use helix_routing::api::{PACK_UPLOAD_TYPE, Role, encoding_byte};
 use helix_routing::artifact::Encoding;
@@ -245,6 +248,22 @@ async fn app(store: Store, folder: &TempDir) -> App {
             permitted: Arc::default(),
             patience: Patience::default(),
         },
+        source: source(folder),
         store,
     }
+}
+
+fn source(folder: &TempDir) -> Source {
+    let config = SourceConfig {
+        plain_http: true,
+        local: true,
+        ..SourceConfig::default()
+    };
+    let mut permitted = Permitted {
+        plain_http: true,
+        ..Permitted::default()
+    };
+    permitted.reachable.allow = vec!["127.0.0.0/8".parse().unwrap()];
+    let key = SealKey::open(&folder.path().join("seal.key")).unwrap();
+    Source::new(&config, key, "http://origin.example", Arc::new(permitted))
 }

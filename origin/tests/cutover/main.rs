@@ -1,5 +1,6 @@
 //! Origin's half of a cutover against a real nats-server, with edges that are only as real as origin can tell.
 
+mod builds;
 mod collection;
 mod edge;
 mod imports;

@@ -28,6 +28,7 @@ pub const MAX_LOG_LINE_BYTES: usize = 8 * 1024;
 
 shape! {
     /// How a project is built. Whatever is left out is found from what the repository holds.
+    #[derive(Default)]
     pub struct BuildSettings {
         /// Folder within the repository, without `..`; the repository's own if left out.
         #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -15,6 +15,7 @@
 //! HEAD   /v1/projects/{project}/blobs/{digest}             204 with `upload-offset`, or 200 when complete
 //! PATCH  /v1/projects/{project}/blobs/{digest}  bytes    → 204 with `upload-offset`
 //! POST   /v1/projects/{project}/deployments    NewDeployment → DeploymentView
+//! POST   /v1/projects/{project}/promotions     NewPromotion → DeploymentView  (a preview's release, on an operator's word)
 //! POST   /v1/projects/{project}/rollbacks      NewRollback → RollbackView  (with `plan: true` nothing changes)
 //! POST   /v1/projects/{project}/restarts       NewRestart → RestartView    (with `plan: true` nothing changes)
 //! POST   /v1/projects/{project}/holds          NewHold → HoldsView
@@ -52,6 +53,22 @@
 //! POST   /v1/rollouts/{rollout}/approve        Approval → RolloutView  (of the stage that waits, by its number)
 //! POST   /v1/rollouts/{rollout}/abort          ControlReason → RolloutView  (what is live goes back)
 //! GET    /v1/explain?url=                                  Explanation
+//! GET    /v1/projects/{project}/link                       LinkView
+//! PUT    /v1/projects/{project}/link           NewLink → LinkedView  (its webhook secret is shown once)
+//! DELETE /v1/projects/{project}/link                       204
+//! POST   /v1/projects/{project}/link/secret                LinkedView  (a new one; the one before counts for a day more)
+//! GET    /v1/projects/{project}/env?kind=                  EnvView  (never the value of a secret)
+//! PUT    /v1/projects/{project}/env/{name}     NewVariable → EnvView  (a new revision)
+//! DELETE /v1/projects/{project}/env/{name}?kind=           EnvView  (a new revision)
+//! POST   /v1/webhooks/in/{provider}/{project}  the provider's bytes → HookView  (no token: they are signed)
+//! POST   /v1/projects/{project}/redeploys      NewRedeploy → BuildView
+//! GET    /v1/builds?project=                               [BuildView]  (the newest 50)
+//! GET    /v1/builds/{build}                                BuildView
+//! POST   /v1/builds/{build}/approve                        BuildView  (of a fork: this commit and no other)
+//! POST   /v1/builds/{build}/cancel                         BuildView
+//! GET    /v1/builds/{build}/log                            text/event-stream of LogLine, `event: line`; `event: end` with a BuildView is the last
+//! POST   /v1/builds/{build}/claim              BuildClaim → BuildJob   (a token of role `build`)
+//! POST   /v1/builds/{build}/heartbeat          BuildClaim → BuildWish  (so `log` with BuildLog, and `end` with BuildEnd)
 //! GET    /v1/tokens · POST NewToken → CreatedToken · DELETE /v1/tokens/{id}
 //! ```
 
@@ -65,8 +82,8 @@ pub use crate::bake::{BakeView, CheckView};
 pub use crate::glass::view::OverrideView;
 use crate::host::{Host, HostPattern};
 use crate::id::{
-    BootId, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId, ReleaseId,
-    RolloutId, SiteId,
+    BootId, Commit, Digest, EdgeId, Environment, Epoch, Generation, ProjectName, RegionId,
+    ReleaseId, RolloutId, SiteId,
 };
 pub use crate::in_flight::InFlightView;
 pub use crate::operators::{
@@ -90,22 +107,31 @@ macro_rules! shape {
 pub(crate) use shape;
 
 mod build;
+mod builds;
 mod lane;
 mod rollout;
+mod source;
 
 pub use build::{
     BuildClaim, BuildEnd, BuildJob, BuildLimits, BuildLog, BuildOutcome, BuildSettings, BuildStep,
     BuildVariable, BuildWish, HEARTBEAT_SECONDS, LEASE_SECONDS, LogLine, MAX_LOG_LINE_BYTES,
     MAX_LOG_LINES, Source, Trust,
 };
+pub use builds::{BuildState, BuildView, HookView, NewPromotion, NewRedeploy};
 pub use lane::{FreezeView, Held, InFreeze, LockView, MAX_REASON_BYTES, NewFreeze, NewLock};
 pub use rollout::{Approval, ControlReason, PhaseName, RegionView, RolloutView};
+pub use source::{
+    EnvKind, EnvView, Forks, LinkView, LinkedView, MAX_ENV_BYTES, MAX_ENV_NAME_BYTES,
+    MAX_ENV_NAMES, NewLink, NewVariable, Provider, VariableView,
+};
 
-/// What a token may do; each includes the ones after it.
+/// What a token may do; each includes the ones before it, but that only a worker's own claims builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
+    /// Claim builds, and upload what came of them; nothing else is seen.
+    Build,
     /// See everything, pull artifacts.
     Read,
     /// Deploy, roll back, manage domains.
@@ -295,6 +321,12 @@ shape! {
         /// Digest of its route table; none when it only serves files.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub routes: Option<Digest>,
+        /// The commit that it was built of, if it was.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub commit: Option<Commit>,
+        /// The revision of the variables that it has; none where there were none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub env_revision: Option<u64>,
         /// What is in flight on it, where.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub in_flight: Vec<InFlightView>,
