@@ -293,6 +293,18 @@ impl Client for Anyone<'_> {
     fn accepts_html(&self) -> bool {
         true
     }
+
+    fn method(&self) -> &str {
+        "GET"
+    }
+
+    fn header(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn cookie(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
 }
 
 /// The file for a URL, and why: by the very rules that edges use.

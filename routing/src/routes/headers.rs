@@ -227,7 +227,7 @@ fn split(field: &str) -> Result<(String, &str), String> {
 }
 
 /// The name of a field that a site may decide on, in lower case.
-fn known(name: &str) -> Result<String, String> {
+pub(super) fn known(name: &str) -> Result<String, String> {
     let name = name.trim().to_ascii_lowercase();
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^`|~".contains(&byte);
     if name.is_empty() || name.len() > 100 || !name.bytes().all(token) {

@@ -4,6 +4,7 @@
 //! config, executed by every edge and by `helix explain`. What cannot be compiled is refused with the
 //! file and the line, so that no edge ever meets a rule that it has to interpret in its own way.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -21,6 +22,7 @@ mod forward;
 mod headers;
 mod html;
 mod kind;
+pub mod output;
 mod path;
 mod pattern;
 mod redirect;
@@ -34,6 +36,7 @@ pub use forward::Forward;
 pub(crate) use forward::is_name;
 pub use headers::HeaderRule;
 pub use html::{Files, Found, HtmlHandling, NotFoundHandling, find, nearest_not_found_page};
+pub use output::Output;
 pub use kind::{is_asset, is_immutable, is_page};
 pub use path::{BadPath, Decoded, decode, encode};
 pub use pattern::{InvalidPattern, Pattern};
@@ -82,6 +85,9 @@ pub struct Routes {
     /// In which stages it goes out. Edges do not read it.
     #[serde(skip_serializing_if = "RolloutPolicy::is_silent")]
     pub rollout: RolloutPolicy,
+    /// Routes of a Build Output release. They decide in the place of files, redirects and pages by their path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Box<Output>>,
 }
 
 fn is_default_bake(bake: &BakeRules) -> bool {
@@ -95,10 +101,20 @@ impl Routes {
         self.forwards.iter().position(|forward| forward.fits(path))
     }
 
+    /// How many rules send requests on, those of a Build Output release among them.
+    #[must_use]
+    pub fn forward_count(&self) -> usize {
+        let own = self.output.as_ref().map_or(0, |output| output.forwards.len());
+        self.forwards.len() + own
+    }
+
     /// The rule of this number, and its upstream.
     #[must_use]
     pub fn forward(&self, rule: usize) -> Option<(&Forward, &Upstream)> {
-        let forward = self.forwards.get(rule)?;
+        let forward = match rule.checked_sub(self.forwards.len()) {
+            None => self.forwards.get(rule)?,
+            Some(at) => self.output.as_ref()?.forwards.get(at)?,
+        };
         Some((forward, self.upstreams.get(&forward.upstream)?))
     }
 }
@@ -177,6 +193,7 @@ impl Routes {
             bake: config.bake,
             drain: config.drain,
             rollout: config.rollout,
+            output: None,
         })
     }
 }
