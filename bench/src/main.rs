@@ -19,6 +19,7 @@ mod idle;
 mod memory;
 mod peers;
 mod rollbacks;
+mod routes;
 mod watch;
 
 use std::path::PathBuf;
@@ -120,6 +121,12 @@ enum What {
     },
     /// Loads a server with HTTP/3 requests and prints what it answered, as JSON.
     H3Load(h3_load::Options),
+    /// How long a table of routes takes to decide a request.
+    Routes {
+        /// How many routes.
+        #[arg(long, default_value_t = 2_000)]
+        count: usize,
+    },
     /// `helix rollback --region fra`, from typed to ended.
     Rollbacks {
         /// How many.

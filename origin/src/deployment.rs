@@ -78,7 +78,10 @@ pub async fn deploy(
         project: project.clone(),
         environment: new.environment,
     };
-    let release = app.artifacts.make_release(&site, new.files).await?;
+    let release = app
+        .artifacts
+        .make_release(&site, new.files, new.static_only)
+        .await?;
     let routes = app.artifacts.routes_of(&release.artifact).await?;
     let wanted = NewRollout {
         bake: app.bakes.plan(&site, &routes)?,

@@ -2,6 +2,7 @@
 //!
 //! Nothing is uploaded before the whole folder is known to be deployable.
 
+mod built;
 mod folder;
 mod hash;
 mod pack;
@@ -66,6 +67,8 @@ pub(crate) struct Wish {
     pub(crate) in_freeze: InFreeze,
     /// The number of its push.
     pub(crate) push_seq: Option<u64>,
+    /// Without what needs a runtime.
+    pub(crate) static_only: bool,
 }
 
 /// What `--json` prints.
@@ -95,6 +98,7 @@ pub(crate) async fn run(
         detach,
         lift_quarantine,
         automatic,
+        static_only,
         way_out,
     } = arguments;
     let wish = Wish {
@@ -104,6 +108,7 @@ pub(crate) async fn run(
         at: way_out.at.map(|at| at.from(clock::now())),
         in_freeze: in_freeze(&way_out),
         push_seq: way_out.push_seq,
+        static_only,
     };
     let deployed = deploy(
         origin,
@@ -149,7 +154,7 @@ pub(crate) async fn deploy(
     environment: Environment,
     wish: Wish,
 ) -> anyhow::Result<Deployed> {
-    let (files, contents) = read(folder).await?;
+    let (files, contents) = read(folder, wish.static_only).await?;
     let count = files.len();
     let sent = upload::send(origin, project, contents).await?;
     output::say(&format!(
@@ -167,6 +172,7 @@ pub(crate) async fn deploy(
         at: wish.at,
         in_freeze: wish.in_freeze,
         push_seq: wish.push_seq,
+        static_only: wish.static_only,
     };
     let (path, key) = (
         ["projects", project.as_str(), "deployments"],
@@ -198,11 +204,11 @@ pub(crate) async fn deploy(
 }
 
 /// The files as origin is told of them, and their distinct contents.
-async fn read(path: &Path) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
+async fn read(path: &Path, static_only: bool) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
     let path = path.to_owned();
     let (folder, digests) = spawn_blocking(move || {
-        let folder = folder::look_through(&path)?;
-        rules::check(&folder.files)?;
+        let folder = built::look_through(&path)?;
+        rules::check(&folder.files, static_only)?;
         let progress = Progress::bytes("hash", folder.bytes());
         let digests = hash::hash_all(&folder.files, &progress)?;
         Ok::<_, anyhow::Error>((folder, digests))

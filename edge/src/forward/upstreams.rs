@@ -58,7 +58,7 @@ impl Upstreams {
         let slots = groups.0.load();
         let slots = slots
             .0
-            .get_or_init(|| routes.forwards.iter().map(|_| OnceLock::new()).collect());
+            .get_or_init(|| (0..routes.forward_count()).map(|_| OnceLock::new()).collect());
         let slot = slots.get(rule)?;
         if slot.get().is_none() {
             let (_, upstream) = routes.forward(rule)?;

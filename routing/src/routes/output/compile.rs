@@ -318,7 +318,7 @@ impl Compiler {
         };
         let wrong = |problem: String| format!("{key}: {problem}");
         check_template(to).map_err(wrong)?;
-        let to = in_ascii(to);
+        let to = as_url(to);
         let Some((scheme, authority, path)) = split_url(&to) else {
             if to.starts_with("//") {
                 return Err(wrong("starts with `//`, which means another host: write its URL".to_owned()));
@@ -594,6 +594,11 @@ fn in_ascii(text: &str) -> String {
         }
     }
     ascii
+}
+
+/// The same of what becomes a target: nothing in it ends the line that it stands in.
+fn as_url(text: &str) -> String {
+    in_ascii(text).replace(' ', "%20")
 }
 
 fn shown(text: &str) -> String {
