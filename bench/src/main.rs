@@ -159,6 +159,9 @@ fn main() -> anyhow::Result<()> {
     if let What::Workers { runs, seconds } = arguments.what {
         return peers::workers::run(runs, seconds);
     }
+    if let What::Routes { count } = arguments.what {
+        return routes::run(count);
+    }
     allow_descriptors()?;
     match &arguments.what {
         What::Hosts {
@@ -183,6 +186,7 @@ fn main() -> anyhow::Result<()> {
         What::Peers { .. }
         | What::H3Load(_)
         | What::Workers { .. }
+        | What::Routes { .. }
         | What::Idle { .. }
         | What::Memory
         | What::Folders { .. }
@@ -194,6 +198,7 @@ fn main() -> anyhow::Result<()> {
         What::Peers { .. }
         | What::H3Load(_)
         | What::Workers { .. }
+        | What::Routes { .. }
         | What::Hosts { .. }
         | What::Edges { .. }
         | What::PeerHosts { .. } => Ok(()),

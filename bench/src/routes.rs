@@ -9,7 +9,7 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use helix_routing::routes::{Client, Files, Routes, Rules, Target, decode};
-use helix_service::rules::Rules as Texts;
+use helix_service::rules::{REDIRECTS, Rules as Texts};
 use helix_service::rules::output::OUTPUT_CONFIG;
 
 use crate::figures::Figures;
@@ -61,13 +61,14 @@ impl Client for Browser {
 
 /// Prints the figures of each table.
 pub(crate) fn run(count: usize) -> anyhow::Result<()> {
-    for (name, config) in [
-        ("no look-around", plain(count)),
-        ("look-around", looking(count)),
+    for (name, file, text) in [
+        ("no look-around", OUTPUT_CONFIG, plain(count)),
+        ("look-around", OUTPUT_CONFIG, looking(count)),
+        ("_redirects, one in ten with a wildcard", REDIRECTS, redirects(count)),
     ] {
         let started = Instant::now();
         let mut texts = Texts::default();
-        texts.add(OUTPUT_CONFIG, config.into_bytes())?;
+        texts.add(file, text.into_bytes())?;
         let routes = texts.compile().map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
         let compiled = started.elapsed();
         let before = resident()?;
@@ -148,6 +149,14 @@ fn looking(count: usize) -> String {
         1..=14 => format!(r#"{{"src":"^/section-{at}/(?!draft|private)([^/]+?)(?:/)?$","headers":{{"x-section":"{at}"}},"continue":true}}"#),
         _ => format!(r#"{{"src":"^/old/page-{at}(?:/)?$","headers":{{"Location":"/new/{at}"}},"status":308}}"#),
     })
+}
+
+fn redirects(count: usize) -> String {
+    let rule = |at: usize| match at % 10 {
+        0 => format!("/section-{at}/*  /new/{at}/:splat  301\n"),
+        _ => format!("/old/page-{at}  /new/{at}  301\n"),
+    };
+    (0..count).map(rule).collect()
 }
 
 fn table(count: usize, route: impl Fn(usize) -> String) -> String {

@@ -36,7 +36,7 @@ JUDGES = {"skopeo": "skopeo", "nft": "nftables", "faketime": "faketime", "pg_ctl
 
 # Packages of the npm registry that tests run with Node, at the versions whose results are committed. Their
 # scripts are not run at installation.
-NODE_JUDGES = {"http-cache-tests": "0.4.5", "mime-db": "1.54.0", "netlify-redirector": "0.5.0"}
+NODE_JUDGES = {"@vercel/routing-utils": "6.6.0", "http-cache-tests": "0.4.5", "mime-db": "1.54.0", "netlify-redirector": "0.5.0"}
 
 # Debian packages that measurements need: servers to compare with, and load generators.
 PEERS = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl"}

@@ -332,8 +332,8 @@ impl Compiler {
             check_authority(authority, has).map_err(wrong)?;
             return Ok(Some(Destination::Away(to)));
         }
-        if route.check || route.continues {
-            return Err(wrong("leads to another server, where neither `check` nor `continue` is possible".to_owned()));
+        if route.continues {
+            return Err(wrong("leads to another server, where `continue` is not possible".to_owned()));
         }
         self.forward(scheme, authority, path).map(Some).map_err(wrong)
     }

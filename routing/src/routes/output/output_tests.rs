@@ -337,7 +337,7 @@ fn what_no_edge_can_carry_out_is_refused_by_its_number_and_key() {
         (r#"[{"src":"/","dest":"//evil.example"}]"#, "routes[0].dest: starts with"),
         (r#"[{"src":"/","dest":"https://$1.example/"}]"#, "routes[0].dest: leads to a server"),
         (r#"[{"src":"/(.*)","status":308,"dest":"https://$1.example/"}]"#, "routes[0].dest: `$1` in its host"),
-        (r#"[{"src":"/","dest":"https://a.example/","check":true}]"#, "routes[0].dest: leads to another server"),
+        (r#"[{"src":"/","dest":"https://a.example/","continue":true}]"#, "routes[0].dest: leads to another server"),
         (r#"[{"src":"/","methods":["get"]}]"#, "routes[0].methods:"),
         (r#"[{"src":"/","has":[{"type":"cookie"}]}]"#, "routes[0].has[0]: key: is missing"),
         (r#"[{"src":"/","has":[{"type":"host"}]}]"#, "routes[0].has[0]: value: is missing"),
