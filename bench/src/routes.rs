@@ -77,8 +77,9 @@ pub(crate) fn run(count: usize) -> anyhow::Result<()> {
         let arranged = started.elapsed();
         let (median, worst, path) = measure(&routes, &rules, count);
         println!(
-            "{count} routes, {name}: median {median:?}, worst path {worst:?} ({path})  \
+            "{count} routes, {name}: median {median:?}, worst path {worst:?} ({:.40})  \
              compiled in {compiled:.1?}, arranged in {arranged:.1?}, {} KiB",
+            path,
             resident()?.saturating_sub(before)
         );
     }
@@ -145,7 +146,7 @@ fn plain(count: usize) -> String {
 /// The same, each with what must not follow; and 20 that are for every path but some.
 fn looking(count: usize) -> String {
     table(count, |at| match at % 100 {
-        0 => format!(r#"{{"src":"^/(?!_next/|api/|assets/)(?:.*)/x{at}$","headers":{{"x-all":"{at}"}},"continue":true}}"#),
+        0 => format!(r#"{{"src":"^/((?!_next/|api/|area-{at}/).*)$","headers":{{"x-all":"{at}"}},"continue":true}}"#),
         1..=14 => format!(r#"{{"src":"^/section-{at}/(?!draft|private)([^/]+?)(?:/)?$","headers":{{"x-section":"{at}"}},"continue":true}}"#),
         _ => format!(r#"{{"src":"^/old/page-{at}(?:/)?$","headers":{{"Location":"/new/{at}"}},"status":308}}"#),
     })

@@ -12,7 +12,6 @@ use helix_routing::artifact::FileIndex;
 use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
 use helix_routing::id::{Digest, Generation, InvalidId, ProjectName, ReleaseId, SiteId};
 use helix_routing::routes::{Client, Decision, Files, Routes, Rules, Target, decode};
-use helix_service::rules::output::OUTPUT_CONFIG;
 
 use crate::app::App;
 use crate::feed::records::{self, RecordError};
@@ -322,10 +321,7 @@ fn look_up(routes: &Routes, index: &FileIndex, url: &url::Url) -> (Option<String
     };
     let decided = Rules::new(routes).decide(routes, &Indexed(index), target, &Anyone(url));
     let reason = match decided.line {
-        Some(line) if routes.output.is_some() => {
-            format!("{OUTPUT_CONFIG}:{line}: {}", decided.reason)
-        }
-        Some(line) => format!("_redirects:{line}: {}", decided.reason),
+        Some(line) => format!("{}:{line}: {}", decided.file, decided.reason),
         None => decided.reason.to_owned(),
     };
     match decided.decision {

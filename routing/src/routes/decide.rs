@@ -87,8 +87,10 @@ pub enum Decision<F> {
 pub struct Decided<F> {
     /// What it gets.
     pub decision: Decision<F>,
-    /// The line of `_redirects` that says so, if one does.
+    /// The line of a file that says so, if one does.
     pub line: Option<usize>,
+    /// The file, where there is a line.
+    pub file: &'static str,
     /// Whether another `Accept-Language` could have got another answer.
     pub by_language: bool,
     /// Whether other cookies could have.
@@ -107,6 +109,7 @@ impl<F> Decided<F> {
         Self {
             decision,
             line: None,
+            file: "",
             by_language: false,
             by_cookie: false,
             instead: false,
@@ -318,7 +321,12 @@ fn redirected<S: Files>(
             }
             decided.decision = decision;
             decided.line = Some(rule.line);
-            decided.reason = "a rule of _redirects";
+            decided.reason = if rule.beside {
+                "a rule of netlify.toml"
+            } else {
+                "a rule of _redirects"
+            };
+            decided.file = if rule.beside { "netlify.toml" } else { "_redirects" };
             return true;
         }
     }

@@ -18,7 +18,7 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::RouteError;
+use super::{RouteError, WrittenLines};
 use super::pattern::Pattern;
 
 /// Most blocks. Each with a wildcard may have to be tried for each request.
@@ -111,18 +111,20 @@ pub(super) fn is_single(name: &str) -> bool {
     SINGLE.contains(&name)
 }
 
-/// Reads a whole `_headers`.
+/// Reads a whole `_headers`, and `more` lines behind it.
 ///
 /// # Errors
 /// Everything that is wrong in it, each with its line.
-pub(super) fn parse(text: &str) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
+pub(super) fn parse(
+    text: &str,
+    more: &WrittenLines,
+) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
     let mut rules: Vec<HeaderRule> = Vec::new();
     let mut errors = Vec::new();
     let mut bytes = 0;
     // Fields below a path that was refused are checked all the same, and go nowhere.
     let mut refused = false;
-    for (at, line) in text.lines().enumerate() {
-        let number = at + 1;
+    for (file, number, line) in more.after(FILE, text) {
         let outcome = match line.trim() {
             "" => Ok(()),
             comment if comment.starts_with('#') => Ok(()),
@@ -139,10 +141,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
                 add(field, rule, refused)
             }
         };
-        errors.extend(outcome.err().map(|problem| error(number, problem)));
+        errors.extend(outcome.err().map(|problem| error(file, number, problem)));
     }
     if bytes > MAX_BYTES {
-        errors.push(error(1, format!("more than {MAX_BYTES} bytes of fields")));
+        errors.push(error(FILE, 1, format!("more than {MAX_BYTES} bytes of fields")));
     }
     rules.retain(|rule| !rule.fields.is_empty() || !rule.without.is_empty());
     if errors.is_empty() {
@@ -152,9 +154,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
     }
 }
 
-const fn error(line: usize, problem: String) -> RouteError {
+const fn error(file: &'static str, line: usize, problem: String) -> RouteError {
     RouteError {
-        file: FILE,
+        file,
         line,
         problem,
     }
@@ -250,6 +252,10 @@ mod tests {
     use super::*;
     use alloc::vec;
     use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
+        super::parse(text, &WrittenLines::default())
+    }
 
     #[test]
     fn blocks_are_read_with_their_lines() {

@@ -138,11 +138,34 @@ impl KeyProblem {
     }
 }
 
+/// Lines that stand in another file, and mean what lines of `_redirects` or `_headers` do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WrittenLines {
+    /// The file.
+    pub file: &'static str,
+    /// Each with the line that it stands for, counted from 1.
+    pub lines: Vec<(usize, String)>,
+}
+
+impl WrittenLines {
+    /// The lines of `text`, which stands in `file`, and these behind them: file, number and line.
+    fn after<'a>(
+        &'a self,
+        file: &'static str,
+        text: &'a str,
+    ) -> impl Iterator<Item = (&'static str, usize, &'a str)> {
+        let own = text.lines().enumerate();
+        let own = own.map(move |(at, line)| (file, at + 1, line));
+        let more = self.lines.iter();
+        own.chain(more.map(|(number, line)| (self.file, *number, line.as_str())))
+    }
+}
+
 /// Why a site's rules cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {problem}")]
 pub struct RouteError {
-    /// `helix.toml`, `_redirects` or `_headers`.
+    /// `helix.toml`, `_redirects`, `_headers`, `netlify.toml`, or the `config.json` of a Build Output.
     pub file: &'static str,
     /// Counted from 1.
     pub line: usize,
@@ -160,8 +183,20 @@ impl Routes {
         redirects: Option<&str>,
         headers: Option<&str>,
     ) -> Result<Self, Vec<RouteError>> {
-        let redirects = redirect::parse(redirects.unwrap_or_default());
-        let headers = headers::parse(headers.unwrap_or_default());
+        Self::compile_with(config, (redirects, headers), &<_>::default())
+    }
+
+    /// The same, with lines from elsewhere behind those of `_redirects` and of `_headers`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its file and line.
+    pub fn compile_with(
+        config: SiteConfig,
+        (redirects, headers): (Option<&str>, Option<&str>),
+        (more_redirects, more_headers): &(WrittenLines, WrittenLines),
+    ) -> Result<Self, Vec<RouteError>> {
+        let redirects = redirect::parse(redirects.unwrap_or_default(), more_redirects);
+        let headers = headers::parse(headers.unwrap_or_default(), more_headers);
         let (redirects, headers) = match (redirects, headers) {
             (Ok(redirects), Ok(headers)) => (redirects, headers),
             (redirects, headers) => {

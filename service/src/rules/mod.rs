@@ -1,4 +1,4 @@
-//! The rules that a site's folder carries beside its files: `helix.toml`, `_redirects`, `_headers`, and the `config.json` of a
+//! The rules that a site's folder carries beside its files: `helix.toml`, `_redirects`, `_headers`, `netlify.toml`, and the `config.json` of a
 //! Build Output folder, compiled to routes.
 //!
 //! The same here for the command, which refuses a folder before anything is sent, and for origin, whose word counts.
@@ -11,6 +11,7 @@ use helix_routing::routes::output::{Function, OutputConfig};
 use helix_routing::routes::{RouteError, Routes, SiteConfig};
 use toml::de::{DeTable, DeValue};
 
+mod netlify;
 pub mod output;
 
 use output::{MAX_OUTPUT_BYTES, OUTPUT_CONFIG};
@@ -19,10 +20,12 @@ use output::{MAX_OUTPUT_BYTES, OUTPUT_CONFIG};
 pub const CONFIG: &str = "helix.toml";
 /// Redirects and rewrites.
 pub const REDIRECTS: &str = "_redirects";
+/// Redirects and header fields behind those of the two, as Netlify's users write them.
+pub const NETLIFY: &str = "netlify.toml";
 /// Response header fields.
 pub const HEADERS: &str = "_headers";
 /// Files of a folder that are rules: they are read, and never served.
-pub const FILES: [&str; 4] = [CONFIG, REDIRECTS, HEADERS, OUTPUT_CONFIG];
+pub const FILES: [&str; 5] = [CONFIG, REDIRECTS, HEADERS, NETLIFY, OUTPUT_CONFIG];
 /// Largest file of rules, in bytes: many thousand rules, and still read in a moment.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -35,6 +38,8 @@ pub struct Rules {
     pub redirects: Option<String>,
     /// Of [`HEADERS`].
     pub headers: Option<String>,
+    /// Of [`NETLIFY`].
+    pub netlify: Option<String>,
     /// Of [`OUTPUT_CONFIG`].
     pub output: Option<String>,
     /// The functions that lie beside that, by their path.
@@ -89,6 +94,7 @@ impl Rules {
         match file {
             CONFIG => self.config = Some(text),
             REDIRECTS => self.redirects = Some(text),
+            NETLIFY => self.netlify = Some(text),
             OUTPUT_CONFIG => self.output = Some(text),
             _ => self.headers = Some(text),
         }
@@ -106,7 +112,16 @@ impl Rules {
             Some(Err(error)) => (SiteConfig::default(), vec![error]),
         };
         // Compiled even so: who mends one file wants to know of the others too.
-        let routes = Routes::compile(config, self.redirects.as_deref(), self.headers.as_deref());
+        let more = match self.netlify.as_deref().map(netlify::read) {
+            None => <_>::default(),
+            Some(Ok(more)) => more,
+            Some(Err(wrong)) => {
+                errors.extend(wrong);
+                <_>::default()
+            }
+        };
+        let own = (self.redirects.as_deref(), self.headers.as_deref());
+        let routes = Routes::compile_with(config, own, &more);
         let routes = routes.and_then(|routes| self.with_output(routes));
         match routes {
             Ok(routes) if errors.is_empty() => return Ok(routes),
@@ -120,7 +135,11 @@ impl Rules {
         let Some(config) = self.output_config()? else {
             return Ok(routes);
         };
-        let beside = [(REDIRECTS, &self.redirects), (HEADERS, &self.headers)];
+        let beside = [
+            (REDIRECTS, &self.redirects),
+            (HEADERS, &self.headers),
+            (NETLIFY, &self.netlify),
+        ];
         let beside = beside.into_iter().filter(|(_, text)| text.is_some());
         let mut errors: Vec<RouteError> = beside
             .map(|(file, _)| {

@@ -182,6 +182,9 @@ fn block(written: Headers) -> Result<Vec<String>, String> {
         return Err("`for` has to start with `/`".to_owned());
     }
     for (name, values) in &written.values {
+        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
+            return Err(format!("values: `{}` is no name of a field", name.escape_default()));
+        }
         for value in values.all() {
             // People break long values over lines.
             let words: Vec<&str> = value.split_whitespace().collect();
@@ -189,4 +192,87 @@ fn block(written: Headers) -> Result<Vec<String>, String> {
         }
     }
     Ok(lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Rules;
+    use super::*;
+
+    fn compiled(text: &str, redirects: &str) -> Result<helix_routing::routes::Routes, Vec<RouteError>> {
+        let rules = Rules {
+            netlify: Some(text.to_owned()),
+            redirects: Some(redirects.to_owned()),
+            ..Rules::default()
+        };
+        rules.compile()
+    }
+
+    #[test]
+    fn entries_are_rules_behind_those_of_the_two_files() {
+        let text = r#"
+[build]
+command = "make"
+
+[[redirects]]
+from = "/a/*"
+to = "/b/:splat"
+
+[[redirects]]
+from = "/store"
+to = "/products/:id"
+status = 302
+force = true
+query = { id = ":id" }
+conditions = { Language = ["de", "at"], Cookie = ["beta"] }
+
+[[headers]]
+for = "/*"
+[headers.values]
+X-Frame-Options = "DENY"
+Cache-Control = """
+public,
+max-age=1"""
+Link = ["</a>; rel=preload", "</b>; rel=preload"]
+"#;
+        let routes = compiled(text, "/first /x 302\n").unwrap();
+        let shown: Vec<_> = routes.redirects.iter().map(|rule| (rule.line, rule.beside, rule.status, rule.force, rule.to.as_str())).collect();
+        assert_eq!(
+            shown,
+            [
+                (1, false, 302, false, "/x"),
+                (5, true, 301, false, "/b/:splat"),
+                (9, true, 302, true, "/products/:id"),
+            ]
+        );
+        assert_eq!((routes.redirects[2].query.len(), routes.redirects[2].conditions.len()), (1, 2));
+        let fields: Vec<_> = routes.headers[0].fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        assert_eq!(fields, ["cache-control=public, max-age=1", "link=</a>; rel=preload, </b>; rel=preload", "x-frame-options=DENY"]);
+        assert_eq!(routes.headers[0].line, 17);
+    }
+
+    #[test]
+    fn what_cannot_be_carried_out_is_refused_by_its_entry_and_line() {
+        for (entry, words) in [
+            ("[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nconditions = { Country = [\"de\"] }", "netlify.toml:2: `Country`"),
+            ("[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nsigned = \"X\"", "netlify.toml:2: redirects[0]: `signed`"),
+            ("[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nheaders = { X = \"y\" }", "`headers`"),
+            ("[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nrate_limit = { a = 1 }", "`rate_limit`"),
+            ("[[redirects]]\nfrom = \"/a b\"\nto = \"/b\"", "`from` cannot be `/a b`"),
+            ("[[redirects]]\nfrom = \"/a\"\nto = \"b\"", "`to` has to start"),
+            ("[[redirects]]\nfrom = \"/a\"\nto = \"https://x.example/\"\nstatus = 200", "upstream"),
+            ("[[redirects]]\nfrom = \"/a\"\ntoo = \"/b\"", "too"),
+            ("[[redirects]]\nto = \"/b\"", "from"),
+            ("[[headers]]\nfor = \"/a\"\nvalues = { \"/x\" = \"1\" }", "is no name of a field"),
+            ("[[headers]]\nfor = \"a\"\nvalues = { X = \"1\" }", "`for` has to start"),
+            ("[[headers]]\nfor = \"/a\"\nvalues = { Content-Length = \"1\" }", "netlify.toml:2: `content-length`"),
+            ("[[edge_functions]]\nfunction = \"a\"", "need a runtime"),
+            ("[[redirects", "netlify.toml:2: "),
+        ] {
+            let errors = compiled(&format!("\n{entry}\n"), "").unwrap_err();
+            let text = errors[0].to_string();
+            assert!(text.starts_with("netlify.toml:"), "{text}");
+            assert!(text.contains(words), "{entry}: {text}");
+        }
+    }
 }

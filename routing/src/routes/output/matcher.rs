@@ -1,7 +1,8 @@
 //! Regular expressions of routes, each by the cheapest engine that can run it.
 //!
 //! Pure. A pattern that means a few paths is a list of them; one without look-around runs in time proportional to the
-//! path; one with look-around runs under [`BACKTRACKS`]. Paths are ASCII here, so a character is a byte.
+//! path; one whose look-ahead can be asked by itself is two or more of those ([`guarded`](super::guarded)); any other with
+//! look-around runs under [`BACKTRACKS`]. Paths are ASCII here, so a character is a byte.
 
 use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
@@ -13,6 +14,8 @@ use core::ops::Range;
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::literal::{ExtractKind, Extractor, Seq};
 use regex_syntax::hir::{Hir, Look};
+
+use super::guarded::take_apart;
 
 /// Longest pattern, in bytes, as the inventors of the format have it.
 pub(super) const MAX_PATTERN_BYTES: usize = 4096;
@@ -37,6 +40,8 @@ enum Engine {
     /// Just these texts.
     Exact { texts: Vec<Box<[u8]>>, case_sensitive: bool },
     Plain(regex::bytes::Regex),
+    /// And these hold, or do not.
+    Guarded(regex::bytes::Regex, Vec<(bool, regex::bytes::Regex)>),
     LookAround(Box<fancy_regex::Regex>),
 }
 
@@ -73,17 +78,20 @@ impl Matcher {
             });
         }
         if parse(&pattern).is_some() {
-            let plain = regex::bytes::RegexBuilder::new(&pattern)
-                .unicode(false)
-                .case_insensitive(!case_sensitive)
-                .size_limit(COMPILED_BYTES)
-                .nest_limit(NESTING)
-                .build()
-                .map_err(|error| one_line(&error.to_string()))?;
-            let names = plain.capture_names().map(|name| name.map(Box::from));
-            return Ok(Self { names: names.collect(), engine: Engine::Plain(plain) });
+            let plain = compiled(&pattern, case_sensitive)?;
+            let names = names_of(&plain);
+            return Ok(Self { names, engine: Engine::Plain(plain) });
         }
         nests_within(&pattern)?;
+        if let Some(parts) = take_apart(&pattern)
+            && let Ok(base) = compiled(&parts.base, case_sensitive)
+        {
+            let guards = parts.guards.iter().map(|(wanted, guard)| Ok((*wanted, compiled(guard, case_sensitive)?)));
+            if let Ok(guards) = guards.collect::<Result<_, String>>() {
+                let names = names_of(&base);
+                return Ok(Self { names, engine: Engine::Guarded(base, guards) });
+            }
+        }
         let fancy = fancy_regex::RegexBuilder::new(&pattern)
             .bytes_mode(fancy_regex::BytesMode::Ascii)
             .case_insensitive(!case_sensitive)
@@ -117,6 +125,9 @@ impl Matcher {
                 }
             })),
             Engine::Plain(plain) => Ok(plain.is_match(text.as_bytes())),
+            Engine::Guarded(base, guards) => {
+                Ok(hold(guards, text) && base.is_match(text.as_bytes()))
+            }
             Engine::LookAround(fancy) => fancy.is_match(text.as_bytes()).map_err(|_| Overrun),
         }
     }
@@ -127,12 +138,9 @@ impl Matcher {
             Engine::Exact { .. } => Ok(self
                 .fits(text)?
                 .then(|| Vec::from([Some(0..text.len())]))),
-            Engine::Plain(plain) => {
-                if !plain.is_match(text.as_bytes()) {
-                    return Ok(None);
-                }
-                let found = plain.captures(text.as_bytes());
-                Ok(found.map(|found| found.iter().map(|one| one.map(|one| one.range())).collect()))
+            Engine::Plain(plain) => Ok(groups_of(plain, text)),
+            Engine::Guarded(base, guards) => {
+                Ok(hold(guards, text).then(|| groups_of(base, text)).flatten())
             }
             Engine::LookAround(fancy) => {
                 let found = fancy.captures(text.as_bytes()).map_err(|_| Overrun)?;
@@ -143,6 +151,32 @@ impl Matcher {
             }
         }
     }
+}
+
+fn compiled(pattern: &str, case_sensitive: bool) -> Result<regex::bytes::Regex, String> {
+    regex::bytes::RegexBuilder::new(pattern)
+        .unicode(false)
+        .case_insensitive(!case_sensitive)
+        .size_limit(COMPILED_BYTES)
+        .nest_limit(NESTING)
+        .build()
+        .map_err(|error| one_line(&error.to_string()))
+}
+
+fn names_of(pattern: &regex::bytes::Regex) -> Vec<Option<Box<str>>> {
+    pattern.capture_names().map(|name| name.map(Box::from)).collect()
+}
+
+fn hold(guards: &[(bool, regex::bytes::Regex)], text: &str) -> bool {
+    guards.iter().all(|(wanted, guard)| guard.is_match(text.as_bytes()) == *wanted)
+}
+
+fn groups_of(pattern: &regex::bytes::Regex, text: &str) -> Option<Groups> {
+    if !pattern.is_match(text.as_bytes()) {
+        return None;
+    }
+    let found = pattern.captures(text.as_bytes())?;
+    Some(found.iter().map(|one| one.map(|one| one.range())).collect())
 }
 
 /// What starts and ends every text that `pattern` fits.
@@ -233,7 +267,7 @@ fn without_look_around(pattern: &str) -> String {
     while let Some(next) = rest.chars().next() {
         if next == '(' && ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|start| rest.starts_with(start)) {
             kept.push_str("(?:)");
-            rest = &rest[group_end(rest)..];
+            rest = &rest[group_end(rest).unwrap_or(rest.len())..];
             continue;
         }
         let taken = unit(rest);
@@ -244,8 +278,8 @@ fn without_look_around(pattern: &str) -> String {
 }
 
 /// Bytes of what stands for itself at the start of `rest`: a class, an escape or a character.
-fn unit(rest: &str) -> usize {
-    let first = rest.chars().next().map_or(1, char::len_utf8);
+pub(super) fn unit(rest: &str) -> usize {
+    let first = rest.chars().next().map_or(0, char::len_utf8);
     match rest.as_bytes() {
         [b'\\', ..] => {
             let escaped = rest[1..].chars().next().map_or(0, char::len_utf8);
@@ -272,8 +306,8 @@ fn unit(rest: &str) -> usize {
     }
 }
 
-/// Bytes of the group that `rest` starts with.
-fn group_end(rest: &str) -> usize {
+/// Bytes of the group that `rest` starts with, if it ends.
+pub(super) fn group_end(rest: &str) -> Option<usize> {
     let (mut at, mut open) = (0, 0_usize);
     while at < rest.len() {
         match rest.as_bytes()[at] {
@@ -281,14 +315,14 @@ fn group_end(rest: &str) -> usize {
             b')' => {
                 open -= 1;
                 if open == 0 {
-                    return at + 1;
+                    return Some(at + 1);
                 }
             }
             _ => {}
         }
         at += unit(&rest[at..]);
     }
-    rest.len()
+    None
 }
 
 /// Groups too deep would be followed by calls as deep.
@@ -324,6 +358,7 @@ mod tests {
         match Matcher::new(pattern, true).unwrap().engine {
             Engine::Exact { .. } => "exact",
             Engine::Plain(_) => "plain",
+            Engine::Guarded(..) => "guarded",
             Engine::LookAround(_) => "look-around",
         }
     }
@@ -338,7 +373,8 @@ mod tests {
             ("/(old)", "plain"),
             ("^/blog/[^/]+$", "plain"),
             ("^/(?:.*)$", "plain"),
-            ("^/(?!api/).*$", "look-around"),
+            ("^/(?!api/).*$", "guarded"),
+            ("^/(?:(?!api/).)*$", "look-around"),
             ("^/(.)\\1$", "look-around"),
             ("a^b", "plain"),
         ] {
@@ -397,7 +433,7 @@ mod tests {
 
     #[test]
     fn patterns_that_cannot_be_run_are_told_in_one_line() {
-        for pattern in ["^/(", "^/[", "^/(?!a", "^/(?<a>x)(?<a>y)$", "(?!x){9999999}"] {
+        for pattern in ["^/(", "^/[", "^/(?!a", "(?!x){9999999}"] {
             let error = Matcher::new(pattern, true).unwrap_err();
             assert!(!error.contains('\n') && !error.is_empty(), "{pattern}: {error}");
         }
@@ -414,6 +450,27 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_guarded_pattern_finds_what_it_would_with_look_around(
+            pattern in r"\^(/|a|\(|\(\?:|\)|\(\?!a\|b/\)|\(\?=b\)|\.\*|[^/]\+\?|b\?|\|){1,8}\$",
+            path in "/?[abAB/]{0,6}",
+            sensitive: bool,
+        ) {
+            if let Ok(matcher) = Matcher::new(&pattern, sensitive)
+                && matches!(matcher.engine, Engine::Guarded(..))
+            {
+                let fancy = fancy_regex::RegexBuilder::new(&pattern)
+                    .bytes_mode(fancy_regex::BytesMode::Ascii)
+                    .case_insensitive(!sensitive)
+                    .build();
+                // It does not take one repetition of another.
+                let Ok(fancy) = fancy else { return Ok(()) };
+                let theirs = fancy.captures(path.as_bytes()).unwrap();
+                let theirs: Option<Groups> = theirs.map(|found| found.iter().map(|one| one.map(|one| one.start()..one.end())).collect());
+                prop_assert_eq!(matcher.groups(&path), Ok(theirs), "{} on {}", pattern, path);
+            }
+        }
+
         #[test]
         fn literals_never_keep_out_what_a_pattern_fits(
             pattern in r"\^?(/|a|B|\[a-c\]|\(\?:a\|b\)|\(\?!a\)|\(\?=b\)|\.\*|[^/]\+|b\?|\(a\)){1,6}\$?",

@@ -21,6 +21,7 @@ mod accepted;
 mod arranged;
 mod compile;
 mod condition;
+mod guarded;
 mod index;
 mod matcher;
 mod run;

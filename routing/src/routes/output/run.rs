@@ -496,6 +496,7 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
         }
         let mut decided = Decided::of(decision, reason);
         decided.line = self.line;
+        decided.file = ".vercel/output/config.json";
         decided.by_language = self.by_language;
         decided.by_cookie = self.asked.cookies;
         if !(self.fields.is_empty() && self.asked.fields.is_empty() && upstream_target.is_none()) {
