@@ -9,8 +9,8 @@ use std::hint::black_box;
 use std::time::{Duration, Instant};
 
 use helix_routing::routes::{Client, Files, Routes, Rules, Target, decode};
-use helix_service::rules::{REDIRECTS, Rules as Texts};
 use helix_service::rules::output::OUTPUT_CONFIG;
+use helix_service::rules::{REDIRECTS, Rules as Texts};
 
 use crate::figures::Figures;
 
@@ -64,12 +64,18 @@ pub(crate) fn run(count: usize) -> anyhow::Result<()> {
     for (name, file, text) in [
         ("no look-around", OUTPUT_CONFIG, plain(count)),
         ("look-around", OUTPUT_CONFIG, looking(count)),
-        ("_redirects, one in ten with a wildcard", REDIRECTS, redirects(count)),
+        (
+            "_redirects, one in ten with a wildcard",
+            REDIRECTS,
+            redirects(count),
+        ),
     ] {
         let started = Instant::now();
         let mut texts = Texts::default();
         texts.add(file, text.into_bytes())?;
-        let routes = texts.compile().map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
+        let routes = texts
+            .compile()
+            .map_err(|errors| anyhow::anyhow!("{errors:?}"))?;
         let compiled = started.elapsed();
         let before = resident()?;
         let started = Instant::now();
@@ -136,9 +142,15 @@ fn paths(count: usize) -> Vec<String> {
 /// As redirects of an old site, fields for folders and dynamic pages are written.
 fn plain(count: usize) -> String {
     table(count, |at| match at % 10 {
-        0..=5 => format!(r#"{{"src":"^/old/page-{at}(?:/)?$","headers":{{"Location":"/new/{at}"}},"status":308}}"#),
-        6 | 7 => format!(r#"{{"src":"^/section-{at}(?:/(.*))?$","headers":{{"x-section":"{at}"}},"continue":true}}"#),
-        8 => format!(r#"{{"src":"^/section-{at}/(?<year>[0-9]{{4}})/([^/]+?)$","dest":"/archive/$year/$2"}}"#),
+        0..=5 => format!(
+            r#"{{"src":"^/old/page-{at}(?:/)?$","headers":{{"Location":"/new/{at}"}},"status":308}}"#
+        ),
+        6 | 7 => format!(
+            r#"{{"src":"^/section-{at}(?:/(.*))?$","headers":{{"x-section":"{at}"}},"continue":true}}"#
+        ),
+        8 => format!(
+            r#"{{"src":"^/section-{at}/(?<year>[0-9]{{4}})/([^/]+?)$","dest":"/archive/$year/$2"}}"#
+        ),
         _ => format!(r#"{{"src":"^/docs/v{at}/(.*)\\.html$","dest":"/docs/$1"}}"#),
     })
 }
@@ -146,9 +158,15 @@ fn plain(count: usize) -> String {
 /// The same, each with what must not follow; and 20 that are for every path but some.
 fn looking(count: usize) -> String {
     table(count, |at| match at % 100 {
-        0 => format!(r#"{{"src":"^/((?!_next/|api/|area-{at}/).*)$","headers":{{"x-all":"{at}"}},"continue":true}}"#),
-        1..=14 => format!(r#"{{"src":"^/section-{at}/(?!draft|private)([^/]+?)(?:/)?$","headers":{{"x-section":"{at}"}},"continue":true}}"#),
-        _ => format!(r#"{{"src":"^/old/page-{at}(?:/)?$","headers":{{"Location":"/new/{at}"}},"status":308}}"#),
+        0 => format!(
+            r#"{{"src":"^/((?!_next/|api/|area-{at}/).*)$","headers":{{"x-all":"{at}"}},"continue":true}}"#
+        ),
+        1..=14 => format!(
+            r#"{{"src":"^/section-{at}/(?!draft|private)([^/]+?)(?:/)?$","headers":{{"x-section":"{at}"}},"continue":true}}"#
+        ),
+        _ => format!(
+            r#"{{"src":"^/old/page-{at}(?:/)?$","headers":{{"Location":"/new/{at}"}},"status":308}}"#
+        ),
     })
 }
 
@@ -171,7 +189,9 @@ fn table(count: usize, route: impl Fn(usize) -> String) -> String {
         all.splice(0..0, wide.map(str::to_owned));
     }
     all.push(r#"{"handle":"rewrite"}"#.to_owned());
-    all.push(r#"{"src":"^/page/(?<slug>[^/]+?)$","dest":"/page/[slug].html?slug=$slug"}"#.to_owned());
+    all.push(
+        r#"{"src":"^/page/(?<slug>[^/]+?)$","dest":"/page/[slug].html?slug=$slug"}"#.to_owned(),
+    );
     format!(r#"{{"version":3,"routes":[{}]}}"#, all.join(","))
 }
 
@@ -179,5 +199,9 @@ fn table(count: usize, route: impl Fn(usize) -> String) -> String {
 fn resident() -> anyhow::Result<u64> {
     let status = std::fs::read_to_string("/proc/self/status")?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    Ok(line.unwrap_or_default().trim().trim_end_matches(" kB").parse()?)
+    Ok(line
+        .unwrap_or_default()
+        .trim()
+        .trim_end_matches(" kB")
+        .parse()?)
 }

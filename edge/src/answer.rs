@@ -384,11 +384,7 @@ fn with_rules(mut made: Made, release: &Release, path: &str, head: &RequestHead<
 }
 
 /// What is forwarded may have any method but those that are about the connection or repeat the request.
-fn sent_on(
-    head: &RequestHead<'_>,
-    rule: Option<usize>,
-    given: Option<&Given>,
-) -> Option<Made> {
+fn sent_on(head: &RequestHead<'_>, rule: Option<usize>, given: Option<&Given>) -> Option<Made> {
     let hop_only = matches!(*head.method, Method::CONNECT | Method::TRACE);
     rule.filter(|_| !hop_only).map(|rule| Made {
         answer: Answer::Forward(ForwardTo {
@@ -467,7 +463,10 @@ fn carried_out(
     if decided.by_cookie {
         varies.push((VARY, BY_COOKIE));
     }
-    let mut gives = decided.given.as_ref().map_or_else(Vec::new, |gave| given(gave, head));
+    let mut gives = decided
+        .given
+        .as_ref()
+        .map_or_else(Vec::new, |gave| given(gave, head));
     let is_file = matches!(decided.decision, Decision::File { .. });
     let mut reason = decided.reason;
     let mut answer = match decided.decision {

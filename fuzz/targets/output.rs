@@ -67,7 +67,11 @@ fuzz_target!(|input: &str| {
     };
     let lines = written.len();
     let config = OutputConfig {
-        routes: written.into_iter().enumerate().map(|(at, route)| (at + 1, route)).collect(),
+        routes: written
+            .into_iter()
+            .enumerate()
+            .map(|(at, route)| (at + 1, route))
+            .collect(),
         ..OutputConfig::default()
     };
     match config.compile(true) {
@@ -81,7 +85,11 @@ fuzz_target!(|input: &str| {
         }
         Err(problems) => {
             assert!(!problems.is_empty());
-            assert!(problems.iter().all(|wrong| (1..=lines.max(1)).contains(&wrong.line)));
+            assert!(
+                problems
+                    .iter()
+                    .all(|wrong| (1..=lines.max(1)).contains(&wrong.line))
+            );
         }
     }
 });
@@ -89,9 +97,16 @@ fuzz_target!(|input: &str| {
 fn decide(routes: &Routes, raw: &str, query: &str, field: &str) {
     // What an edge carries travels as JSON, and means the same then.
     let json = serde_json::to_string(routes).expect("plain data");
-    assert_eq!(serde_json::from_str::<Routes>(&json).ok().as_ref(), Some(routes));
+    assert_eq!(
+        serde_json::from_str::<Routes>(&json).ok().as_ref(),
+        Some(routes)
+    );
     let Ok(Some(path)) = decode(raw) else { return };
-    let query = Some(query).filter(|query| query.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#'));
+    let query = Some(query).filter(|query| {
+        query
+            .bytes()
+            .all(|byte| byte.is_ascii_graphic() && byte != b'#')
+    });
     let target = Target {
         raw,
         path: &path,
@@ -111,8 +126,13 @@ fn decide(routes: &Routes, raw: &str, query: &str, field: &str) {
         }
     }
     for given in decided.given.iter() {
-        assert!(given.fields.iter().all(|(_, value)| clean(value)), "{given:?}");
+        assert!(
+            given.fields.iter().all(|(_, value)| clean(value)),
+            "{given:?}"
+        );
         let target = given.upstream_target.as_deref();
-        assert!(target.is_none_or(|target| target.starts_with('/') && clean(target) && !target.contains(' ')));
+        assert!(target.is_none_or(|target| target.starts_with('/')
+            && clean(target)
+            && !target.contains(' ')));
     }
 }

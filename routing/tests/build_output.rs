@@ -50,10 +50,50 @@ const PATTERNS: [&str; 33] = [
 ];
 
 const PATHS: [&str; 44] = [
-    "/", "/old", "/OLD", "/old/", "/a", "/a/", "/a/b", "/a/b/", "/index", "/index.html", "/x/index", "/x/index.html/", "/a.html",
-    "/a/b.html", "/a.txt", "/a.txt/", "/blog", "/blog/hi", "/blog/hi/", "/blog/a/b", "/docs", "/docs/a/b/c", "/p/12", "/p/x", "/api/x",
-    "/apis", "/app/x", "/_next/x/", "/_next/static/chunks/a.js", "/_next/static/", "/a.rsc", "/aab", "/ab", "/aaaa", "/de", "/en/x", "/abab",
-    "/abcd", "/12/name", "/12/", "/x.png", "/%5Bid%5D", "/a.b-c/d", "/main-1.js",
+    "/",
+    "/old",
+    "/OLD",
+    "/old/",
+    "/a",
+    "/a/",
+    "/a/b",
+    "/a/b/",
+    "/index",
+    "/index.html",
+    "/x/index",
+    "/x/index.html/",
+    "/a.html",
+    "/a/b.html",
+    "/a.txt",
+    "/a.txt/",
+    "/blog",
+    "/blog/hi",
+    "/blog/hi/",
+    "/blog/a/b",
+    "/docs",
+    "/docs/a/b/c",
+    "/p/12",
+    "/p/x",
+    "/api/x",
+    "/apis",
+    "/app/x",
+    "/_next/x/",
+    "/_next/static/chunks/a.js",
+    "/_next/static/",
+    "/a.rsc",
+    "/aab",
+    "/ab",
+    "/aaaa",
+    "/de",
+    "/en/x",
+    "/abab",
+    "/abcd",
+    "/12/name",
+    "/12/",
+    "/x.png",
+    "/%5Bid%5D",
+    "/a.b-c/d",
+    "/main-1.js",
 ];
 
 struct Visit<'a>(&'a str, &'a [(&'a str, &'a str)]);
@@ -100,7 +140,11 @@ impl Files for Site {
 fn routes_of(written: &Value) -> Routes {
     let written: Vec<WrittenRoute> = serde_json::from_value(written.clone()).unwrap();
     let config = OutputConfig {
-        routes: written.into_iter().enumerate().map(|(at, route)| (at + 1, route)).collect(),
+        routes: written
+            .into_iter()
+            .enumerate()
+            .map(|(at, route)| (at + 1, route))
+            .collect(),
         ..OutputConfig::default()
     };
     let (output, upstreams) = config.compile(false).unwrap();
@@ -113,9 +157,20 @@ fn routes_of(written: &Value) -> Routes {
 
 /// Status, file or location, and fields.
 fn decided(routes: &Routes, target: &str, client: &Visit<'_>) -> String {
-    let (raw, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let (raw, query) = target
+        .split_once('?')
+        .map_or((target, None), |(path, query)| (path, Some(query)));
     let path = decode(raw).unwrap().unwrap();
-    let decided = Rules::new(routes).decide(routes, &Site, Target { raw, path: &path, query }, client);
+    let decided = Rules::new(routes).decide(
+        routes,
+        &Site,
+        Target {
+            raw,
+            path: &path,
+            query,
+        },
+        client,
+    );
     let given = decided.given.unwrap_or_default();
     let mut text = match decided.decision {
         Decision::File { file, status } => format!("{status} {file}"),
@@ -143,7 +198,10 @@ fn node(script: &str, input: &Value) -> Option<Value> {
     let text = input.to_string();
     child.stdin.take()?.write_all(text.as_bytes()).ok()?;
     let output = child.wait_with_output().ok()?;
-    output.status.success().then(|| serde_json::from_slice(&output.stdout).unwrap())
+    output
+        .status
+        .success()
+        .then(|| serde_json::from_slice(&output.stdout).unwrap())
 }
 
 #[test]
@@ -155,7 +213,10 @@ console.log(JSON.stringify(patterns.map(src => ['', 'i'].map(flags => paths.map(
   const found = new RegExp(whole(src), flags).exec(path);
   return found && [0, 1, 2, 3].map(at => found[at] || '').join('|');
 })))));";
-    let Some(theirs) = node(SCRIPT, &json!({ "patterns": PATTERNS.as_slice(), "paths": PATHS.as_slice() })) else {
+    let Some(theirs) = node(
+        SCRIPT,
+        &json!({ "patterns": PATTERNS.as_slice(), "paths": PATHS.as_slice() }),
+    ) else {
         eprintln!("skipped: no Node");
         return;
     };
@@ -241,6 +302,10 @@ console.log(JSON.stringify(configs.map(config => {
         let client = Visit("shop.example", &[("x-a", "7")]);
         assert_eq!(decided(&routes, target, &client), expected, "{at} {target}");
     }
-    let moved = decided(&routes_of(&tables[3]), "/a/b", &Visit("de.old.example", &[]));
+    let moved = decided(
+        &routes_of(&tables[3]),
+        "/a/b",
+        &Visit("de.old.example", &[]),
+    );
     assert_eq!(moved, "308 to https://de.new.example/a/b");
 }

@@ -9,7 +9,10 @@ use helix_routing::routes::{Routes, SiteConfig};
 fn first() -> ReleaseConfig {
     let redirects = "/a/* /b/:splat 302! Language=de\nhttp://shop.example/x q=:q /y/:q\n";
     let headers = "/*\n  X-Frame-Options: DENY\n/e/*\n  ! X-Frame-Options\n";
-    config(1, Routes::compile(SiteConfig::default(), Some(redirects), Some(headers)).unwrap())
+    config(
+        1,
+        Routes::compile(SiteConfig::default(), Some(redirects), Some(headers)).unwrap(),
+    )
 }
 
 /// With every step, destination, condition and phase.
@@ -34,11 +37,16 @@ fn second() -> ReleaseConfig {
     ]"#;
     let written: Vec<WrittenRoute> = serde_json::from_str(written).unwrap();
     let mut output = OutputConfig {
-        routes: written.into_iter().enumerate().map(|(at, route)| (at + 1, route)).collect(),
+        routes: written
+            .into_iter()
+            .enumerate()
+            .map(|(at, route)| (at + 1, route))
+            .collect(),
         unserved: vec!["images".to_owned()],
         ..OutputConfig::default()
     };
-    let function = serde_json::from_str(r#"{"runtime":"nodejs22.x","handler":"index.js"}"#).unwrap();
+    let function =
+        serde_json::from_str(r#"{"runtime":"nodejs22.x","handler":"index.js"}"#).unwrap();
     output.functions.insert("api/a".to_owned(), function);
     output.wildcard = serde_json::from_str(r#"[{"domain":"de.example","value":"de"}]"#).unwrap();
     let (output, upstreams) = output.compile(true).unwrap();
@@ -66,7 +74,11 @@ fn configs_of_each_version_are_read_and_written_as_they_always_were() {
         (second(), include_str!("fixtures/release-config-2.json")),
     ] {
         let written = serde_json::to_string(&config).unwrap();
-        assert_eq!(written, fixture.trim(), "it is written differently: that needs a new version");
+        assert_eq!(
+            written,
+            fixture.trim(),
+            "it is written differently: that needs a new version"
+        );
         let read: ReleaseConfig = serde_json::from_str(fixture).unwrap();
         assert_eq!(read, config);
         assert!(belief::config(read, &"shop/production".parse().unwrap()).is_ok());
@@ -76,8 +88,14 @@ fn configs_of_each_version_are_read_and_written_as_they_always_were() {
 #[test]
 fn routes_of_an_output_are_not_believed_of_a_version_that_had_none() {
     let site = "shop/production".parse().unwrap();
-    let old = ReleaseConfig { version: 1, ..second() };
+    let old = ReleaseConfig {
+        version: 1,
+        ..second()
+    };
     assert!(belief::config(old, &site).is_err());
-    let newer = ReleaseConfig { version: OUTPUT_VERSION + 1, ..second() };
+    let newer = ReleaseConfig {
+        version: OUTPUT_VERSION + 1,
+        ..second()
+    };
     assert!(belief::config(newer, &site).is_err());
 }

@@ -59,7 +59,10 @@ fn routes_of_a_build_output_are_carried_out_by_every_edge() {
             assert_eq!(answer.header("x-built"), Some("yes"), "{target}");
         }
         let about = fleet.ask(edge, &host, "/about");
-        assert_eq!(about.header("content-type"), Some("text/html; charset=utf-8"));
+        assert_eq!(
+            about.header("content-type"),
+            Some("text/html; charset=utf-8")
+        );
         let text = fleet.ask(edge, &host, "/a.txt");
         assert_eq!(text.header("cache-control"), Some("public, max-age=60"));
         let moved = fleet.ask(edge, &host, "/old/a/b?q=1");
@@ -75,7 +78,9 @@ fn routes_of_a_build_output_are_carried_out_by_every_edge() {
             let answer = client.send(asked).unwrap();
             assert_eq!(answer.status, status, "{target}");
             // Where the field was not asked for, nothing depends on it.
-            let varies = answer.header("vary").is_some_and(|vary| vary.contains("x-secret"));
+            let varies = answer
+                .header("vary")
+                .is_some_and(|vary| vary.contains("x-secret"));
             assert_eq!(varies, status == 403, "{target}");
         }
         let posted = Request {
@@ -94,7 +99,10 @@ fn a_broken_config_is_named_by_file_line_and_route_and_nothing_is_uploaded() {
     fleet
         .deploy_to("b-broken", "production", folder.path())
         .with(1)
-        .says(&["nothing was uploaded", ".vercel/output/config.json:4: routes[2]: unknown field `dst`"]);
+        .says(&[
+            "nothing was uploaded",
+            ".vercel/output/config.json:4: routes[2]: unknown field `dst`",
+        ]);
     let broken = broken.replace("dst", "dest");
     let folder = folder.with(".vercel/output/config.json", broken.as_bytes());
     fleet
@@ -108,7 +116,10 @@ fn a_broken_config_is_named_by_file_line_and_route_and_nothing_is_uploaded() {
 fn a_site_that_needs_functions_is_refused_but_for_its_static_part() {
     let fleet = Fleet::shared();
     let folder = folder()
-        .with(".vercel/output/functions/api.func/.vc-config.json", b"{\"runtime\":\"nodejs22.x\",\"handler\":\"index.js\"}")
+        .with(
+            ".vercel/output/functions/api.func/.vc-config.json",
+            b"{\"runtime\":\"nodejs22.x\",\"handler\":\"index.js\"}",
+        )
         .with(".vercel/output/functions/api.func/index.js", b"code");
     fleet
         .deploy_to("b-static", "production", folder.path())

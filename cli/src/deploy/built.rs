@@ -34,8 +34,15 @@ pub(crate) fn look_through(path: &Path) -> Result<Folder, FolderError> {
     for file in &mut found.files {
         file.path.insert_str(0, OUTPUT_FOLDER);
     }
-    functions(&root.join("functions"), FUNCTIONS_FOLDER, 0, &mut found.files);
-    found.files.extend(own_config.or_else(|| local(CONFIG.to_owned(), path.join(CONFIG))));
+    functions(
+        &root.join("functions"),
+        FUNCTIONS_FOLDER,
+        0,
+        &mut found.files,
+    );
+    found
+        .files
+        .extend(own_config.or_else(|| local(CONFIG.to_owned(), path.join(CONFIG))));
     found.files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(found)
 }
@@ -58,7 +65,11 @@ fn functions(folder: &Path, prefix: &str, depth: usize, files: &mut Vec<LocalFil
 
 fn local(path: String, source: PathBuf) -> Option<LocalFile> {
     let known = fs::metadata(&source).ok().filter(fs::Metadata::is_file)?;
-    Some(LocalFile { path, source, size: known.len() })
+    Some(LocalFile {
+        path,
+        source,
+        size: known.len(),
+    })
 }
 
 /// The `helix.toml` at the root of an output, which is no file of it.

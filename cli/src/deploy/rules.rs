@@ -28,7 +28,10 @@ pub(crate) enum RulesError {
 pub(crate) fn check(files: &[LocalFile], static_only: bool) -> Result<(), RulesError> {
     let (mut rules, mut errors) = (Rules::default(), Vec::new());
     rules.static_only = static_only;
-    for name in files.iter().filter_map(|file| output::function_of(&file.path)) {
+    for name in files
+        .iter()
+        .filter_map(|file| output::function_of(&file.path))
+    {
         // What a function says of itself is origin's to note.
         rules.add_function(name, &[]);
     }
@@ -50,7 +53,11 @@ pub(crate) fn check(files: &[LocalFile], static_only: bool) -> Result<(), RulesE
     match rules.compile().and_then(|_| rules.output_config()) {
         Ok(Some(config)) => {
             let paths = files.iter().map(|file| file.path.as_str());
-            errors.extend(output::served(&config, paths, &[CONFIG]).err().unwrap_or_default());
+            errors.extend(
+                output::served(&config, paths, &[CONFIG])
+                    .err()
+                    .unwrap_or_default(),
+            );
         }
         Ok(None) => {}
         Err(more) => errors.extend(more),

@@ -124,7 +124,11 @@ pub(super) fn config_bytes(site: &SiteId, routes: Routes) -> Vec<u8> {
     }
     let config = ImageConfig {
         release: ReleaseConfig {
-            version: if routes.output.is_some() { OUTPUT_VERSION } else { 1 },
+            version: if routes.output.is_some() {
+                OUTPUT_VERSION
+            } else {
+                1
+            },
             project: site.project.clone(),
             environment: site.environment,
             routes,

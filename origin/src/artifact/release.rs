@@ -217,15 +217,23 @@ impl Artifacts {
         let declared = files.take_functions()?;
         let place = |digest: &Digest| places[digest].clone();
         let wanted = Wanted {
-            found: taken.iter().map(|(name, digest)| (*name, place(digest))).collect(),
-            functions: declared.into_iter().map(|(name, digest)| (name, digest.as_ref().map(place))).collect(),
+            found: taken
+                .iter()
+                .map(|(name, digest)| (*name, place(digest)))
+                .collect(),
+            functions: declared
+                .into_iter()
+                .map(|(name, digest)| (name, digest.as_ref().map(place)))
+                .collect(),
             commands: self.runs_commands,
             static_only,
         };
         let layout = self.layout.clone();
         let (routes, output) = blocking(move || read_rules(&layout, wanted)).await?;
         if let Some(output) = output {
-            files.serve_output(&output).map_err(|errors| MakeError::Rules { errors })?;
+            files
+                .serve_output(&output)
+                .map_err(|errors| MakeError::Rules { errors })?;
         }
         // What only the rules need is no part of the release.
         let used: BTreeSet<&Digest> = files.0.values().map(|(digest, ..)| digest).collect();
@@ -438,7 +446,10 @@ struct Wanted {
 }
 
 /// The routes, and what a Build Output folder says of its files if this is one.
-fn read_rules(layout: &Layout, wanted: Wanted) -> Result<(Routes, Option<OutputConfig>), MakeError> {
+fn read_rules(
+    layout: &Layout,
+    wanted: Wanted,
+) -> Result<(Routes, Option<OutputConfig>), MakeError> {
     let (mut rules, mut errors) = (Rules::default(), Vec::new());
     rules.static_only = wanted.static_only;
     for (name, place) in wanted.found {
@@ -451,7 +462,9 @@ fn read_rules(layout: &Layout, wanted: Wanted) -> Result<(Routes, Option<OutputC
     }
     for (name, place) in wanted.functions {
         let small = place.filter(|place| place.size <= MAX_FUNCTION_BYTES);
-        let declared = small.map(|place| read_content(layout, &place)).transpose()?;
+        let declared = small
+            .map(|place| read_content(layout, &place))
+            .transpose()?;
         rules.add_function(&name, &declared.unwrap_or_default());
     }
     if !wanted.commands {
@@ -459,7 +472,9 @@ fn read_rules(layout: &Layout, wanted: Wanted) -> Result<(Routes, Option<OutputC
     }
     match rules.compile() {
         Ok(routes) if errors.is_empty() => {
-            let output = rules.output_config().map_err(|errors| MakeError::Rules { errors })?;
+            let output = rules
+                .output_config()
+                .map_err(|errors| MakeError::Rules { errors })?;
             return Ok((routes, output));
         }
         Ok(_) => {}

@@ -326,7 +326,11 @@ fn redirected<S: Files>(
             } else {
                 "a rule of _redirects"
             };
-            decided.file = if rule.beside { "netlify.toml" } else { "_redirects" };
+            decided.file = if rule.beside {
+                "netlify.toml"
+            } else {
+                "_redirects"
+            };
             return true;
         }
     }

@@ -18,8 +18,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RouteError, WrittenLines};
 use super::pattern::Pattern;
+use super::{RouteError, WrittenLines};
 
 /// Most blocks. Each with a wildcard may have to be tried for each request.
 pub(super) const MAX_BLOCKS: usize = 200;
@@ -115,10 +115,7 @@ pub(super) fn is_single(name: &str) -> bool {
 ///
 /// # Errors
 /// Everything that is wrong in it, each with its line.
-pub(super) fn parse(
-    text: &str,
-    more: &WrittenLines,
-) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
+pub(super) fn parse(text: &str, more: &WrittenLines) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
     let mut rules: Vec<HeaderRule> = Vec::new();
     let mut errors = Vec::new();
     let mut bytes = 0;
@@ -144,7 +141,11 @@ pub(super) fn parse(
         errors.extend(outcome.err().map(|problem| error(file, number, problem)));
     }
     if bytes > MAX_BYTES {
-        errors.push(error(FILE, 1, format!("more than {MAX_BYTES} bytes of fields")));
+        errors.push(error(
+            FILE,
+            1,
+            format!("more than {MAX_BYTES} bytes of fields"),
+        ));
     }
     rules.retain(|rule| !rule.fields.is_empty() || !rule.without.is_empty());
     if errors.is_empty() {

@@ -36,8 +36,8 @@ pub use forward::Forward;
 pub(crate) use forward::is_name;
 pub use headers::HeaderRule;
 pub use html::{Files, Found, HtmlHandling, NotFoundHandling, find, nearest_not_found_page};
-pub use output::Output;
 pub use kind::{is_asset, is_immutable, is_page};
+pub use output::Output;
 pub use path::{BadPath, Decoded, decode, encode};
 pub use pattern::{InvalidPattern, Pattern};
 pub use redirect::{Condition, Parameter, Redirect};
@@ -104,7 +104,10 @@ impl Routes {
     /// How many rules send requests on, those of a Build Output release among them.
     #[must_use]
     pub fn forward_count(&self) -> usize {
-        let own = self.output.as_ref().map_or(0, |output| output.forwards.len());
+        let own = self
+            .output
+            .as_ref()
+            .map_or(0, |output| output.forwards.len());
         self.forwards.len() + own
     }
 

@@ -14,8 +14,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::{RouteError, WrittenLines};
 use super::pattern::Pattern;
+use super::{RouteError, WrittenLines};
 
 /// Most rules for one path each. What Cloudflare takes; a lookup costs the same for any number.
 pub(super) const MAX_EXACT_REDIRECTS: usize = 2000;

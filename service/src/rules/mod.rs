@@ -143,7 +143,9 @@ impl Rules {
         let beside = beside.into_iter().filter(|(_, text)| text.is_some());
         let mut errors: Vec<RouteError> = beside
             .map(|(file, _)| {
-                let problem = "has no meaning beside a Build Output folder, whose config.json has its own".to_owned();
+                let problem =
+                    "has no meaning beside a Build Output folder, whose config.json has its own"
+                        .to_owned();
                 refused(file, 1, problem)
             })
             .collect();
@@ -154,7 +156,11 @@ impl Rules {
                 return Ok(routes);
             }
             Ok(_) => {}
-            Err(problems) => errors.extend(problems.into_iter().map(|wrong| refused(OUTPUT_CONFIG, wrong.line, wrong.problem))),
+            Err(problems) => errors.extend(
+                problems
+                    .into_iter()
+                    .map(|wrong| refused(OUTPUT_CONFIG, wrong.line, wrong.problem)),
+            ),
         }
         Err(errors)
     }
@@ -184,7 +190,10 @@ impl Rules {
 /// What a file of rules is told that is larger than [`max_bytes`].
 #[must_use]
 pub fn too_large(file: &'static str) -> RouteError {
-    let problem = format!("the file has more than the {} bytes allowed", max_bytes(file));
+    let problem = format!(
+        "the file has more than the {} bytes allowed",
+        max_bytes(file)
+    );
     refused(file, 1, problem)
 }
 

@@ -97,7 +97,11 @@ pub(super) fn read(text: &str) -> Result<Both, Vec<RouteError>> {
         match read.and_then(redirect) {
             Ok(written) => redirects.push((number, written)),
             Err(problem) => {
-                errors.push(refused(NETLIFY, number, format!("redirects[{at}]: {problem}")));
+                errors.push(refused(
+                    NETLIFY,
+                    number,
+                    format!("redirects[{at}]: {problem}"),
+                ));
             }
         }
     }
@@ -107,16 +111,28 @@ pub(super) fn read(text: &str) -> Result<Both, Vec<RouteError>> {
         match read.and_then(block) {
             Ok(written) => headers.extend(written.into_iter().map(|line| (number, line))),
             Err(problem) => {
-                errors.push(refused(NETLIFY, number, format!("headers[{at}]: {problem}")));
+                errors.push(refused(
+                    NETLIFY,
+                    number,
+                    format!("headers[{at}]: {problem}"),
+                ));
             }
         }
     }
     errors.extend(file.edge_functions.iter().take(1).map(|entry| {
-        let problem = "`[[edge_functions]]` need a runtime on the edges, which do not run functions yet";
-        refused(NETLIFY, line_at(text, entry.span().start), problem.to_owned())
+        let problem =
+            "`[[edge_functions]]` need a runtime on the edges, which do not run functions yet";
+        refused(
+            NETLIFY,
+            line_at(text, entry.span().start),
+            problem.to_owned(),
+        )
     }));
     if errors.is_empty() {
-        let of = |lines| WrittenLines { file: NETLIFY, lines };
+        let of = |lines| WrittenLines {
+            file: NETLIFY,
+            lines,
+        };
         Ok((of(redirects), of(headers)))
     } else {
         Err(errors)
@@ -140,16 +156,24 @@ fn redirect(written: Redirect) -> Result<String, String> {
         ("edge_handler", written.edge_handler.is_some()),
     ] {
         if there {
-            return Err(format!("`{key}` is not possible: an edge has nothing that it could do"));
+            return Err(format!(
+                "`{key}` is not possible: an edge has nothing that it could do"
+            ));
         }
     }
     let mut tokens = vec![token("from", &written.from)?];
     for (name, value) in &written.query {
         tokens.push(token("query", &format!("{name}={value}"))?);
     }
-    let to = written.to.as_deref().map(|to| token("to", to)).transpose()?;
+    let to = written
+        .to
+        .as_deref()
+        .map(|to| token("to", to))
+        .transpose()?;
     let sends_to = to.as_deref().is_none_or(|to| {
-        ["/", "http://", "https://"].iter().any(|start| to.starts_with(start))
+        ["/", "http://", "https://"]
+            .iter()
+            .any(|start| to.starts_with(start))
     });
     if !sends_to {
         return Err("`to` has to start with `/`, or to be a URL".to_owned());
@@ -161,7 +185,10 @@ fn redirect(written: Redirect) -> Result<String, String> {
         tokens.push(format!("{}{force}", written.status.unwrap_or(301)));
     }
     for (name, values) in &written.conditions {
-        tokens.push(token("conditions", &format!("{name}={}", values.all().join(",")))?);
+        tokens.push(token(
+            "conditions",
+            &format!("{name}={}", values.all().join(",")),
+        )?);
     }
     Ok(tokens.join(" "))
 }
@@ -169,8 +196,14 @@ fn redirect(written: Redirect) -> Result<String, String> {
 /// What is one word of a line, and no comment.
 fn token(key: &str, text: &str) -> Result<String, String> {
     if text.is_empty() || text.starts_with('#') || text.contains(char::is_whitespace) {
-        let shown: String = text.chars().take(SHOWN).flat_map(char::escape_default).collect();
-        return Err(format!("`{key}` cannot be `{shown}`: it is empty, has a space, or starts with `#`"));
+        let shown: String = text
+            .chars()
+            .take(SHOWN)
+            .flat_map(char::escape_default)
+            .collect();
+        return Err(format!(
+            "`{key}` cannot be `{shown}`: it is empty, has a space, or starts with `#`"
+        ));
     }
     Ok(text.to_owned())
 }
@@ -182,8 +215,14 @@ fn block(written: Headers) -> Result<Vec<String>, String> {
         return Err("`for` has to start with `/`".to_owned());
     }
     for (name, values) in &written.values {
-        if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return Err(format!("values: `{}` is no name of a field", name.escape_default()));
+        if !name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || byte == b'-')
+        {
+            return Err(format!(
+                "values: `{}` is no name of a field",
+                name.escape_default()
+            ));
         }
         for value in values.all() {
             // People break long values over lines.
@@ -199,7 +238,10 @@ mod tests {
     use super::super::Rules;
     use super::*;
 
-    fn compiled(text: &str, redirects: &str) -> Result<helix_routing::routes::Routes, Vec<RouteError>> {
+    fn compiled(
+        text: &str,
+        redirects: &str,
+    ) -> Result<helix_routing::routes::Routes, Vec<RouteError>> {
         let rules = Rules {
             netlify: Some(text.to_owned()),
             redirects: Some(redirects.to_owned()),
@@ -236,7 +278,19 @@ max-age=1"""
 Link = ["</a>; rel=preload", "</b>; rel=preload"]
 "#;
         let routes = compiled(text, "/first /x 302\n").unwrap();
-        let shown: Vec<_> = routes.redirects.iter().map(|rule| (rule.line, rule.beside, rule.status, rule.force, rule.to.as_str())).collect();
+        let shown: Vec<_> = routes
+            .redirects
+            .iter()
+            .map(|rule| {
+                (
+                    rule.line,
+                    rule.beside,
+                    rule.status,
+                    rule.force,
+                    rule.to.as_str(),
+                )
+            })
+            .collect();
         assert_eq!(
             shown,
             [
@@ -245,27 +299,74 @@ Link = ["</a>; rel=preload", "</b>; rel=preload"]
                 (9, true, 302, true, "/products/:id"),
             ]
         );
-        assert_eq!((routes.redirects[2].query.len(), routes.redirects[2].conditions.len()), (1, 2));
-        let fields: Vec<_> = routes.headers[0].fields.iter().map(|(name, value)| format!("{name}={value}")).collect();
-        assert_eq!(fields, ["cache-control=public, max-age=1", "link=</a>; rel=preload, </b>; rel=preload", "x-frame-options=DENY"]);
+        assert_eq!(
+            (
+                routes.redirects[2].query.len(),
+                routes.redirects[2].conditions.len()
+            ),
+            (1, 2)
+        );
+        let fields: Vec<_> = routes.headers[0]
+            .fields
+            .iter()
+            .map(|(name, value)| format!("{name}={value}"))
+            .collect();
+        assert_eq!(
+            fields,
+            [
+                "cache-control=public, max-age=1",
+                "link=</a>; rel=preload, </b>; rel=preload",
+                "x-frame-options=DENY"
+            ]
+        );
         assert_eq!(routes.headers[0].line, 17);
     }
 
     #[test]
     fn what_cannot_be_carried_out_is_refused_by_its_entry_and_line() {
         for (entry, words) in [
-            ("[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nconditions = { Country = [\"de\"] }", "netlify.toml:2: `Country`"),
-            ("[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nsigned = \"X\"", "netlify.toml:2: redirects[0]: `signed`"),
-            ("[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nheaders = { X = \"y\" }", "`headers`"),
-            ("[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nrate_limit = { a = 1 }", "`rate_limit`"),
-            ("[[redirects]]\nfrom = \"/a b\"\nto = \"/b\"", "`from` cannot be `/a b`"),
-            ("[[redirects]]\nfrom = \"/a\"\nto = \"b\"", "`to` has to start"),
-            ("[[redirects]]\nfrom = \"/a\"\nto = \"https://x.example/\"\nstatus = 200", "upstream"),
+            (
+                "[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nconditions = { Country = [\"de\"] }",
+                "netlify.toml:2: `Country`",
+            ),
+            (
+                "[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nsigned = \"X\"",
+                "netlify.toml:2: redirects[0]: `signed`",
+            ),
+            (
+                "[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nheaders = { X = \"y\" }",
+                "`headers`",
+            ),
+            (
+                "[[redirects]]\nfrom = \"/a\"\nto = \"/b\"\nrate_limit = { a = 1 }",
+                "`rate_limit`",
+            ),
+            (
+                "[[redirects]]\nfrom = \"/a b\"\nto = \"/b\"",
+                "`from` cannot be `/a b`",
+            ),
+            (
+                "[[redirects]]\nfrom = \"/a\"\nto = \"b\"",
+                "`to` has to start",
+            ),
+            (
+                "[[redirects]]\nfrom = \"/a\"\nto = \"https://x.example/\"\nstatus = 200",
+                "upstream",
+            ),
             ("[[redirects]]\nfrom = \"/a\"\ntoo = \"/b\"", "too"),
             ("[[redirects]]\nto = \"/b\"", "from"),
-            ("[[headers]]\nfor = \"/a\"\nvalues = { \"/x\" = \"1\" }", "is no name of a field"),
-            ("[[headers]]\nfor = \"a\"\nvalues = { X = \"1\" }", "`for` has to start"),
-            ("[[headers]]\nfor = \"/a\"\nvalues = { Content-Length = \"1\" }", "netlify.toml:2: `content-length`"),
+            (
+                "[[headers]]\nfor = \"/a\"\nvalues = { \"/x\" = \"1\" }",
+                "is no name of a field",
+            ),
+            (
+                "[[headers]]\nfor = \"a\"\nvalues = { X = \"1\" }",
+                "`for` has to start",
+            ),
+            (
+                "[[headers]]\nfor = \"/a\"\nvalues = { Content-Length = \"1\" }",
+                "netlify.toml:2: `content-length`",
+            ),
             ("[[edge_functions]]\nfunction = \"a\"", "need a runtime"),
             ("[[redirects", "netlify.toml:2: "),
         ] {

@@ -80,10 +80,15 @@ pub(super) fn read(text: &str) -> Result<OutputConfig, Vec<RouteError>> {
         let line = line_of(text, raw);
         match serde_json::from_str::<WrittenRoute>(raw.get()) {
             Ok(route) => config.routes.push((line, route)),
-            Err(error) => errors.push(problem(line + error.line().max(1) - 1, &format!("routes[{at}]: "), &error)),
+            Err(error) => errors.push(problem(
+                line + error.line().max(1) - 1,
+                &format!("routes[{at}]: "),
+                &error,
+            )),
         }
     }
-    config.overrides = part::<BTreeMap<String, FileOverride>>(text, "overrides", file.overrides, &mut errors);
+    config.overrides =
+        part::<BTreeMap<String, FileOverride>>(text, "overrides", file.overrides, &mut errors);
     config.wildcard = part::<Vec<WrittenWildcard>>(text, "wildcard", file.wildcard, &mut errors);
     let unserved = [
         ("images", file.images.is_some()),
@@ -122,12 +127,21 @@ fn line_of(text: &str, raw: &RawValue) -> usize {
 
 fn problem(line: usize, key: &str, error: &serde_json::Error) -> RouteError {
     let text = error.to_string().replace('\n', " ");
-    let text = text.rsplit_once(" at line ").map_or(text.as_str(), |(text, _)| text);
-    refused(line.max(1), format!("{key}{}", text.chars().take(300).collect::<String>()))
+    let text = text
+        .rsplit_once(" at line ")
+        .map_or(text.as_str(), |(text, _)| text);
+    refused(
+        line.max(1),
+        format!("{key}{}", text.chars().take(300).collect::<String>()),
+    )
 }
 
 const fn refused(line: usize, problem: String) -> RouteError {
-    RouteError { file: OUTPUT_CONFIG, line, problem }
+    RouteError {
+        file: OUTPUT_CONFIG,
+        line,
+        problem,
+    }
 }
 
 /// What a function's declaration says, as far as is noted; nothing where it cannot be read.
@@ -141,8 +155,15 @@ pub(super) fn function(bytes: &[u8]) -> Function {
     }
     let declared: Declared = serde_json::from_slice(bytes).unwrap_or_default();
     let short = |text: String| text.chars().take(200).collect();
-    let handler = if declared.handler.is_empty() { declared.entrypoint } else { declared.handler };
-    Function { runtime: short(declared.runtime), handler: short(handler) }
+    let handler = if declared.handler.is_empty() {
+        declared.entrypoint
+    } else {
+        declared.handler
+    };
+    Function {
+        runtime: short(declared.runtime),
+        handler: short(handler),
+    }
 }
 
 /// The function that a file belongs to, by its path within what is deployed.
@@ -180,7 +201,10 @@ pub fn served<'a>(
         }
         let Some(path) = file.strip_prefix(STATIC_FOLDER) else {
             if !file.starts_with(OUTPUT_FOLDER) {
-                let problem = format!("`{}` lies beside the output: only what is in {OUTPUT_FOLDER} is deployed", shown(file));
+                let problem = format!(
+                    "`{}` lies beside the output: only what is in {OUTPUT_FOLDER} is deployed",
+                    shown(file)
+                );
                 errors.push(refused(1, problem));
             }
             continue;
@@ -191,7 +215,9 @@ pub fn served<'a>(
                 if let Some(other) = taken.insert(as_served.path.clone(), file) {
                     let problem = format!(
                         "overrides: `{}` and `{}` would both be served as `/{}`",
-                        shown(other), shown(file), shown(&as_served.path)
+                        shown(other),
+                        shown(file),
+                        shown(&as_served.path)
                     );
                     errors.push(refused(1, problem));
                 }
@@ -202,7 +228,11 @@ pub fn served<'a>(
     }
     // As many as a person reads.
     errors.truncate(20);
-    if errors.is_empty() { Ok(served) } else { Err(errors) }
+    if errors.is_empty() {
+        Ok(served)
+    } else {
+        Err(errors)
+    }
 }
 
 fn one(config: &OutputConfig, path: &str) -> Result<Option<Served>, String> {
@@ -223,7 +253,10 @@ fn one(config: &OutputConfig, path: &str) -> Result<Option<Served>, String> {
 }
 
 fn shown(text: &str) -> String {
-    text.chars().take(80).flat_map(char::escape_default).collect()
+    text.chars()
+        .take(80)
+        .flat_map(char::escape_default)
+        .collect()
 }
 
 #[cfg(test)]
@@ -235,10 +268,26 @@ mod tests {
         for (text, line, words) in [
             ("{\n\"version\": 2}", 1, "version: 2"),
             ("{\"version\": 3,\n \"rutes\": []}", 2, "rutes"),
-            ("{\"version\": 3,\n \"routes\": [\n{\"src\": \"/a\"},\n{\"src\": \"/a\",\n\"dst\": \"/b\"}]}", 5, "routes[1]: unknown field `dst`"),
-            ("{\"version\": 3, \"routes\": [{\"src\": 1}]}", 1, "routes[0]: "),
-            ("{\"version\": 3, \"routes\": [\n{\"src\": \"/\", \"status\": 99999}]}", 2, "routes[0]: "),
-            ("{\"version\": 3,\n\n\"overrides\": {\"a\": {\"paht\": \"b\"}}}", 3, "overrides: unknown field `paht`"),
+            (
+                "{\"version\": 3,\n \"routes\": [\n{\"src\": \"/a\"},\n{\"src\": \"/a\",\n\"dst\": \"/b\"}]}",
+                5,
+                "routes[1]: unknown field `dst`",
+            ),
+            (
+                "{\"version\": 3, \"routes\": [{\"src\": 1}]}",
+                1,
+                "routes[0]: ",
+            ),
+            (
+                "{\"version\": 3, \"routes\": [\n{\"src\": \"/\", \"status\": 99999}]}",
+                2,
+                "routes[0]: ",
+            ),
+            (
+                "{\"version\": 3,\n\n\"overrides\": {\"a\": {\"paht\": \"b\"}}}",
+                3,
+                "overrides: unknown field `paht`",
+            ),
             ("{\"version\": 3", 1, "EOF"),
             ("[]", 1, ""),
             ("", 1, "EOF"),
@@ -247,7 +296,11 @@ mod tests {
             assert_eq!(errors[0].line, line, "{text}: {}", errors[0]);
             assert!(errors[0].problem.contains(words), "{text}: {}", errors[0]);
         }
-        let deep = format!("{{\"version\":3,\"routes\":[{}{}]}}", "[".repeat(100_000), "]".repeat(100_000));
+        let deep = format!(
+            "{{\"version\":3,\"routes\":[{}{}]}}",
+            "[".repeat(100_000),
+            "]".repeat(100_000)
+        );
         assert!(read(&deep).is_err());
     }
 
@@ -256,8 +309,14 @@ mod tests {
         let config = read(r#"{"version":3,"images":{"sizes":[1]},"crons":[{"path":"/a","schedule":"* * * * *"}],"framework":{"version":"1"},"cache":["x"]}"#).unwrap();
         assert_eq!(config.unserved, ["images", "crons"]);
         let function = function(br#"{"runtime":"nodejs22.x","handler":"index.js","memory":1}"#);
-        assert_eq!((function.runtime.as_str(), function.handler.as_str()), ("nodejs22.x", "index.js"));
-        assert_eq!(function_of(".vercel/output/functions/api/a.func/.vc-config.json"), Some("api/a"));
+        assert_eq!(
+            (function.runtime.as_str(), function.handler.as_str()),
+            ("nodejs22.x", "index.js")
+        );
+        assert_eq!(
+            function_of(".vercel/output/functions/api/a.func/.vc-config.json"),
+            Some("api/a")
+        );
         assert_eq!(function_of(".vercel/output/static/a.func/x"), None);
     }
 
@@ -265,14 +324,37 @@ mod tests {
     fn files_are_served_as_overrides_say() {
         let config = read(r#"{"version":3,"overrides":{"a.html":{"path":"a","contentType":"text/html; charset=utf-8"},"gone.html":{"path":"gone/"},"b.html":{"path":"x/../b"},"c.bin":{"contentType":"\n"}}}"#).unwrap();
         let map = |files: &[&'static str]| served(&config, files.iter().copied(), &["helix.toml"]);
-        let found = map(&[OUTPUT_CONFIG, "helix.toml", ".vercel/output/static/a.html", ".vercel/output/static/d/e.js", ".vercel/output/static/gone.html", ".vercel/output/functions/x.func/i.js"]).unwrap();
-        let shown: Vec<_> = found.values().map(|one| (one.path.as_str(), one.media_type.as_deref())).collect();
-        assert_eq!(shown, [("a", Some("text/html; charset=utf-8")), ("d/e.js", None)]);
+        let found = map(&[
+            OUTPUT_CONFIG,
+            "helix.toml",
+            ".vercel/output/static/a.html",
+            ".vercel/output/static/d/e.js",
+            ".vercel/output/static/gone.html",
+            ".vercel/output/functions/x.func/i.js",
+        ])
+        .unwrap();
+        let shown: Vec<_> = found
+            .values()
+            .map(|one| (one.path.as_str(), one.media_type.as_deref()))
+            .collect();
+        assert_eq!(
+            shown,
+            [("a", Some("text/html; charset=utf-8")), ("d/e.js", None)]
+        );
         for (files, words) in [
             (&["package.json"][..], "lies beside"),
-            (&[".vercel/output/static/a.html", ".vercel/output/static/a"], "both be served as `/a`"),
-            (&[".vercel/output/static/b.html"], "overrides[\"b.html\"].path"),
-            (&[".vercel/output/static/c.bin"], "overrides[\"c.bin\"].contentType"),
+            (
+                &[".vercel/output/static/a.html", ".vercel/output/static/a"],
+                "both be served as `/a`",
+            ),
+            (
+                &[".vercel/output/static/b.html"],
+                "overrides[\"b.html\"].path",
+            ),
+            (
+                &[".vercel/output/static/c.bin"],
+                "overrides[\"c.bin\"].contentType",
+            ),
         ] {
             let errors = map(files).unwrap_err();
             assert!(errors[0].problem.contains(words), "{}", errors[0]);

@@ -11,8 +11,7 @@ use super::index::Index;
 use super::matcher::{Matcher, literals};
 use super::template::Template;
 use super::{
-    Condition,
-    Destination, Operation, Output, OutputRoute, PHASES, Phase, Step, Then, TransformKey,
+    Condition, Destination, Operation, Output, OutputRoute, PHASES, Phase, Step, Then, TransformKey,
 };
 
 /// The routes of a release, arranged for looking them up.
@@ -90,7 +89,9 @@ impl Arranged {
 impl Ready {
     pub(super) fn new(route: &OutputRoute) -> Self {
         let conditions = |all: &[Condition]| -> Option<Vec<ReadyCondition>> {
-            all.iter().map(|one| ReadyCondition::new(one).ok()).collect()
+            all.iter()
+                .map(|one| ReadyCondition::new(one).ok())
+                .collect()
         };
         let (has, missing) = (conditions(&route.has), conditions(&route.missing));
         let compiled = Matcher::new(&route.src, route.case_sensitive).ok();

@@ -7,21 +7,22 @@ use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::format;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
-use core::fmt::Write as _;
 
 use super::super::forward::MAX_UPSTREAMS;
 use super::super::upstream::{Address, Upstream};
 use super::super::{Forward, headers};
-use super::condition::ReadyCondition;
+use super::having::{conditions, transform_key};
 use super::matcher::Matcher;
+use super::texts::{
+    as_url, check_authority, check_count, check_template, in_ascii, is_printable, shown, split_url,
+};
 use super::written::{
     MAX_FIELDS, MAX_LOOK_AROUND, MAX_NAMED, MAX_OF_ONE, MAX_ROUTES, MAX_TEMPLATE_BYTES, OneOrMore,
-    Operators, OutputConfig, Scalar, WrittenCondition, WrittenConditionValue, WrittenRoute,
-    WrittenTransform,
+    OutputConfig, WrittenRoute, WrittenTransform,
 };
 use super::{
-    Condition, Destination, FileOverride, Operation, Output, OutputRoute, Phase, Step, Subject,
-    Test, Then, Transform, TransformKey,
+    Condition, Destination, FileOverride, Operation, Output, OutputRoute, Phase, Step, Then,
+    Transform, TransformKey,
 };
 use crate::artifact::{InvalidPath, check_path};
 use crate::host::Host;
@@ -107,7 +108,10 @@ struct Compiler {
 impl Compiler {
     fn routes(&mut self, routes: &[(usize, WrittenRoute)]) {
         if routes.len() > MAX_ROUTES {
-            let problem = format!("routes: has {} entries; {MAX_ROUTES} are possible", routes.len());
+            let problem = format!(
+                "routes: has {} entries; {MAX_ROUTES} are possible",
+                routes.len()
+            );
             self.problems.push(OutputProblem { line: 1, problem });
             return;
         }
@@ -128,12 +132,18 @@ impl Compiler {
                 Ok(compiled) => self.output.routes.extend(compiled),
                 Err(problem) => {
                     let problem = format!("routes[{at}].{problem}");
-                    self.problems.push(OutputProblem { line: *line, problem });
+                    self.problems.push(OutputProblem {
+                        line: *line,
+                        problem,
+                    });
                 }
             }
         }
         if self.fields.len() > MAX_FIELDS {
-            let problem = format!("routes: give {} different fields; {MAX_FIELDS} are possible", self.fields.len());
+            let problem = format!(
+                "routes: give {} different fields; {MAX_FIELDS} are possible",
+                self.fields.len()
+            );
             self.problems.push(OutputProblem { line: 1, problem });
         }
         if self.looking_around > MAX_LOOK_AROUND {
@@ -167,7 +177,10 @@ impl Compiler {
 
     fn refuse_unserved(&mut self) {
         let functions = self.output.functions.keys();
-        let mut needed: Vec<String> = functions.take(5).map(|name| format!("function `{}`", shown(name))).collect();
+        let mut needed: Vec<String> = functions
+            .take(5)
+            .map(|name| format!("function `{}`", shown(name)))
+            .collect();
         if let Some(more @ 1..) = self.output.functions.len().checked_sub(needed.len()) {
             needed.push(format!("{more} more functions"));
         }
@@ -198,15 +211,22 @@ impl Compiler {
             return Ok(None);
         }
         if !route.middleware_raw_src.is_empty() || route.middleware.is_some() {
-            return Err("middlewarePath: is missing, so that nobody knows which function to call".to_owned());
+            return Err(
+                "middlewarePath: is missing, so that nobody knows which function to call"
+                    .to_owned(),
+            );
         }
         let src = in_ascii(route.src.as_deref().ok_or("src: is missing")?);
-        let matcher = Matcher::new(&src, route.case_sensitive).map_err(|wrong| format!("src: {wrong}"))?;
+        let matcher =
+            Matcher::new(&src, route.case_sensitive).map_err(|wrong| format!("src: {wrong}"))?;
         self.looking_around += usize::from(matcher.looks_around());
         check_phase(phase, route)?;
         check_count("methods", route.methods.len(), MAX_OF_ONE)?;
         if let Some(method) = route.methods.iter().find(|method| !is_method(method)) {
-            return Err(format!("methods: `{}` is no method in capitals", shown(method)));
+            return Err(format!(
+                "methods: `{}` is no method in capitals",
+                shown(method)
+            ));
         }
         let has = conditions("has", &route.has)?;
         let missing = conditions("missing", &route.missing)?;
@@ -219,7 +239,9 @@ impl Compiler {
         }
         let location = self.field_steps(route, &mut steps)?;
         for (at, transform) in route.transforms.iter().enumerate() {
-            let step = self.transform(transform).map_err(|wrong| format!("transforms[{at}].{wrong}"))?;
+            let step = self
+                .transform(transform)
+                .map_err(|wrong| format!("transforms[{at}].{wrong}"))?;
             steps.extend(step);
         }
         check_count("transforms", route.transforms.len(), MAX_OF_ONE)?;
@@ -244,7 +266,11 @@ impl Compiler {
     }
 
     /// Adds a step for each field; where the client is sent is none of them, and returned.
-    fn field_steps<'a>(&mut self, route: &'a WrittenRoute, steps: &mut Vec<Step>) -> Result<Option<&'a str>, String> {
+    fn field_steps<'a>(
+        &mut self,
+        route: &'a WrittenRoute,
+        steps: &mut Vec<Step>,
+    ) -> Result<Option<&'a str>, String> {
         let mut location = None;
         for (name, value) in &route.headers {
             let key = |problem: String| format!("headers: {problem}");
@@ -253,7 +279,8 @@ impl Compiler {
                 continue;
             }
             let name = headers::known(name).map_err(key)?;
-            check_template(value).map_err(|problem| key(format!("the value of `{name}` {problem}")))?;
+            check_template(value)
+                .map_err(|problem| key(format!("the value of `{name}` {problem}")))?;
             self.fields.insert(name.clone());
             steps.push(Step::Field(name, value.clone()));
         }
@@ -265,7 +292,12 @@ impl Compiler {
             "append" => Operation::Append,
             "set" => Operation::Set,
             "delete" => Operation::Delete,
-            other => return Err(format!("op: `{}` is none of `append`, `set` and `delete`", shown(other))),
+            other => {
+                return Err(format!(
+                    "op: `{}` is none of `append`, `set` and `delete`",
+                    shown(other)
+                ));
+            }
         };
         match transform.kind.as_str() {
             "response.headers" => {}
@@ -295,7 +327,11 @@ impl Compiler {
         for value in &values {
             check_template(value).map_err(|problem| format!("args: a value {problem}"))?;
         }
-        Ok(Some(Step::Transform(Transform { operation, key, values })))
+        Ok(Some(Step::Transform(Transform {
+            operation,
+            key,
+            values,
+        })))
     }
 
     fn destination(
@@ -321,24 +357,41 @@ impl Compiler {
         let to = as_url(to);
         let Some((scheme, authority, path)) = split_url(&to) else {
             if to.starts_with("//") {
-                return Err(wrong("starts with `//`, which means another host: write its URL".to_owned()));
+                return Err(wrong(
+                    "starts with `//`, which means another host: write its URL".to_owned(),
+                ));
             }
             if away && !to.starts_with(['/', '$', '#', '?']) {
-                return Err(wrong("is neither a path nor the URL of a website".to_owned()));
+                return Err(wrong(
+                    "is neither a path nor the URL of a website".to_owned(),
+                ));
             }
-            return Ok(Some(if away { Destination::Away(to) } else { Destination::Path(to) }));
+            return Ok(Some(if away {
+                Destination::Away(to)
+            } else {
+                Destination::Path(to)
+            }));
         };
         if away {
             check_authority(authority, has).map_err(wrong)?;
             return Ok(Some(Destination::Away(to)));
         }
         if route.continues {
-            return Err(wrong("leads to another server, where `continue` is not possible".to_owned()));
+            return Err(wrong(
+                "leads to another server, where `continue` is not possible".to_owned(),
+            ));
         }
-        self.forward(scheme, authority, path).map(Some).map_err(wrong)
+        self.forward(scheme, authority, path)
+            .map(Some)
+            .map_err(wrong)
     }
 
-    fn forward(&mut self, scheme: &str, authority: &str, path: &str) -> Result<Destination, String> {
+    fn forward(
+        &mut self,
+        scheme: &str,
+        authority: &str,
+        path: &str,
+    ) -> Result<Destination, String> {
         if authority.contains('$') {
             return Err("leads to a server whose name depends on the request, which an edge does not look for: write it out".to_owned());
         }
@@ -347,7 +400,11 @@ impl Compiler {
         })?;
         let name = format!("{UPSTREAM}{scheme}.{authority}");
         let host = Host::from_authority(authority).ok();
-        let found = self.output.forwards.iter().position(|forward| forward.upstream == name);
+        let found = self
+            .output
+            .forwards
+            .iter()
+            .position(|forward| forward.upstream == name);
         let at = found.unwrap_or(self.output.forwards.len());
         if found.is_none() {
             check_count("routes lead to more servers", at + 1, MAX_UPSTREAMS)?;
@@ -359,7 +416,11 @@ impl Compiler {
             });
             self.upstreams.insert(name, Upstream::of(address, host));
         }
-        let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+        let path = if path.starts_with('/') {
+            path.to_owned()
+        } else {
+            format!("/{path}")
+        };
         Ok(Destination::Forward(at, path))
     }
 }
@@ -391,11 +452,19 @@ fn handled(handle: &str, route: &WrittenRoute) -> Result<Phase, String> {
 /// What routes of a phase may not do.
 fn check_phase(phase: Phase, route: &WrittenRoute) -> Result<(), String> {
     let wrong = match phase {
-        Phase::Hit if route.dest.is_some() => "dest: is not possible after `hit`, which only adds fields",
-        Phase::Hit if route.status.is_some() => "status: is not possible after `hit`, which only adds fields",
+        Phase::Hit if route.dest.is_some() => {
+            "dest: is not possible after `hit`, which only adds fields"
+        }
+        Phase::Hit if route.status.is_some() => {
+            "status: is not possible after `hit`, which only adds fields"
+        }
         Phase::Hit if !route.continues => "continue: must be true after `hit`",
-        Phase::Miss if route.dest.is_some() && !route.check => "check: must be true after `miss`, where there is a `dest`",
-        Phase::Miss if route.dest.is_none() && !route.continues => "continue: must be true after `miss`, where there is no `dest`",
+        Phase::Miss if route.dest.is_some() && !route.check => {
+            "check: must be true after `miss`, where there is a `dest`"
+        }
+        Phase::Miss if route.dest.is_none() && !route.continues => {
+            "continue: must be true after `miss`, where there is no `dest`"
+        }
         Phase::Null
         | Phase::Filesystem
         | Phase::Rewrite
@@ -418,8 +487,14 @@ fn status(route: &WrittenRoute) -> Result<Option<u16>, String> {
         };
     }
     match route.status {
-        Some(status) if !(200..=299).contains(&status) && !(400..=599).contains(&status) && !AWAY.contains(&status) => {
-            Err(format!("status: {status} is none that a route can give: 200 to 299, 301, 302, 303, 307, 308, 400 to 599"))
+        Some(status)
+            if !(200..=299).contains(&status)
+                && !(400..=599).contains(&status)
+                && !AWAY.contains(&status) =>
+        {
+            Err(format!(
+                "status: {status} is none that a route can give: 200 to 299, 301, 302, 303, 307, 308, 400 to 599"
+            ))
         }
         status => Ok(status),
     }
@@ -434,173 +509,23 @@ fn locale_step(
     for (language, to) in redirect {
         let legal = (to.starts_with('/') && !to.starts_with("//")) || split_url(to).is_some();
         if !legal || to.len() > MAX_TEMPLATE_BYTES || !is_printable(to) || to.contains(' ') {
-            return Err(format!("locale.redirect: where `{}` leads is neither a path nor a URL", shown(language)));
+            return Err(format!(
+                "locale.redirect: where `{}` leads is neither a path nor a URL",
+                shown(language)
+            ));
         }
         lower.insert(language.to_ascii_lowercase(), to.clone());
     }
     let cookie = cookie.map(ToOwned::to_owned);
-    Ok((!lower.is_empty()).then_some(Step::Locale { redirect: lower, cookie }))
-}
-
-fn conditions(key: &str, written: &[WrittenCondition]) -> Result<Vec<Condition>, String> {
-    check_count(key, written.len(), MAX_OF_ONE)?;
-    let compiled = written.iter().enumerate().map(|(at, one)| {
-        let condition = condition(one).and_then(|condition| ReadyCondition::new(&condition).map(|_| condition));
-        condition.map_err(|wrong| format!("{key}[{at}]: {wrong}"))
-    });
-    compiled.collect()
-}
-
-fn condition(written: &WrittenCondition) -> Result<Condition, String> {
-    let key = || {
-        let key = written.key.clone().filter(|key| !key.is_empty() && key.len() <= MAX_TEMPLATE_BYTES);
-        key.ok_or_else(|| "key: is missing".to_owned())
-    };
-    let of = match written.kind.as_str() {
-        "host" => Subject::Host,
-        "header" => Subject::Header(key()?.to_ascii_lowercase()),
-        "cookie" => Subject::Cookie(key()?),
-        "query" => Subject::Query(key()?),
-        other => return Err(format!("type: `{}` is none of `host`, `header`, `cookie` and `query`", shown(other))),
-    };
-    let tests = match &written.value {
-        None if of == Subject::Host => return Err("value: is missing".to_owned()),
-        None => Vec::new(),
-        Some(WrittenConditionValue::Pattern(pattern)) => Vec::from([Test::Fits(pattern.clone())]),
-        Some(WrittenConditionValue::Operators(operators)) => tests(operators)?,
-    };
-    Ok(Condition { of, tests })
-}
-
-fn tests(operators: &Operators) -> Result<Vec<Test>, String> {
-    let text = |scalar: &Scalar| match scalar {
-        Scalar::Text(text) => text.clone(),
-        Scalar::Number(number) => number.to_string(),
-    };
-    let list = |all: &Vec<Scalar>| all.iter().map(text).collect::<Vec<String>>();
-    let mut tests = Vec::new();
-    tests.extend(operators.eq.as_ref().map(|one| Test::Is(text(one))));
-    tests.extend(operators.neq.as_ref().map(|one| Test::IsNot(text(one))));
-    tests.extend(operators.inc.as_ref().map(|all| Test::In(list(all))));
-    tests.extend(operators.ninc.as_ref().map(|all| Test::NotIn(list(all))));
-    tests.extend(operators.pre.clone().map(Test::Prefix));
-    tests.extend(operators.suf.clone().map(Test::Suffix));
-    tests.extend(operators.re.clone().map(Test::Fits));
-    tests.extend(operators.gt.map(Test::Above));
-    tests.extend(operators.gte.map(Test::AtLeast));
-    tests.extend(operators.lt.map(Test::Below));
-    tests.extend(operators.lte.map(Test::AtMost));
-    if tests.is_empty() {
-        return Err("value: has no operator".to_owned());
-    }
-    Ok(tests)
-}
-
-fn transform_key(written: &WrittenConditionValue) -> Result<TransformKey, String> {
-    let known = |name: &String| headers::known(name).map_err(|wrong| format!("target.key: {wrong}"));
-    let none = || "target.key: has to be a name, or one of `eq`, `inc`, `pre` and `suf`".to_owned();
-    match written {
-        WrittenConditionValue::Pattern(name) => Ok(TransformKey::Names(Vec::from([known(name)?]))),
-        WrittenConditionValue::Operators(operators) => {
-            let only = Operators::default();
-            if let Some(Scalar::Text(name)) = &operators.eq {
-                return Ok(TransformKey::Names(Vec::from([known(name)?])));
-            }
-            if let Some(all) = &operators.inc {
-                let names = all.iter().map(|one| match one {
-                    Scalar::Text(name) => known(name),
-                    Scalar::Number(_) => Err(none()),
-                });
-                return names.collect::<Result<_, _>>().map(TransformKey::Names);
-            }
-            if let Some(start) = &operators.pre
-                && *operators == (Operators { pre: operators.pre.clone(), ..only.clone() })
-            {
-                return Ok(TransformKey::Prefix(start.to_ascii_lowercase()));
-            }
-            if let Some(end) = &operators.suf
-                && *operators == (Operators { suf: operators.suf.clone(), ..only })
-            {
-                return Ok(TransformKey::Suffix(end.to_ascii_lowercase()));
-            }
-            Err(none())
-        }
-    }
-}
-
-/// Scheme, authority and the rest of a URL of a website.
-fn split_url(url: &str) -> Option<(&'static str, &str, &str)> {
-    let scheme = ["http", "https"].into_iter().find(|scheme| {
-        url.get(..scheme.len()).is_some_and(|start| start.eq_ignore_ascii_case(scheme))
-            && url[scheme.len()..].starts_with("://")
-    })?;
-    let rest = &url[scheme.len() + "://".len()..];
-    let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-    Some((scheme, authority, path))
-}
-
-/// A host may hold what was found in the request's own host, and nothing else of a request.
-fn check_authority(authority: &str, has: &[Condition]) -> Result<(), String> {
-    if authority.is_empty() || authority.contains(['@', '\\']) {
-        return Err("names no host".to_owned());
-    }
-    let hosts: Vec<ReadyCondition> = has.iter().filter_map(|one| ReadyCondition::new(one).ok()).collect();
-    let of_host = |name: &str| hosts.iter().any(|one| one.is_of_host() && one.names().any(|known| known == name));
-    for place in authority.split('$').skip(1) {
-        let end = place.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(place.len());
-        if place[..end] != *"wildcard" && !of_host(&place[..end]) {
-            return Err(format!(
-                "`${}` in its host is nothing that a condition on the host finds: anybody could send clients anywhere",
-                &place[..end]
-            ));
-        }
-    }
-    Ok(())
-}
-
-fn check_count(key: &str, count: usize, most: usize) -> Result<(), String> {
-    if count > most {
-        return Err(format!("{key}: has {count} entries; {most} are possible"));
-    }
-    Ok(())
-}
-
-fn check_template(text: &str) -> Result<(), String> {
-    if text.len() > MAX_TEMPLATE_BYTES {
-        return Err(format!("is longer than {MAX_TEMPLATE_BYTES} bytes"));
-    }
-    if text.bytes().any(|byte| byte.is_ascii_control()) || text.contains('\\') {
-        return Err("holds a control character or a backslash".to_owned());
-    }
-    Ok(())
-}
-
-fn is_printable(text: &str) -> bool {
-    text.bytes().all(|byte| (0x20..0x7f).contains(&byte))
+    Ok((!lower.is_empty()).then_some(Step::Locale {
+        redirect: lower,
+        cookie,
+    }))
 }
 
 fn is_method(method: &str) -> bool {
-    (1..=32).contains(&method.len()) && method.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'-')
-}
-
-/// As a URL has it: what is not ASCII is escaped.
-fn in_ascii(text: &str) -> String {
-    let mut ascii = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii() {
-            ascii.push(char::from(byte));
-        } else {
-            write!(ascii, "%{byte:02X}").expect("a string takes everything");
-        }
-    }
-    ascii
-}
-
-/// The same of what becomes a target: nothing in it ends the line that it stands in.
-fn as_url(text: &str) -> String {
-    in_ascii(text).replace(' ', "%20")
-}
-
-fn shown(text: &str) -> String {
-    text.chars().take(60).flat_map(char::escape_default).collect()
+    (1..=32).contains(&method.len())
+        && method
+            .bytes()
+            .all(|byte| byte.is_ascii_uppercase() || byte == b'-')
 }

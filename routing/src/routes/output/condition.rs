@@ -2,7 +2,7 @@
 //!
 //! Pure. Every question is noted, so that caches and the edge's own memory know on what an answer depended.
 
-use alloc::borrow::Cow;
+use alloc::borrow::{Cow, ToOwned};
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
 
@@ -53,7 +53,11 @@ impl ReadyCondition {
         };
         Ok(Self {
             of: condition.of.clone(),
-            tests: condition.tests.iter().map(ready).collect::<Result<_, String>>()?,
+            tests: condition
+                .tests
+                .iter()
+                .map(ready)
+                .collect::<Result<_, String>>()?,
         })
     }
 
@@ -115,7 +119,9 @@ fn value<'a>(
         }
         Subject::Query(name) => {
             let mut pairs = pairs(query).map(|(name, value)| (unescaped(name), unescaped(value)));
-            pairs.find(|(known, _)| known == name).map(|(_, value)| Cow::Owned(value))
+            pairs
+                .find(|(known, _)| known == name)
+                .map(|(_, value)| Cow::Owned(value))
         }
     }
 }
@@ -125,7 +131,9 @@ pub(super) fn unescaped(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
     while let [first, tail @ ..] = rest {
-        let digits = tail.get(..2).and_then(|digits| core::str::from_utf8(digits).ok());
+        let digits = tail
+            .get(..2)
+            .and_then(|digits| core::str::from_utf8(digits).ok());
         let escaped = digits.and_then(|digits| u8::from_str_radix(digits, 16).ok());
         match (first, escaped) {
             (b'%', Some(byte)) => {
@@ -141,14 +149,18 @@ pub(super) fn unescaped(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-fn fits(matcher: &Matcher, value: &str, named: &mut Vec<(String, String)>) -> Result<bool, Overrun> {
+fn fits(
+    matcher: &Matcher,
+    value: &str,
+    named: &mut Vec<(String, String)>,
+) -> Result<bool, Overrun> {
     let Some(groups) = matcher.groups(value)? else {
         return Ok(false);
     };
     for (name, range) in matcher.names().iter().zip(groups) {
         if let (Some(name), Some(range)) = (name, range) {
             let text = value.get(range).unwrap_or_default();
-            named.push((name.to_string(), text.to_string()));
+            named.push((name.to_string(), text.to_owned()));
         }
     }
     Ok(true)

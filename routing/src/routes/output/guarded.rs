@@ -26,7 +26,8 @@ pub(super) fn take_apart(pattern: &str) -> Option<Guarded> {
     let mut open = 0_usize;
     loop {
         let ahead = [("(?!", false), ("(?=", true)];
-        if let Some((start, wanted)) = ahead.into_iter().find(|(start, _)| rest.starts_with(start)) {
+        if let Some((start, wanted)) = ahead.into_iter().find(|(start, _)| rest.starts_with(start))
+        {
             let end = group_end(rest)?;
             let inner = rest.get(start.len()..end - 1)?;
             guards.push((wanted, [&fixed, "(?:", inner, ")"].concat()));
@@ -117,13 +118,33 @@ mod tests {
     #[test]
     fn look_ahead_that_every_match_passes_is_asked_by_itself() {
         for (pattern, base, guards) in [
-            ("^/((?!api/|_next).*)$", "^/(.*)$", &[(false, "^/(?:api/|_next)")][..]),
-            ("^(?:/(?<x>(?!a)(?=b)[^/]+?))$", "^(?:/(?<x>[^/]+?))$", &[(false, "^/(?:a)"), (true, "^/(?:b)")]),
-            ("^(?!/a\\.b)/(.*|x)$", "^/(.*|x)$", &[(false, "^(?:/a\\.b)")]),
+            (
+                "^/((?!api/|_next).*)$",
+                "^/(.*)$",
+                &[(false, "^/(?:api/|_next)")][..],
+            ),
+            (
+                "^(?:/(?<x>(?!a)(?=b)[^/]+?))$",
+                "^(?:/(?<x>[^/]+?))$",
+                &[(false, "^/(?:a)"), (true, "^/(?:b)")],
+            ),
+            (
+                "^(?!/a\\.b)/(.*|x)$",
+                "^/(.*|x)$",
+                &[(false, "^(?:/a\\.b)")],
+            ),
         ] {
             let found = take_apart(pattern).unwrap();
-            let shown: Vec<_> = found.guards.iter().map(|(wanted, guard)| (*wanted, guard.as_str())).collect();
-            assert_eq!((found.base.as_str(), shown.as_slice()), (base, guards), "{pattern}");
+            let shown: Vec<_> = found
+                .guards
+                .iter()
+                .map(|(wanted, guard)| (*wanted, guard.as_str()))
+                .collect();
+            assert_eq!(
+                (found.base.as_str(), shown.as_slice()),
+                (base, guards),
+                "{pattern}"
+            );
         }
         for pattern in [
             "^/(.*)$",

@@ -83,7 +83,9 @@ impl Index {
     /// Puts the numbers of all routes that may be for `path`, in lower case, into `found`, in order.
     pub(super) fn candidates(&self, path: &[u8], found: &mut Vec<usize>) {
         found.clear();
-        let after = self.prefixes.partition_point(|prefix| *prefix.text <= *path);
+        let after = self
+            .prefixes
+            .partition_point(|prefix| *prefix.text <= *path);
         let mut at = after.checked_sub(1);
         while let Some(prefix) = at.and_then(|at| self.prefixes.get(at)) {
             if path.starts_with(&prefix.text) {

@@ -4,7 +4,6 @@
 //! path; one whose look-ahead can be asked by itself is two or more of those ([`guarded`](super::guarded)); any other with
 //! look-around runs under [`BACKTRACKS`]. Paths are ASCII here, so a character is a byte.
 
-use alloc::borrow::ToOwned;
 use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
@@ -38,7 +37,10 @@ pub(super) struct Matcher {
 #[derive(Debug)]
 enum Engine {
     /// Just these texts.
-    Exact { texts: Vec<Box<[u8]>>, case_sensitive: bool },
+    Exact {
+        texts: Vec<Box<[u8]>>,
+        case_sensitive: bool,
+    },
     Plain(regex::bytes::Regex),
     /// And these hold, or do not.
     Guarded(regex::bytes::Regex, Vec<(bool, regex::bytes::Regex)>),
@@ -73,23 +75,35 @@ impl Matcher {
         let pattern = anchored(pattern);
         if let Some((texts, true)) = exact(&pattern) {
             return Ok(Self {
-                engine: Engine::Exact { texts, case_sensitive },
+                engine: Engine::Exact {
+                    texts,
+                    case_sensitive,
+                },
                 names: Vec::from([None]),
             });
         }
         if parse(&pattern).is_some() {
             let plain = compiled(&pattern, case_sensitive)?;
             let names = names_of(&plain);
-            return Ok(Self { names, engine: Engine::Plain(plain) });
+            return Ok(Self {
+                names,
+                engine: Engine::Plain(plain),
+            });
         }
         nests_within(&pattern)?;
         if let Some(parts) = take_apart(&pattern)
             && let Ok(base) = compiled(&parts.base, case_sensitive)
         {
-            let guards = parts.guards.iter().map(|(wanted, guard)| Ok((*wanted, compiled(guard, case_sensitive)?)));
+            let guards = parts
+                .guards
+                .iter()
+                .map(|(wanted, guard)| Ok((*wanted, compiled(guard, case_sensitive)?)));
             if let Ok(guards) = guards.collect::<Result<_, String>>() {
                 let names = names_of(&base);
-                return Ok(Self { names, engine: Engine::Guarded(base, guards) });
+                return Ok(Self {
+                    names,
+                    engine: Engine::Guarded(base, guards),
+                });
             }
         }
         let fancy = fancy_regex::RegexBuilder::new(&pattern)
@@ -101,7 +115,10 @@ impl Matcher {
             .build()
             .map_err(|error| one_line(&error.to_string()))?;
         let names = fancy.capture_names().map(|name| name.map(Box::from));
-        Ok(Self { names: names.collect(), engine: Engine::LookAround(Box::new(fancy)) })
+        Ok(Self {
+            names: names.collect(),
+            engine: Engine::LookAround(Box::new(fancy)),
+        })
     }
 
     /// Whether it needs to go back.
@@ -117,7 +134,10 @@ impl Matcher {
     /// Whether it fits `text`.
     pub(super) fn fits(&self, text: &str) -> Result<bool, Overrun> {
         match &self.engine {
-            Engine::Exact { texts, case_sensitive } => Ok(texts.iter().any(|one| {
+            Engine::Exact {
+                texts,
+                case_sensitive,
+            } => Ok(texts.iter().any(|one| {
                 if *case_sensitive {
                     **one == *text.as_bytes()
                 } else {
@@ -135,9 +155,7 @@ impl Matcher {
     /// Where its groups lie in `text`, if it fits.
     pub(super) fn groups(&self, text: &str) -> Result<Option<Groups>, Overrun> {
         match &self.engine {
-            Engine::Exact { .. } => Ok(self
-                .fits(text)?
-                .then(|| Vec::from([Some(0..text.len())]))),
+            Engine::Exact { .. } => Ok(self.fits(text)?.then(|| Vec::from([Some(0..text.len())]))),
             Engine::Plain(plain) => Ok(groups_of(plain, text)),
             Engine::Guarded(base, guards) => {
                 Ok(hold(guards, text).then(|| groups_of(base, text)).flatten())
@@ -146,7 +164,9 @@ impl Matcher {
                 let found = fancy.captures(text.as_bytes()).map_err(|_| Overrun)?;
                 Ok(found.map(|found| {
                     let groups = found.iter();
-                    groups.map(|one| one.map(|one| one.start()..one.end())).collect()
+                    groups
+                        .map(|one| one.map(|one| one.start()..one.end()))
+                        .collect()
                 }))
             }
         }
@@ -164,11 +184,16 @@ fn compiled(pattern: &str, case_sensitive: bool) -> Result<regex::bytes::Regex, 
 }
 
 fn names_of(pattern: &regex::bytes::Regex) -> Vec<Option<Box<str>>> {
-    pattern.capture_names().map(|name| name.map(Box::from)).collect()
+    pattern
+        .capture_names()
+        .map(|name| name.map(Box::from))
+        .collect()
 }
 
 fn hold(guards: &[(bool, regex::bytes::Regex)], text: &str) -> bool {
-    guards.iter().all(|(wanted, guard)| guard.is_match(text.as_bytes()) == *wanted)
+    guards
+        .iter()
+        .all(|(wanted, guard)| guard.is_match(text.as_bytes()) == *wanted)
 }
 
 fn groups_of(pattern: &regex::bytes::Regex, text: &str) -> Option<Groups> {
@@ -193,7 +218,11 @@ pub(super) fn literals(pattern: &str) -> Literals {
         let mut found: Vec<Vec<u8>> = extracted(&hir, kind)
             .and_then(|found| {
                 let all = found.literals()?;
-                Some(all.iter().map(|one| one.as_bytes().to_ascii_lowercase()).collect())
+                Some(
+                    all.iter()
+                        .map(|one| one.as_bytes().to_ascii_lowercase())
+                        .collect(),
+                )
             })
             .unwrap_or_default();
         if found.iter().any(Vec::is_empty) {
@@ -204,14 +233,25 @@ pub(super) fn literals(pattern: &str) -> Literals {
         found
     };
     Literals {
-        prefixes: of(ExtractKind::Prefix, properties.look_set_prefix().contains(Look::Start)),
-        suffixes: of(ExtractKind::Suffix, properties.look_set_suffix().contains(Look::End)),
+        prefixes: of(
+            ExtractKind::Prefix,
+            properties.look_set_prefix().contains(Look::Start),
+        ),
+        suffixes: of(
+            ExtractKind::Suffix,
+            properties.look_set_suffix().contains(Look::End),
+        ),
     }
 }
 
 fn extracted(hir: &Hir, kind: ExtractKind) -> Option<Seq> {
     let mut extractor = Extractor::new();
-    extractor.kind(kind).limit_class(4).limit_repeat(4).limit_literal_len(64).limit_total(32);
+    extractor
+        .kind(kind)
+        .limit_class(4)
+        .limit_repeat(4)
+        .limit_literal_len(64)
+        .limit_total(32);
     let mut found = extractor.extract(hir);
     found.dedup();
     found.is_finite().then_some(found)
@@ -229,7 +269,11 @@ fn exact(pattern: &str) -> Option<(Vec<Box<[u8]>>, bool)> {
         // More than the two would be within the text, where neither holds.
         && pattern.matches(['^', '$']).count() == 2;
     let found = extracted(&hir, ExtractKind::Prefix)?;
-    let texts = found.literals()?.iter().map(|one| one.as_bytes().into()).collect();
+    let texts = found
+        .literals()?
+        .iter()
+        .map(|one| one.as_bytes().into())
+        .collect();
     Some((texts, whole && found.is_exact()))
 }
 
@@ -252,7 +296,13 @@ pub(super) fn anchored(pattern: &str) -> String {
     }
     whole.push_str(&pattern.replace("\\/", "/"));
     let escaped = pattern.strip_suffix('$').is_some_and(|before| {
-        before.bytes().rev().take_while(|byte| *byte == b'\\').count() % 2 == 1
+        before
+            .bytes()
+            .rev()
+            .take_while(|byte| *byte == b'\\')
+            .count()
+            % 2
+            == 1
     });
     if !pattern.ends_with('$') || escaped {
         whole.push('$');
@@ -265,7 +315,11 @@ fn without_look_around(pattern: &str) -> String {
     let mut kept = String::with_capacity(pattern.len());
     let mut rest = pattern;
     while let Some(next) = rest.chars().next() {
-        if next == '(' && ["(?=", "(?!", "(?<=", "(?<!"].iter().any(|start| rest.starts_with(start)) {
+        if next == '('
+            && ["(?=", "(?!", "(?<=", "(?<!"]
+                .iter()
+                .any(|start| rest.starts_with(start))
+        {
             kept.push_str("(?:)");
             rest = &rest[group_end(rest).unwrap_or(rest.len())..];
             continue;
@@ -344,9 +398,17 @@ fn nests_within(pattern: &str) -> Result<(), String> {
 
 /// What a library says about a pattern over several lines, in one.
 fn one_line(message: &str) -> String {
-    let last = message.lines().map(str::trim).rfind(|line| !line.is_empty());
-    let text = last.unwrap_or("cannot be read").trim_start_matches("error: ");
-    format!("is no pattern: {}", text.chars().take(200).collect::<String>().to_owned())
+    let last = message
+        .lines()
+        .map(str::trim)
+        .rfind(|line| !line.is_empty());
+    let text = last
+        .unwrap_or("cannot be read")
+        .trim_start_matches("error: ");
+    format!(
+        "is no pattern: {}",
+        text.chars().take(200).collect::<String>()
+    )
 }
 
 #[cfg(test)]
@@ -412,7 +474,9 @@ mod tests {
     #[test]
     fn what_starts_and_ends_a_path_is_known_beforehand() {
         let texts = |all: Vec<Vec<u8>>| -> Vec<String> {
-            all.into_iter().map(|one| String::from_utf8(one).unwrap()).collect()
+            all.into_iter()
+                .map(|one| String::from_utf8(one).unwrap())
+                .collect()
         };
         for (pattern, prefixes, suffixes) in [
             ("/Old", &["/old"][..], &["/old"][..]),
@@ -435,10 +499,19 @@ mod tests {
     fn patterns_that_cannot_be_run_are_told_in_one_line() {
         for pattern in ["^/(", "^/[", "^/(?!a", "(?!x){9999999}"] {
             let error = Matcher::new(pattern, true).unwrap_err();
-            assert!(!error.contains('\n') && !error.is_empty(), "{pattern}: {error}");
+            assert!(
+                !error.contains('\n') && !error.is_empty(),
+                "{pattern}: {error}"
+            );
         }
         assert!(Matcher::new(&"a".repeat(MAX_PATTERN_BYTES + 1), true).is_err());
-        assert!(Matcher::new(&format!("(?!x){}{}", "(".repeat(200), ")".repeat(200)), true).is_err());
+        assert!(
+            Matcher::new(
+                &format!("(?!x){}{}", "(".repeat(200), ")".repeat(200)),
+                true
+            )
+            .is_err()
+        );
         assert!(Matcher::new("(?:(?:[^/]{0,1000}){0,1000}){0,1000}", true).is_err());
     }
 

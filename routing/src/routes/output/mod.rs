@@ -22,18 +22,21 @@ mod arranged;
 mod compile;
 mod condition;
 mod guarded;
+mod having;
 mod index;
 mod matcher;
 mod run;
 mod template;
+mod texts;
 mod transform;
 mod written;
 
 pub(super) use arranged::Arranged;
-pub(super) use run::decide;
 pub use compile::{OutputProblem, check_file_override};
+pub(super) use run::decide;
 pub use written::{
-    FileOverride, MAX_ROUTES, Operators, OutputConfig, WrittenConditionValue, WrittenRoute, WrittenWildcard,
+    FileOverride, MAX_ROUTES, Operators, OutputConfig, WrittenConditionValue, WrittenRoute,
+    WrittenWildcard,
 };
 
 /// What a Build Output release does with requests.

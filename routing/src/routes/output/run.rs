@@ -4,10 +4,10 @@
 //! another path; `miss` after each look that found nothing, `hit` after the one that found something, `error` for what has
 //! a status of 400 and more. Routes of `hit` and `miss` never change a field that was there before them.
 
-use alloc::borrow::Cow;
+use alloc::borrow::{Cow, ToOwned};
 use alloc::boxed::Box;
 use alloc::format;
-use alloc::string::{String, ToString};
+use alloc::string::String;
 use alloc::vec::Vec;
 
 use super::super::Routes;
@@ -105,7 +105,12 @@ pub(in super::super) fn decide<S: Files>(
 
 impl<'a, S: Files, C: Client> Run<'a, S, C> {
     fn all(&mut self) -> End<S::File> {
-        for phase in [Phase::Null, Phase::Filesystem, Phase::Rewrite, Phase::Resource] {
+        for phase in [
+            Phase::Null,
+            Phase::Filesystem,
+            Phase::Rewrite,
+            Phase::Resource,
+        ] {
             self.status = None;
             let before = self.path.clone();
             if let Some(end) = self.phase(phase) {
@@ -143,7 +148,12 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
         let key = decoded.path.trim_end_matches('/');
         let at = |name: &str| {
             let file = self.files.file(name).map(End::File);
-            file.or_else(|| self.output.functions.contains_key(name).then_some(End::Function))
+            file.or_else(|| {
+                self.output
+                    .functions
+                    .contains_key(name)
+                    .then_some(End::Function)
+            })
         };
         if !key.is_empty()
             && let Some(found) = at(key)
@@ -175,14 +185,20 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
         }
         let held = self.fields.len();
         let mut candidates = Vec::new();
-        index.candidates(&self.path.to_ascii_lowercase().into_bytes(), &mut candidates);
+        index.candidates(
+            &self.path.to_ascii_lowercase().into_bytes(),
+            &mut candidates,
+        );
         let mut at = 0;
         while let Some(number) = candidates.get(at).copied() {
             at += 1;
             match self.route(phase, number, held) {
                 Flow::Next => {}
                 Flow::Moved => {
-                    index.candidates(&self.path.to_ascii_lowercase().into_bytes(), &mut candidates);
+                    index.candidates(
+                        &self.path.to_ascii_lowercase().into_bytes(),
+                        &mut candidates,
+                    );
                     at = candidates.partition_point(|other| *other <= number);
                 }
                 Flow::Stop => return None,
@@ -204,7 +220,11 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
         };
         self.line = Some(route.line);
         let path = self.path.clone();
-        let host = if self.arranged.has_wildcards() { self.client.host() } else { Cow::Borrowed("") };
+        let host = if self.arranged.has_wildcards() {
+            self.client.host()
+        } else {
+            Cow::Borrowed("")
+        };
         let found = Found {
             path: &path,
             groups: &groups,
@@ -230,7 +250,9 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
                 let location = self.location(template, found);
                 match location {
                     // A client that is sent where it is would come again and again.
-                    Some(location) => Flow::End(End::Redirect(route.status.unwrap_or(307), location)),
+                    Some(location) => {
+                        Flow::End(End::Redirect(route.status.unwrap_or(307), location))
+                    }
                     None => Flow::Next,
                 }
             }
@@ -300,7 +322,9 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
                 let fields = self.client.accept_language().unwrap_or_default();
                 let mut liked = languages(cookie.as_deref().unwrap_or_default());
                 liked.extend(languages(fields));
-                let to = liked.iter().find_map(|tag| redirect.get(&tag.to_ascii_lowercase()))?;
+                let to = liked
+                    .iter()
+                    .find_map(|tag| redirect.get(&tag.to_ascii_lowercase()))?;
                 (*to != self.path)
                     .then(|| End::Redirect(307, with_query(to.clone(), self.target.query)))
             }
@@ -343,7 +367,10 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
                     return Flow::End(End::Status(status));
                 }
                 let other = before != self.path;
-                let nested = [(Phase::Miss, phase != Phase::Miss || other), (Phase::Rewrite, phase != Phase::Rewrite || other)];
+                let nested = [
+                    (Phase::Miss, phase != Phase::Miss || other),
+                    (Phase::Rewrite, phase != Phase::Rewrite || other),
+                ];
                 for (nested, _) in nested.into_iter().filter(|(_, wanted)| *wanted) {
                     if let Some(end) = self.nested(nested) {
                         return Flow::End(end);
@@ -400,7 +427,7 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
             to.remove(0);
         }
         let to = with_query(to, self.target.query);
-        let mut here = self.target.raw.to_string();
+        let mut here = self.target.raw.to_owned();
         if let Some(query) = self.target.query {
             here.push('?');
             here.push_str(query);
@@ -413,24 +440,40 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
             End::File(file) => {
                 let status = self.status.unwrap_or(200);
                 self.hit();
-                (Decision::File { file, status }, "file, by the routes of the output", false)
+                (
+                    Decision::File { file, status },
+                    "file, by the routes of the output",
+                    false,
+                )
             }
-            End::Redirect(status, location) => {
-                (Decision::Redirect { status, location }, "a route of the output", false)
-            }
+            End::Redirect(status, location) => (
+                Decision::Redirect { status, location },
+                "a route of the output",
+                false,
+            ),
             End::Forward(at, target) => {
                 let at = routes.forwards.len() + at;
-                return self.decided(Decision::Forward(at), "sent on by a route of the output", Some(target));
+                return self.decided(
+                    Decision::Forward(at),
+                    "sent on by a route of the output",
+                    Some(target),
+                );
             }
             End::Status(status) if status < 400 => {
                 (Decision::Nothing { status }, "a route of the output", false)
             }
             End::Status(status) => self.failed(status, "no such file, or a route says so"),
-            End::Function => self.failed(404, "a function, which this release was deployed without"),
+            End::Function => {
+                self.failed(404, "a function, which this release was deployed without")
+            }
             End::Loop => self.failed(500, "routes of the output lead to one another without end"),
             End::Overrun => {
                 let nothing = Decision::Nothing { status: 500 };
-                (nothing, "a route's pattern needs more steps than a request may take", false)
+                (
+                    nothing,
+                    "a route's pattern needs more steps than a request may take",
+                    false,
+                )
             }
         };
         let mut decided = self.decided(decision, reason, None);
@@ -463,7 +506,11 @@ impl<'a, S: Files, C: Client> Run<'a, S, C> {
         let nothing = (Decision::Nothing { status }, reason, instead);
         match self.phase(Phase::Error) {
             Some(End::Redirect(status, location)) => {
-                return (Decision::Redirect { status, location }, "a route of the output", false);
+                return (
+                    Decision::Redirect { status, location },
+                    "a route of the output",
+                    false,
+                );
             }
             Some(
                 End::File(_)

@@ -82,7 +82,11 @@ impl Template {
                 Part::Group(at) => {
                     let range = found.groups.get(*at).cloned().flatten();
                     // Of the path, so escaped as it was there.
-                    text.push_str(range.and_then(|range| found.path.get(range)).unwrap_or_default());
+                    text.push_str(
+                        range
+                            .and_then(|range| found.path.get(range))
+                            .unwrap_or_default(),
+                    );
                 }
                 Part::Named(name) => {
                     let value = found.named.iter().find(|(known, _)| **known == **name);
@@ -102,7 +106,10 @@ fn place(word: &str, names: &[Option<Box<str>>]) -> (Option<Part>, usize) {
     }
     let shorter = word.find('_').map_or(word, |end| &word[..end]);
     for name in [word, shorter] {
-        if let Some(at) = names.iter().position(|known| known.as_deref() == Some(name)) {
+        if let Some(at) = names
+            .iter()
+            .position(|known| known.as_deref() == Some(name))
+        {
             return (Some(Part::Group(at)), name.len());
         }
     }
@@ -129,7 +136,10 @@ fn put(value: &str, into: Into, out: &mut String) {
         let plain = match into {
             Into::Url => {
                 byte.is_ascii_alphanumeric()
-                    || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'@' | b':' | b',' | b'+' | b'/')
+                    || matches!(
+                        byte,
+                        b'-' | b'.' | b'_' | b'~' | b'@' | b':' | b',' | b'+' | b'/'
+                    )
             }
             Into::Field => (0x20..0x7f).contains(&byte),
         };
@@ -151,12 +161,21 @@ mod tests {
         let path = "/a/b%20c";
         let groups = Vec::from([Some(0..8), Some(1..2), Some(3..8)]);
         let named = [("token".to_owned(), "x&y/ü\r\n".to_owned())];
-        let found = Found { path, groups: &groups, named: &named, wildcard: "de" };
+        let found = Found {
+            path,
+            groups: &groups,
+            named: &named,
+            wildcard: "de",
+        };
         for (text, url, field) in [
             ("/x", "/x", "/x"),
             ("/$1/$2", "/a/b%20c", "/a/b%20c"),
             ("$0", "/a/b%20c", "/a/b%20c"),
-            ("/$slug.html?q=$token", "/a.html?q=x%26y/%C3%BC%0D%0A", "/a.html?q=x&y/%C3%BC%0D%0A"),
+            (
+                "/$slug.html?q=$token",
+                "/a.html?q=x%26y/%C3%BC%0D%0A",
+                "/a.html?q=x&y/%C3%BC%0D%0A",
+            ),
             ("/$slug_1/$1_$2", "/a_1/a_b%20c", "/a_1/a_b%20c"),
             ("/$wildcard/$nobody/$9/$", "/de///$", "/de///$"),
             ("$1x$$2", "ax$b%20c", "ax$b%20c"),

@@ -37,7 +37,10 @@ pub(super) fn apply(change: &Change<'_>, fields: &mut Vec<(String, String)>) {
             fields.retain(|(name, _)| !is_for(change.key, name));
         }
         Operation::Delete => {
-            for (_, value) in fields.iter_mut().filter(|(name, _)| is_for(change.key, name)) {
+            for (_, value) in fields
+                .iter_mut()
+                .filter(|(name, _)| is_for(change.key, name))
+            {
                 let kept = value.split(',').map(str::trim);
                 let kept: Vec<&str> = kept
                     .filter(|one| !change.values.iter().any(|gone| gone == one))
@@ -74,22 +77,52 @@ mod tests {
     fn fields_are_set_added_to_and_taken_away() {
         let names = |name: &str| TransformKey::Names(Vec::from([name.to_owned()]));
         for (operation, key, values, expected) in [
-            (Operation::Set, names("x-a"), &["2", "3"][..], "x-b=1, 2;x-a=2, 3"),
+            (
+                Operation::Set,
+                names("x-a"),
+                &["2", "3"][..],
+                "x-b=1, 2;x-a=2, 3",
+            ),
             (Operation::Append, names("x-b"), &["3"], "x-a=1;x-b=1, 2, 3"),
-            (Operation::Append, names("x-c"), &["3"], "x-a=1;x-b=1, 2;x-c=3"),
+            (
+                Operation::Append,
+                names("x-c"),
+                &["3"],
+                "x-a=1;x-b=1, 2;x-c=3",
+            ),
             (Operation::Delete, names("x-a"), &[], "x-b=1, 2"),
             (Operation::Delete, names("x-b"), &["1"], "x-a=1;x-b=2"),
             (Operation::Delete, names("x-a"), &["1"], "x-b=1, 2"),
-            (Operation::Delete, TransformKey::Prefix("x-".to_owned()), &[], ""),
-            (Operation::Delete, TransformKey::Suffix("-b".to_owned()), &[], "x-a=1"),
+            (
+                Operation::Delete,
+                TransformKey::Prefix("x-".to_owned()),
+                &[],
+                "",
+            ),
+            (
+                Operation::Delete,
+                TransformKey::Suffix("-b".to_owned()),
+                &[],
+                "x-a=1",
+            ),
         ] {
             let mut fields = Vec::from([
                 ("x-a".to_owned(), "1".to_owned()),
                 ("x-b".to_owned(), "1, 2".to_owned()),
             ]);
             let values = values.iter().map(|one| (*one).to_owned()).collect();
-            apply(&Change { operation, key: &key, values }, &mut fields);
-            let shown: Vec<String> = fields.iter().map(|(name, value)| alloc::format!("{name}={value}")).collect();
+            apply(
+                &Change {
+                    operation,
+                    key: &key,
+                    values,
+                },
+                &mut fields,
+            );
+            let shown: Vec<String> = fields
+                .iter()
+                .map(|(name, value)| alloc::format!("{name}={value}"))
+                .collect();
             assert_eq!(shown.join(";"), expected, "{operation:?} {key:?}");
         }
     }

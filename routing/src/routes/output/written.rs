@@ -3,6 +3,7 @@
 //! Pure. Who reads the file gives each route its line; what shapes mean is [`compile`](super::compile)'s business.
 //! A key that is not known is refused, since nobody could say what was lost without it.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -83,7 +84,7 @@ pub enum WrittenConditionValue {
     /// A regular expression.
     Pattern(String),
     /// Operators, all of which must hold.
-    Operators(Operators),
+    Operators(Box<Operators>),
 }
 
 /// Operators on a value.
