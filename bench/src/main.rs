@@ -159,9 +159,6 @@ fn main() -> anyhow::Result<()> {
     if let What::Workers { runs, seconds } = arguments.what {
         return peers::workers::run(runs, seconds);
     }
-    if let What::Routes { count } = arguments.what {
-        return routes::run(count);
-    }
     allow_descriptors()?;
     match &arguments.what {
         What::Hosts {
@@ -177,6 +174,7 @@ fn main() -> anyhow::Result<()> {
                 changes: *changes,
             });
         }
+        What::Routes { count } => return routes::run(*count),
         What::Edges { count, cutovers } => return edges::run(*count, *cutovers),
         What::PeerHosts {
             counts,
@@ -186,7 +184,6 @@ fn main() -> anyhow::Result<()> {
         What::Peers { .. }
         | What::H3Load(_)
         | What::Workers { .. }
-        | What::Routes { .. }
         | What::Idle { .. }
         | What::Memory
         | What::Folders { .. }
