@@ -1,6 +1,6 @@
 //! Build Output routes against what others make of them: patterns against JavaScript's own, and tables that Vercel's
 //! `@vercel/routing-utils` makes of a `vercel.json`. Needs Node, and for the latter the package in `.tools/judges`; without them the
-//! tests say that they were skipped. So do those of the sets of cases that the folder named by `HELIX_CONFORMANCE` may have.
+//! tests say that they were skipped.
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
