@@ -102,6 +102,7 @@ bench-peers: bench-build ## CPU per request beside nginx, haproxy, caddy and tra
 
 bench-fleet: bench-build ## measure a fleet on this machine; the real folders come from npm packages, so it needs Node
 	npm install --silent --no-audit --no-fund --no-save --ignore-scripts --prefix .tools/bench $(PACKAGES)
+	target/dist/helix-bench routes
 	target/dist/helix-bench memory
 	target/dist/helix-bench idle
 	target/dist/helix-bench folders $(foreach folder,$(FOLDERS),.tools/bench/node_modules/$(folder))

@@ -19,6 +19,7 @@ mod idle;
 mod memory;
 mod peers;
 mod rollbacks;
+mod routes;
 mod under_load;
 mod watch;
 
@@ -121,6 +122,12 @@ enum What {
     },
     /// Loads a server with HTTP/3 requests and prints what it answered, as JSON.
     H3Load(h3_load::Options),
+    /// How long a table of routes takes to decide a request.
+    Routes {
+        /// How many routes.
+        #[arg(long, default_value_t = 2_000)]
+        count: usize,
+    },
     /// `helix rollback --region fra`, from typed to ended.
     Rollbacks {
         /// How many.
@@ -170,6 +177,7 @@ fn main() -> anyhow::Result<()> {
                 changes: *changes,
             });
         }
+        What::Routes { count } => return routes::run(*count),
         What::Edges { count, cutovers } => return edges::run(*count, *cutovers),
         What::PeerHosts {
             counts,
@@ -191,6 +199,7 @@ fn main() -> anyhow::Result<()> {
         What::Peers { .. }
         | What::H3Load(_)
         | What::Workers { .. }
+        | What::Routes { .. }
         | What::Hosts { .. }
         | What::Edges { .. }
         | What::PeerHosts { .. } => Ok(()),

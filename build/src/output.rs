@@ -8,6 +8,7 @@ use std::io;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use helix_client::upload::built;
 use helix_client::upload::folder::{self, FolderError, LocalFile};
 
 use crate::detect::BUILD_OUTPUT;
@@ -123,7 +124,12 @@ pub fn collect(
     let path = inside(&project, folder).ok_or_else(|| OutputError::Outside {
         folder: folder.clone(),
     })?;
-    let looked = folder::look_through(&path).map_err(|source| OutputError::Folder {
+    let looked = if folder == BUILD_OUTPUT {
+        built::look_through(&project)
+    } else {
+        folder::look_through(&path)
+    };
+    let looked = looked.map_err(|source| OutputError::Folder {
         folder: folder.clone(),
         source,
     })?;
@@ -142,13 +148,8 @@ pub fn collect(
     if bytes > MAX_OUTPUT_BYTES {
         return Err(OutputError::TooLarge { bytes });
     }
-    let mut files = looked.files;
+    let files = looked.files;
     search(&files, mask)?;
-    if folder == BUILD_OUTPUT {
-        for file in &mut files {
-            file.path = format!("{BUILD_OUTPUT}/{}", file.path);
-        }
-    }
     Ok(Output {
         folder: folder.clone(),
         files,

@@ -40,6 +40,7 @@ NODE_JUDGES = {
     "@netlify/build-info": "11.3.0",
     "@octokit/webhooks-examples": "7.6.1",
     "@vercel/frameworks": "3.34.0",
+    "@vercel/routing-utils": "6.6.0",
     "http-cache-tests": "0.4.5",
     "mime-db": "1.54.0",
     "netlify-redirector": "0.5.0",

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use helix_framing::Fields;
 use helix_routing::host::Host;
 use helix_routing::id::{Environment, SiteId};
+use helix_routing::routes::output::Given;
 use helix_routing::routes::{
     BadPath, Decided, Decision, HttpsPolicy, Target, decode, is_asset, is_immutable,
 };
@@ -183,10 +184,12 @@ impl Response {
 }
 
 /// Where a request is sent on to.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct ForwardTo {
-    /// Which of the release's [`forwards`](helix_routing::routes::Routes::forwards).
+    /// Which of the release's [forwards](helix_routing::routes::Routes::forward).
     pub rule: usize,
+    /// Path and query there, where a route says so; else the request's own, as the rule has them.
+    pub target: Option<Box<str>>,
 }
 
 /// Decides what `head` gets.
@@ -321,7 +324,7 @@ fn by_release(
         }
         Err(bad) => {
             // What an upstream takes for a path is its own matter.
-            let made = sent_on(head, release.routes.forward_for(head.path));
+            let made = sent_on(head, release.routes.forward_for(head.path), None);
             return (made.unwrap_or_else(|| refused(bad)), None);
         }
     };
@@ -334,11 +337,15 @@ fn by_release(
         .rules()
         .decide(&release.routes, &&**release, target, head);
     if let Decision::Forward(rule) = decided.decision
-        && let Some(made) = sent_on(head, Some(rule))
+        && let Some(made) = sent_on(head, Some(rule), decided.given.as_deref())
     {
         return (made, None);
     }
-    if let Some(made) = by_method(head, &decided) {
+    // Routes of an output may be for any method; its files are not.
+    let is_file = matches!(decided.decision, Decision::File { .. });
+    if (is_file || release.routes.output.is_none())
+        && let Some(made) = by_method(head, &decided)
+    {
         return (with_rules(made, release, &path.path, head), None);
     }
     if decided.instead
@@ -377,10 +384,13 @@ fn with_rules(mut made: Made, release: &Release, path: &str, head: &RequestHead<
 }
 
 /// What is forwarded may have any method but those that are about the connection or repeat the request.
-fn sent_on(head: &RequestHead<'_>, rule: Option<usize>) -> Option<Made> {
+fn sent_on(head: &RequestHead<'_>, rule: Option<usize>, given: Option<&Given>) -> Option<Made> {
     let hop_only = matches!(*head.method, Method::CONNECT | Method::TRACE);
     rule.filter(|_| !hop_only).map(|rule| Made {
-        answer: Answer::Forward(ForwardTo { rule }),
+        answer: Answer::Forward(ForwardTo {
+            rule,
+            target: given.and_then(|given| given.upstream_target.as_deref().map(Box::from)),
+        }),
         reason: "forwarded",
         line: None,
     })
@@ -453,12 +463,18 @@ fn carried_out(
     if decided.by_cookie {
         varies.push((VARY, BY_COOKIE));
     }
+    let mut gives = decided
+        .given
+        .as_ref()
+        .map_or_else(Vec::new, |gave| given(gave, head));
+    let is_file = matches!(decided.decision, Decision::File { .. });
     let mut reason = decided.reason;
-    let answer = match decided.decision {
+    let mut answer = match decided.decision {
         Decision::File { file, status } => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::OK);
             let mut fields = fields(release, path, head);
             fields.append(&mut varies);
+            fields.append(&mut gives);
             let (mut answer, why) = serve(file, status, head, fields);
             if let Answer::Static(file) = &mut answer {
                 file.transient = !status.is_success() && is_immutable(path);
@@ -469,21 +485,63 @@ fn carried_out(
         Decision::Redirect { status, location } => {
             Answer::Respond(redirect(status, &location, varies))
         }
-        Decision::Forward(rule) => Answer::Forward(ForwardTo { rule }),
+        Decision::Forward(rule) => Answer::Forward(ForwardTo { rule, target: None }),
         Decision::Nothing { status } => {
-            let (status, text) = match status {
-                410 => (StatusCode::GONE, "gone\n"),
-                _ => (StatusCode::NOT_FOUND, "not found\n"),
-            };
-            let mut response = Response::text(status, text);
+            let mut response = nothing(status);
             response.headers.append(&mut varies);
             Answer::Respond(response)
         }
     };
+    if let (Answer::Respond(response), false) = (&mut answer, is_file) {
+        give_beside(response, gives);
+    }
     Made {
         answer,
         reason,
         line: decided.line,
+    }
+}
+
+/// A response that only has a status.
+fn nothing(status: u16) -> Response {
+    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::NOT_FOUND);
+    match status {
+        StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT => Response {
+            status,
+            headers: vec![(CACHE_CONTROL, NO_STORE)],
+            body: None,
+        },
+        _ => {
+            let reason = status.canonical_reason().unwrap_or("no reason is known");
+            Response::text(status, format!("{}\n", reason.to_ascii_lowercase()))
+        }
+    }
+}
+
+/// What routes of an output gave, and what another request could have got otherwise.
+fn given(given: &Given, head: &RequestHead<'_>) -> Vec<(HeaderName, HeaderValue)> {
+    let fields = given.fields.iter().filter_map(|(name, value)| {
+        let name = HeaderName::try_from(name.as_str()).ok()?;
+        let value = HeaderValue::try_from(value.as_str()).ok()?;
+        let is_sent = head.secure || name != http::header::STRICT_TRANSPORT_SECURITY;
+        is_sent.then_some((name, value))
+    });
+    let asked = given.asked.iter();
+    let varies = asked.filter_map(|name| Some((VARY, HeaderValue::try_from(name.as_str()).ok()?)));
+    fields.chain(varies).collect()
+}
+
+/// Adds such fields to a response that is no file.
+fn give_beside(response: &mut Response, fields: Vec<(HeaderName, HeaderValue)>) {
+    for (name, value) in fields.into_iter().filter(|(name, _)| goes_beside(name)) {
+        match response
+            .headers
+            .iter_mut()
+            .find(|(held, _)| *held == name && name != VARY)
+        {
+            Some((_, held)) => *held = value,
+            None => response.headers.push((name, value)),
+        }
     }
 }
 

@@ -45,6 +45,18 @@ impl Client for Browser {
     fn accepts_html(&self) -> bool {
         true
     }
+
+    fn method(&self) -> &str {
+        "GET"
+    }
+
+    fn header(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn cookie(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
 }
 
 fuzz_target!(|input: &str| {

@@ -142,7 +142,7 @@ pub async fn deploy_of(
     };
     let release = app
         .artifacts
-        .make_release(&site, new.files, revision)
+        .make_release(&site, new.files, revision, new.static_only)
         .await?;
     let routes = app.artifacts.routes_of(&release.artifact).await?;
     let wanted = NewRollout {

@@ -293,6 +293,18 @@ impl Client for Anyone<'_> {
     fn accepts_html(&self) -> bool {
         true
     }
+
+    fn method(&self) -> &str {
+        "GET"
+    }
+
+    fn header(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+
+    fn cookie(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
 }
 
 /// The file for a URL, and why: by the very rules that edges use.
@@ -309,7 +321,7 @@ fn look_up(routes: &Routes, index: &FileIndex, url: &url::Url) -> (Option<String
     };
     let decided = Rules::new(routes).decide(routes, &Indexed(index), target, &Anyone(url));
     let reason = match decided.line {
-        Some(line) => format!("_redirects:{line}: {}", decided.reason),
+        Some(line) => format!("{}:{line}: {}", decided.file, decided.reason),
         None => decided.reason.to_owned(),
     };
     match decided.decision {

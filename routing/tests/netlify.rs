@@ -89,6 +89,15 @@ impl Client for Case {
     fn accepts_html(&self) -> bool {
         true
     }
+    fn method(&self) -> &str {
+        "GET"
+    }
+    fn header(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    fn cookie(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
 }
 
 struct NoFiles;

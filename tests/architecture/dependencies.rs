@@ -45,10 +45,12 @@ const ARROWS: &[(&str, &[&str])] = &[
 
 /// Everything that `routing` may use: data types and parsers that work without `std`.
 const ROUTING_MAY_USE: &[&str] = &[
+    "fancy-regex",
     "hashbrown",
     "idna",
     "postcard",
     "regex",
+    "regex-syntax",
     "serde",
     "thiserror",
     "utoipa",

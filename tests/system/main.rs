@@ -7,6 +7,7 @@
 mod access;
 mod alone;
 mod bakes;
+mod built;
 mod canaries;
 mod collection;
 mod cutover;

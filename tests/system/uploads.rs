@@ -67,6 +67,7 @@ fn deploy(api: &Api, project: &str, content: &[u8]) -> Response {
         at: None,
         in_freeze: Default::default(),
         push_seq: None,
+        static_only: false,
     };
     api.post(&format!("/v1/projects/{project}/deployments"), &new)
 }
@@ -212,6 +213,7 @@ fn paths_that_leave_the_release_are_refused() {
             at: None,
             in_freeze: Default::default(),
             push_seq: None,
+            static_only: false,
         };
         let response = api.post("/v1/projects/up-path/deployments", &new);
         assert!(

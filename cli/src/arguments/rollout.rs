@@ -32,6 +32,9 @@ pub(crate) struct Deploy {
     /// Leave held regions alone instead of lifting their holds: what a deployment does that nobody asked for by hand
     #[arg(long, conflicts_with = "lift_quarantine")]
     pub(crate) automatic: bool,
+    /// Of a Build Output folder, deploy what is static, although functions, middleware or images of it would not be served
+    #[arg(long)]
+    pub(crate) static_only: bool,
     #[command(flatten)]
     pub(crate) way_out: WayOut,
 }

@@ -25,7 +25,8 @@ use crate::output::{self, Progress};
 use crate::rollout::{self, Ended};
 use helix_client::Origin;
 use helix_client::retry::{MID_UPLOAD, patiently};
-use helix_client::upload::folder::{self, Folder};
+use helix_client::upload::built;
+use helix_client::upload::folder::Folder;
 use helix_client::upload::{self, Content, Sent, hash};
 
 /// Twins by case that are named before the rest is only counted.
@@ -52,7 +53,7 @@ pub(crate) enum Files {
 impl Files {
     fn look_through(&self) -> anyhow::Result<Folder> {
         match self {
-            Self::Folder(path) => Ok(folder::look_through(path)?),
+            Self::Folder(path) => Ok(built::look_through(path)?),
             Self::Built(path, settings) => {
                 let plan = local::plan(path, settings)?;
                 let built = local::built(path, &plan).context("find what `helix build` left")?;
@@ -80,6 +81,8 @@ pub(crate) struct Wish {
     pub(crate) in_freeze: InFreeze,
     /// The number of its push.
     pub(crate) push_seq: Option<u64>,
+    /// Without what needs a runtime.
+    pub(crate) static_only: bool,
 }
 
 /// What `--json` prints.
@@ -111,6 +114,7 @@ pub(crate) async fn run(
         detach,
         lift_quarantine,
         automatic,
+        static_only,
         way_out,
     } = arguments;
     let wish = Wish {
@@ -120,6 +124,7 @@ pub(crate) async fn run(
         at: way_out.at.map(|at| at.from(clock::now())),
         in_freeze: in_freeze(&way_out),
         push_seq: way_out.push_seq,
+        static_only,
     };
     let from = if prebuilt {
         Files::Built(folder, Box::new(settings.into()))
@@ -163,7 +168,7 @@ pub(crate) async fn deploy(
     environment: Environment,
     wish: Wish,
 ) -> anyhow::Result<Deployed> {
-    let (files, contents) = read(from).await?;
+    let (files, contents) = read(from, wish.static_only).await?;
     let count = files.len();
     let sent = upload::send(origin, project, contents, |total| {
         Progress::bytes("upload", total)
@@ -184,6 +189,7 @@ pub(crate) async fn deploy(
         at: wish.at,
         in_freeze: wish.in_freeze,
         push_seq: wish.push_seq,
+        static_only: wish.static_only,
     };
     let (path, key) = (
         ["projects", project.as_str(), "deployments"],
@@ -215,10 +221,10 @@ pub(crate) async fn deploy(
 }
 
 /// The files as origin is told of them, and their distinct contents.
-async fn read(from: Files) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
+async fn read(from: Files, static_only: bool) -> anyhow::Result<(Vec<NewFile>, Vec<Content>)> {
     let (folder, digests) = spawn_blocking(move || {
         let folder = from.look_through()?;
-        rules::check(&folder.files)?;
+        rules::check(&folder.files, static_only)?;
         let progress = Progress::bytes("hash", folder.bytes());
         let digests = hash::hash_all(&folder.files, &progress)?;
         Ok::<_, anyhow::Error>((folder, digests))

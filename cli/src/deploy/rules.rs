@@ -4,7 +4,7 @@ use std::fs;
 use std::io;
 
 use helix_routing::routes::RouteError;
-use helix_service::rules::{FILES, MAX_FILE_BYTES, Rules, too_large};
+use helix_service::rules::{CONFIG, FILES, Rules, max_bytes, output, too_large};
 
 use helix_client::upload::folder::LocalFile;
 
@@ -25,13 +25,21 @@ pub(crate) enum RulesError {
 }
 
 /// Checks what a folder has of rules.
-pub(crate) fn check(files: &[LocalFile]) -> Result<(), RulesError> {
+pub(crate) fn check(files: &[LocalFile], static_only: bool) -> Result<(), RulesError> {
     let (mut rules, mut errors) = (Rules::default(), Vec::new());
+    rules.static_only = static_only;
+    for name in files
+        .iter()
+        .filter_map(|file| output::function_of(&file.path))
+    {
+        // What a function says of itself is origin's to note.
+        rules.add_function(name, &[]);
+    }
     for path in FILES {
         let Some(file) = files.iter().find(|file| file.path == path) else {
             continue;
         };
-        let added = if file.size > MAX_FILE_BYTES {
+        let added = if file.size > max_bytes(path) {
             Err(too_large(path))
         } else {
             let read = fs::read(&file.source);
@@ -42,7 +50,18 @@ pub(crate) fn check(files: &[LocalFile]) -> Result<(), RulesError> {
         };
         errors.extend(added.err());
     }
-    errors.extend(rules.compile().err().unwrap_or_default());
+    match rules.compile().and_then(|_| rules.output_config()) {
+        Ok(Some(config)) => {
+            let paths = files.iter().map(|file| file.path.as_str());
+            errors.extend(
+                output::served(&config, paths, &[CONFIG])
+                    .err()
+                    .unwrap_or_default(),
+            );
+        }
+        Ok(None) => {}
+        Err(more) => errors.extend(more),
+    }
     if errors.is_empty() {
         Ok(())
     } else {
@@ -74,13 +93,13 @@ mod tests {
             }
         };
         let page = file("index.html", b"hi");
-        assert!(check(std::slice::from_ref(&page)).is_ok());
+        assert!(check(std::slice::from_ref(&page), false).is_ok());
         let files = [
             page,
             file("helix.toml", b"[static]\nhtml_handling = \"all\"\n"),
             file("_headers", b"/*\n  X: \xff\n"),
         ];
-        let text = check(&files).unwrap_err().to_string();
+        let text = check(&files, false).unwrap_err().to_string();
         for words in ["\n    helix.toml:2: ", "\n    _headers:2: "] {
             assert!(text.contains(words), "{words}: {text}");
         }

@@ -57,6 +57,11 @@ pub enum FolderError {
 
 /// Looks a folder through.
 pub fn look_through(path: &Path) -> Result<Folder, FolderError> {
+    look_through_only(path, &[])
+}
+
+/// Looks through what of a folder has one of these names; all of it, if there is none.
+pub fn look_through_only(path: &Path, only: &[&str]) -> Result<Folder, FolderError> {
     let failed = |source| FolderError::Read {
         path: path.to_owned(),
         source,
@@ -71,6 +76,7 @@ pub fn look_through(path: &Path) -> Result<Folder, FolderError> {
         root: root.clone(),
         folder: Folder::default(),
         refused: Vec::new(),
+        only,
         waiting: vec![(root, String::new())],
     };
     while let Some((folder, prefix)) = walk.waiting.pop() {
@@ -120,14 +126,16 @@ impl Folder {
     }
 }
 
-struct Walk {
+struct Walk<'a> {
     root: PathBuf,
+    /// Names at the root that are looked at; all, if there is none.
+    only: &'a [&'a str],
     folder: Folder,
     refused: Vec<String>,
     waiting: Vec<(PathBuf, String)>,
 }
 
-impl Walk {
+impl Walk<'_> {
     fn enter(&mut self, folder: &Path, prefix: &str) {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries,
@@ -149,6 +157,9 @@ impl Walk {
                 "has a name that is not UTF-8",
             );
         };
+        if prefix.is_empty() && !self.only.is_empty() && !self.only.contains(&name) {
+            return;
+        }
         let path = format!("{prefix}{name}");
         if SKIPPED.contains(&name) {
             self.folder.skipped.push(path);

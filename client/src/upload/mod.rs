@@ -3,6 +3,7 @@
 //! Every call may be repeated, so a connection that breaks costs at most the chunk or pack in flight, and a
 //! command that was cut off goes on where it was when it is run again.
 
+pub mod built;
 pub mod folder;
 pub mod hash;
 mod pack;

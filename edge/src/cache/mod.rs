@@ -298,7 +298,8 @@ impl Asking<'_> {
             purged: self.cache().store.purges().number(&self.key.site),
             state: State::Waiting,
         };
-        let (edge, pinned, target) = (self.edge.clone(), self.pinned.clone(), *self.target);
+        let (edge, pinned) = (self.edge.clone(), self.pinned.clone());
+        let target = self.target.clone();
         let fetched = Arc::new(OnceLock::new());
         let telling = Arc::clone(&fetched);
         tokio::spawn(async move {

@@ -16,6 +16,28 @@ pub(crate) struct Call<'a> {
     pub(crate) request: &'a Request,
     pub(crate) fields: ToUpstream<'a>,
     pub(crate) path: Cow<'a, str>,
+    query: Option<&'a str>,
+}
+
+/// What a server is asked for.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    /// Starts with a slash.
+    pub(super) path: Cow<'a, str>,
+    /// Without the question mark.
+    pub(super) query: Option<&'a str>,
+}
+
+impl<'a> Target<'a> {
+    /// Path and query, as a route says.
+    pub(super) fn of(there: &'a str) -> Self {
+        let (path, query) = match there.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (there, None),
+        };
+        let path = Cow::Borrowed(path);
+        Self { path, query }
+    }
 }
 
 impl<'a> Call<'a> {
@@ -24,7 +46,7 @@ impl<'a> Call<'a> {
     pub(super) fn new(
         request: &'a Request,
         protocol: Protocol,
-        path: Cow<'a, str>,
+        there: Target<'a>,
         group: &'a Group,
     ) -> Result<Self, Loops> {
         let client = Client {
@@ -38,12 +60,13 @@ impl<'a> Call<'a> {
         Ok(Self {
             request,
             fields,
-            path,
+            path: there.path,
+            query: there.query,
         })
     }
 
-    pub(crate) fn query(&self) -> Option<&str> {
-        self.request.head.uri.query()
+    pub(crate) const fn query(&self) -> Option<&str> {
+        self.query
     }
 
     /// The same as a request of its own.

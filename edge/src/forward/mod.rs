@@ -21,7 +21,7 @@ use std::sync::Arc;
 use helix_routing::routes::Forward;
 use http::header::SEC_WEBSOCKET_KEY;
 
-use self::call::Call;
+use self::call::{Call, Target};
 pub(crate) use self::failure::{Failure, is_grpc};
 pub use self::group::{Group, Outcome, PickError, Picked};
 pub use self::headers::{Client, Loops, ToUpstream, to_client, to_upstream};
@@ -149,8 +149,14 @@ async fn send<E: Exchange>(
 ) -> Result<Ended, Failure> {
     let (rule, group) =
         rule(edge, pinned, target).ok_or_else(|| Failure::own("the release has no such rule"))?;
-    let path = rule.path_for(request.head.uri.path());
-    let call = Call::new(request, exchange.protocol(), path, &group)?;
+    let there = match target.target.as_deref() {
+        Some(there) => Target::of(there),
+        None => Target {
+            path: rule.path_for(request.head.uri.path()),
+            query: request.head.uri.query(),
+        },
+    };
+    let call = Call::new(request, exchange.protocol(), there, &group)?;
     way.trace = Some(*call.fields.trace());
     let mut upload = Upload::new(request, exchange);
     match upload.settle(exchange).await {

@@ -56,9 +56,11 @@ impl Upstreams {
         rule: usize,
     ) -> Option<Arc<Group>> {
         let slots = groups.0.load();
-        let slots = slots
-            .0
-            .get_or_init(|| routes.forwards.iter().map(|_| OnceLock::new()).collect());
+        let slots = slots.0.get_or_init(|| {
+            (0..routes.forward_count())
+                .map(|_| OnceLock::new())
+                .collect()
+        });
         let slot = slots.get(rule)?;
         if slot.get().is_none() {
             let (_, upstream) = routes.forward(rule)?;

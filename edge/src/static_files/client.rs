@@ -4,6 +4,7 @@ use std::borrow::Cow;
 
 use helix_routing::host::Host;
 use helix_routing::routes::Client;
+use http::HeaderName;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, COOKIE};
 
 use crate::answer::RequestHead;
@@ -32,6 +33,27 @@ impl Client for RequestHead<'_> {
             })
     }
 
+    fn method(&self) -> &str {
+        self.method.as_str()
+    }
+
+    fn header(&self, name: &str) -> Option<Cow<'_, str>> {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        self.fields.first(&name).map(String::from_utf8_lossy)
+    }
+
+    fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
+        let cookies = self.fields.all(&COOKIE);
+        let mut pairs = cookies
+            .flat_map(|value| value.split(|byte| *byte == b';'))
+            .filter_map(|cookie| {
+                let end = cookie.iter().position(|byte| *byte == b'=')?;
+                Some((cookie[..end].trim_ascii(), cookie[end + 1..].trim_ascii()))
+            });
+        let found = pairs.find(|(known, _)| *known == name.as_bytes());
+        found.map(|(_, value)| String::from_utf8_lossy(value))
+    }
+
     /// Without `Accept`, anything is accepted (RFC 9110 12.5.1).
     fn accepts_html(&self) -> bool {
         let mut values = self.fields.all(&ACCEPT).peekable();
@@ -54,7 +76,7 @@ fn lists_html(value: &[u8]) -> bool {
 mod tests {
     use super::*;
     use helix_framing::Fields;
-    use http::{HeaderMap, HeaderName, HeaderValue, Method};
+    use http::{HeaderMap, HeaderValue, Method};
 
     fn with<T>(
         field: Option<(HeaderName, &'static str)>,

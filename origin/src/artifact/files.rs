@@ -1,5 +1,6 @@
 //! The files a release is made of, checked, and the index they become. Pure.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use helix_routing::api::NewFile;
@@ -7,8 +8,10 @@ use helix_routing::artifact::{
     ContentEncoding, FileEntry, FileIndex, MAX_FILES, Variant, check_path,
 };
 use helix_routing::id::Digest;
+use helix_routing::routes::RouteError;
+use helix_routing::routes::output::OutputConfig;
 use helix_service::digest::Sha256;
-use helix_service::rules;
+use helix_service::rules::{self, output};
 
 use super::coding::{self, compressible};
 use super::content::{Place, Places};
@@ -18,7 +21,7 @@ use super::variants::Known;
 
 /// The files of a release, checked.
 #[derive(Debug)]
-pub(super) struct Files(pub(super) BTreeMap<String, (Digest, u64, &'static str)>);
+pub(super) struct Files(pub(super) BTreeMap<String, (Digest, u64, Cow<'static, str>)>);
 
 impl Files {
     pub(super) fn check(files: Vec<NewFile>) -> Result<Self, MakeError> {
@@ -30,7 +33,7 @@ impl Files {
         let mut checked = BTreeMap::new();
         for NewFile { path, digest, size } in files {
             check_path(&path)?;
-            let media_type = media_type(&path);
+            let media_type = Cow::Borrowed(media_type(&path));
             if checked.contains_key(&path) {
                 return Err(MakeError::Twice { path });
             }
@@ -57,6 +60,50 @@ impl Files {
             Some((name, digest))
         });
         taken.collect()
+    }
+
+    /// The functions among them, whose code is not served, each with the content that declares it.
+    ///
+    /// # Errors
+    /// When there are too many.
+    pub(super) fn take_functions(&mut self) -> Result<BTreeMap<String, Option<Digest>>, MakeError> {
+        let mut functions: BTreeMap<String, Option<Digest>> = BTreeMap::new();
+        self.0.retain(|path, (digest, ..)| {
+            if !path.starts_with(output::FUNCTIONS_FOLDER) {
+                return true;
+            }
+            if let Some(name) = output::function_of(path) {
+                let declared = functions.entry(name.to_owned()).or_default();
+                if path.ends_with(output::FUNCTION_CONFIG) {
+                    *declared = Some(digest.clone());
+                }
+            }
+            false
+        });
+        if functions.len() > output::MAX_FUNCTIONS {
+            let most = output::MAX_FUNCTIONS;
+            let what = format!("{} functions, at most {most}", functions.len());
+            return Err(MakeError::TooLarge { what });
+        }
+        Ok(functions)
+    }
+
+    /// Leaves what `config` says is served, under the path and as the type it says.
+    ///
+    /// # Errors
+    /// When it cannot be served so.
+    pub(super) fn serve_output(&mut self, config: &OutputConfig) -> Result<(), Vec<RouteError>> {
+        let files = std::mem::take(&mut self.0);
+        let served = output::served(config, files.keys().map(String::as_str), &[])?;
+        for (path, (digest, size, own_type)) in &files {
+            if let Some(served) = served.get(path.as_str()) {
+                let said = served.media_type.clone().map(Cow::Owned);
+                let media_type = said.unwrap_or_else(|| own_type.clone());
+                let entry = (digest.clone(), *size, media_type);
+                self.0.insert(served.path.clone(), entry);
+            }
+        }
+        Ok(())
     }
 
     /// Digest over paths, contents and types. A path has no line feed, so lines cannot be confused.
@@ -111,13 +158,13 @@ impl Files {
 
     /// Every file where it lies, with the variants that are known.
     pub(super) fn index(&self, places: &Places, known: &Known) -> FileIndex {
-        let entry = |(digest, size, media_type): &(Digest, u64, &str)| {
+        let entry = |(digest, size, media_type): &(Digest, u64, Cow<'static, str>)| {
             let place = &places[digest];
             let seen = place.seen.as_millis() / 1000;
             FileEntry {
                 digest: digest.clone(),
                 size: *size,
-                media_type: (*media_type).to_owned(),
+                media_type: media_type.clone().into_owned(),
                 pack: place.pack.clone(),
                 offset: place.offset,
                 length: place.length,

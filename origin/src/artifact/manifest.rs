@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use helix_routing::artifact::{
     BLOB_TYPE, CONFIG_TYPE, Descriptor, EMPTY_CONFIG, EMPTY_TYPE, IMPROVEMENT_TYPE, INDEX_TYPE,
-    MANIFEST_TYPE, Manifest, PACK_TYPE, RELEASE_TYPE, ReleaseConfig, VARIANTS_TYPE,
+    MANIFEST_TYPE, Manifest, OUTPUT_VERSION, PACK_TYPE, RELEASE_TYPE, ReleaseConfig, VARIANTS_TYPE,
 };
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::routes::Routes;
@@ -141,7 +141,11 @@ pub(super) fn config_bytes(site: &SiteId, routes: Routes) -> Vec<u8> {
     }
     let config = ImageConfig {
         release: ReleaseConfig {
-            version: 1,
+            version: if routes.output.is_some() {
+                OUTPUT_VERSION
+            } else {
+                1
+            },
             project: site.project.clone(),
             environment: site.environment,
             routes,

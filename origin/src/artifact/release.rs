@@ -26,9 +26,11 @@ use helix_routing::artifact::{
 use helix_routing::gate;
 use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
+use helix_routing::routes::output::OutputConfig;
 use helix_routing::routes::{RouteError, Routes};
 use helix_service::clock;
 use helix_service::digest::sha256;
+use helix_service::rules::output::MAX_FUNCTION_BYTES;
 use helix_service::rules::{self, Rules};
 
 use super::content::{Place, Places, UploadError, blocking, insert_blob, move_contents, places};
@@ -169,7 +171,7 @@ pub(super) struct Row {
 }
 
 impl Artifacts {
-    /// Makes the release of `files`, or finds it.
+    /// Makes the release of `files`, or finds it; with `static_only`, without what needs a runtime.
     ///
     /// # Errors
     /// When it is not legal, contents are missing, or it cannot be stored.
@@ -178,6 +180,7 @@ impl Artifacts {
         site: &SiteId,
         files: Vec<NewFile>,
         env_revision: Option<u64>,
+        static_only: bool,
     ) -> Result<ReleaseRef, MakeError> {
         let _permit = self
             .making
@@ -192,7 +195,7 @@ impl Artifacts {
         )
         .await?;
         files.compare(&places)?;
-        let routes = self.compiled(&mut files, &mut places).await?;
+        let routes = self.compiled(&mut files, &mut places, static_only).await?;
         let content = files.content();
         let routes_digest = digest_of(&routes);
         let release = release_id(site, &content, env_revision, routes_digest.as_ref());
@@ -229,18 +232,37 @@ impl Artifacts {
     }
 
     /// Takes the files of rules out, and compiles them.
-    async fn compiled(&self, files: &mut Files, places: &mut Places) -> Result<Routes, MakeError> {
+    async fn compiled(
+        &self,
+        files: &mut Files,
+        places: &mut Places,
+        static_only: bool,
+    ) -> Result<Routes, MakeError> {
         let taken = files.take_rules();
         if files.0.is_empty() && taken.is_empty() {
             return Err(MakeError::Empty);
         }
-        let found: Vec<_> = taken
-            .into_iter()
-            .map(|(name, digest)| (name, places[&digest].clone()))
-            .collect();
+        let declared = files.take_functions()?;
+        let place = |digest: &Digest| places[digest].clone();
+        let wanted = Wanted {
+            found: taken
+                .iter()
+                .map(|(name, digest)| (*name, place(digest)))
+                .collect(),
+            functions: declared
+                .into_iter()
+                .map(|(name, digest)| (name, digest.as_ref().map(place)))
+                .collect(),
+            commands: self.runs_commands,
+            static_only,
+        };
         let layout = self.layout.clone();
-        let commands = self.runs_commands;
-        let routes = blocking(move || read_rules(&layout, found, commands)).await?;
+        let (routes, output) = blocking(move || read_rules(&layout, wanted)).await?;
+        if let Some(output) = output {
+            files
+                .serve_output(&output)
+                .map_err(|errors| MakeError::Rules { errors })?;
+        }
         // What only the rules need is no part of the release.
         let used: BTreeSet<&Digest> = files.0.values().map(|(digest, ..)| digest).collect();
         places.retain(|digest, _| used.contains(digest));
@@ -452,26 +474,48 @@ fn digest_of(routes: &Routes) -> Option<Digest> {
     })
 }
 
-/// `commands` says whether edges can run those of gates.
+/// What is read to compile a release's rules.
+struct Wanted {
+    found: Vec<(&'static str, Place)>,
+    /// Functions, and where what declares each lies.
+    functions: BTreeMap<String, Option<Place>>,
+    /// Whether edges can run the commands of gates.
+    commands: bool,
+    static_only: bool,
+}
+
+/// The routes, and what a Build Output folder says of its files if this is one.
 fn read_rules(
     layout: &Layout,
-    found: Vec<(&'static str, Place)>,
-    commands: bool,
-) -> Result<Routes, MakeError> {
+    wanted: Wanted,
+) -> Result<(Routes, Option<OutputConfig>), MakeError> {
     let (mut rules, mut errors) = (Rules::default(), Vec::new());
-    for (name, place) in found {
-        let read = if place.size > rules::MAX_FILE_BYTES {
+    rules.static_only = wanted.static_only;
+    for (name, place) in wanted.found {
+        let read = if place.size > rules::max_bytes(name) {
             Err(rules::too_large(name))
         } else {
             rules.add(name, read_content(layout, &place)?)
         };
         errors.extend(read.err());
     }
-    if !commands {
+    for (name, place) in wanted.functions {
+        let small = place.filter(|place| place.size <= MAX_FUNCTION_BYTES);
+        let declared = small
+            .map(|place| read_content(layout, &place))
+            .transpose()?;
+        rules.add_function(&name, &declared.unwrap_or_default());
+    }
+    if !wanted.commands {
         errors.extend(rules.refuse_commands());
     }
     match rules.compile() {
-        Ok(routes) if errors.is_empty() => return Ok(routes),
+        Ok(routes) if errors.is_empty() => {
+            let output = rules
+                .output_config()
+                .map_err(|errors| MakeError::Rules { errors })?;
+            return Ok((routes, output));
+        }
         Ok(_) => {}
         Err(more) => errors.extend(more),
     }

@@ -231,6 +231,9 @@ shape! {
         /// The number of the push it comes from: one that comes after a higher one is superseded at once.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub push_seq: Option<u64>,
+        /// Of a Build Output folder, only what needs no runtime.
+        #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+        pub static_only: bool,
     }
 }
 

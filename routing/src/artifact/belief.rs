@@ -10,7 +10,7 @@ use alloc::vec::Vec;
 use super::{
     CONFIG_TYPE, Descriptor, Encoding, FileEntry, FileIndex, IMPROVEMENT_TYPE, INDEX_TYPE,
     Improvement, InvalidPath, MANIFEST_TYPE, MAX_CONFIG_BYTES, MAX_FILE_BYTES, MAX_FILES,
-    MAX_INDEX_BYTES, Manifest, ReleaseConfig, VARIANTS_TYPE, Variant, check_path,
+    MAX_INDEX_BYTES, Manifest, OUTPUT_VERSION, ReleaseConfig, VARIANTS_TYPE, Variant, check_path,
 };
 use crate::id::{Digest, SiteId};
 use crate::routes::Routes;
@@ -84,11 +84,14 @@ pub fn manifest(manifest: &Manifest) -> Result<(), Disbelief> {
 /// # Errors
 /// When it is of another, or of a version that is not known.
 pub fn config(config: ReleaseConfig, site: &SiteId) -> Result<Routes, Disbelief> {
-    if config.version != 1 {
+    if !(1..=OUTPUT_VERSION).contains(&config.version) {
         return Err(rule(
             "config",
             "has a version that this build does not know",
         ));
+    }
+    if config.routes.output.is_some() && config.version < OUTPUT_VERSION {
+        return Err(rule("config", "has more than its version knows"));
     }
     let made_for = SiteId {
         project: config.project,

@@ -95,10 +95,13 @@ pub struct Descriptor {
     pub annotations: BTreeMap<String, String>,
 }
 
+/// Version of a [`ReleaseConfig`] that has routes of a Build Output; without them it is 1.
+pub const OUTPUT_VERSION: u32 = 2;
+
 /// What a release is besides its files.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReleaseConfig {
-    /// Always 1.
+    /// 1, or 2 where there are routes of a Build Output, which a build that knows only 1 would leave out.
     pub version: u32,
     /// The project it was made for. An edge refuses it for any other.
     pub project: ProjectName,

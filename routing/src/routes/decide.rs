@@ -4,10 +4,13 @@
 //! forced redirects → forwards → files → redirects → what there is instead of nothing
 //! ```
 //!
+//! In a Build Output release, its own routes stand in the place of what comes after forwards: [`output`](super::output).
+//!
 //! Pure, and the same for every edge and for `helix explain`. No answer leads to a host that a rule does not
 //! name, and no path that asks for a hashed file is ever answered with a page.
 
 use alloc::borrow::Cow;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -17,6 +20,7 @@ use super::Routes;
 use super::headers::is_single;
 use super::html::{Files, Found, HtmlHandling, NotFoundHandling, find, nearest_not_found_page};
 use super::kind::{is_asset, is_immutable};
+use super::output::{self, Arranged, Given};
 use super::path::{Decoded, decode, encode};
 use super::pattern::{Captures, Case, Index};
 use super::redirect::{Condition, Redirect};
@@ -33,6 +37,12 @@ pub trait Client {
     fn has_cookie(&self, name: &str) -> bool;
     /// Whether it takes a page.
     fn accepts_html(&self) -> bool;
+    /// The method it asks with.
+    fn method(&self) -> &str;
+    /// The first value of a field, whose name is in lower case.
+    fn header(&self, name: &str) -> Option<Cow<'_, str>>;
+    /// The value of a cookie.
+    fn cookie(&self, name: &str) -> Option<Cow<'_, str>>;
 }
 
 /// A request's target.
@@ -77,8 +87,10 @@ pub enum Decision<F> {
 pub struct Decided<F> {
     /// What it gets.
     pub decision: Decision<F>,
-    /// The line of `_redirects` that says so, if one does.
+    /// The line of a file that says so, if one does.
     pub line: Option<usize>,
+    /// The file, where there is a line.
+    pub file: &'static str,
     /// Whether another `Accept-Language` could have got another answer.
     pub by_language: bool,
     /// Whether other cookies could have.
@@ -87,6 +99,24 @@ pub struct Decided<F> {
     pub instead: bool,
     /// Why, in a few words.
     pub reason: &'static str,
+    /// What routes of a Build Output release gave it.
+    pub given: Option<Box<Given>>,
+}
+
+impl<F> Decided<F> {
+    /// This decision, by nothing but the path.
+    pub(super) const fn of(decision: Decision<F>, reason: &'static str) -> Self {
+        Self {
+            decision,
+            line: None,
+            file: "",
+            by_language: false,
+            by_cookie: false,
+            instead: false,
+            reason,
+            given: None,
+        }
+    }
 }
 
 /// The rules of a release, arranged for looking them up.
@@ -97,6 +127,8 @@ pub struct Rules {
     /// Those that only decide where there is none.
     others: Index,
     headers: Index,
+    /// The routes of a Build Output release.
+    output: Option<Box<Arranged>>,
 }
 
 impl Rules {
@@ -117,6 +149,10 @@ impl Rules {
                 Case::Insensitive,
                 headers.map(|(at, rule)| (at, &rule.path)),
             ),
+            output: routes
+                .output
+                .as_ref()
+                .map(|output| Box::new(Arranged::new(output))),
         }
     }
 
@@ -146,14 +182,7 @@ impl Rules {
         target: Target<'_>,
         client: &impl Client,
     ) -> Decided<S::File> {
-        let mut decided = Decided {
-            decision: Decision::Nothing { status: 404 },
-            line: None,
-            by_language: false,
-            by_cookie: false,
-            instead: false,
-            reason: "no such file",
-        };
+        let mut decided = Decided::of(Decision::Nothing { status: 404 }, "no such file");
         let pass = Pass::BeforeFiles;
         if !self.forcing.is_empty()
             && redirected(
@@ -171,6 +200,9 @@ impl Rules {
             decided.decision = Decision::Forward(forward);
             decided.reason = "sent on to an upstream";
             return decided;
+        }
+        if let (Some(output), Some(arranged)) = (&routes.output, &self.output) {
+            return output::decide(routes, (output, arranged), files, target, client);
         }
         if let Some((decision, reason)) = by_file(routes, files, target) {
             decided.decision = decision;
@@ -217,7 +249,7 @@ fn by_file<S: Files>(routes: &Routes, files: &S, target: Target<'_>) -> Option<O
 }
 
 /// To another path of this host. `path` has no slash at its start, so this never names a host.
-fn moved<F>(path: &str, query: Option<&str>) -> Decision<F> {
+pub(super) fn moved<F>(path: &str, query: Option<&str>) -> Decision<F> {
     let mut location = format!("/{}", encode(path));
     append_query(&mut location, query);
     Decision::Redirect {
@@ -289,7 +321,16 @@ fn redirected<S: Files>(
             }
             decided.decision = decision;
             decided.line = Some(rule.line);
-            decided.reason = "a rule of _redirects";
+            decided.reason = if rule.beside {
+                "a rule of netlify.toml"
+            } else {
+                "a rule of _redirects"
+            };
+            decided.file = if rule.beside {
+                "netlify.toml"
+            } else {
+                "_redirects"
+            };
             return true;
         }
     }
@@ -325,7 +366,7 @@ fn has_parameters<'a>(
     })
 }
 
-fn pairs(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
+pub(super) fn pairs(query: Option<&str>) -> impl Iterator<Item = (&str, &str)> {
     query
         .into_iter()
         .flat_map(|query| query.split('&'))
@@ -366,7 +407,7 @@ fn best_language(accepted: &str) -> Option<&str> {
 }
 
 /// A `qvalue` (RFC 9110 12.4.2) times a thousand; 0 for anything else.
-fn thousandths(text: &str) -> u32 {
+pub(super) fn thousandths(text: &str) -> u32 {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.len() <= 3 && text.bytes().all(|byte| byte.is_ascii_digit());
     if !matches!(whole, "0" | "1") || !digits(fraction) {

@@ -31,6 +31,15 @@ impl Client for Visitor {
     fn accepts_html(&self) -> bool {
         true
     }
+    fn method(&self) -> &str {
+        "GET"
+    }
+    fn header(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
+    fn cookie(&self, _name: &str) -> Option<Cow<'_, str>> {
+        None
+    }
 }
 
 const FILES: Named = Named(&[

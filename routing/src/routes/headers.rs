@@ -18,8 +18,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::RouteError;
 use super::pattern::Pattern;
+use super::{RouteError, WrittenLines};
 
 /// Most blocks. Each with a wildcard may have to be tried for each request.
 pub(super) const MAX_BLOCKS: usize = 200;
@@ -111,18 +111,17 @@ pub(super) fn is_single(name: &str) -> bool {
     SINGLE.contains(&name)
 }
 
-/// Reads a whole `_headers`.
+/// Reads a whole `_headers`, and `more` lines behind it.
 ///
 /// # Errors
 /// Everything that is wrong in it, each with its line.
-pub(super) fn parse(text: &str) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
+pub(super) fn parse(text: &str, more: &WrittenLines) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
     let mut rules: Vec<HeaderRule> = Vec::new();
     let mut errors = Vec::new();
     let mut bytes = 0;
     // Fields below a path that was refused are checked all the same, and go nowhere.
     let mut refused = false;
-    for (at, line) in text.lines().enumerate() {
-        let number = at + 1;
+    for (file, number, line) in more.after(FILE, text) {
         let outcome = match line.trim() {
             "" => Ok(()),
             comment if comment.starts_with('#') => Ok(()),
@@ -139,10 +138,14 @@ pub(super) fn parse(text: &str) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
                 add(field, rule, refused)
             }
         };
-        errors.extend(outcome.err().map(|problem| error(number, problem)));
+        errors.extend(outcome.err().map(|problem| error(file, number, problem)));
     }
     if bytes > MAX_BYTES {
-        errors.push(error(1, format!("more than {MAX_BYTES} bytes of fields")));
+        errors.push(error(
+            FILE,
+            1,
+            format!("more than {MAX_BYTES} bytes of fields"),
+        ));
     }
     rules.retain(|rule| !rule.fields.is_empty() || !rule.without.is_empty());
     if errors.is_empty() {
@@ -152,9 +155,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
     }
 }
 
-const fn error(line: usize, problem: String) -> RouteError {
+const fn error(file: &'static str, line: usize, problem: String) -> RouteError {
     RouteError {
-        file: FILE,
+        file,
         line,
         problem,
     }
@@ -227,7 +230,7 @@ fn split(field: &str) -> Result<(String, &str), String> {
 }
 
 /// The name of a field that a site may decide on, in lower case.
-fn known(name: &str) -> Result<String, String> {
+pub(super) fn known(name: &str) -> Result<String, String> {
     let name = name.trim().to_ascii_lowercase();
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^`|~".contains(&byte);
     if name.is_empty() || name.len() > 100 || !name.bytes().all(token) {
@@ -250,6 +253,10 @@ mod tests {
     use super::*;
     use alloc::vec;
     use proptest::prelude::*;
+
+    fn parse(text: &str) -> Result<Vec<HeaderRule>, Vec<RouteError>> {
+        super::parse(text, &WrittenLines::default())
+    }
 
     #[test]
     fn blocks_are_read_with_their_lines() {

@@ -4,6 +4,7 @@
 //! config, executed by every edge and by `helix explain`. What cannot be compiled is refused with the
 //! file and the line, so that no edge ever meets a rule that it has to interpret in its own way.
 
+use alloc::boxed::Box;
 use alloc::collections::BTreeMap;
 use alloc::string::{String, ToString};
 use alloc::vec::Vec;
@@ -21,6 +22,7 @@ mod forward;
 mod headers;
 mod html;
 mod kind;
+pub mod output;
 mod path;
 mod pattern;
 mod redirect;
@@ -35,6 +37,7 @@ pub(crate) use forward::is_name;
 pub use headers::HeaderRule;
 pub use html::{Files, Found, HtmlHandling, NotFoundHandling, find, nearest_not_found_page};
 pub use kind::{is_asset, is_immutable, is_page};
+pub use output::Output;
 pub use path::{BadPath, Decoded, decode, encode};
 pub use pattern::{InvalidPattern, Pattern};
 pub use redirect::{Condition, Parameter, Redirect};
@@ -82,6 +85,9 @@ pub struct Routes {
     /// In which stages it goes out. Edges do not read it.
     #[serde(skip_serializing_if = "RolloutPolicy::is_silent")]
     pub rollout: RolloutPolicy,
+    /// Routes of a Build Output release. They decide in the place of files, redirects and pages by their path.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub output: Option<Box<Output>>,
 }
 
 fn is_default_bake(bake: &BakeRules) -> bool {
@@ -95,10 +101,23 @@ impl Routes {
         self.forwards.iter().position(|forward| forward.fits(path))
     }
 
+    /// How many rules send requests on, those of a Build Output release among them.
+    #[must_use]
+    pub fn forward_count(&self) -> usize {
+        let own = self
+            .output
+            .as_ref()
+            .map_or(0, |output| output.forwards.len());
+        self.forwards.len() + own
+    }
+
     /// The rule of this number, and its upstream.
     #[must_use]
     pub fn forward(&self, rule: usize) -> Option<(&Forward, &Upstream)> {
-        let forward = self.forwards.get(rule)?;
+        let forward = match rule.checked_sub(self.forwards.len()) {
+            None => self.forwards.get(rule)?,
+            Some(at) => self.output.as_ref()?.forwards.get(at)?,
+        };
         Some((forward, self.upstreams.get(&forward.upstream)?))
     }
 }
@@ -122,11 +141,34 @@ impl KeyProblem {
     }
 }
 
+/// Lines that stand in another file, and mean what lines of `_redirects` or `_headers` do.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WrittenLines {
+    /// The file.
+    pub file: &'static str,
+    /// Each with the line that it stands for, counted from 1.
+    pub lines: Vec<(usize, String)>,
+}
+
+impl WrittenLines {
+    /// The lines of `text`, which stands in `file`, and these behind them: file, number and line.
+    fn after<'a>(
+        &'a self,
+        file: &'static str,
+        text: &'a str,
+    ) -> impl Iterator<Item = (&'static str, usize, &'a str)> {
+        let own = text.lines().enumerate();
+        let own = own.map(move |(at, line)| (file, at + 1, line));
+        let more = self.lines.iter();
+        own.chain(more.map(|(number, line)| (self.file, *number, line.as_str())))
+    }
+}
+
 /// Why a site's rules cannot be compiled.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}:{line}: {problem}")]
 pub struct RouteError {
-    /// `helix.toml`, `_redirects` or `_headers`.
+    /// `helix.toml`, `_redirects`, `_headers`, `netlify.toml`, or the `config.json` of a Build Output.
     pub file: &'static str,
     /// Counted from 1.
     pub line: usize,
@@ -144,8 +186,20 @@ impl Routes {
         redirects: Option<&str>,
         headers: Option<&str>,
     ) -> Result<Self, Vec<RouteError>> {
-        let redirects = redirect::parse(redirects.unwrap_or_default());
-        let headers = headers::parse(headers.unwrap_or_default());
+        Self::compile_with(config, (redirects, headers), &<_>::default())
+    }
+
+    /// The same, with lines from elsewhere behind those of `_redirects` and of `_headers`.
+    ///
+    /// # Errors
+    /// Everything that is wrong, each with its file and line.
+    pub fn compile_with(
+        config: SiteConfig,
+        (redirects, headers): (Option<&str>, Option<&str>),
+        (more_redirects, more_headers): &(WrittenLines, WrittenLines),
+    ) -> Result<Self, Vec<RouteError>> {
+        let redirects = redirect::parse(redirects.unwrap_or_default(), more_redirects);
+        let headers = headers::parse(headers.unwrap_or_default(), more_headers);
         let (redirects, headers) = match (redirects, headers) {
             (Ok(redirects), Ok(headers)) => (redirects, headers),
             (redirects, headers) => {
@@ -177,6 +231,7 @@ impl Routes {
             bake: config.bake,
             drain: config.drain,
             rollout: config.rollout,
+            output: None,
         })
     }
 }

@@ -14,8 +14,8 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 
-use super::RouteError;
 use super::pattern::Pattern;
+use super::{RouteError, WrittenLines};
 
 /// Most rules for one path each. What Cloudflare takes; a lookup costs the same for any number.
 pub(super) const MAX_EXACT_REDIRECTS: usize = 2000;
@@ -33,6 +33,9 @@ const FILE: &str = "_redirects";
 pub struct Redirect {
     /// Its line, counted from 1.
     pub line: usize,
+    /// Whether that is one of `netlify.toml`.
+    #[serde(default, skip_serializing_if = "core::ops::Not::not")]
+    pub beside: bool,
     /// The scheme it is for, if only one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub scheme: Option<String>,
@@ -83,19 +86,20 @@ impl Redirect {
     }
 }
 
-/// Reads a whole `_redirects`.
+/// Reads a whole `_redirects`, and `more` lines behind it.
 ///
 /// # Errors
 /// Everything that is wrong in it, each with its line.
-pub(super) fn parse(text: &str) -> Result<Vec<Redirect>, Vec<RouteError>> {
+pub(super) fn parse(text: &str, more: &WrittenLines) -> Result<Vec<Redirect>, Vec<RouteError>> {
     let mut rules = Vec::new();
     let mut errors = Vec::new();
     let (mut exact, mut wild) = (0, 0);
-    for (at, line) in text.lines().enumerate() {
-        let number = at + 1;
+    for (file, number, line) in more.after(FILE, text) {
+        let error = |number, problem| error(file, number, problem);
         match rule(number, line) {
             Ok(None) => {}
-            Ok(Some(rule)) => {
+            Ok(Some(mut rule)) => {
+                rule.beside = file != FILE;
                 let (count, limit) = match rule.from.exact() {
                     Some(_) => (&mut exact, MAX_EXACT_REDIRECTS),
                     None => (&mut wild, MAX_WILD_REDIRECTS),
@@ -120,9 +124,9 @@ pub(super) fn parse(text: &str) -> Result<Vec<Redirect>, Vec<RouteError>> {
     }
 }
 
-const fn error(line: usize, problem: String) -> RouteError {
+const fn error(file: &'static str, line: usize, problem: String) -> RouteError {
     RouteError {
-        file: FILE,
+        file,
         line,
         problem,
     }
@@ -175,6 +179,7 @@ fn rule(line: usize, text: &str) -> Result<Option<Redirect>, String> {
     };
     let rule = Redirect {
         line,
+        beside: false,
         scheme,
         host,
         from,

@@ -1,6 +1,10 @@
 use super::*;
 use proptest::prelude::*;
 
+fn parse(text: &str) -> Result<Vec<Redirect>, Vec<RouteError>> {
+    super::parse(text, &WrittenLines::default())
+}
+
 fn one(line: &str) -> Redirect {
     let mut rules = parse(line).unwrap();
     assert_eq!(rules.len(), 1, "{line}");

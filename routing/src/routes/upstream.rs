@@ -154,6 +154,19 @@ pub struct InvalidAddress {
 }
 
 impl Upstream {
+    /// One server, spoken to as every other is where nothing else is said.
+    pub(super) fn of(address: Address, host: Option<Host>) -> Self {
+        Self {
+            addresses: Vec::from([address]),
+            protocol: UpstreamProtocol::default(),
+            host,
+            timeouts: Timeouts::default(),
+            max_connections: default_connections(),
+            health: None,
+            tls: UpstreamTls::default(),
+        }
+    }
+
     /// Checks what types alone cannot.
     ///
     /// # Errors

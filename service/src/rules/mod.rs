@@ -1,20 +1,31 @@
-//! The rules that a site's folder carries beside its files: `helix.toml`, `_redirects` and `_headers`, compiled to routes.
+//! The rules that a site's folder carries beside its files: `helix.toml`, `_redirects`, `_headers`, `netlify.toml`, and the `config.json` of a
+//! Build Output folder, compiled to routes.
 //!
 //! The same here for the command, which refuses a folder before anything is sent, and for origin, whose word counts.
 //! It reads no file: who calls it has the texts. What a rule means is [`helix_routing::routes`]' business.
 
+use std::collections::BTreeMap;
+
 use helix_routing::gate::AskKind;
+use helix_routing::routes::output::{Function, OutputConfig};
 use helix_routing::routes::{RouteError, Routes, SiteConfig};
 use toml::de::{DeTable, DeValue};
+
+mod netlify;
+pub mod output;
+
+use output::{MAX_OUTPUT_BYTES, OUTPUT_CONFIG};
 
 /// How files are served, and which requests go where.
 pub const CONFIG: &str = "helix.toml";
 /// Redirects and rewrites.
 pub const REDIRECTS: &str = "_redirects";
+/// Redirects and header fields behind those of the two, as Netlify's users write them.
+pub const NETLIFY: &str = "netlify.toml";
 /// Response header fields.
 pub const HEADERS: &str = "_headers";
-/// Files at the root of a folder that are rules: they are read, and never served.
-pub const FILES: [&str; 3] = [CONFIG, REDIRECTS, HEADERS];
+/// Files of a folder that are rules: they are read, and never served.
+pub const FILES: [&str; 5] = [CONFIG, REDIRECTS, HEADERS, NETLIFY, OUTPUT_CONFIG];
 /// Largest file of rules, in bytes: many thousand rules, and still read in a moment.
 pub const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
@@ -27,15 +38,52 @@ pub struct Rules {
     pub redirects: Option<String>,
     /// Of [`HEADERS`].
     pub headers: Option<String>,
+    /// Of [`NETLIFY`].
+    pub netlify: Option<String>,
+    /// Of [`OUTPUT_CONFIG`].
+    pub output: Option<String>,
+    /// The functions that lie beside that, by their path.
+    pub functions: BTreeMap<String, Function>,
+    /// Whether what needs a runtime is left out.
+    pub static_only: bool,
+}
+
+/// Largest text of `file`, one of [`FILES`], in bytes.
+#[must_use]
+pub fn max_bytes(file: &str) -> u64 {
+    if file == OUTPUT_CONFIG {
+        MAX_OUTPUT_BYTES
+    } else {
+        MAX_FILE_BYTES
+    }
 }
 
 impl Rules {
+    /// Notes a function, by its path, with what declares it.
+    pub fn add_function(&mut self, name: &str, declared: &[u8]) {
+        self.functions
+            .insert(name.to_owned(), output::function(declared));
+    }
+
+    /// What a Build Output folder says, if this is one.
+    ///
+    /// # Errors
+    /// Everything that has not the shape it should, each with its line.
+    pub fn output_config(&self) -> Result<Option<OutputConfig>, Vec<RouteError>> {
+        let Some(text) = &self.output else {
+            return Ok(None);
+        };
+        let mut config = output::read(text)?;
+        config.functions.clone_from(&self.functions);
+        Ok(Some(config))
+    }
+
     /// Takes the text of `file`, one of [`FILES`].
     ///
     /// # Errors
     /// When it is no text, or too much of it.
     pub fn add(&mut self, file: &'static str, bytes: Vec<u8>) -> Result<(), RouteError> {
-        if bytes.len() as u64 > MAX_FILE_BYTES {
+        if bytes.len() as u64 > max_bytes(file) {
             return Err(too_large(file));
         }
         let text = String::from_utf8(bytes).map_err(|error| {
@@ -46,6 +94,8 @@ impl Rules {
         match file {
             CONFIG => self.config = Some(text),
             REDIRECTS => self.redirects = Some(text),
+            NETLIFY => self.netlify = Some(text),
+            OUTPUT_CONFIG => self.output = Some(text),
             _ => self.headers = Some(text),
         }
         Ok(())
@@ -62,10 +112,55 @@ impl Rules {
             Some(Err(error)) => (SiteConfig::default(), vec![error]),
         };
         // Compiled even so: who mends one file wants to know of the others too.
-        match Routes::compile(config, self.redirects.as_deref(), self.headers.as_deref()) {
+        let more = match self.netlify.as_deref().map(netlify::read) {
+            None => <_>::default(),
+            Some(Ok(more)) => more,
+            Some(Err(wrong)) => {
+                errors.extend(wrong);
+                <_>::default()
+            }
+        };
+        let own = (self.redirects.as_deref(), self.headers.as_deref());
+        let routes = Routes::compile_with(config, own, &more);
+        let routes = routes.and_then(|routes| self.with_output(routes));
+        match routes {
             Ok(routes) if errors.is_empty() => return Ok(routes),
             Ok(_) => {}
             Err(more) => errors.extend(more),
+        }
+        Err(errors)
+    }
+
+    fn with_output(&self, mut routes: Routes) -> Result<Routes, Vec<RouteError>> {
+        let Some(config) = self.output_config()? else {
+            return Ok(routes);
+        };
+        let beside = [
+            (REDIRECTS, &self.redirects),
+            (HEADERS, &self.headers),
+            (NETLIFY, &self.netlify),
+        ];
+        let beside = beside.into_iter().filter(|(_, text)| text.is_some());
+        let mut errors: Vec<RouteError> = beside
+            .map(|(file, _)| {
+                let problem =
+                    "has no meaning beside a Build Output folder, whose config.json has its own"
+                        .to_owned();
+                refused(file, 1, problem)
+            })
+            .collect();
+        match config.compile(self.static_only) {
+            Ok((output, upstreams)) if errors.is_empty() => {
+                routes.output = Some(Box::new(output));
+                routes.upstreams.extend(upstreams);
+                return Ok(routes);
+            }
+            Ok(_) => {}
+            Err(problems) => errors.extend(
+                problems
+                    .into_iter()
+                    .map(|wrong| refused(OUTPUT_CONFIG, wrong.line, wrong.problem)),
+            ),
         }
         Err(errors)
     }
@@ -92,10 +187,13 @@ impl Rules {
     }
 }
 
-/// What a file of rules is told that is larger than [`MAX_FILE_BYTES`].
+/// What a file of rules is told that is larger than [`max_bytes`].
 #[must_use]
 pub fn too_large(file: &'static str) -> RouteError {
-    let problem = format!("the file has more than the {MAX_FILE_BYTES} bytes allowed");
+    let problem = format!(
+        "the file has more than the {} bytes allowed",
+        max_bytes(file)
+    );
     refused(file, 1, problem)
 }
 
