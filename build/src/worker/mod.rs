@@ -115,40 +115,55 @@ impl Worker {
             Ok(Claimed::Ours(job)) => self.bring_to_an_end(&report, *job, message).await,
             Ok(Claimed::NotOurs) => acknowledge(message, AckKind::Ack).await,
             Err(error) => {
-                tracing::warn!(build.id = %report.build, error = &error as &dyn std::error::Error, "origin cannot be asked for a build");
+                log_failed(&report.build, "origin cannot be asked for a build", &error);
                 acknowledge(message, AckKind::Nak(Some(LATER))).await;
             }
         }
     }
 
     async fn bring_to_an_end(&self, report: &Report, job: BuildJob, message: &Message) {
-        tracing::info!(build.id = %job.id, project = %job.project, from = "queued", to = "building", "build");
-        let journal = Workshop::journal(&job);
-        let (stop, stopped) = watch::channel(None);
-        let alive = async || acknowledge(message, AckKind::Progress).await;
-        let beside = async {
-            tokio::join!(report.beat(&stop, alive), report.send_lines(&journal));
-        };
-        let outcome = tokio::select! {
-            outcome = Box::pin(self.workshop.build(&job, &journal, &report.origin, stopped)) => outcome,
-            () = beside => unreachable!("lines are sent for ever"),
-        };
-        report.send_rest(&journal).await;
+        log_begin(&job);
+        let outcome = self.outcome(report, &job, message).await;
         match report.end(outcome.clone()).await {
             Ok(true) => {
                 acknowledge(message, AckKind::Ack).await;
                 log_end(&job, &outcome);
             }
             // The message is for whoever has the build now.
-            Ok(false) => {
-                tracing::info!(build.id = %job.id, from = "building", to = "lost", "build");
-            }
+            Ok(false) => log_lost(&job),
             // It comes back, and origin decides whether it is built again.
-            Err(error) => {
-                tracing::warn!(build.id = %job.id, error = &error as &dyn std::error::Error, "the end of a build is not taken")
-            }
+            Err(error) => log_failed(&job.id, "the end of a build is not taken", &error),
         }
     }
+
+    /// Builds, and meanwhile says that the build goes on and what it prints.
+    async fn outcome(&self, report: &Report, job: &BuildJob, message: &Message) -> BuildOutcome {
+        let journal = Workshop::journal(job);
+        let (stop, stopped) = watch::channel(None);
+        let alive = async || acknowledge(message, AckKind::Progress).await;
+        let beside = async {
+            tokio::join!(report.beat(&stop, alive), report.send_lines(&journal));
+            std::future::pending::<BuildOutcome>().await
+        };
+        let outcome = tokio::select! {
+            outcome = Box::pin(self.workshop.build(job, &journal, &report.origin, stopped)) => outcome,
+            never = beside => never,
+        };
+        report.send_rest(&journal).await;
+        outcome
+    }
+}
+
+fn log_begin(job: &BuildJob) {
+    tracing::info!(build.id = %job.id, project = %job.project, from = "queued", to = "building", "build");
+}
+
+fn log_lost(job: &BuildJob) {
+    tracing::info!(build.id = %job.id, from = "building", to = "lost", "build");
+}
+
+fn log_failed(build: &BuildId, what: &'static str, error: &(dyn std::error::Error + 'static)) {
+    tracing::warn!(build.id = %build, error, "{what}");
 }
 
 fn log_end(job: &BuildJob, outcome: &BuildOutcome) {

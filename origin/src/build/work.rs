@@ -261,6 +261,7 @@ async fn deploy(
         at: None,
         in_freeze: InFreeze::Wait,
         push_seq: Some(build.wanted.push_seq),
+        static_only: false,
     };
     let cause = Cause::Build {
         build,

@@ -7,7 +7,7 @@ use std::process::Command;
 use helix_routing::api::{BuildState, BuildView, HookView};
 use helix_tests::fleet::{Fleet, Options};
 use helix_tests::folder::page;
-use helix_tests::wait;
+use helix_tests::{skipped, wait};
 use serde_json::json;
 use tempfile::TempDir;
 
@@ -124,7 +124,7 @@ fn has_bubblewrap() -> bool {
 #[test]
 fn a_worker_builds_what_is_pushed_and_one_that_is_killed_is_followed() {
     if !has_bubblewrap() {
-        eprintln!("skipped: no bubblewrap, in which builds run: apt install bubblewrap");
+        skipped("bubblewrap, in which builds run, is not installed");
         return;
     }
     let _alone = own_fleet();
