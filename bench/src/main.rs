@@ -139,76 +139,51 @@ enum What {
 }
 
 fn main() -> anyhow::Result<()> {
-    let arguments = Arguments::parse();
-    if let What::Peers {
-        runs,
-        seconds,
-        only,
-        servers,
-        into,
-    } = arguments.what
-    {
-        let options = peers::Options {
+    // Once: what starts many processes and connections needs it, and the rest does not mind.
+    allow_descriptors()?;
+    let fleet = || Fleet::start(&Options::default());
+    match Arguments::parse().what {
+        What::Peers {
             runs,
             seconds,
             only,
             servers,
-        };
-        return peers::run(&options, &into);
-    }
-    if let What::H3Load(options) = &arguments.what {
-        return h3_load::run(options);
-    }
-    if let What::Workers { runs, seconds } = arguments.what {
-        return peers::workers::run(runs, seconds);
-    }
-    allow_descriptors()?;
-    match &arguments.what {
+            into,
+        } => {
+            let options = peers::Options {
+                runs,
+                seconds,
+                only,
+                servers,
+            };
+            peers::run(&options, &into)
+        }
+        What::H3Load(options) => h3_load::run(&options),
+        What::Workers { runs, seconds } => peers::workers::run(runs, seconds),
         What::Hosts {
             hosts,
             sites,
             starts,
             changes,
-        } => {
-            return hosts::run(hosts::Size {
-                hosts: *hosts,
-                sites: *sites,
-                starts: *starts,
-                changes: *changes,
-            });
-        }
-        What::Routes { count } => return routes::run(*count),
-        What::Edges { count, cutovers } => return edges::run(*count, *cutovers),
+        } => hosts::run(hosts::Size {
+            hosts,
+            sites,
+            starts,
+            changes,
+        }),
+        What::Routes { count } => routes::run(count),
+        What::Edges { count, cutovers } => edges::run(count, cutovers),
         What::PeerHosts {
             counts,
             reloads,
             servers,
-        } => return peers::hosts::run(counts, *reloads, servers),
-        What::Peers { .. }
-        | What::H3Load(_)
-        | What::Workers { .. }
-        | What::Idle { .. }
-        | What::Memory
-        | What::Folders { .. }
-        | What::Cutovers { .. }
-        | What::Rollbacks { .. }
-        | What::RollbacksUnderLoad(_) => {}
-    }
-    let fleet = Fleet::start(&Options::default());
-    match arguments.what {
-        What::Peers { .. }
-        | What::H3Load(_)
-        | What::Workers { .. }
-        | What::Routes { .. }
-        | What::Hosts { .. }
-        | What::Edges { .. }
-        | What::PeerHosts { .. } => Ok(()),
-        What::Idle { count } => idle::run(&fleet, count),
-        What::Memory => memory::run(&fleet),
-        What::Folders { folders } => folders::run(&fleet, &folders),
-        What::Cutovers { count } => cutovers::run(&fleet, count),
-        What::Rollbacks { count } => rollbacks::run(&fleet, count),
-        What::RollbacksUnderLoad(options) => under_load::run(&fleet, options),
+        } => peers::hosts::run(&counts, reloads, &servers),
+        What::Idle { count } => idle::run(&fleet(), count),
+        What::Memory => memory::run(&fleet()),
+        What::Folders { folders } => folders::run(&fleet(), &folders),
+        What::Cutovers { count } => cutovers::run(&fleet(), count),
+        What::Rollbacks { count } => rollbacks::run(&fleet(), count),
+        What::RollbacksUnderLoad(options) => under_load::run(&fleet(), options),
     }
 }
 
