@@ -68,6 +68,13 @@ impl Worker {
     pub async fn run(&self, queue: jetstream::Context, slots: usize, shutdown: &Shutdown) {
         let slots = (0..slots.max(1)).map(|_| self.slot(&queue, shutdown));
         futures_util::future::join_all(slots).await;
+        // Of what was cut off.
+        if let Err(error) = self.workshop.tidy().await {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what is left of builds is not removed"
+            );
+        }
     }
 
     async fn slot(&self, context: &jetstream::Context, shutdown: &Shutdown) {
