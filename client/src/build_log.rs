@@ -12,6 +12,8 @@ use crate::retry::BackOff;
 
 /// Without following, what does not come at once is not there yet.
 const AT_ONCE: Duration = Duration::from_secs(2);
+/// Nor is, after that, what comes so long after what was there: a build that goes on and on has no end to wait for.
+const GAP: Duration = Duration::from_millis(100);
 
 impl Origin {
     /// Calls `seen` with every line. The build as it ended; none if it goes on, and is not to be followed or origin was away for too long.
@@ -59,8 +61,13 @@ impl Origin {
         };
         let mut response = opened?;
         let mut events = EventReader::default();
-        let patience = if follows { SILENCE } else { AT_ONCE };
+        let begun = Instant::now();
         loop {
+            let patience = if follows {
+                SILENCE
+            } else {
+                AT_ONCE.saturating_sub(begun.elapsed()).max(GAP)
+            };
             let Ok(chunk) = timeout(patience, response.chunk()).await else {
                 return Ok(None);
             };

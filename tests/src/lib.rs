@@ -12,6 +12,7 @@ pub mod fleet;
 pub mod folder;
 pub mod http3;
 pub mod postgres;
+pub mod repository;
 pub mod wait;
 
 /// Says that a test did nothing on this machine, and why.

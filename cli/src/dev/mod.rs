@@ -158,7 +158,7 @@ async fn start_workers(
     if arguments.workers == 0 {
         return Ok(());
     }
-    let workers = match Workers::plan(arguments.workers) {
+    let workers = match Workers::plan(arguments.workers, home) {
         Ok(workers) => workers,
         Err(missing) => {
             output::say(&missing);

@@ -3,13 +3,15 @@
 //! Without Bubblewrap there are none, and everything else works: builds then wait for a worker.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use helix_client::Origin;
 use helix_routing::api::{CreatedToken, NewToken, Role};
 use helix_service::disk::{write_atomic, write_secret};
 use helix_service::nats::NatsConfig;
+use nix::unistd::geteuid;
 use serde::Serialize;
 
 use super::fleet::{Fleet, url};
@@ -17,6 +19,9 @@ use super::home::Home;
 use super::nats_config::QUEUE_API;
 use super::programs;
 use super::secrets;
+
+/// Others may go through a folder, and see nothing of what is in it.
+const THROUGH: u32 = 0o711;
 
 /// What a worker is started as.
 #[derive(Debug)]
@@ -59,6 +64,25 @@ struct SandboxTable {
     bwrap: PathBuf,
 }
 
+/// Builds of root run as nobody, who has to come to where they are. Nothing beside that place can be listed or read.
+fn let_through(home: &Home) -> anyhow::Result<()> {
+    let data = home.data("build-1");
+    let ours = data.ancestors().skip(1).take(2);
+    for folder in ours {
+        fs::set_permissions(folder, fs::Permissions::from_mode(THROUGH))
+            .with_context(|| format!("let builds into {}", folder.display()))?;
+    }
+    for folder in home.root().ancestors() {
+        let mode = fs::metadata(folder)?.permissions().mode();
+        ensure!(
+            mode & 0o001 != 0,
+            "builds of root run as nobody, who may not enter {}; choose another folder with --dir, or be another user",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
 /// The file of the token that workers show.
 fn token_file(home: &Home) -> PathBuf {
     home.key("build.token")
@@ -66,11 +90,14 @@ fn token_file(home: &Home) -> PathBuf {
 
 impl Workers {
     /// So many, where this machine can have any; else why not.
-    pub(super) fn plan(count: u8) -> Result<Self, String> {
+    pub(super) fn plan(count: u8, home: &Home) -> Result<Self, String> {
         let Some(bwrap) = programs::in_path("bwrap") else {
             return Err("nothing is built here: bubblewrap is not installed".to_owned());
         };
         let program = programs::own("helix-build").map_err(|missing| missing.to_string())?;
+        if geteuid().is_root() {
+            let_through(home).map_err(|error| format!("nothing is built here: {error:#}"))?;
+        }
         let names = (1..=count).map(|number| format!("build-{number}"));
         Ok(Self {
             program,

@@ -1,82 +1,20 @@
-//! The same with a real repository and a real worker: what is pushed is fetched by its commit, built in a sandbox, and goes live.
+//! The same with a real git server and a real worker: what is pushed is fetched by its commit, built in a sandbox, and goes live.
 
 use std::fs;
-use std::path::{Path, PathBuf};
-use std::process::Command;
-
-use helix_routing::api::{BuildState, BuildView, HookView};
-use helix_tests::fleet::{Fleet, Options};
-use helix_tests::folder::page;
-use helix_tests::{skipped, wait};
-use serde_json::json;
-use tempfile::TempDir;
 
 use super::{LOST_LIMIT, ROLLOUT_LIMIT, Site};
 use crate::own_fleet;
+use helix_routing::api::{BuildState, BuildView, HookView};
+use helix_tests::fleet::{Fleet, Options};
+use helix_tests::folder::page;
+use helix_tests::repository::{CREDENTIAL, Repository};
+use helix_tests::{skipped, wait};
+use serde_json::json;
 
-/// With a file `wait` a build takes five seconds, in which something can be done to it. What is served is made of the page, and of
+/// With a file `wait` a build takes twelve seconds, in which something can be done to it. What is served is made of the page, and of
 /// a variable that builds are told.
-const MAKE: &str = "for n in 1 2 3 4 5; do if test -e wait; then echo waits; sleep 1; fi; done; \
+const MAKE: &str = "for n in 1 2 3 4 5 6 7 8 9 10 11 12; do if test -e wait; then echo waits; sleep 1; fi; done; \
     mkdir -p out && cp page.html out/index.html && printf '%s' \"$GREETING\" > out/greeting.txt";
-
-/// A bare repository, and a clone that pushes to it.
-struct Repository {
-    folder: TempDir,
-}
-
-impl Repository {
-    fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        fs::create_dir(folder.path().join("acme")).unwrap();
-        git(
-            folder.path(),
-            &["init", "--quiet", "--bare", "acme/built.git"],
-        );
-        git(
-            folder.path(),
-            &["init", "--quiet", "--initial-branch=main", "clone"],
-        );
-        Self { folder }
-    }
-
-    fn url(&self) -> String {
-        format!("file://{}", self.bare().display())
-    }
-
-    fn bare(&self) -> PathBuf {
-        self.folder.path().join("acme/built.git")
-    }
-
-    /// Commits these files and pushes to a branch; the commit.
-    fn push(&self, branch: &str, files: &[(&str, &str)]) -> String {
-        let clone = self.folder.path().join("clone");
-        for (path, text) in files {
-            fs::write(clone.join(path), text).unwrap();
-        }
-        git(&clone, &["add", "--all"]);
-        git(&clone, &["commit", "--quiet", "--message", "x"]);
-        let (bare, head) = (self.bare(), format!("HEAD:{branch}"));
-        let bare = bare.to_str().unwrap();
-        git(&clone, &["push", "--quiet", "--force", bare, &head]);
-        git(&clone, &["rev-parse", "HEAD"])
-    }
-}
-
-fn git(folder: &Path, arguments: &[&str]) -> String {
-    let who = ["-c", "user.name=t", "-c", "user.email=t@example.com"];
-    let output = Command::new("git")
-        .args(who)
-        .args(arguments)
-        .current_dir(folder)
-        .output()
-        .unwrap();
-    assert!(
-        output.status.success(),
-        "git {arguments:?}: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
-}
 
 impl Site<'_> {
     fn request(&self, action: &str, more: serde_json::Value) -> String {
@@ -132,9 +70,16 @@ fn a_worker_builds_what_is_pushed_and_one_that_is_killed_is_followed() {
         arguments: &["--workers", "1"],
         ..Options::default()
     });
-    let repository = Repository::new();
+    let repository = Repository::serve("acme/built");
+    let credential = fleet.folder().join("credential");
+    fs::write(&credential, CREDENTIAL).unwrap();
+    let credential = credential.to_str().unwrap();
     let how = ["--install", "", "--build", MAKE, "--output", "out"];
-    let site = Site::link(&fleet, "built", &repository.url(), &how);
+    let how: Vec<&str> = how
+        .into_iter()
+        .chain(["--credential-file", credential])
+        .collect();
+    let site = Site::link(&fleet, "built", &repository.url, &how);
     let (host, preview) = (site.host(), site.preview());
     for (greeting, kind) in [("hello", "preview"), ("welcome", "production")] {
         let set = ["env", "set", "GREETING", greeting, "--project", "built"];
@@ -168,7 +113,7 @@ fn a_worker_builds_what_is_pushed_and_one_that_is_killed_is_followed() {
     let build = site.pushed(&merged, &slow);
     wait::until_true("the build is under way", ROLLOUT_LIMIT, || {
         let log = fleet.helix().run(["logs", "--build", &build]);
-        log.stdout.contains("waits")
+        log.stdout.lines().any(|line| line == "waits")
     });
     fleet.kill("build-1");
     site.succeeds(&build);
@@ -178,7 +123,7 @@ fn a_worker_builds_what_is_pushed_and_one_that_is_killed_is_followed() {
     // A newer commit ends the build of the one before it.
     let slower = repository.push("main", &[("page.html", &page("four"))]);
     let before = site.pushed(&slow, &slower);
-    fs::remove_file(repository.folder.path().join("clone/wait")).unwrap();
+    fs::remove_file(repository.clone_folder().join("wait")).unwrap();
     let quick = repository.push("main", &[("page.html", &page("five"))]);
     site.succeeds(&site.pushed(&slower, &quick));
     assert_eq!(site.ends(&before).state, BuildState::Cancelled);
