@@ -29,6 +29,12 @@ const NAMED_MEMBERS: usize = 10;
 /// Where a build may leave the Build Output API's form, whatever the framework.
 pub const BUILD_OUTPUT: &str = ".vercel/output";
 
+/// A folder of the project as people write it; the project's own is `.`.
+#[must_use]
+pub fn shown(folder: &str) -> &str {
+    if folder.is_empty() { "." } else { folder }
+}
+
 /// How a project is built.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -214,7 +220,8 @@ impl Plan {
                 .map(|line| format!("install `{line}`")),
         );
         parts.extend(self.build.as_ref().map(|line| format!("build `{line}`")));
-        parts.push(format!("output {}", self.outputs.join(" or ")));
+        let outputs: Vec<&str> = self.outputs.iter().map(|folder| shown(folder)).collect();
+        parts.push(format!("output {}", outputs.join(" or ")));
         parts.join(", ")
     }
 }

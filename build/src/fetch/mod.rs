@@ -152,16 +152,7 @@ impl Git<'_> {
         let missing = || FetchError::Commit {
             commit: commit.to_owned(),
         };
-        let by_name = [
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-recurse-submodules",
-            "--depth=1",
-            "--",
-            &source.url,
-            commit,
-        ];
+        let by_name = fetching(source, "--depth=1", commit);
         let refused = match self.run("fetch", &by_name).await {
             Ok(()) => return Ok(()),
             Err(error @ FetchError::Git { .. }) => error,
@@ -175,16 +166,7 @@ impl Git<'_> {
             });
         };
         let depth = format!("--depth={DEPTH}");
-        let by_reference = [
-            "fetch",
-            "--quiet",
-            "--no-tags",
-            "--no-recurse-submodules",
-            &depth,
-            "--",
-            &source.url,
-            reference,
-        ];
+        let by_reference = fetching(source, &depth, reference);
         match self.run("fetch", &by_reference).await {
             Err(error) if is_unknown(&error) => return Err(missing()),
             fetched => fetched?,
@@ -285,6 +267,18 @@ fn git() -> PathBuf {
         .unwrap_or_else(|| PathBuf::from("git"))
 }
 
+/// A fetch of `wanted`. Of a repository on this machine the other half is started here, and is told nothing of our settings: whoever
+/// allows such repositories allows them whoever's they are.
+fn fetching<'a>(source: &'a Source, depth: &'a str, wanted: &'a str) -> Vec<&'a str> {
+    const ANYBODYS: &str = "--upload-pack=git -c 'safe.directory=*' upload-pack";
+    let mut arguments = vec!["fetch", "--quiet", "--no-tags", "--no-recurse-submodules"];
+    if source.url.starts_with("file:") {
+        arguments.push(ANYBODYS);
+    }
+    arguments.extend([depth, "--", &source.url, wanted]);
+    arguments
+}
+
 /// What git is told, in place of any configuration.
 fn settings(source: &Source, scheme: &str) -> Vec<(String, String)> {
     let mut settings: Vec<(String, String)> = [
@@ -307,10 +301,6 @@ fn settings(source: &Source, scheme: &str) -> Vec<(String, String)> {
     .map(|(key, value)| (key.to_owned(), value.to_owned()))
     .to_vec();
     settings.push((format!("protocol.{scheme}.allow"), "always".to_owned()));
-    if scheme == "file" {
-        // Whoever allows repositories of this machine allows them whoever's they are.
-        settings.push(("safe.directory".to_owned(), "*".to_owned()));
-    }
     let base = Url::parse(&source.url).map(|url| url.origin().ascii_serialization());
     if let (Some(authorization), Ok(base)) = (&source.authorization, base) {
         settings.push((

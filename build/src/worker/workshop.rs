@@ -458,7 +458,10 @@ impl Bench<'_> {
         let (count, bytes) = (output.files.len(), output.bytes());
         self.journal.say(
             step,
-            &format!("{count} files, {bytes} bytes in {:?}", output.folder),
+            &format!(
+                "{count} files, {bytes} bytes in {}",
+                detect::shown(&output.folder)
+            ),
         );
         let step = BuildStep::Upload;
         let hashed = spawn_blocking(move || {

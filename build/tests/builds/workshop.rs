@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -32,6 +32,11 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) async fn new() -> Option<Self> {
+        Self::with("http = true").await
+    }
+
+    /// The same, with sources that may be reached so.
+    async fn with(fetch: &str) -> Option<Self> {
         let bwrap = crate::place::bwrap()?;
         let folder = tempfile::Builder::new()
             .prefix("helix-build")
@@ -39,7 +44,7 @@ impl World {
             .unwrap();
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
         let origin = Double::start().await;
-        let text = config(&folder.path().join("data"), &bwrap, &origin.url);
+        let text = config(&folder.path().join("data"), &bwrap, &origin.url, fetch);
         let workshop = Workshop::open(toml::from_str::<Config>(&text).unwrap()).unwrap();
         Some(Self {
             forge: Forge::start().await,
@@ -117,10 +122,10 @@ impl World {
 }
 
 /// The registry may be a mirror in a network of its own, so addresses are not looked at here.
-fn config(data: &std::path::Path, bwrap: &std::path::Path, origin: &str) -> String {
+fn config(data: &Path, bwrap: &Path, origin: &str, fetch: &str) -> String {
     format!(
         "origin = {origin:?}\ntoken_file = \"unused\"\ndata_dir = {data:?}\n[nats]\nurl = \"nats://127.0.0.1:1\"\nseed_file = \"unused\"\n\
-         [fetch]\nhttp = true\n[egress]\nallow = [\"0.0.0.0/0\", \"::/0\"]\n[sandbox]\nbwrap = {bwrap:?}\n"
+         [fetch]\n{fetch}\n[egress]\nallow = [\"0.0.0.0/0\", \"::/0\"]\n[sandbox]\nbwrap = {bwrap:?}\n"
     )
 }
 
@@ -349,6 +354,28 @@ async fn repositories_that_are_closed_gone_or_without_the_commit_are_told_apart(
     let mut job = world.job(&commit);
     job.source.reference = Some("--upload-pack=touch /tmp/pwned".to_owned());
     assert!(failed(&world.build(&job).await.0, BuildStep::Fetch).contains("no reference"));
+}
+
+/// The server's half of a fetch runs as whoever builds, too, and the repository is somebody else's.
+#[tokio::test]
+async fn a_repository_of_this_machine_is_fetched_where_that_is_allowed() {
+    let Some(world) = World::with("file = true").await else {
+        return;
+    };
+    let commit = world
+        .forge
+        .commit("main", &[("public/index.html", "from here")]);
+    fs::set_permissions(
+        world.forge.bare().parent().unwrap(),
+        fs::Permissions::from_mode(0o755),
+    )
+    .unwrap();
+    let mut job = world.job(&commit);
+    job.source.url = format!("file://{}", world.forge.bare().display());
+    job.source.authorization = None;
+    let (outcome, log) = world.build(&job).await;
+    let page = world.origin.content(&outcome, "index.html");
+    assert_eq!(page.as_deref(), Some("from here"), "{outcome:?} {log}");
 }
 
 #[tokio::test]

@@ -124,12 +124,13 @@ struct WebhooksTable {
     plain_http: bool,
 }
 
-/// A developer's repositories are on this machine, too. All origins have one key.
+/// A developer's repositories are on this machine, too, and a push is looked for where one waits for it. All origins have one key.
 #[derive(Serialize)]
 struct SourceTable {
     key: PathBuf,
     plain_http: bool,
     local: bool,
+    poll_seconds: u64,
 }
 
 /// A deployment to one's own machine is there at once; a release that names its window bakes all the same.
@@ -340,6 +341,7 @@ impl Fleet {
                 key: secrets::token(home, "seal")?.0,
                 plain_http: true,
                 local: true,
+                poll_seconds: 5,
             },
             rollout: RolloutTable { order: "together" },
         })
