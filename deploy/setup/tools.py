@@ -46,6 +46,9 @@ NODE_JUDGES = {
     "netlify-redirector": "0.5.0",
 }
 
+# Longest that npm may take: it has been seen to try again for a quarter of an hour.
+NODE_SECONDS = 240
+
 # Debian packages that measurements need: servers to compare with, and load generators.
 PEERS = {"nginx": "nginx-light", "haproxy": "haproxy", "wrk": "wrk", "h2load": "nghttp2-client", "openssl": "openssl"}
 
@@ -129,8 +132,14 @@ def install_node_judges() -> None:
     print(f"set-up: {', '.join(wanted)}", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     command = ["npm", "install", "--ignore-scripts", "--no-audit", "--no-fund", "--no-save", "--loglevel=error"]
+    command += ["--fetch-retries=1", "--fetch-retry-mintimeout=1000", "--fetch-retry-maxtimeout=5000"]
     command += ["--prefix", str(folder), *wanted]
-    if subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, check=False).returncode != 0:
+    try:
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL}
+        installed = subprocess.run(command, check=False, timeout=NODE_SECONDS, **quiet).returncode == 0
+    except subprocess.TimeoutExpired:
+        installed = False
+    if not installed:
         print(f"set-up: {', '.join(wanted)} could not be installed, some tests are skipped", file=sys.stderr)
 
 

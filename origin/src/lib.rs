@@ -26,6 +26,7 @@ pub mod gate;
 pub mod glass;
 pub mod hold;
 pub mod idempotency;
+pub mod key_file;
 pub mod lane;
 pub mod metrics;
 pub mod overview;

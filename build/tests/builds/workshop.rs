@@ -472,6 +472,7 @@ fn vite(world: &World) -> Option<Vec<(String, String)>> {
     fs::write(folder.join("package.json"), manifest).unwrap();
     let made = Command::new("npm")
         .args(["install", "--package-lock-only", "--no-audit", "--no-fund"])
+        .args(["--fetch-retries=0", "--fetch-timeout=30000"])
         .current_dir(&folder)
         .output();
     if !made.is_ok_and(|output| output.status.success()) {

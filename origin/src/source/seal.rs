@@ -9,44 +9,26 @@
 //!
 //! Invariant: no error and no log has a byte of a key or of a value.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aws_lc_rs::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::hkdf::{HKDF_SHA256, Salt};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use helix_service::disk::{WriteError, write_secret};
-use helix_service::random;
+
+use crate::key_file::{self, KeyFileError};
 
 const VERSION: &str = "1:";
 const SALT_BYTES: usize = 24;
 /// What keys of values are derived for.
 const PURPOSE: &[u8] = b"helix sealed value 1";
-/// Shortest key that a file may hold, in characters.
-const MIN_KEY: usize = 32;
 
 /// A value cannot be sealed or opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SealError {
-    /// The file cannot be read.
-    #[error("read the key of sealed values {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// It is no key.
-    #[error("the key of sealed values {} is shorter than {MIN_KEY} characters", path.display())]
-    Short {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It cannot be made.
-    #[error("make the key of sealed values")]
-    Write(#[from] WriteError),
+    /// Its key cannot be used.
+    #[error(transparent)]
+    Key(#[from] KeyFileError),
     /// The library refuses, which it never does for keys of this length.
     #[error("seal {what}")]
     Seal {
@@ -76,27 +58,8 @@ impl SealKey {
     /// # Errors
     /// When the file cannot be read or made, or holds no key.
     pub fn open(path: &Path) -> Result<Self, SealError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-                let text = random::secret();
-                write_secret(path, text.as_bytes())?;
-                text
-            }
-            Err(source) => {
-                return Err(SealError::Read {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
-        };
-        let text = text.trim();
-        if text.len() < MIN_KEY {
-            return Err(SealError::Short {
-                path: path.to_owned(),
-            });
-        }
-        Ok(Self(text.as_bytes().to_vec()))
+        let key = key_file::open(path, "sealed values")?;
+        Ok(Self(key.into_bytes()))
     }
 
     /// Seals a value for `what` it belongs to.
@@ -191,6 +154,9 @@ mod tests {
         }
         let path = folder.path().join("short.key");
         std::fs::write(&path, "short").unwrap();
-        assert!(matches!(SealKey::open(&path), Err(SealError::Short { .. })));
+        assert!(matches!(
+            SealKey::open(&path),
+            Err(SealError::Key(KeyFileError::Short { .. }))
+        ));
     }
 }

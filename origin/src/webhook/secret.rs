@@ -3,45 +3,19 @@
 //! Invariant: no secret is stored. Each is derived from origin's webhook key, a file of its own, and the webhook's id; SQL holds the
 //! start of its digest, so that a restored database with another key is noticed instead of signing with what nobody knows.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use aws_lc_rs::hmac;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use helix_service::digest::sha256;
-use helix_service::disk::{WriteError, write_secret};
-use helix_service::random;
+
+use crate::key_file::{self, KeyFileError};
 
 /// What every secret starts with.
 const PREFIX: &str = "whsec_";
 /// Digits of a secret's digest that SQL holds.
 const MARK: usize = 16;
-/// Shortest key that a file may hold, in bytes.
-const MIN_KEY: usize = 32;
-
-/// The key of webhooks cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum KeyError {
-    /// The file cannot be read.
-    #[error("read the key of webhooks {}", path.display())]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// It is no key.
-    #[error("the key of webhooks {} is shorter than {MIN_KEY} characters", path.display())]
-    Short {
-        /// The file.
-        path: PathBuf,
-    },
-    /// It cannot be made.
-    #[error("make the key of webhooks")]
-    Write(#[from] WriteError),
-}
 
 /// What secrets are derived from.
 pub struct WebhookKey(hmac::Key);
@@ -57,28 +31,9 @@ impl WebhookKey {
     ///
     /// # Errors
     /// When the file cannot be read or made, or holds no key.
-    pub fn open(path: &Path) -> Result<Self, KeyError> {
-        let text = match std::fs::read_to_string(path) {
-            Ok(text) => text,
-            Err(missing) if missing.kind() == io::ErrorKind::NotFound => {
-                let text = random::secret();
-                write_secret(path, text.as_bytes())?;
-                text
-            }
-            Err(source) => {
-                return Err(KeyError::Read {
-                    path: path.to_owned(),
-                    source,
-                });
-            }
-        };
-        let text = text.trim();
-        if text.len() < MIN_KEY {
-            return Err(KeyError::Short {
-                path: path.to_owned(),
-            });
-        }
-        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, text.as_bytes())))
+    pub fn open(path: &Path) -> Result<Self, KeyFileError> {
+        let key = key_file::open(path, "webhooks")?;
+        Ok(Self(hmac::Key::new(hmac::HMAC_SHA256, key.as_bytes())))
     }
 
     /// The secret of a webhook.
@@ -152,7 +107,7 @@ mod tests {
         std::fs::write(&path, "short").unwrap();
         assert!(matches!(
             WebhookKey::open(&path),
-            Err(KeyError::Short { .. })
+            Err(KeyFileError::Short { .. })
         ));
     }
 }
