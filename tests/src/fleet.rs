@@ -500,6 +500,8 @@ fn spawn(folder: &Path, options: &Options) -> Child {
     if std::env::var_os("NATS_SERVER").is_none() && nats.exists() {
         command.env("NATS_SERVER", nats);
     }
+    // While an origin is dead its port is free, and another fleet that prefers it would be taken for it.
+    command.env("HELIX_DEV_ANY_PORTS", "true");
     // A test that wants builds asks for workers.
     command.env("HELIX_DEV_WORKERS", "0");
     command.envs(options.settings.iter().copied());

@@ -125,6 +125,9 @@ pub(crate) struct Dev {
     /// Origins that share the database: one leads, the others stand by
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=3))]
     pub(crate) origins: u8,
+    /// Take any free port for everything, where several fleets share a machine
+    #[arg(long, env = "HELIX_DEV_ANY_PORTS")]
+    pub(crate) any_ports: bool,
     /// Workers that build what is pushed to linked repositories; they need bubblewrap
     #[arg(long, default_value_t = 1, env = "HELIX_DEV_WORKERS", value_parser = clap::value_parser!(u8).range(0..=8))]
     pub(crate) workers: u8,

@@ -69,6 +69,8 @@ pub(super) struct Wanted<'a> {
     pub(super) origins: u8,
     /// The PostgreSQL they share; without one, a file.
     pub(super) database: Option<&'a str>,
+    /// Whether no port is better than another.
+    pub(super) any_ports: bool,
 }
 
 /// One edge.
@@ -204,8 +206,10 @@ impl Fleet {
     /// Chooses ports for what is wanted, and makes what secrets are missing.
     pub(super) fn plan(home: &Home, wanted: &Wanted<'_>) -> anyhow::Result<Self> {
         let mut ports = Ports::load(&home.ports());
-        let mut port =
-            |name: &str, preferred| ports.choose(name, preferred).context("find a free port");
+        let mut port = |name: &str, preferred: Option<u16>| {
+            let preferred = preferred.filter(|_| !wanted.any_ports);
+            ports.choose(name, preferred).context("find a free port")
+        };
         let (nats, monitor) = (port("nats", ANY)?, port("nats-monitor", ANY)?);
         let (api, admin) = (port("api", Some(API_PORT))?, port("origin-admin", ANY)?);
         let mut origins = vec![OriginPorts {
@@ -453,6 +457,7 @@ mod tests {
             edges,
             origins,
             database,
+            any_ports: false,
         };
         let first = Fleet::plan(&home, &wanted(1, 1, None)).unwrap();
         first.write_configs(&home).unwrap();

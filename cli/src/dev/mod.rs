@@ -77,6 +77,7 @@ pub(crate) async fn run(arguments: Dev) -> anyhow::Result<ExitCode> {
             edges: arguments.edges,
             origins: arguments.origins,
             database: arguments.database.as_deref(),
+            any_ports: arguments.any_ports,
         },
     )?;
     fleet.write_configs(&home)?;
