@@ -37,6 +37,7 @@ pub mod purge;
 pub mod quarantine;
 pub mod recovery;
 pub mod registry;
+pub mod relay;
 pub mod restart;
 pub mod rollback;
 pub mod rollout;

@@ -12,8 +12,8 @@ use helix_service::clock;
 use helix_service::shutdown::Shutdown;
 use serde_json::json;
 
-use crate::api::problem::chain;
-use crate::store::{Store, StoreError, millis};
+use crate::relay::{self, Relay, RelayError, link};
+use crate::store::{Store, millis};
 
 /// The stream.
 pub const STREAM: &str = "HX_BUILDS";
@@ -28,110 +28,59 @@ const DUPLICATES: Duration = Duration::from_mins(2);
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Builds that are told at once.
 const PAGE_ROWS: i64 = 100;
-/// Commits wake the queue; this only bounds what a missed wake-up could cost.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// What was told and not claimed by then is told again: its message may have been lost with a server.
 const TOLD_AGAIN: Duration = Duration::from_mins(10);
-/// Wait before the stream is tried again.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// Why builds are not told now.
-#[derive(Debug, thiserror::Error)]
-enum QueueError {
-    /// The database failed, or another origin leads.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// NATS did not do it.
-    #[error("{attempted} stream {STREAM}")]
-    Link {
-        attempted: &'static str,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl From<sqlx::Error> for QueueError {
-    fn from(source: sqlx::Error) -> Self {
-        Self::Store(source.into())
-    }
-}
-
-fn link<E: std::error::Error + Send + Sync + 'static>(
-    attempted: &'static str,
-) -> impl FnOnce(E) -> QueueError {
-    move |source| QueueError::Link {
-        attempted,
-        source: Box::new(source),
-    }
-}
-
-/// Tells workers until shutdown, through a stream that so many servers keep. Whatever fails is logged and tried again.
+/// Tells workers until shutdown, through a stream that so many servers keep.
 pub async fn run(store: &Store, client: async_nats::Client, replicas: usize, shutdown: &Shutdown) {
-    let jetstream = jetstream::new(client);
-    loop {
-        let failed = tokio::select! {
-            () = shutdown.requested() => return,
-            failed = work(store, &jetstream, replicas) => failed,
-        };
-        tracing::warn!(error = %chain(&failed), "workers are not told of builds");
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = tokio::time::sleep(RETRY_PAUSE) => {}
-        }
-    }
+    relay::run(&Queue { store, replicas }, store, client, shutdown).await;
 }
 
-/// Ends only by failing.
-async fn work(store: &Store, jetstream: &jetstream::Context, replicas: usize) -> QueueError {
-    if let Err(error) = set_up(store, jetstream, replicas).await {
-        return error;
-    }
-    let committed = store.committed();
-    loop {
-        match tell_page(store, jetstream).await {
-            Ok(0) => {}
-            Ok(_) => continue,
-            Err(error) => return error,
-        }
-        tokio::select! {
-            () = committed.notified() => {}
-            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
-        }
-    }
-}
-
-async fn set_up(
-    store: &Store,
-    jetstream: &jetstream::Context,
+struct Queue<'a> {
+    store: &'a Store,
     replicas: usize,
-) -> Result<(), QueueError> {
-    jetstream
-        .create_or_update_stream(config(replicas))
-        .await
-        .map_err(link("set up"))?;
-    let mut stream = jetstream.get_stream(STREAM).await.map_err(link("read"))?;
-    let consumer = pull::Config {
-        durable_name: Some(CONSUMER.to_owned()),
-        ack_wait: ACK_WAIT,
-        max_ack_pending: MAX_MESSAGES,
-        ..pull::Config::default()
-    };
-    stream
-        .create_consumer(consumer)
-        .await
-        .map_err(link("set up the consumer of"))?;
-    let info = stream.info().await.map_err(link("read"))?;
-    if info.state.messages == 0 {
-        let mut tx = store.write().await?;
-        sqlx::query("UPDATE builds SET queued = NULL WHERE state = 'queued'")
-            .execute(&mut *tx)
-            .await?;
-        tx.commit().await?;
-    }
-    Ok(())
 }
 
-async fn tell_page(store: &Store, jetstream: &jetstream::Context) -> Result<usize, QueueError> {
+impl Relay for Queue<'_> {
+    const STREAM: &'static str = STREAM;
+    const FAILED: &'static str = "workers are not told of builds";
+
+    async fn set_up(&self, jetstream: &jetstream::Context) -> Result<(), RelayError> {
+        jetstream
+            .create_or_update_stream(config(self.replicas))
+            .await
+            .map_err(link::<Self, _>("set up"))?;
+        let mut stream = jetstream
+            .get_stream(STREAM)
+            .await
+            .map_err(link::<Self, _>("read"))?;
+        let consumer = pull::Config {
+            durable_name: Some(CONSUMER.to_owned()),
+            ack_wait: ACK_WAIT,
+            max_ack_pending: MAX_MESSAGES,
+            ..pull::Config::default()
+        };
+        stream
+            .create_consumer(consumer)
+            .await
+            .map_err(link::<Self, _>("set up the consumer of"))?;
+        let info = stream.info().await.map_err(link::<Self, _>("read"))?;
+        if info.state.messages == 0 {
+            let mut tx = self.store.write().await?;
+            sqlx::query("UPDATE builds SET queued = NULL WHERE state = 'queued'")
+                .execute(&mut *tx)
+                .await?;
+            tx.commit().await?;
+        }
+        Ok(())
+    }
+
+    async fn send_page(&self, jetstream: &jetstream::Context) -> Result<usize, RelayError> {
+        tell_page(self.store, jetstream).await
+    }
+}
+
+async fn tell_page(store: &Store, jetstream: &jetstream::Context) -> Result<usize, RelayError> {
     let now = clock::now();
     let rows: Vec<(String, String, i64)> = sqlx::query_as(
         "SELECT build, project, attempts FROM builds WHERE state = 'queued' AND (queued IS NULL OR queued < $1) ORDER BY created LIMIT $2",
@@ -151,9 +100,9 @@ async fn tell_page(store: &Store, jetstream: &jetstream::Context) -> Result<usiz
         jetstream
             .publish_with_headers(format!("hx.builds.{project}"), headers, body.into())
             .await
-            .map_err(link("publish to"))?
+            .map_err(link::<Queue<'_>, _>("publish to"))?
             .await
-            .map_err(link("publish to"))?;
+            .map_err(link::<Queue<'_>, _>("publish to"))?;
     }
     if rows.is_empty() {
         return Ok(0);

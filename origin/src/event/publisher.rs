@@ -11,8 +11,8 @@ use helix_routing::time::Timestamp;
 use helix_service::clock;
 use helix_service::shutdown::Shutdown;
 
-use crate::api::problem::chain;
-use crate::store::{Store, StoreError, millis, time};
+use crate::relay::{self, Relay, RelayError, link};
+use crate::store::{Store, millis, time};
 
 /// The stream.
 pub const STREAM: &str = "EVENTS";
@@ -24,80 +24,34 @@ const MAX_EVENTS: i64 = 100_000;
 const DUPLICATES: Duration = Duration::from_hours(1);
 /// Events that are read at once.
 const PAGE_ROWS: i64 = 256;
-/// Commits wake the publisher; this only bounds what a missed wake-up could cost.
-const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
-/// Wait before the stream is tried again.
-const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
-/// Why events are not published now.
-#[derive(Debug, thiserror::Error)]
-enum PublishError {
-    /// The database failed, or another origin leads.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    /// NATS did not do it.
-    #[error("{attempted} stream {STREAM}")]
-    Link {
-        attempted: &'static str,
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl From<sqlx::Error> for PublishError {
-    fn from(source: sqlx::Error) -> Self {
-        Self::Store(source.into())
-    }
-}
-
-fn link<E: std::error::Error + Send + Sync + 'static>(
-    attempted: &'static str,
-) -> impl FnOnce(E) -> PublishError {
-    move |source| PublishError::Link {
-        attempted,
-        source: Box::new(source),
-    }
-}
-
-/// Publishes until shutdown, to a stream that so many servers keep. Whatever fails is logged and tried again: nothing waits for it.
+/// Publishes until shutdown, to a stream that so many servers keep.
 pub async fn run(store: &Store, client: async_nats::Client, replicas: usize, shutdown: &Shutdown) {
-    let jetstream = jetstream::new(client);
-    loop {
-        let failed = tokio::select! {
-            () = shutdown.requested() => return,
-            failed = work(store, &jetstream, replicas) => failed,
-        };
-        tracing::warn!(error = %chain(&failed), "events are not published");
-        tokio::select! {
-            () = shutdown.requested() => return,
-            () = tokio::time::sleep(RETRY_PAUSE) => {}
-        }
+    relay::run(&Publisher { store, replicas }, store, client, shutdown).await;
+}
+
+struct Publisher<'a> {
+    store: &'a Store,
+    replicas: usize,
+}
+
+impl Relay for Publisher<'_> {
+    const STREAM: &'static str = STREAM;
+    const FAILED: &'static str = "events are not published";
+
+    async fn set_up(&self, jetstream: &jetstream::Context) -> Result<(), RelayError> {
+        let made = jetstream
+            .create_or_update_stream(config(self.replicas))
+            .await;
+        made.map(drop).map_err(link::<Self, _>("set up"))
+    }
+
+    async fn send_page(&self, jetstream: &jetstream::Context) -> Result<usize, RelayError> {
+        publish_page(self.store, jetstream).await
     }
 }
 
-/// Ends only by failing.
-async fn work(store: &Store, jetstream: &jetstream::Context, replicas: usize) -> PublishError {
-    if let Err(error) = jetstream.create_or_update_stream(config(replicas)).await {
-        return link("set up")(error);
-    }
-    let committed = store.committed();
-    loop {
-        match publish_page(store, jetstream).await {
-            Ok(0) => {}
-            Ok(_) => continue,
-            Err(error) => return error,
-        }
-        tokio::select! {
-            () = committed.notified() => {}
-            () = tokio::time::sleep(SWEEP_INTERVAL) => {}
-        }
-    }
-}
-
-async fn publish_page(
-    store: &Store,
-    jetstream: &jetstream::Context,
-) -> Result<usize, PublishError> {
+async fn publish_page(store: &Store, jetstream: &jetstream::Context) -> Result<usize, RelayError> {
     let rows: Vec<(String, i64, i64, String, Option<String>, String)> = sqlx::query_as(
         "SELECT event, number, at, kind, project, body FROM events WHERE published IS NULL ORDER BY number LIMIT $1",
     )
@@ -113,11 +67,17 @@ async fn publish_page(
         let headers = headers((&event, &kind), project.as_deref(), time(at));
         let subject = format!("events.{}.{kind}", project.as_deref().unwrap_or("_"));
         let sending = jetstream.publish_with_headers(subject, headers, body.into());
-        sent.push(sending.await.map_err(link("publish to"))?);
+        sent.push(
+            sending
+                .await
+                .map_err(link::<Publisher<'_>, _>("publish to"))?,
+        );
     }
     let published = sent.len();
     for acknowledgement in sent {
-        acknowledgement.await.map_err(link("publish to"))?;
+        acknowledgement
+            .await
+            .map_err(link::<Publisher<'_>, _>("publish to"))?;
     }
     let mut tx = store.write().await?;
     sqlx::query("UPDATE events SET published = $1 WHERE published IS NULL AND number <= $2")
