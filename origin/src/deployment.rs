@@ -183,7 +183,7 @@ pub async fn deploy_of(
 
 /// What a release was built of, if it was.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Origin {
+pub(crate) struct BuiltOf {
     pub(crate) build: Option<String>,
     pub(crate) commit: Option<String>,
 }
@@ -196,7 +196,7 @@ pub(crate) async fn roll_out<T: Serialize + DeserializeOwned>(
     app: &App,
     caller: &Caller,
     (site, release): (&SiteId, ReleaseRef),
-    (act, origin): (Act, Origin),
+    (act, built_of): (Act, BuiltOf),
     repeatable: Option<Repeatable>,
     shown: impl FnOnce(DeploymentView) -> T,
 ) -> Result<T, StartError> {
@@ -226,16 +226,7 @@ pub(crate) async fn roll_out<T: Serialize + DeserializeOwned>(
     let what = (site.clone(), false, None);
     let view = record(&mut begun, app, caller, what, release).await?;
     audit::record(&mut begun.tx, caller, act).await?;
-    sqlx::query(
-        "UPDATE deployments SET build = $1, commit_id = $2 WHERE project = $3 AND number = $4",
-    )
-    .bind(origin.build)
-    .bind(origin.commit)
-    .bind(site.project.as_str())
-    .bind(number(view.number))
-    .execute(&mut *begun.tx)
-    .await
-    .map_err(StoreError::from)?;
+    note_built_of(&mut begun.tx, &view, &built_of).await?;
     let view = shown(view);
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
@@ -303,16 +294,29 @@ async fn note_cause(
     else {
         return Ok(());
     };
+    let built_of = BuiltOf {
+        build: Some(build.id.to_string()),
+        commit: Some(build.wanted.commit.to_string()),
+    };
+    note_built_of(tx, view, &built_of).await?;
+    work::succeeded(tx, build, framework, view.number).await
+}
+
+async fn note_built_of(
+    tx: &mut Tx,
+    view: &DeploymentView,
+    built_of: &BuiltOf,
+) -> Result<(), StoreError> {
     sqlx::query(
         "UPDATE deployments SET build = $1, commit_id = $2 WHERE project = $3 AND number = $4",
     )
-    .bind(build.id.as_str())
-    .bind(build.wanted.commit.as_str())
+    .bind(built_of.build.as_deref())
+    .bind(built_of.commit.as_deref())
     .bind(view.site.project.as_str())
     .bind(number(view.number))
     .execute(&mut **tx)
     .await?;
-    work::succeeded(tx, build, framework, view.number).await
+    Ok(())
 }
 
 /// Starts it, if it may be started now and by this one.

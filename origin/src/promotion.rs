@@ -9,7 +9,7 @@ use helix_routing::id::{Environment, ProjectName, ReleaseId, SiteId};
 use crate::app::App;
 use crate::audit::Act;
 use crate::auth::Caller;
-use crate::deployment::{self, Origin, StartError, answered};
+use crate::deployment::{self, BuiltOf, StartError, answered};
 use crate::idempotency::Repeatable;
 use crate::rollout::RolloutError;
 use crate::source::env;
@@ -79,7 +79,7 @@ pub(crate) async fn of_build(
     app: &App,
     site: &SiteId,
     release: &ReleaseId,
-) -> Result<Origin, StoreError> {
+) -> Result<BuiltOf, StoreError> {
     let found: Option<(Option<String>, Option<String>)> = sqlx::query_as(
         "SELECT build, commit_id FROM deployments WHERE site = $1 AND release_id = $2 ORDER BY number DESC LIMIT 1",
     )
@@ -88,7 +88,7 @@ pub(crate) async fn of_build(
     .fetch_optional(app.store.reader())
     .await?;
     let (build, commit) = found.unwrap_or_default();
-    Ok(Origin { build, commit })
+    Ok(BuiltOf { build, commit })
 }
 
 /// The preview that a release is of.

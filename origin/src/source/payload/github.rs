@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::{
-    Action, Change, Delivery, Hint, PayloadError, Said, branch, commit, ignored, needed, no_effect,
-    number, parsed,
+    Action, Change, Delivery, Hint, PayloadError, Said, commit, ignored, needed, no_effect, number,
+    parsed, push,
 };
 
 #[derive(Deserialize)]
@@ -15,16 +15,6 @@ struct About {
 #[derive(Deserialize)]
 struct Repository {
     full_name: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Push {
-    #[serde(rename = "ref")]
-    reference: String,
-    before: String,
-    after: String,
-    #[serde(default)]
-    deleted: bool,
 }
 
 #[derive(Deserialize)]
@@ -57,32 +47,11 @@ pub(super) fn read(event: &str, body: &[u8]) -> Result<Delivery, PayloadError> {
     let about: About = parsed(event, body)?;
     let repository = about.repository.and_then(|repository| repository.full_name);
     match event {
-        "push" => push(event, repository, body),
+        "push" => push(event, (repository, "repository"), body),
         "pull_request" => pull_request(event, repository, body),
         "ping" => Ok(ignored(repository, "the webhook is set up")),
         _ => Ok(ignored(repository, no_effect(event))),
     }
-}
-
-fn push(event: &str, repository: Option<String>, body: &[u8]) -> Result<Delivery, PayloadError> {
-    let push: Push = parsed(event, body)?;
-    let Some(branch) = branch(&push.reference) else {
-        return Ok(ignored(repository, "tags are not deployed"));
-    };
-    let after = commit(event, &push.after, "commit after")?;
-    let Some(after) = after.filter(|_| !push.deleted) else {
-        return Ok(ignored(repository, "the branch was removed"));
-    };
-    let repository = Some(needed(event, repository, "repository")?);
-    let hint = Hint::Push {
-        branch: branch.to_owned(),
-        before: commit(event, &push.before, "commit before")?,
-        after,
-    };
-    Ok(Delivery {
-        repository,
-        said: Said::Hints(vec![hint]),
-    })
 }
 
 fn pull_request(

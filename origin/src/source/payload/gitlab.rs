@@ -3,8 +3,8 @@
 use serde::Deserialize;
 
 use super::{
-    Action, Change, Delivery, Hint, PayloadError, Said, branch, commit, ignored, needed, no_effect,
-    number, parsed,
+    Action, Change, Delivery, Hint, PayloadError, Said, commit, ignored, needed, no_effect, number,
+    parsed, push,
 };
 
 #[derive(Deserialize)]
@@ -15,14 +15,6 @@ struct About {
 #[derive(Deserialize)]
 struct Project {
     path_with_namespace: Option<String>,
-}
-
-#[derive(Deserialize)]
-struct Push {
-    #[serde(rename = "ref")]
-    reference: String,
-    before: String,
-    after: String,
 }
 
 #[derive(Deserialize)]
@@ -51,30 +43,11 @@ pub(super) fn read(event: &str, body: &[u8]) -> Result<Delivery, PayloadError> {
         .project
         .and_then(|project| project.path_with_namespace);
     match event {
-        "Push Hook" => push(event, repository, body),
+        "Push Hook" => push(event, (repository, "project"), body),
         "Merge Request Hook" => merge_request(event, repository, body),
         "Tag Push Hook" => Ok(ignored(repository, "tags are not deployed")),
         _ => Ok(ignored(repository, no_effect(event))),
     }
-}
-
-fn push(event: &str, repository: Option<String>, body: &[u8]) -> Result<Delivery, PayloadError> {
-    let push: Push = parsed(event, body)?;
-    let Some(branch) = branch(&push.reference) else {
-        return Ok(ignored(repository, "tags are not deployed"));
-    };
-    let Some(after) = commit(event, &push.after, "commit after")? else {
-        return Ok(ignored(repository, "the branch was removed"));
-    };
-    let hint = Hint::Push {
-        branch: branch.to_owned(),
-        before: commit(event, &push.before, "commit before")?,
-        after,
-    };
-    Ok(Delivery {
-        repository: Some(needed(event, repository, "project")?),
-        said: Said::Hints(vec![hint]),
-    })
 }
 
 fn merge_request(

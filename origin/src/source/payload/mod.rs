@@ -176,6 +176,43 @@ fn branch(reference: &str) -> Option<&str> {
     reference.strip_prefix("refs/heads/")
 }
 
+/// A push, as GitHub and GitLab both describe it.
+#[derive(Deserialize)]
+struct Push {
+    #[serde(rename = "ref")]
+    reference: String,
+    before: String,
+    after: String,
+    /// Said by GitHub beside the zeros.
+    #[serde(default)]
+    deleted: bool,
+}
+
+/// Reads a push to the repository, which is named in the part of the payload called so.
+fn push(
+    event: &str,
+    (repository, part): (Option<String>, &'static str),
+    body: &[u8],
+) -> Result<Delivery, PayloadError> {
+    let push: Push = parsed(event, body)?;
+    let Some(branch) = branch(&push.reference) else {
+        return Ok(ignored(repository, "tags are not deployed"));
+    };
+    let after = commit(event, &push.after, "commit after")?;
+    let Some(after) = after.filter(|_| !push.deleted) else {
+        return Ok(ignored(repository, "the branch was removed"));
+    };
+    let hint = Hint::Push {
+        branch: branch.to_owned(),
+        before: commit(event, &push.before, "commit before")?,
+        after,
+    };
+    Ok(Delivery {
+        repository: Some(needed(event, repository, part)?),
+        said: Said::Hints(vec![hint]),
+    })
+}
+
 /// A number of a pull request, as previews are named by it.
 fn number(event: &str, number: Option<u64>) -> Result<u32, PayloadError> {
     let number = number.and_then(|number| u32::try_from(number).ok());
