@@ -3,7 +3,7 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::forge::{commit, json_of, pull_request};
+use crate::forge::{commit, json_of};
 use crate::world::{World, deployment, files, problem};
 
 #[tokio::test]
@@ -190,14 +190,7 @@ async fn a_preview_is_promoted_with_a_reason_that_is_kept() {
     let world = World::start().await;
     let secret = world.link(json!({})).await;
     let worker = world.token("build").await;
-    let (_, opened) = world
-        .hook(
-            &secret,
-            "pull_request",
-            &pull_request("opened", &commit('a'), 1),
-        )
-        .await;
-    let build = opened["build"].as_str().unwrap();
+    let build = &world.opened(&secret, &commit('a')).await;
     json_of(world.claim(&worker, build, "w").await).await;
     let page = files(&[("index.html", "preview"), ("_headers", "/*\n  x-a: b\n")]);
     json_of(world.succeed(&worker, build, "w", &page).await).await;

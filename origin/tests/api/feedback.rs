@@ -93,14 +93,7 @@ async fn github_is_told_with_a_status_and_one_comment_in_place() {
         .link(json!({ "api": api, "credential": "hidden" }))
         .await;
     let worker = world.token("build").await;
-    let (_, opened) = world
-        .hook(
-            &secret,
-            "pull_request",
-            &pull_request("opened", &commit('a'), 1),
-        )
-        .await;
-    let build = opened["build"].as_str().unwrap();
+    let build = &world.opened(&secret, &commit('a')).await;
     feedback::tell_due(&world.app).await.unwrap();
     let status = format!("POST /api/v3/repos/acme/shop/statuses/{}", commit('a'));
     let comments = "/api/v3/repos/acme/shop/issues/42/comments";

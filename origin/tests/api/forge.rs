@@ -66,6 +66,13 @@ impl World {
             .unwrap()
     }
 
+    /// Opens pull request 42 at GitHub, of the repository's own branch; the build.
+    pub(crate) async fn opened(&self, secret: &str, head: &str) -> String {
+        let body = pull_request("opened", head, 1);
+        let (_, opened) = self.hook(secret, "pull_request", &body).await;
+        opened["build"].as_str().unwrap().to_owned()
+    }
+
     /// Sends what GitLab or Bitbucket would.
     pub(crate) async fn provider_hook(
         &self,

@@ -70,14 +70,7 @@ async fn a_pull_request_is_a_preview_until_it_is_closed() {
     let world = World::start().await;
     let secret = world.link(json!({})).await;
     let worker = world.token("build").await;
-    let (_, opened) = world
-        .hook(
-            &secret,
-            "pull_request",
-            &pull_request("opened", &commit('a'), 1),
-        )
-        .await;
-    let first = opened["build"].as_str().unwrap();
+    let first = &world.opened(&secret, &commit('a')).await;
     let job = json_of(world.claim(&worker, first, "w1").await).await;
     assert_eq!(
         (&job["trust"], &job["environment"]),
