@@ -13,6 +13,7 @@ use crate::api::problem::chain;
 use crate::app::App;
 use crate::feed::Feed;
 use crate::metrics::Metrics;
+use crate::remote::queue;
 use crate::store::{StoreError, number};
 
 /// What the admin address shows.
@@ -81,6 +82,12 @@ async fn measure(admin: &Admin) -> Result<(), StoreError> {
     metrics
         .rollouts_running
         .set(running.fetch_one(app.store.reader()).await?);
+    if let Some(remote) = &app.remote {
+        let mut reader = app.store.reader().acquire().await?;
+        let status = queue::status(&mut reader, remote).await?;
+        metrics.pushes_waiting.set(number(status.waiting));
+        metrics.pushes_failing.set(number(status.failing));
+    }
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use crate::artifact::Artifacts;
 use crate::feed::Feed;
 use crate::fleet::Roster;
 use crate::project::Reach;
+use crate::remote::Remote;
 use crate::rollout::Conductor;
 use crate::rollout::bake::BakeConfig;
 use crate::source::Source;
@@ -44,6 +45,8 @@ pub struct App {
     pub webhooks: Sender,
     /// Where projects' files come from.
     pub source: Source,
+    /// The registry that releases are pushed to, if there is one.
+    pub remote: Option<Remote>,
     /// Asks edges what a visitor would see; follows no redirect, since that is an answer too.
     pub asking: reqwest::Client,
 }

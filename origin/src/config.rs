@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::address::MAX_BASE_BYTES;
 use crate::admission::AdmissionConfig;
+use crate::remote::config::{IllegalRemote, RemoteConfig};
 use crate::rollout::bake::BakeConfig;
 use crate::source::SourceConfig;
 use crate::store::Place;
@@ -85,6 +86,9 @@ pub struct Config {
     /// Where projects' files come from.
     #[serde(default)]
     pub source: SourceConfig,
+    /// The registry that releases are pushed to; without it they are in origin's own store alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub registry: Option<RemoteConfig>,
     /// In which stages releases go out that say nothing of it.
     #[serde(default)]
     pub rollout: RolloutPolicy,
@@ -200,6 +204,9 @@ pub enum IllegalConfig {
     /// The rollouts' policy names what there is not.
     #[error(transparent)]
     Rollout(#[from] PlanError),
+    /// The table of the registry says what cannot be.
+    #[error(transparent)]
+    Registry(#[from] IllegalRemote),
     /// Release hosts would not fit a DNS name.
     #[error("base_domain: {base} is longer than {MAX_BASE_BYTES} bytes")]
     BaseTooLong {
@@ -260,6 +267,9 @@ impl Config {
         }
         if let Some(prometheus) = &self.bake.prometheus {
             check_url("bake.prometheus", prometheus)?;
+        }
+        if let Some(registry) = &self.registry {
+            registry.check()?;
         }
         if !matches!(self.stream_replicas, 1 | 3 | 5) {
             return Err(IllegalConfig::Replicas(self.stream_replicas));

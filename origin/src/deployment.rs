@@ -23,6 +23,8 @@ use crate::hold::HoldError;
 use crate::idempotency::{KeyError, Repeatable};
 use crate::lane::{self, LaneError};
 use crate::project::{self, ProjectError};
+use crate::remote::queue;
+use crate::remote::run::{self, NotThere};
 use crate::rollout::policy::WayOut;
 use crate::rollout::{Begun, NewRollout, RolloutError};
 use crate::source::{env, link};
@@ -73,6 +75,9 @@ pub enum StartError {
     /// The rollout cannot start.
     #[error(transparent)]
     Rollout(#[from] RolloutError),
+    /// The registry has to have it first.
+    #[error(transparent)]
+    NotThere(#[from] NotThere),
     /// The idempotency key cannot be used.
     #[error(transparent)]
     Key(#[from] KeyError),
@@ -144,6 +149,7 @@ pub async fn deploy_of(
         .artifacts
         .make_release(&site, new.files, revision, new.static_only)
         .await?;
+    run::wait_for(app, project, &release).await??;
     let routes = app.artifacts.routes_of(&release.artifact).await?;
     let wanted = NewRollout {
         bake: app.bakes.plan(&site, &routes)?,
@@ -200,6 +206,7 @@ pub(crate) async fn roll_out<T: Serialize + DeserializeOwned>(
     repeatable: Option<Repeatable>,
     shown: impl FnOnce(DeploymentView) -> T,
 ) -> Result<T, StartError> {
+    run::wait_for(app, &site.project, &release).await??;
     let routes = app.artifacts.routes_of(&release.artifact).await?;
     let wanted = NewRollout {
         bake: app.bakes.plan(site, &routes)?,
@@ -449,6 +456,8 @@ async fn record(
     }
     let act = Act::new(how, site.to_string()).detail(Some(detail));
     audit::record(tx, caller, act).await?;
+    // The label is a new tag.
+    queue::want(tx, &site.project, &release.artifact).await?;
     let left_out: Vec<String> = skipped
         .iter()
         .map(|skipped| skipped.region.to_string())

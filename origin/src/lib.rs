@@ -38,6 +38,7 @@ pub mod quarantine;
 pub mod recovery;
 pub mod registry;
 pub mod relay;
+pub mod remote;
 pub mod restart;
 pub mod rollback;
 pub mod rollout;

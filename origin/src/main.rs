@@ -23,6 +23,7 @@ use helix_origin::config::Config;
 use helix_origin::feed::{Feed, Operators, Policy};
 use helix_origin::fleet::{self, registry};
 use helix_origin::metrics::Metrics;
+use helix_origin::remote::{self, Remote};
 use helix_origin::rollout::{Adopter, Conductor};
 use helix_origin::source::seal::SealKey;
 use helix_origin::source::{Source, feedback, poll};
@@ -350,9 +351,11 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         config.base_domain.clone(),
         config.bake.prometheus.as_deref(),
     );
+    let remote = config.registry.as_ref().map(Remote::open).transpose()?;
     let app = App {
         artifacts: Artifacts::open(store.clone(), config.artifacts(), config.keep.project_bytes)?
-            .running_commands(config.gates.commands),
+            .running_commands(config.gates.commands)
+            .mending_from(remote.clone()),
         store,
         addresses: Arc::new(Addresses::new(config.base_domain.clone(), config.site_port)),
         regions,
@@ -364,6 +367,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         feed: feed.clone(),
         webhooks: webhooks(config)?,
         source: source(config)?,
+        remote,
         asking: reqwest::Client::builder()
             .redirect(reqwest::redirect::Policy::none())
             .build()?,
@@ -401,6 +405,7 @@ async fn serve(
             collected(config, &app, shutdown).map(Ok),
             improve::run(&app.artifacts, shutdown).map(Ok),
             built(config, &app, builds, shutdown).map(Ok),
+            remote::run::run(&app, shutdown).map(Ok),
         )
     };
     let ended = tokio::select! {

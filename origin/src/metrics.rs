@@ -18,6 +18,10 @@ pub struct Metrics {
     pub outbox: IntGauge,
     /// Rollouts that run.
     pub rollouts_running: IntGauge,
+    /// Artifacts that the registry lacks, or of which it lacks a tag or a referrer.
+    pub pushes_waiting: IntGauge,
+    /// Of those, the ones that have failed.
+    pub pushes_failing: IntGauge,
 }
 
 impl Metrics {
@@ -47,6 +51,14 @@ impl Metrics {
             rollouts_running: gauge(
                 "helix_origin_rollouts_running",
                 "Rollouts that have not ended",
+            )?,
+            pushes_waiting: gauge(
+                "helix_origin_registry_waiting",
+                "Artifacts that wait to be pushed to the registry",
+            )?,
+            pushes_failing: gauge(
+                "helix_origin_registry_failing",
+                "Artifacts that wait to be pushed to the registry and have failed",
             )?,
             registry,
         })

@@ -14,6 +14,7 @@ use crate::feed::records;
 use crate::glass;
 use crate::hold;
 use crate::project::{self, ProjectError};
+use crate::remote::queue;
 use crate::store::{Connection, StoreError, count, id, time};
 
 /// The fleet and every site.
@@ -47,10 +48,15 @@ pub async fn status(app: &App) -> Result<Status, ProjectError> {
             });
         }
     }
+    let registry = match &app.remote {
+        Some(remote) => Some(queue::status(&mut connection, remote).await?),
+        None => None,
+    };
     Ok(Status {
         epoch: app.store.epoch(),
         base_domain: app.addresses.base().clone(),
         origins: origins(app),
+        registry,
         edges: app.roster.edges(),
         sites,
     })
@@ -120,6 +126,7 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
             routes: routes.as_deref().map(id).transpose()?,
             env_revision: revision.and_then(|revision| u64::try_from(revision).ok()),
             commit: commit.as_deref().map(id).transpose()?,
+            push: None,
             url: app.addresses.release_url(&site.project, &release),
             live_in: live.get(&release).cloned().unwrap_or_default(),
             quarantined_in: quarantined.get(&release).cloned().unwrap_or_default(),
@@ -131,10 +138,18 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
             release,
         })
     };
-    rows.into_iter()
+    let mut views = rows
+        .into_iter()
         .map(view)
-        .collect::<Result<_, StoreError>>()
-        .map_err(ProjectError::Store)
+        .collect::<Result<Vec<_>, StoreError>>()
+        .map_err(ProjectError::Store)?;
+    if let Some(remote) = &app.remote {
+        for view in &mut views {
+            let artifact = &view.artifact;
+            view.push = queue::view(&mut connection, remote, &site.project, artifact).await?;
+        }
+    }
+    Ok(views)
 }
 
 async fn open_projects(connection: &mut Connection) -> Result<Vec<ProjectName>, StoreError> {

@@ -390,6 +390,11 @@ fn part(range: Option<&str>, size: u64) -> Part {
     }
 }
 
+fn lost() -> Refused {
+    let message = "the blob cannot be read";
+    Refused::new(StatusCode::NOT_FOUND, "BLOB_UNKNOWN", message)
+}
+
 async fn send(
     app: &App,
     digest: &Digest,
@@ -399,12 +404,12 @@ async fn send(
 ) -> Result<Response, Refused> {
     let gone = |error: std::io::Error| {
         tracing::error!(%digest, %error, "a blob that is noted cannot be read");
-        Refused::new(
-            StatusCode::NOT_FOUND,
-            "BLOB_UNKNOWN",
-            "the blob cannot be read",
-        )
+        lost()
     };
+    if let Err(error) = app.artifacts.whole(digest).await {
+        tracing::error!(%digest, error = %crate::api::problem::chain(&error), "a blob is lost here, and the registry does not have it");
+        return Err(lost());
+    }
     let mut file = tokio::fs::File::open(app.artifacts.layout().path(digest))
         .await
         .map_err(gone)?;

@@ -91,7 +91,7 @@ pub(crate) enum Command {
     /// Regions without automatic deployments
     #[command(subcommand)]
     Hold(Hold),
-    /// Releases that may not be deployed without the word
+    /// Releases that may not be deployed without the word; whether all of one is there
     #[command(subcommand)]
     Release(Release),
     /// Who did what, when, on what, and why

@@ -116,6 +116,14 @@ pub(crate) enum Release {
     Quarantine(Mark),
     /// Let it be deployed again
     Unquarantine(Mark),
+    /// Look whether origin and the registry have all of a release; what is lost is fetched, or pushed again
+    Verify {
+        /// The release
+        release: ReleaseId,
+        /// Fetch every blob of the registry and hash it, instead of asking for it
+        #[arg(long)]
+        read: bool,
+    },
     /// List the releases in quarantine
     Quarantined {
         /// Only this project's

@@ -27,6 +27,7 @@ pub(crate) mod rollout;
 pub(crate) mod status;
 pub(crate) mod table;
 pub(crate) mod tokens;
+pub(crate) mod verify;
 pub(crate) mod webhooks;
 
 use std::fmt::Display;

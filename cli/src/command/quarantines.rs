@@ -1,11 +1,11 @@
-//! `helix release quarantine`, `unquarantine` and `quarantined`.
+//! `helix release quarantine`, `unquarantine`, `quarantined` and `verify`.
 
 use std::process::ExitCode;
 
 use helix_routing::operators::{NewQuarantine, QuarantineView};
 
-use super::or_none;
 use super::table::{moment, table};
+use super::{or_none, verify};
 use crate::arguments::{Mark, Release};
 use crate::output;
 use helix_client::Origin;
@@ -44,6 +44,9 @@ pub(crate) async fn run(
                     ));
                 }
             }
+        }
+        Release::Verify { release, read } => {
+            return verify::run(origin, &release, read, json).await;
         }
         Release::Quarantined { project } => {
             let query = [("project", project.map(|project| project.to_string()))];

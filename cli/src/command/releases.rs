@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use helix_routing::api::ReleaseView;
+use helix_routing::api::{PushState, ReleaseView};
 
 use super::flights::{counts, draining};
 use super::table::{moment, table};
@@ -40,6 +40,7 @@ pub(crate) async fn run(
                 joined(&release.live_in),
                 joined(&release.quarantined_in),
                 in_flight(release),
+                registry(release),
                 release.url.clone(),
             ]
         })
@@ -55,6 +56,7 @@ pub(crate) async fn run(
             "LIVE IN",
             "QUARANTINED IN",
             "IN FLIGHT",
+            "REGISTRY",
             "URL",
         ],
         &rows,
@@ -77,6 +79,18 @@ fn in_flight(release: &ReleaseView) -> String {
         return NONE.to_owned();
     }
     shown.join("; ")
+}
+
+/// Whether the registry has it, and if not why.
+fn registry(release: &ReleaseView) -> String {
+    let Some(push) = &release.push else {
+        return NONE.to_owned();
+    };
+    match (push.state, &push.error) {
+        (PushState::Pushed, _) => "pushed".to_owned(),
+        (PushState::Waiting, None) => "waiting".to_owned(),
+        (PushState::Waiting, Some(error)) => format!("waiting: {error}"),
+    }
 }
 
 /// The start of the route table's digest, so that two releases of the same files can be told apart.

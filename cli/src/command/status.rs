@@ -2,7 +2,9 @@
 
 use std::process::ExitCode;
 
-use helix_routing::api::{EdgeStatus, OriginState, OriginStatus, OverrideView, SiteStatus, Status};
+use helix_routing::api::{
+    EdgeStatus, OriginState, OriginStatus, OverrideView, RegistryStatus, SiteStatus, Status,
+};
 
 use super::flights::described;
 use super::table::{moment, table};
@@ -28,6 +30,9 @@ pub(crate) async fn run(
             output::print(&format!("{}\n", origins(&status)));
         }
         output::print(&edges(&status.edges));
+        if let Some(registry) = &status.registry {
+            output::print(&format!("\n{}", registry_line(registry)));
+        }
         output::print(&format!("\n{}", sites(&status.sites)));
     }
     Ok(ExitCode::SUCCESS)
@@ -44,6 +49,23 @@ fn origins(status: &Status) -> String {
     };
     let rows: Vec<_> = status.origins.iter().map(row).collect();
     table(["ORIGIN", "STATE", "TERM"], &rows)
+}
+
+fn registry_line(registry: &RegistryStatus) -> String {
+    let RegistryStatus {
+        registry,
+        waiting,
+        failing,
+        error,
+        ..
+    } = registry;
+    match (waiting, error) {
+        (0, _) => format!("registry {registry} has every release"),
+        (_, None) => format!("registry {registry}: {waiting} artifacts wait to be pushed"),
+        (_, Some(error)) => format!(
+            "registry {registry}: {waiting} artifacts wait to be pushed, {failing} of them failed: {error}"
+        ),
+    }
 }
 
 fn edges(edges: &[EdgeStatus]) -> String {

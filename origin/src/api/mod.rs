@@ -17,6 +17,7 @@ mod pin;
 pub mod problem;
 mod project;
 mod purge;
+mod push;
 mod remainder;
 mod restart;
 mod rollout;
@@ -170,6 +171,7 @@ fn words(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(hold::clear))
         .routes(routes!(hold::quarantine))
         .routes(routes!(hold::unquarantine))
+        .routes(routes!(push::verify))
         .routes(routes!(audit::list))
         .routes(routes!(audit::verify))
         .routes(routes!(lane::acquire))

@@ -26,6 +26,7 @@ use super::read::ReadError;
 use super::variants::{Job, Known};
 use super::{Artifacts, LayoutError};
 use crate::api::problem::chain;
+use crate::remote::queue;
 use crate::store::{StoreError, Tx, count, id};
 
 /// Between looks for work, and after a failure.
@@ -330,7 +331,7 @@ async fn note(
         .execute(&mut **tx)
         .await?;
     }
-    Ok(())
+    queue::want(tx, &wanted.site.project, &wanted.artifact).await
 }
 
 impl Artifacts {

@@ -138,10 +138,10 @@ impl Layout {
         renewed.is_ok()
     }
 
-    /// A whole blob, of `limit` bytes at most.
+    /// A whole blob, of `limit` bytes at most, which are compared with its digest.
     ///
     /// # Errors
-    /// When it is not there or larger.
+    /// When it is not there, larger, or damaged.
     pub fn read(&self, digest: &Digest, limit: u64) -> Result<Vec<u8>, LayoutError> {
         let read = || {
             let path = self.path(digest);
@@ -151,7 +151,14 @@ impl Layout {
                     "larger than any legal one",
                 ));
             }
-            fs::read(path)
+            let bytes = fs::read(path)?;
+            if sha256(&bytes) != *digest {
+                return Err(io::Error::new(
+                    io::ErrorKind::InvalidData,
+                    "its bytes are not what its digest says",
+                ));
+            }
+            Ok(bytes)
         };
         read().map_err(|source| LayoutError::Read {
             digest: digest.clone(),
@@ -262,6 +269,8 @@ mod tests {
         assert_eq!(layout.read(&digest, 3).unwrap(), b"abc");
         assert!(layout.read(&digest, 2).is_err());
         assert_eq!(fs::read_dir(layout.incoming()).unwrap().count(), 0);
+        fs::write(layout.path(&digest), b"abd").unwrap();
+        assert!(layout.read(&digest, 3).is_err(), "damaged");
         layout.remove(&digest).unwrap();
         layout.remove(&digest).unwrap();
         assert!(layout.read(&digest, 3).is_err());

@@ -21,6 +21,7 @@ pub mod layering;
 pub mod layout;
 mod manifest;
 pub mod media_type;
+mod mending;
 pub mod pack;
 pub mod partial;
 pub mod read;
@@ -61,6 +62,7 @@ pub struct Artifacts {
     project_bytes: u64,
     /// Whether edges have what runs the commands of gates.
     runs_commands: bool,
+    mending: Option<mending::Mending>,
 }
 
 impl Artifacts {
@@ -82,6 +84,7 @@ impl Artifacts {
             export: Arc::default(),
             project_bytes,
             runs_commands: false,
+            mending: None,
         })
     }
 

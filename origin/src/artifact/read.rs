@@ -10,7 +10,6 @@ use helix_routing::id::Digest;
 use helix_routing::record::ReleaseRef;
 use helix_routing::routes::Routes;
 
-use super::content::blocking;
 use super::{Artifacts, Layout, LayoutError};
 
 /// A release cannot be read.
@@ -35,8 +34,8 @@ impl Artifacts {
     /// # Errors
     /// When its manifest or index cannot be read.
     pub async fn index(&self, artifact: &Digest) -> Result<Arc<FileIndex>, ReadError> {
-        let (layout, artifact) = (self.layout.clone(), artifact.clone());
-        blocking(move || read_index(&layout, &artifact))
+        let artifact = artifact.clone();
+        self.read_mended(move |layout| read_index(layout, &artifact))
             .await
             .map(Arc::new)
     }
@@ -46,8 +45,9 @@ impl Artifacts {
     /// # Errors
     /// When its manifest or config cannot be read.
     pub async fn routes(&self, artifact: &Digest) -> Result<Routes, ReadError> {
-        let (layout, artifact) = (self.layout.clone(), artifact.clone());
-        blocking(move || read_routes(&layout, &artifact)).await
+        let artifact = artifact.clone();
+        self.read_mended(move |layout| read_routes(layout, &artifact))
+            .await
     }
 
     /// The files of an artifact, and what it does with requests besides looking them up.
@@ -55,10 +55,10 @@ impl Artifacts {
     /// # Errors
     /// When its manifest, config or index cannot be read.
     pub async fn contents(&self, artifact: &Digest) -> Result<(Routes, FileIndex), ReadError> {
-        let (layout, artifact) = (self.layout.clone(), artifact.clone());
-        blocking(move || {
-            let routes = read_routes(&layout, &artifact)?;
-            Ok((routes, read_index(&layout, &artifact)?))
+        let artifact = artifact.clone();
+        self.read_mended(move |layout| {
+            let routes = read_routes(layout, &artifact)?;
+            Ok((routes, read_index(layout, &artifact)?))
         })
         .await
     }
@@ -68,8 +68,9 @@ impl Artifacts {
     /// # Errors
     /// When its manifest or config cannot be read.
     pub async fn routes_of(&self, artifact: &Digest) -> Result<Routes, ReadError> {
-        let (layout, artifact) = (self.layout.clone(), artifact.clone());
-        blocking(move || read_routes(&layout, &artifact)).await
+        let artifact = artifact.clone();
+        self.read_mended(move |layout| read_routes(layout, &artifact))
+            .await
     }
 
     /// How many files differ between two releases; 0 when that cannot be told.

@@ -41,6 +41,7 @@ use super::pack::Pack;
 use super::read::ReadError;
 use super::variants::read_content;
 use super::{Artifacts, Layout, LayoutError};
+use crate::remote::queue;
 use crate::store::{StoreError, Tx, id, millis, number};
 
 /// Missing contents that an error lists.
@@ -256,6 +257,8 @@ impl Artifacts {
             commands: self.runs_commands,
             static_only,
         };
+        let read = wanted.found.iter().map(|(_, place)| place.pack.clone());
+        self.whole_of(read.collect()).await;
         let layout = self.layout.clone();
         let (routes, output) = blocking(move || read_rules(&layout, wanted)).await?;
         if let Some(output) = output {
@@ -325,6 +328,8 @@ impl Artifacts {
             places,
             sizes: &sizes.packs,
         }) {
+            let merged = group.iter().map(|digest| places[digest].pack.clone());
+            self.whole_of(merged.collect()).await;
             let layout = self.layout.clone();
             let parts: Vec<_> = group
                 .into_iter()
@@ -379,6 +384,7 @@ impl Artifacts {
         .await
         .map_err(StoreError::from)?;
         record_blobs(&mut tx, site, &made.release, written).await?;
+        queue::want(&mut tx, &site.project, &made.artifact).await?;
         tx.commit().await?;
         tracing::info!(%site, release = %made.release, artifact = %made.artifact, files, bytes, "release made");
         Ok(())

@@ -287,7 +287,8 @@ fn may_pass(error: &StartError) -> bool {
     match error {
         StartError::Store(_)
         | StartError::Make(MakeError::Missing { .. } | MakeError::Store(_))
-        | StartError::Rollout(RolloutError::Store(_)) => true,
+        | StartError::Rollout(RolloutError::Store(_))
+        | StartError::NotThere(_) => true,
         StartError::Make(_)
         | StartError::Rollout(_)
         | StartError::AutomaticLift

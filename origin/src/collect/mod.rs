@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::artifact::{Artifacts, variants};
 use crate::feed::{RecordError, records};
+use crate::remote::queue;
 use crate::store::{self, Store, StoreError, Tx};
 
 mod keep;
@@ -169,6 +170,9 @@ async fn collect_releases(
             .execute(&mut **tx)
             .await?;
         tracing::info!(%site, release.id = %release, from = "kept", to = "collected", "release");
+    }
+    if !gone.is_empty() {
+        queue::forget(tx, &site.project).await?;
     }
     Ok(gone.len())
 }

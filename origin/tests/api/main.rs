@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod builds;
+mod double;
 mod feedback;
 mod forge;
 mod gates;
@@ -11,6 +12,7 @@ mod place;
 mod projects;
 mod purges;
 mod remainder;
+mod remote;
 mod rules;
 mod source;
 mod variants;

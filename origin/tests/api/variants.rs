@@ -221,7 +221,7 @@ async fn a_settled_release_is_improved_once_and_the_improvement_refers_to_it() {
 }
 
 /// As the rollout's machine would note it.
-async fn settle(world: &World, view: &DeploymentView) {
+pub(crate) async fn settle(world: &World, view: &DeploymentView) {
     let mut tx = world.app.store.write().await.unwrap();
     for statement in [
         "UPDATE rollouts SET outcome = 'settled'",

@@ -249,6 +249,7 @@ async fn app(store: Store, folder: &TempDir) -> App {
             patience: Patience::default(),
         },
         source: source(folder),
+        remote: None,
         store,
     }
 }

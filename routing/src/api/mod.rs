@@ -23,6 +23,7 @@
 //! GET    /v1/holds?project=                                [HoldView]
 //! POST   /v1/releases/{release}/quarantine     NewQuarantine → [QuarantineView]
 //! POST   /v1/releases/{release}/unquarantine   NewQuarantine → [QuarantineView]  (those it has lifted)
+//! POST   /v1/releases/{release}/verify         NewReleaseCheck → ReleaseCheck  (what is lost is fetched, or pushed again)
 //! GET    /v1/quarantines?project=                          [QuarantineView]
 //! GET    /v1/audit?project=&since=&by=&action=&before=     AuditPage  (newest first)
 //! GET    /v1/audit/verification?number=&hash=              AuditCheck
@@ -109,6 +110,7 @@ pub(crate) use shape;
 mod build;
 mod builds;
 mod lane;
+mod push;
 mod rollout;
 mod source;
 
@@ -119,6 +121,7 @@ pub use build::{
 };
 pub use builds::{BuildState, BuildView, HookView, NewPromotion, NewRedeploy};
 pub use lane::{FreezeView, Held, InFreeze, LockView, MAX_REASON_BYTES, NewFreeze, NewLock};
+pub use push::{NewReleaseCheck, PushState, PushView, RegistryCheck, RegistryStatus, ReleaseCheck};
 pub use rollout::{Approval, ControlReason, PhaseName, RegionView, RolloutView};
 pub use source::{
     EnvKind, EnvView, Forks, LinkView, LinkedView, MAX_ENV_BYTES, MAX_ENV_NAME_BYTES,
@@ -330,6 +333,9 @@ shape! {
         /// The revision of the variables that it has; none where there were none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub env_revision: Option<u64>,
+        /// Whether the registry has it; none where releases are pushed to none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub push: Option<PushView>,
         /// What is in flight on it, where.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub in_flight: Vec<InFlightView>,
@@ -346,6 +352,9 @@ shape! {
         /// Every origin, where several share one database; else none.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         pub origins: Vec<OriginStatus>,
+        /// How far the registry is behind; none where releases are pushed to none.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub registry: Option<RegistryStatus>,
         /// Every registered edge.
         pub edges: Vec<EdgeStatus>,
         /// Every site.
