@@ -31,7 +31,8 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
     request_body = NewDeployment,
     responses(
         (status = 200, body = DeploymentView),
-        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `held` (automatic, and every region is), `project-deleted`, `frozen`, `locked`, `linked-project`, `not-in-registry`"),
+        (status = 409, body = Problem, description = "`missing-contents` (its detail names up to 20), `quarantined`, `held` (automatic, and every region is), `project-deleted`, `frozen`, `locked`, `linked-project`"),
+        (status = 504, body = Problem, description = "`not-in-registry`: releases wait for the registry, and this one waited too long"),
         (status = 422, body = Problem, description = "`illegal-path`, `illegal-rules` (its detail has a line for each, as `file:line: problem`), `no-files`, `illegal-rollout`, `size-mismatch`, `release-too-large`, `idempotency-key-reused`"),
     )
 )]
@@ -163,7 +164,10 @@ impl From<StartError> for Rejection {
             StartError::Read(error) => Self::internal(&error),
             StartError::Lane(error) => error.into(),
             StartError::Rollout(error) => error.into(),
-            StartError::NotThere(_) => Self::conflict("not-in-registry", error.to_string()),
+            StartError::NotThere(_) => {
+                let title = error.to_string();
+                Self::new(StatusCode::GATEWAY_TIMEOUT, "not-in-registry", title)
+            }
             StartError::Key(error) => error.into(),
             StartError::Store(error) => error.into(),
         }

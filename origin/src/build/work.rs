@@ -287,8 +287,7 @@ fn may_pass(error: &StartError) -> bool {
     match error {
         StartError::Store(_)
         | StartError::Make(MakeError::Missing { .. } | MakeError::Store(_))
-        | StartError::Rollout(RolloutError::Store(_))
-        | StartError::NotThere(_) => true,
+        | StartError::Rollout(RolloutError::Store(_)) => true,
         StartError::Make(_)
         | StartError::Rollout(_)
         | StartError::AutomaticLift
@@ -301,6 +300,7 @@ fn may_pass(error: &StartError) -> bool {
         | StartError::Project(_)
         | StartError::Read(_)
         | StartError::Lane(_)
+        | StartError::NotThere(_)
         | StartError::Key(_) => false,
     }
 }

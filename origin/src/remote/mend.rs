@@ -142,7 +142,8 @@ impl Remote {
             Err(RemoteError::Refused { status, .. }) if status == StatusCode::NOT_FOUND => {
                 Ok(false)
             }
-            Err(RemoteError::Odd { .. }) => Ok(false),
+            // Some send the head of what they have lost, since they remember its size, and then nothing.
+            Err(RemoteError::Odd { .. } | RemoteError::Cut { .. }) => Ok(false),
             Err(error) => Err(error),
         }
     }
@@ -260,7 +261,7 @@ impl Wanted<'_> {
             match &last {
                 Ok(()) if body.has == self.size => return Ok(()),
                 // Cut short: it is gone on with.
-                Ok(()) | Err(RemoteError::Unreachable { .. }) => {}
+                Ok(()) | Err(RemoteError::Unreachable { .. } | RemoteError::Cut { .. }) => {}
                 Err(_) => return last,
             }
         }
@@ -297,7 +298,7 @@ impl Wanted<'_> {
         }
         let mut bytes = response.bytes_stream();
         while let Some(part) = bytes.next().await {
-            let part = part.map_err(|source| RemoteError::Unreachable {
+            let part = part.map_err(|source| RemoteError::Cut {
                 attempted: attempted.clone(),
                 source: source.without_url(),
             })?;

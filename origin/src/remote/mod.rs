@@ -80,6 +80,15 @@ pub enum RemoteError {
         #[source]
         source: reqwest::Error,
     },
+    /// Its answer has begun and not ended.
+    #[error("{attempted}: the answer was cut short")]
+    Cut {
+        /// What was attempted.
+        attempted: Attempted,
+        /// Why.
+        #[source]
+        source: reqwest::Error,
+    },
     /// It says no.
     #[error("{attempted}: answered {status} {said}")]
     Refused {
@@ -194,6 +203,8 @@ struct Inner {
     distrusted: Mutex<BTreeSet<(String, Digest)>>,
     /// One blob at a time is mended.
     mending: tokio::sync::Mutex<()>,
+    /// Until when the registry wants to be left alone.
+    quiet: Mutex<Option<Instant>>,
     /// Blobs that could not be fetched, until when that is not tried again, and why not.
     not_had: Mutex<HashMap<Digest, (Instant, String)>>,
 }
@@ -217,6 +228,7 @@ impl Remote {
             changed: watch::Sender::new(0),
             distrusted: Mutex::default(),
             mending: tokio::sync::Mutex::default(),
+            quiet: Mutex::default(),
             not_had: Mutex::default(),
         })))
     }
@@ -245,6 +257,17 @@ impl Remote {
         self.0
             .changed
             .send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Leaves the registry alone for so long: it said so about one request, and means all.
+    fn be_quiet(&self, wait: Duration) {
+        let mut quiet = self.0.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        *quiet = Some(Instant::now() + wait);
+    }
+
+    fn is_quiet(&self) -> bool {
+        let quiet = self.0.quiet.lock().unwrap_or_else(PoisonError::into_inner);
+        quiet.is_some_and(|until| until > Instant::now())
     }
 
     /// Notes that a blob has to be pushed whatever the registry says of it.

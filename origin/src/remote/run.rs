@@ -90,7 +90,7 @@ async fn start(
     running: &mut JoinSet<(ProjectName, bool)>,
     busy: &mut Vec<ProjectName>,
 ) {
-    if busy.len() >= SIDE_BY_SIDE {
+    if busy.len() >= SIDE_BY_SIDE || remote.is_quiet() {
         return;
     }
     let found = match queue::due(store, busy).await {
@@ -126,6 +126,9 @@ async fn attempt(remote: Remote, store: Store, layout: Layout, due: Due) -> (Pro
         Err(error) => {
             tracing::warn!(%project, %artifact, registry = remote.name(), error = %chain(error), "not pushed");
         }
+    }
+    if let Some(wait) = pushed.as_ref().err().and_then(RemoteError::retry_after) {
+        remote.be_quiet(wait);
     }
     let answered = !matches!(pushed, Err(RemoteError::Unreachable { .. }));
     loop {

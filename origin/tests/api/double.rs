@@ -270,7 +270,9 @@ impl Held {
         let Some(blob) = self.blobs.get(&key) else {
             let lies = self.faults.lies && *method == Method::HEAD;
             return if lies {
-                StatusCode::OK.into_response()
+                // Without a length, which it does not know.
+                let nothing = futures_util::stream::empty::<Result<Bytes, std::io::Error>>();
+                Body::from_stream(nothing).into_response()
             } else {
                 error(404, "BLOB_UNKNOWN")
             };
@@ -299,8 +301,18 @@ impl Held {
             Some(cut) => {
                 let length = bytes.len();
                 bytes.truncate(cut);
-                let parts = [Ok(bytes), Err(std::io::Error::other("cut"))];
-                let body = Body::from_stream(futures_util::stream::iter(parts));
+                let parts = futures_util::stream::unfold(Some(bytes), |left| async {
+                    match left {
+                        Some(bytes) if !bytes.is_empty() => Some((Ok(bytes), Some(Vec::new()))),
+                        // What was sent is on its way by then.
+                        Some(_) => {
+                            tokio::time::sleep(Duration::from_millis(100)).await;
+                            Some((Err(std::io::Error::other("cut")), None))
+                        }
+                        None => None,
+                    }
+                });
+                let body = Body::from_stream(parts);
                 ([("content-length", length.to_string())], body).into_response()
             }
             None => bytes.into_response(),

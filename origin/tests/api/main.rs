@@ -6,6 +6,7 @@ mod double;
 mod feedback;
 mod forge;
 mod gates;
+mod judged;
 mod operators;
 #[path = "../place/mod.rs"]
 mod place;

@@ -32,13 +32,13 @@ fn config(address: SocketAddr, more: &str) -> RemoteConfig {
 }
 
 /// An origin with that registry, which it pushes to.
-struct Pushing {
-    world: World,
+pub(crate) struct Pushing {
+    pub(crate) world: World,
     _running: (JoinHandle<()>, ShutdownHandle),
 }
 
 impl Pushing {
-    async fn start(address: SocketAddr, more: &str) -> Self {
+    pub(crate) async fn start(address: SocketAddr, more: &str) -> Self {
         let mut world = World::start().await;
         let remote = Remote::open(&config(address, more)).unwrap();
         let artifacts = Artifacts::open(
@@ -58,7 +58,7 @@ impl Pushing {
         }
     }
 
-    async fn deploy(&self, text: &str) -> DeploymentView {
+    pub(crate) async fn deploy(&self, text: &str) -> DeploymentView {
         let page = files(&[("index.html", text), ("a.txt", "a")]);
         let response = self.world.deploy("production", &page).await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -72,7 +72,7 @@ impl Pushing {
         releases[0]["push"].clone()
     }
 
-    async fn until_pushed(&self) {
+    pub(crate) async fn until_pushed(&self) {
         let begin = Instant::now();
         while self.push().await["state"] != "pushed" {
             let push = self.push().await;
@@ -103,11 +103,11 @@ impl Pushing {
         self.world.get(&path).await.json().await.unwrap()
     }
 
-    fn layout(&self, digest: &Digest) -> std::path::PathBuf {
+    pub(crate) fn layout(&self, digest: &Digest) -> std::path::PathBuf {
         self.world.app.artifacts.layout().path(digest)
     }
 
-    async fn verify(&self, view: &DeploymentView, read: bool) -> Value {
+    pub(crate) async fn verify(&self, view: &DeploymentView, read: bool) -> Value {
         let path = format!("/v1/releases/{}/verify", view.release);
         let response = self.world.post(&path, &json!({ "read": read })).await;
         assert_eq!(response.status(), StatusCode::OK);
@@ -419,7 +419,7 @@ async fn a_release_that_has_to_be_there_first_does_not_go_out_before() {
     let page = files(&[("index.html", "one")]);
     let response = pushing.world.deploy("production", &page).await;
     let (status, kind, problem) = problem(response).await;
-    assert_eq!((status, kind.as_str()), (409, "not-in-registry"));
+    assert_eq!((status, kind.as_str()), (504, "not-in-registry"));
     assert!(
         problem["title"].as_str().unwrap().contains("answered 507"),
         "{problem}"
