@@ -4,12 +4,14 @@
 //! are one transaction.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use helix_routing::api::{
     BuildClaim, BuildEnd, BuildJob, BuildLimits, BuildOutcome, BuildStep, BuildVariable, BuildWish,
-    InFreeze, NewDeployment, NewFile, Provider, Source, Trust,
+    HEARTBEAT_SECONDS, InFreeze, NewDeployment, NewFile, Provider, Source, Trust,
 };
 use helix_routing::id::{BuildId, RolloutId};
 use helix_routing::rollout::RolloutPolicy;
@@ -18,6 +20,7 @@ use url::Url;
 
 use super::state::{Asking, State};
 use super::{Build, BuildError, find, move_to, short};
+use crate::api::problem::chain;
 use crate::app::App;
 use crate::artifact::release::MakeError;
 use crate::auth::Caller;
@@ -129,7 +132,15 @@ pub async fn end(
     let failed = match ended.outcome {
         BuildOutcome::Failed { step, reason } => (step, reason),
         BuildOutcome::Succeeded { files, framework } => {
-            match deploy(app, &build, asking, files, framework.as_deref()).await {
+            let deployed = Box::pin(deploy(app, &build, asking, files, framework.as_deref()));
+            let claim = BuildClaim {
+                worker: ended.worker.clone(),
+            };
+            let deployed = tokio::select! {
+                deployed = deployed => deployed,
+                never = keep(app, caller, id, &claim) => match never {},
+            };
+            match deployed {
                 Ok(()) => {
                     app.source.changed();
                     return Ok(BuildWish { stop: None });
@@ -147,6 +158,17 @@ pub async fn end(
     fail(app, id, asking, failed).await?;
     app.source.changed();
     Ok(BuildWish { stop: None })
+}
+
+/// The worker that waits for its answer keeps its build: a release may have to be in the registry first.
+async fn keep(app: &App, caller: &Caller, id: &BuildId, claim: &BuildClaim) -> Infallible {
+    loop {
+        tokio::time::sleep(Duration::from_secs(HEARTBEAT_SECONDS)).await;
+        // Whether it is still its build is found out when that counts.
+        if let Err(error) = heartbeat(app, caller, id, claim).await {
+            tracing::warn!(build = %id, error = %chain(&error), "the lease of a build is not renewed");
+        }
+    }
 }
 
 /// Whether a worker that holds `token` has a build of the project: it may upload then.
