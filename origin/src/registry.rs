@@ -88,7 +88,7 @@ impl IntoResponse for Refused {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
-        tracing::error!(error = %crate::api::problem::chain(&error), "registry request failed");
+        tracing::error!(error = %helix_service::error::chain(&error), "registry request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "UNKNOWN",
