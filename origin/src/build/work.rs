@@ -128,21 +128,21 @@ pub async fn end(
     }
     let failed = match ended.outcome {
         BuildOutcome::Failed { step, reason } => (step, reason),
-        BuildOutcome::Succeeded { files, framework } => {
-            match deploy(app, &build, asking, files, framework.as_deref()).await {
-                Ok(()) => {
-                    app.source.changed();
-                    return Ok(BuildWish { stop: None });
-                }
-                Err(StartError::NotBuilding(_)) => {
-                    let reader = app.store.reader().acquire().await;
-                    let mut reader = reader.map_err(BuildError::from)?;
-                    return Ok(stop(&find(&mut reader, id).await?));
-                }
-                Err(error) if may_pass(&error) => return Err(error.into()),
-                Err(error) => (BuildStep::Output, said(&error)),
+        BuildOutcome::Succeeded {
+            files, framework, ..
+        } => match deploy(app, &build, asking, files, framework.as_deref()).await {
+            Ok(()) => {
+                app.source.changed();
+                return Ok(BuildWish { stop: None });
             }
-        }
+            Err(StartError::NotBuilding(_)) => {
+                let reader = app.store.reader().acquire().await;
+                let mut reader = reader.map_err(BuildError::from)?;
+                return Ok(stop(&find(&mut reader, id).await?));
+            }
+            Err(error) if may_pass(&error) => return Err(error.into()),
+            Err(error) => (BuildStep::Output, said(&error)),
+        },
     };
     fail(app, id, asking, failed).await?;
     app.source.changed();
