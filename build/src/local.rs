@@ -19,10 +19,9 @@ use crate::log::Journal;
 use crate::log::mask::Mask;
 use crate::output::{self, Output, OutputError};
 use crate::sandbox::{Engine, Limits, Local, Mount, PROXY_SOCKET, SPACE, SandboxError, Task};
-use crate::toolchain::{self, Registry, Toolchain, ToolchainError, Tools};
-
-/// The registry that programs come from.
-const REGISTRY: &str = "https://registry.npmjs.org/";
+use crate::toolchain::{
+    self, Index, NPM_REGISTRY, PYTHON_INDEX, Registry, Toolchain, ToolchainError, Tools,
+};
 
 /// A build in place failed.
 #[derive(Debug, thiserror::Error)]
@@ -117,11 +116,17 @@ pub async fn build(
             }
         }
         Some(sandbox) => {
-            let bench = Bench::make(&folder, plan, sandbox).await?;
-            journal.say(BuildStep::Toolchain, &bench.tools.described());
+            let workbench = Workbench::make(&folder, plan, sandbox).await?;
+            journal.say(BuildStep::Toolchain, &workbench.tools.described());
             for (step, line, root) in lines {
-                let _egress = bench.egress(step, sandbox, journal)?;
-                run(&bench.engine, &bench.task(plan, line, root), step, journal).await?;
+                let _egress = workbench.egress(step, sandbox, journal)?;
+                run(
+                    &workbench.engine,
+                    &workbench.task(plan, line, root),
+                    step,
+                    journal,
+                )
+                .await?;
             }
         }
     }
@@ -167,6 +172,7 @@ fn limits() -> Limits {
         until: Instant::now() + Duration::from_secs(limits.seconds),
         silence: Duration::from_secs(limits.silence_seconds),
         memory_bytes: limits.memory_bytes,
+        processors: None,
         processes: limits.processes,
         disk_bytes: limits.disk_bytes,
         disk_folder: None,
@@ -174,7 +180,7 @@ fn limits() -> Limits {
 }
 
 /// A sandbox around a folder that stays where it is.
-struct Bench {
+struct Workbench {
     engine: Engine,
     tools: Tools,
     toolchain: PathBuf,
@@ -183,13 +189,12 @@ struct Bench {
     cache: PathBuf,
 }
 
-impl Bench {
+impl Workbench {
     async fn make(source: &Path, plan: &Plan, sandbox: &Sandboxed) -> Result<Self, LocalError> {
-        let registry = Registry::new(
-            Url::parse(REGISTRY).expect("the address is a constant that parses"),
-            sandbox.cache.join("registry"),
-        )?;
-        let toolchain = Toolchain::new(registry, sandbox.cache.join("toolchain"));
+        let address = |text| Url::parse(text).expect("the address is a constant that parses");
+        let registry = Registry::new(address(NPM_REGISTRY), sandbox.cache.join("registry"))?;
+        let index = Index::new(address(PYTHON_INDEX))?;
+        let toolchain = Toolchain::new(registry, index, sandbox.cache.join("toolchain"));
         let tools = toolchain.provide(plan).await?;
         let beside = tempfile::Builder::new().prefix("helix-build").tempdir()?;
         let cache = sandbox.cache.join("packages");

@@ -37,13 +37,21 @@ JUDGES = {"bwrap": "bubblewrap", "skopeo": "skopeo", "docker-registry": "docker-
 # Packages of the npm registry that tests run with Node, at the versions whose results are committed. Their
 # scripts are not run at installation.
 NODE_JUDGES = {
+    "@coderabbitai/bitbucket": "1.1.4",
+    "@cyclonedx/cyclonedx-library": "10.3.0",
+    "@gitbeaker/core": "43.8.0",
     "@netlify/build-info": "11.3.0",
+    "@octokit/openapi-types": "29.0.1",
     "@octokit/webhooks-examples": "7.6.1",
     "@vercel/frameworks": "3.34.0",
     "@vercel/routing-utils": "6.6.0",
+    "ajv": "8.20.0",
+    "ajv-formats": "3.0.1",
+    "ajv-formats-draft2019": "1.6.1",
     "http-cache-tests": "0.4.5",
     "mime-db": "1.54.0",
     "netlify-redirector": "0.5.0",
+    "typescript": "5.9.3",
 }
 
 # Longest that npm may take: it has been seen to try again for a quarter of an hour.

@@ -8,8 +8,8 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use helix_service::error::chain;
 
-use crate::api::problem::chain;
 use crate::app::App;
 use crate::feed::Feed;
 use crate::metrics::Metrics;

@@ -13,10 +13,10 @@ use helix_routing::operators::{ClearHolds, HoldsView, MAX_REASON, NewHold};
 use helix_routing::record::{Hold, SiteRecord};
 use helix_routing::time::Timestamp;
 use helix_service::clock;
+use helix_service::error::chain;
 use helix_service::shutdown::Shutdown;
 use tokio::time::MissedTickBehavior;
 
-use crate::api::problem::chain;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
 use crate::feed::records::{self, RecordError};

@@ -22,7 +22,7 @@ use crate::store::{Connection, StoreError, count, id, time};
 /// # Errors
 /// When the database fails.
 pub async fn status(app: &App) -> Result<Status, ProjectError> {
-    let mut connection = app.store.reader().acquire().await?;
+    let mut connection = app.store.snapshot().await?;
     let mut sites = Vec::new();
     for project in open_projects(&mut connection).await? {
         let mut hosts: BTreeMap<SiteId, Vec<String>> = BTreeMap::new();
@@ -97,7 +97,7 @@ type ReleaseRow = (
 /// # Errors
 /// When there is no such project, or the database fails.
 pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, ProjectError> {
-    let mut connection = app.store.reader().acquire().await?;
+    let mut connection = app.store.snapshot().await?;
     project::check(&mut connection, &site.project).await?;
     // The newest deployment of each names it; one that was made and never deployed has none.
     let rows: Vec<ReleaseRow> = sqlx::query_as(

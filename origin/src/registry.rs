@@ -88,7 +88,7 @@ impl IntoResponse for Refused {
 
 impl From<StoreError> for Refused {
     fn from(error: StoreError) -> Self {
-        tracing::error!(error = %crate::api::problem::chain(&error), "registry request failed");
+        tracing::error!(error = %helix_service::error::chain(&error), "registry request failed");
         Self::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             "UNKNOWN",
@@ -407,7 +407,7 @@ async fn send(
         lost()
     };
     if let Err(error) = app.artifacts.whole(digest).await {
-        tracing::error!(%digest, error = %crate::api::problem::chain(&error), "a blob is lost here, and the registry does not have it");
+        tracing::error!(%digest, error = %helix_service::error::chain(&error), "a blob is lost here, and the registry does not have it");
         return Err(lost());
     }
     let mut file = tokio::fs::File::open(app.artifacts.layout().path(digest))

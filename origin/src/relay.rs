@@ -7,9 +7,9 @@ use std::error::Error;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use helix_service::error::chain;
 use helix_service::shutdown::Shutdown;
 
-use crate::api::problem::chain;
 use crate::store::{Store, StoreError};
 
 /// Commits wake a relay; this only bounds what a missed wake-up could cost.

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use helix_service::error::chain;
 use helix_service::shutdown::Shutdown;
 use tokio::time::MissedTickBehavior;
 
-use crate::api::problem::chain;
 use crate::app::App;
 use crate::artifact::PARTIAL_KEPT;
 use crate::{event, project};

@@ -7,6 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use helix_routing::id::{EdgeId, RegionId};
 use helix_routing::key::Scope;
+use helix_routing::queue;
 use helix_routing::time::Timestamp;
 use nkeys::KeyPair;
 use serde_json::{Value, json};
@@ -18,6 +19,8 @@ use crate::digest::sha256;
 pub const DOMAIN: &str = "origin";
 /// How the account that owns the streams is called.
 pub const ORIGIN_ACCOUNT: &str = "ORIGIN";
+/// How the account of workers is called.
+pub const BUILD_ACCOUNT: &str = "BUILD";
 /// How the account of the servers' own messages is called.
 pub const SYSTEM_ACCOUNT: &str = "SYS";
 
@@ -93,6 +96,13 @@ impl Issuer<'_> {
             {"name": "reads", "subject": format!("$JS.{DOMAIN}.API.DIRECT.GET.*"), "type": "service", "response_type": "Stream"},
             {"name": "reports", "subject": "rpt.*.>", "type": "service"},
         ]);
+        let queue = queue_subjects().map(|(subject, _)| json!({"name": subject, "subject": subject, "type": "service", "response_type": "Stream"}));
+        let exports: Vec<&Value> = exports
+            .as_array()
+            .into_iter()
+            .flatten()
+            .chain(&queue)
+            .collect();
         let nats = json!({"limits": limits(true), "exports": exports});
         self.account(account, ORIGIN_ACCOUNT, nats)
     }
@@ -133,6 +143,18 @@ impl Issuer<'_> {
             "signing_keys": [signing],
         });
         self.account(account, &format!("LEAF_{region}"), nats)
+    }
+
+    /// The account of workers, who run what strangers wrote: the queue of builds, and nothing else.
+    ///
+    /// # Errors
+    /// When the key cannot sign.
+    pub fn build(&self, account: &str, origin: &str) -> Result<String, SignError> {
+        let imports = queue_subjects().map(|(subject, local)| {
+            json!({"name": local, "subject": subject, "local_subject": local, "account": origin, "type": "service"})
+        });
+        let nats = json!({"limits": limits(false), "imports": imports});
+        self.account(account, BUILD_ACCOUNT, nats)
     }
 
     fn account(&self, account: &str, name: &str, mut nats: Value) -> Result<String, SignError> {
@@ -194,6 +216,27 @@ pub fn edge_may(edge: &EdgeId, region: &RegionId) -> May {
     let mut subscribe = feeds(region);
     subscribe.push("_INBOX.>".to_owned());
     May { publish, subscribe }
+}
+
+/// What a worker's user may do, and nothing else.
+#[must_use]
+pub fn worker_may() -> May {
+    May {
+        publish: queue_subjects().map(|(_, local)| local).into(),
+        subscribe: vec!["_INBOX.>".to_owned()],
+    }
+}
+
+/// What the queue of builds is asked by: as origin's account has it, and as workers do.
+fn queue_subjects() -> [(String, String); 3] {
+    let [info, next] = queue::ASKS.map(|asked| {
+        let (theirs, ours) = (
+            format!("$JS.{DOMAIN}.API.{asked}"),
+            format!("{}.{asked}", queue::API),
+        );
+        (theirs, ours)
+    });
+    [info, next, (queue::ACK.to_owned(), queue::ACK.to_owned())]
 }
 
 /// What a leaf node's user may do in the account of the servers' own messages: learn accounts.

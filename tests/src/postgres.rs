@@ -4,13 +4,15 @@
 
 use std::fs;
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpStream;
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
+
+use helix_service::port;
 
 /// Where Debian's packages and others keep the server's programs, newest first.
 const PLACES: [&str; 5] = [
@@ -73,7 +75,7 @@ impl Postgres {
             folder,
             programs,
             user,
-            port: free_port(),
+            port: port::free().expect("a free port"),
             keeper: Mutex::new(None),
             databases: AtomicU32::new(0),
         };
@@ -293,11 +295,4 @@ fn group(user: &str) -> String {
         .and_then(|line| line.split(':').nth(3))
         .unwrap_or("65534")
         .to_owned()
-}
-
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|listener| listener.local_addr())
-        .expect("a free port")
-        .port()
 }

@@ -4,6 +4,7 @@
 //! the project builds.
 
 pub mod files;
+pub mod hugo;
 pub mod manager;
 mod manifest;
 pub mod node;
@@ -21,6 +22,7 @@ use files::{Files, join};
 use manager::{Kind, Manager};
 use manifest::Manifest;
 use node::Node;
+use semver::Range;
 use table::Framework;
 use workspace::Workspace;
 
@@ -48,6 +50,8 @@ pub struct Plan {
     pub manager: Option<Manager>,
     /// Which Node, where it needs any.
     pub node: Option<Node>,
+    /// Which Hugo, where it needs any.
+    pub hugo: Option<Range>,
     /// Shell line that installs.
     pub install: Option<String>,
     /// Shell line that builds, in the project's folder.
@@ -121,7 +125,8 @@ pub fn plan(files: &impl Files, settings: &BuildSettings) -> Result<Plan, Detect
     let install_root = workspace
         .as_ref()
         .map_or_else(|| root.clone(), |workspace| workspace.root.clone());
-    let (mut notes, folders) = (Vec::new(), [root.as_str(), install_root.as_str()]);
+    let (mut notes, mut folders) = (Vec::new(), vec![root.as_str(), install_root.as_str()]);
+    folders.dedup();
     let packages = manifest
         .as_ref()
         .map(Manifest::packages)
@@ -131,6 +136,7 @@ pub fn plan(files: &impl Files, settings: &BuildSettings) -> Result<Plan, Detect
     let node = manager
         .is_some()
         .then(|| node::find(files, &folders, &mut notes));
+    let hugo = hugo::find(files, &folders, framework, &mut notes);
     if let Some(workspace) = &workspace
         && workspace.root == root
         && framework.is_none()
@@ -166,6 +172,7 @@ pub fn plan(files: &impl Files, settings: &BuildSettings) -> Result<Plan, Detect
         framework,
         manager,
         node,
+        hugo,
         install,
         build,
         outputs,

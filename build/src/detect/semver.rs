@@ -74,6 +74,15 @@ impl Range {
         Self(vec![Partial(Some(major), None, None).interval()])
     }
 
+    /// Every version.
+    #[must_use]
+    pub fn any() -> Self {
+        Self(vec![Interval {
+            from: LOWEST,
+            below: HIGHEST,
+        }])
+    }
+
     /// That version alone.
     #[must_use]
     pub fn exactly(version: Version) -> Self {

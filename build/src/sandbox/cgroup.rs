@@ -1,4 +1,4 @@
-//! Control groups: memory and processes of a whole build, in version 1 or 2, where this process may make them.
+//! Control groups: memory, processes and processors of a whole build, in version 1 or 2, where this process may make them.
 //!
 //! A machine where it may not is no error: limits of each process stand in, and [`Groups::described`] says so.
 
@@ -15,6 +15,26 @@ use tokio::time::{Instant, sleep};
 const GONE_WITHIN: Duration = Duration::from_secs(5);
 /// How often is looked.
 const LOOK: Duration = Duration::from_millis(5);
+/// In so much time, in microseconds, a build may take its share of processors: the kernel's own default.
+const PERIOD: f64 = 100_000.0;
+/// The kernel takes no shorter part of that.
+const SHORTEST: f64 = 1_000.0;
+
+/// What a build may use at most.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Most {
+    pub(crate) memory_bytes: u64,
+    pub(crate) processes: u64,
+    pub(crate) processors: Option<f64>,
+}
+
+impl Most {
+    /// Microseconds of processors' time in each period.
+    fn quota(self) -> Option<String> {
+        let share = (self.processors? * PERIOD).max(SHORTEST);
+        Some(format!("{share:.0}"))
+    }
+}
 
 /// The groups that a build's processes are in. They go with it.
 #[derive(Debug)]
@@ -22,6 +42,8 @@ pub(crate) struct Groups {
     folders: Vec<PathBuf>,
     memory: Option<PathBuf>,
     processes: Option<PathBuf>,
+    /// Whether processors are limited as they were to be.
+    processors: bool,
     unified: bool,
 }
 
@@ -35,22 +57,23 @@ pub(crate) struct Reached {
 impl Groups {
     /// Makes the groups of build `name` below those of this process. `root` is where they are mounted, `own` what
     /// `/proc/self/cgroup` says.
-    pub(crate) fn make(root: &Path, own: &str, name: &str, memory: u64, processes: u64) -> Self {
+    pub(crate) fn make(root: &Path, own: &str, name: &str, most: Most) -> Self {
         let mut groups = Self {
             folders: Vec::new(),
             memory: None,
             processes: None,
+            processors: most.processors.is_none(),
             unified: false,
         };
         if root.join("cgroup.controllers").exists() {
-            groups.unified(root, own, name, memory, processes);
+            groups.unified(root, own, name, most);
         } else {
-            groups.separate(root, own, name, memory, processes);
+            groups.separate(root, own, name, most);
         }
         groups
     }
 
-    fn unified(&mut self, root: &Path, own: &str, name: &str, memory: u64, processes: u64) {
+    fn unified(&mut self, root: &Path, own: &str, name: &str, most: Most) {
         let Some(base) = unified_base(root, own) else {
             return;
         };
@@ -67,10 +90,16 @@ impl Groups {
         }
         let folder = base.join(name);
         let limited = make_folder(&folder)
-            .and_then(|()| fs::write(folder.join("memory.max"), memory.to_string()))
-            .and_then(|()| fs::write(folder.join("pids.max"), processes.to_string()));
+            .and_then(|()| fs::write(folder.join("memory.max"), most.memory_bytes.to_string()))
+            .and_then(|()| fs::write(folder.join("pids.max"), most.processes.to_string()));
         // Absent where swap is not counted.
         let _ = fs::write(folder.join("memory.swap.max"), "0");
+        if let Some(quota) = most.quota() {
+            // Of its own, so that a machine without this controller limits the rest.
+            let _ = fs::write(base.join("cgroup.subtree_control"), "+cpu");
+            let limited = fs::write(folder.join("cpu.max"), format!("{quota} {PERIOD:.0}"));
+            self.processors = limited.is_ok();
+        }
         if limited.is_ok() {
             self.memory = Some(folder.join("memory.events"));
             self.processes = Some(folder.join("pids.events"));
@@ -79,31 +108,33 @@ impl Groups {
         self.folders.push(folder);
     }
 
-    fn separate(&mut self, root: &Path, own: &str, name: &str, memory: u64, processes: u64) {
-        let set = |controller: &str, file: &str, value: u64| -> Option<PathBuf> {
+    fn separate(&mut self, root: &Path, own: &str, name: &str, most: Most) {
+        let set = |controller: &str, file: &str, value: &str| -> Option<PathBuf> {
             let folder = base_of(root, own, controller)?.join(name);
-            let made =
-                make_folder(&folder).and_then(|()| fs::write(folder.join(file), value.to_string()));
+            let made = make_folder(&folder).and_then(|()| fs::write(folder.join(file), value));
             made.ok().map(|()| folder)
         };
-        if let Some(folder) = set("memory", "memory.limit_in_bytes", memory) {
+        let memory = most.memory_bytes.to_string();
+        if let Some(folder) = set("memory", "memory.limit_in_bytes", &memory) {
             // Absent where swap is not counted.
-            let _ = fs::write(
-                folder.join("memory.memsw.limit_in_bytes"),
-                memory.to_string(),
-            );
+            let _ = fs::write(folder.join("memory.memsw.limit_in_bytes"), memory);
             self.memory = Some(folder.join("memory.oom_control"));
             self.folders.push(folder);
         }
-        if let Some(folder) = set("pids", "pids.max", processes) {
+        if let Some(folder) = set("pids", "pids.max", &most.processes.to_string()) {
             self.processes = Some(folder.join("pids.events"));
             self.folders.push(folder);
+        }
+        if let Some(quota) = most.quota() {
+            let folder = set("cpu", "cpu.cfs_quota_us", &quota);
+            self.processors = folder.is_some();
+            self.folders.extend(folder);
         }
     }
 
     /// The groups whose names begin with `start`: of builds that were cut off.
     pub(crate) fn left(root: &Path, own: &str, start: &str) -> Self {
-        let bases = ["memory", "pids"]
+        let bases = ["cpu", "memory", "pids"]
             .iter()
             .filter_map(|controller| base_of(root, own, controller));
         let entries = bases
@@ -116,6 +147,7 @@ impl Groups {
             folders: folders.map(|entry| entry.path()).collect(),
             memory: None,
             processes: None,
+            processors: false,
             unified: true,
         }
     }
@@ -136,7 +168,16 @@ impl Groups {
     }
 
     /// How limits are kept, for the log.
-    pub(crate) const fn described(&self) -> &'static str {
+    pub(crate) fn described(&self) -> String {
+        let processors = if self.processors {
+            ""
+        } else {
+            "; processors are not, for want of the control group"
+        };
+        format!("{}{processors}", self.kinds())
+    }
+
+    const fn kinds(&self) -> &'static str {
         match (
             self.unified,
             self.memory.is_some(),
@@ -260,6 +301,12 @@ fn counted(text: &str, names: &[&str]) -> bool {
 mod tests {
     use super::*;
 
+    const MOST: Most = Most {
+        memory_bytes: 1 << 20,
+        processes: 7,
+        processors: Some(1.5),
+    };
+
     fn read(path: &Path) -> String {
         fs::read_to_string(path).unwrap()
     }
@@ -269,14 +316,19 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::create_dir_all(root.path().join("memory/a/b")).unwrap();
         fs::create_dir_all(root.path().join("pids")).unwrap();
+        fs::create_dir_all(root.path().join("cpu")).unwrap();
         let own = "8:pids:/gone\n4:memory:/a/b\n0::/\n";
-        let groups = Groups::make(root.path(), own, "one", 1 << 20, 7);
+        let groups = Groups::make(root.path(), own, "one", MOST);
         assert_eq!(
             read(&root.path().join("memory/a/b/one/memory.limit_in_bytes")),
             "1048576"
         );
         assert_eq!(read(&root.path().join("pids/one/pids.max")), "7");
-        assert!(groups.described().contains("version 1"));
+        assert_eq!(
+            read(&root.path().join("cpu/one/cpu.cfs_quota_us")),
+            "150000"
+        );
+        assert!(groups.described().ends_with("(version 1)"));
         fs::write(
             root.path().join("memory/a/b/one/memory.oom_control"),
             "oom_kill_disable 0\noom_kill 2\n",
@@ -297,7 +349,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("cgroup.controllers"), "memory pids").unwrap();
         fs::create_dir_all(root.path().join("service/worker")).unwrap();
-        let groups = Groups::make(root.path(), "0::/service/worker\n", "one", 1 << 20, 7);
+        let groups = Groups::make(root.path(), "0::/service/worker\n", "one", MOST);
         let folder = root.path().join("service/one");
         assert_eq!(
             (
@@ -306,15 +358,17 @@ mod tests {
             ),
             ("1048576".to_owned(), "7".to_owned())
         );
-        assert!(groups.described().contains("version 2"));
+        assert_eq!(read(&folder.join("cpu.max")), "150000 100000");
+        assert!(groups.described().ends_with("(version 2)"));
         std::mem::forget(groups);
     }
 
     #[test]
     fn nothing_to_write_to_is_said() {
         let root = tempfile::tempdir().unwrap();
-        let groups = Groups::make(root.path(), "", "one", 1, 1);
+        let groups = Groups::make(root.path(), "", "one", MOST);
         assert!(!groups.limit_memory() && !groups.limit_processes());
         assert!(groups.described().contains("for each process"));
+        assert!(groups.described().contains("processors are not"));
     }
 }

@@ -25,6 +25,7 @@ use tokio::net::{TcpListener, UnixStream as Socket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::Semaphore;
 
+use super::confine::confine;
 use super::order::{MAX_MESSAGE_BYTES, Order, ProcessLimits, Relay, Report};
 
 /// First arguments by which the program is started as one of these.
@@ -96,6 +97,8 @@ fn init() -> io::Result<ExitCode> {
     let control = UnixStream::from(io::stdin().as_fd().try_clone_to_owned()?);
     let order = read_order(&control)?;
     limit(order.limits)?;
+    // Before there is a second thread.
+    confine(&order.writable)?;
     let relay = order.relay.clone();
     let watched = control.try_clone()?;
     let (ready, is_ready) = std::sync::mpsc::channel();

@@ -5,6 +5,7 @@
 
 mod bwrap;
 mod cgroup;
+mod confine;
 pub(crate) mod disk;
 pub(crate) mod init;
 mod order;
@@ -23,7 +24,7 @@ use tokio::time::Instant;
 
 use crate::log::Printer;
 use bwrap::SystemFolder;
-use cgroup::{Groups, Reached};
+use cgroup::{Groups, Most, Reached};
 use order::{Order, ProcessLimits, Relay};
 use watch::Watch;
 
@@ -78,6 +79,8 @@ pub struct Limits {
     pub memory_bytes: u64,
     /// Processes and threads at once.
     pub processes: u64,
+    /// Processors kept busy; all there are if left out.
+    pub processors: Option<f64>,
     /// Bytes on disk.
     pub disk_bytes: u64,
     /// The folder whose size counts.
@@ -194,10 +197,19 @@ impl Task {
                 silence: Duration::from_secs(60),
                 memory_bytes: 1 << 30,
                 processes: 256,
+                processors: None,
                 disk_bytes: 1 << 30,
                 disk_folder: None,
             },
         }
+    }
+}
+
+impl Task {
+    /// What of it can be written to, inside.
+    fn writable(&self) -> Vec<String> {
+        let writable = self.mounts.iter().filter(|mount| mount.writable);
+        writable.map(|mount| mount.inside.clone()).collect()
     }
 }
 
@@ -271,8 +283,11 @@ impl Local {
             Path::new(GROUPS),
             &own_groups(),
             &self.name,
-            limits.memory_bytes,
-            limits.processes,
+            Most {
+                memory_bytes: limits.memory_bytes,
+                processes: limits.processes,
+                processors: limits.processors,
+            },
         )
     }
 
@@ -283,6 +298,7 @@ impl Local {
             line: task.line.clone(),
             folder: task.folder.clone(),
             env: task.env.clone(),
+            writable: task.writable(),
             relay: task.online.then(|| Relay {
                 port: PROXY_PORT,
                 socket: format!("{}/{PROXY_SOCKET}", bwrap::CONTROL),

@@ -18,6 +18,8 @@ pub(crate) struct Order {
     pub(crate) folder: String,
     /// All that it finds in its environment.
     pub(crate) env: BTreeMap<String, String>,
+    /// Folders below which it may write, besides those that the sandbox made.
+    pub(crate) writable: Vec<String>,
     /// How the network is reached; not at all if left out.
     pub(crate) relay: Option<Relay>,
     /// What one process may use.

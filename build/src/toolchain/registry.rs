@@ -6,9 +6,10 @@ use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use aws_lc_rs::digest::{Context, SHA512};
+use aws_lc_rs::digest::{Algorithm, Context, SHA512};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use reqwest::{RequestBuilder, Response};
 use serde::Deserialize;
 use url::Url;
 
@@ -104,11 +105,7 @@ impl Registry {
     /// # Errors
     /// When there can be no HTTP client.
     pub fn new(base: Url, lists: PathBuf) -> Result<Self, reqwest::Error> {
-        let http = reqwest::Client::builder()
-            .connect_timeout(CONNECT_WITHIN)
-            .timeout(DOWNLOAD_WITHIN)
-            .redirect(reqwest::redirect::Policy::limited(3))
-            .build()?;
+        let http = client()?;
         Ok(Self { http, base, lists })
     }
 
@@ -169,29 +166,9 @@ impl Registry {
         let expected = expected
             .and_then(|hash| STANDARD.decode(hash).ok())
             .ok_or_else(wrong)?;
-        let unreachable = |source: reqwest::Error| RegistryError::Unreachable {
-            package: package.to_owned(),
-            source,
-        };
-        let failed = |source| RegistryError::Write {
-            path: file.to_owned(),
-            source,
-        };
-        let sent = self.http.get(listed.dist.tarball.clone()).send().await;
-        let mut response = sent
-            .and_then(reqwest::Response::error_for_status)
-            .map_err(unreachable)?;
-        let mut target = fs::File::create(file).map_err(failed)?;
-        let (mut sum, mut length) = (Context::new(&SHA512), 0);
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            length += chunk.len() as u64;
-            if length > MAX_ARCHIVE_BYTES {
-                return Err(wrong());
-            }
-            sum.update(&chunk);
-            target.write_all(&chunk).map_err(failed)?;
-        }
-        if sum.finish().as_ref() == expected {
+        let request = self.http.get(listed.dist.tarball.clone());
+        let hash = save(request, package, &SHA512, file).await?;
+        if hash.as_ref() == expected {
             Ok(())
         } else {
             Err(wrong())
@@ -214,7 +191,11 @@ impl Registry {
         {
             return Ok(list);
         }
-        let text = self.fetch(package).await?;
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push(package);
+        }
+        let text = text(self.http.get(url).header("accept", SHORT), package).await?;
         let list = serde_json::from_slice(&text).map_err(|error| RegistryError::Answer {
             package: package.to_owned(),
             reason: error.to_string(),
@@ -230,30 +211,70 @@ impl Registry {
         beside.persist(&file).map_err(|error| failed(error.error))?;
         Ok(list)
     }
+}
 
-    async fn fetch(&self, package: &str) -> Result<Vec<u8>, RegistryError> {
-        let unreachable = |source: reqwest::Error| RegistryError::Unreachable {
-            package: package.to_owned(),
-            source,
-        };
-        let mut url = self.base.clone();
-        if let Ok(mut path) = url.path_segments_mut() {
-            path.pop_if_empty().push(package);
+/// A client for registries.
+pub(super) fn client() -> Result<reqwest::Client, reqwest::Error> {
+    reqwest::Client::builder()
+        .connect_timeout(CONNECT_WITHIN)
+        .timeout(DOWNLOAD_WITHIN)
+        .redirect(reqwest::redirect::Policy::limited(3))
+        .build()
+}
+
+/// An answer of a registry that is a list.
+pub(super) async fn text(request: RequestBuilder, package: &str) -> Result<Vec<u8>, RegistryError> {
+    let mut response = answered(request, package).await?;
+    let mut text = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(unreachable(package))? {
+        if text.len() + chunk.len() > MAX_LIST_BYTES {
+            return Err(too_long(package, MAX_LIST_BYTES as u64));
         }
-        let sent = self.http.get(url).header("accept", SHORT).send().await;
-        let mut response = sent
-            .and_then(reqwest::Response::error_for_status)
-            .map_err(unreachable)?;
-        let mut text = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(unreachable)? {
-            if text.len() + chunk.len() > MAX_LIST_BYTES {
-                return Err(RegistryError::Answer {
-                    package: package.to_owned(),
-                    reason: format!("it has more than {MAX_LIST_BYTES} bytes"),
-                });
-            }
-            text.extend_from_slice(&chunk);
+        text.extend_from_slice(&chunk);
+    }
+    Ok(text)
+}
+
+/// Writes an archive down; its hash.
+pub(super) async fn save(
+    request: RequestBuilder,
+    package: &str,
+    algorithm: &'static Algorithm,
+    file: &Path,
+) -> Result<aws_lc_rs::digest::Digest, RegistryError> {
+    let failed = |source| RegistryError::Write {
+        path: file.to_owned(),
+        source,
+    };
+    let mut response = answered(request, package).await?;
+    let mut target = fs::File::create(file).map_err(failed)?;
+    let (mut sum, mut length) = (Context::new(algorithm), 0);
+    while let Some(chunk) = response.chunk().await.map_err(unreachable(package))? {
+        length += chunk.len() as u64;
+        if length > MAX_ARCHIVE_BYTES {
+            return Err(too_long(package, MAX_ARCHIVE_BYTES));
         }
-        Ok(text)
+        sum.update(&chunk);
+        target.write_all(&chunk).map_err(failed)?;
+    }
+    Ok(sum.finish())
+}
+
+async fn answered(request: RequestBuilder, package: &str) -> Result<Response, RegistryError> {
+    let sent = request.send().await.and_then(Response::error_for_status);
+    sent.map_err(unreachable(package))
+}
+
+fn unreachable(package: &str) -> impl Fn(reqwest::Error) -> RegistryError {
+    move |source| RegistryError::Unreachable {
+        package: package.to_owned(),
+        source,
+    }
+}
+
+fn too_long(package: &str, most: u64) -> RegistryError {
+    RegistryError::Answer {
+        package: package.to_owned(),
+        reason: format!("it has more than {most} bytes"),
     }
 }

@@ -17,6 +17,7 @@ use futures_util::StreamExt as _;
 use helix_client::Origin;
 use helix_routing::api::{BuildJob, BuildOutcome};
 use helix_routing::id::BuildId;
+use helix_routing::queue::{CONSUMER, STREAM};
 use helix_service::random;
 use helix_service::shutdown::Shutdown;
 use serde::Deserialize;
@@ -26,10 +27,6 @@ use tokio::time::sleep;
 use report::{Claimed, Report};
 pub use workshop::Workshop;
 
-/// The stream of builds that wait.
-pub const STREAM: &str = "HX_BUILDS";
-/// The consumer that all workers share.
-const CONSUMER: &str = "workers";
 /// How long a build stays with a worker that says nothing. Origin's lease ends no later, since it is told first.
 const ACK_WAIT: Duration = Duration::from_secs(30);
 /// How long one request for a build waits for one.

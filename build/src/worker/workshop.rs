@@ -15,6 +15,7 @@ use helix_client::Origin;
 use helix_client::upload::{self, hash};
 use helix_routing::api::{BuildJob, BuildOutcome, BuildStep, NewFile};
 use helix_service::digest::sha256;
+use helix_service::error::chain;
 use helix_service::random;
 use tokio::sync::watch;
 use tokio::task::spawn_blocking;
@@ -25,14 +26,15 @@ use super::space::Space;
 use crate::config::Config;
 use crate::dependencies::{Dependencies, Key, Lent};
 use crate::detect::files::{Folder, join};
-use crate::detect::{self, Plan};
+use crate::detect::{self, Plan, hugo};
 use crate::egress::Egress;
 use crate::environment::{self, SYSTEM_PATH};
 use crate::fetch::Fetch;
 use crate::log::Journal;
+use crate::materials::Materials;
 use crate::output;
 use crate::sandbox::{self, Engine, Limits, Local, Mount, PROXY_SOCKET, SPACE, Task};
-use crate::toolchain::{self, Registry, Toolchain, Tools};
+use crate::toolchain::{self, Index, Registry, Toolchain, Tools};
 
 /// No build is watched for longer than a day.
 const MAX_SECONDS: u64 = 24 * 60 * 60;
@@ -63,20 +65,8 @@ impl Failure {
     }
 }
 
-/// An error with its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}
-
 /// What one build has.
-struct Bench<'a> {
+struct Workbench<'a> {
     shop: &'a Workshop,
     job: &'a BuildJob,
     journal: &'a Journal,
@@ -94,11 +84,12 @@ impl Workshop {
     pub fn open(config: Config) -> anyhow::Result<Self> {
         let toolchain = config.data_dir.join("toolchain");
         let registry = Registry::new(config.registry.clone(), config.data_dir.join("registry"))?;
+        let index = Index::new(config.python_index.clone())?;
         let is_root = nix::unistd::geteuid().is_root();
         Ok(Self {
             program: std::env::current_exe()?,
             user: is_root.then_some((config.sandbox.uid, config.sandbox.gid)),
-            toolchain: Toolchain::new(registry, toolchain),
+            toolchain: Toolchain::new(registry, index, toolchain),
             dependencies: Dependencies::new(config.data_dir.join("dependencies")),
             config,
         })
@@ -140,11 +131,11 @@ impl Workshop {
         origin: &Origin,
         stop: watch::Receiver<Option<String>>,
     ) -> BuildOutcome {
-        let outcome = match self.bench(job, journal, stop) {
-            Ok(bench) => {
-                let outcome = bench.run(origin).await;
+        let outcome = match self.workbench(job, journal, stop) {
+            Ok(workbench) => {
+                let outcome = workbench.run(origin).await;
                 // Thousands of files.
-                let _ = spawn_blocking(move || drop(bench.space)).await;
+                let _ = spawn_blocking(move || drop(workbench.space)).await;
                 outcome
             }
             Err(failure) => Err(failure),
@@ -161,12 +152,12 @@ impl Workshop {
         self.config.data_dir.join("builds")
     }
 
-    fn bench<'a>(
+    fn workbench<'a>(
         &'a self,
         job: &'a BuildJob,
         journal: &'a Journal,
         stop: watch::Receiver<Option<String>>,
-    ) -> Result<Bench<'a>, Failure> {
+    ) -> Result<Workbench<'a>, Failure> {
         let name = format!("{}-{}", job.id, random::hex16());
         let space = Space::make(&self.builds(), &name, self.user)
             .map_err(|error| Failure::of(BuildStep::Fetch)(&error))?;
@@ -177,7 +168,7 @@ impl Workshop {
             control: space.control(),
             name: format!("{}{name}", self.group_start()),
         });
-        Ok(Bench {
+        Ok(Workbench {
             shop: self,
             job,
             journal,
@@ -189,17 +180,19 @@ impl Workshop {
     }
 }
 
-impl Bench<'_> {
+impl Workbench<'_> {
     async fn run(&self, origin: &Origin) -> Result<BuildOutcome, Failure> {
         self.fetch().await?;
         let plan = self.detect()?;
         let tools = self.tools(&plan).await?;
-        self.commands(&plan, &tools).await?;
+        let materials = self.commands(&plan, &tools).await?;
         let files = self.upload(&plan, origin).await?;
+        let materials = self.bill(&materials, &tools);
         self.journal.close(BuildStep::Upload);
         Ok(BuildOutcome::Succeeded {
             files,
             framework: plan.framework.map(|framework| framework.slug.clone()),
+            materials,
         })
     }
 
@@ -238,8 +231,14 @@ impl Bench<'_> {
         let failed = |reason: String| Failure { step, reason };
         let folder = Folder::open(&self.space.source())
             .ok_or_else(|| failed("the source is gone".to_owned()))?;
-        let plan =
+        let mut plan =
             detect::plan(&folder, &self.job.settings).map_err(|error| Failure::of(step)(&error))?;
+        if let Some(asked) = self.job.env.get(hugo::VARIABLE) {
+            match hugo::range(&asked.value) {
+                Some(range) => plan.hugo = Some(range),
+                None => plan.notes.push(format!("{} names no Hugo", hugo::VARIABLE)),
+            }
+        }
         if !plan.root.is_empty() && !self.space.source().join(&plan.root).is_dir() {
             return Err(failed(format!(
                 "the root directory {:?} is not in the repository",
@@ -274,9 +273,10 @@ impl Bench<'_> {
     }
 
     /// Install and build.
-    async fn commands(&self, plan: &Plan, tools: &Tools) -> Result<(), Failure> {
+    async fn commands(&self, plan: &Plan, tools: &Tools) -> Result<Materials, Failure> {
+        let mut materials = Materials::default();
         if plan.install.is_none() && plan.build.is_none() {
-            return Ok(());
+            return Ok(materials);
         }
         self.journal
             .say(BuildStep::Toolchain, &self.engine.described(&self.limits()));
@@ -295,6 +295,10 @@ impl Bench<'_> {
             let folder = join("source", &plan.install_root);
             self.line(BuildStep::Install, line, &folder, plan, tools)
                 .await?;
+            // Before the project's own line may change what is there.
+            let source = self.space.source();
+            let collected = spawn_blocking(move || Materials::collect(&source)).await;
+            materials = collected.map_err(|error| Failure::of(BuildStep::Install)(&error))?;
         }
         if let Some(line) = &plan.build {
             let folder = join("source", &plan.root);
@@ -304,7 +308,22 @@ impl Bench<'_> {
         if let Some(key) = key.filter(|_| plan.install.is_some()) {
             self.keep(key).await;
         }
-        Ok(())
+        Ok(materials)
+    }
+
+    fn bill(&self, materials: &Materials, tools: &Tools) -> Option<String> {
+        let project = self.job.project.to_string();
+        let commit = self.job.source.commit.to_string();
+        let bill = materials.bill(&project, &commit, tools);
+        let said = match &bill {
+            Some(_) => format!("a bill of {} packages goes with it", materials.count()),
+            None => format!(
+                "its bill of {} packages is longer than is taken",
+                materials.count()
+            ),
+        };
+        self.journal.say(BuildStep::Upload, &said);
+        bill
     }
 
     /// What is done outside the sandbox ends when the build has to, too.
@@ -425,6 +444,7 @@ impl Bench<'_> {
             until: self.until,
             silence: seconds(limits.silence_seconds),
             memory_bytes: limits.memory_bytes,
+            processors: self.shop.config.sandbox.processors,
             processes: limits.processes,
             disk_bytes: limits.disk_bytes,
             disk_folder: Some(self.space.whole()),
@@ -500,6 +520,9 @@ fn seconds(said: u64) -> Duration {
 fn missing(plan: &Plan) -> Option<&'static str> {
     let framework = plan.framework?;
     let tool = framework.tool.as_deref()?;
+    if plan.hugo.is_some() && tool == hugo::TOOL {
+        return None;
+    }
     let needed = [&plan.install, &plan.build];
     let needed = needed
         .iter()

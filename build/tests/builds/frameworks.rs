@@ -103,6 +103,83 @@ const PROJECTS: &[Project] = &[
         output: "index.html",
     },
     Project {
+        name: "vite with react",
+        files: &[
+            (
+                "package.json",
+                r#"{"type": "module", "scripts": {"build": "vite build"}, "dependencies": {"react": "19.2.0", "react-dom": "19.2.0"}, "devDependencies": {"vite": "7.1.12", "@vitejs/plugin-react": "5.1.0"}}"#,
+            ),
+            (
+                "vite.config.js",
+                "import react from '@vitejs/plugin-react'; export default { plugins: [react()] };",
+            ),
+            (
+                "index.html",
+                "<div id=\"app\"></div><script type=\"module\" src=\"/main.jsx\"></script>",
+            ),
+            (
+                "main.jsx",
+                "import { createRoot } from 'react-dom/client'; createRoot(document.getElementById('app')).render(<h1>hi</h1>);",
+            ),
+        ],
+        root: None,
+        output: "index.html",
+    },
+    Project {
+        name: "vite with svelte",
+        files: &[
+            (
+                "package.json",
+                r#"{"type": "module", "scripts": {"build": "vite build"}, "devDependencies": {"vite": "7.1.12", "@sveltejs/vite-plugin-svelte": "6.2.1", "svelte": "5.43.3"}}"#,
+            ),
+            (
+                "vite.config.js",
+                "import { svelte } from '@sveltejs/vite-plugin-svelte'; export default { plugins: [svelte()] };",
+            ),
+            (
+                "index.html",
+                "<div id=\"app\"></div><script type=\"module\" src=\"/main.js\"></script>",
+            ),
+            (
+                "main.js",
+                "import { mount } from 'svelte'; import App from './App.svelte'; mount(App, { target: document.getElementById('app') });",
+            ),
+            ("App.svelte", "<h1>hi</h1>"),
+        ],
+        root: None,
+        output: "index.html",
+    },
+    Project {
+        name: "docusaurus",
+        files: &[
+            (
+                "package.json",
+                r#"{"private": true, "scripts": {"build": "docusaurus build"}, "dependencies": {"@docusaurus/core": "3.9.2", "@docusaurus/preset-classic": "3.9.2", "@mdx-js/react": "3.1.1", "react": "19.2.0", "react-dom": "19.2.0"}, "engines": {"node": ">=20"}}"#,
+            ),
+            (
+                "docusaurus.config.js",
+                "export default { title: 'x', url: 'https://example.com', baseUrl: '/', presets: [['classic', { docs: { routeBasePath: '/' }, blog: false }]] };",
+            ),
+            ("docs/index.md", "---\nslug: /\n---\n\n# hi\n"),
+        ],
+        root: None,
+        output: "index.html",
+    },
+    Project {
+        name: "hugo",
+        files: &[
+            (
+                "hugo.toml",
+                "baseURL = 'https://example.com/'\ntitle = 'x'\n",
+            ),
+            (".hugo-version", "0.152.2\n"),
+            ("layouts/home.html", "<h1>{{ .Title }}</h1>"),
+            ("content/_index.md", "+++\ntitle = 'hi'\n+++\n"),
+        ],
+        root: None,
+        output: "index.html",
+    },
+    Project {
         name: "eleventy",
         files: &[
             (

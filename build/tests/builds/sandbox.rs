@@ -52,11 +52,22 @@ async fn nothing_outside_is_seen_written_or_reached() {
          bash -c 'echo x > /dev/tcp/127.0.0.1/{port}' 2>/dev/null && echo REACHED; \
          (echo 1 > /proc/sys/kernel/core_uses_pid) 2>/dev/null && echo SYSCTL; \
          mount -t tmpfs none /tmp 2>/dev/null && echo MOUNTED; \
+         unshare -U true 2>/dev/null && echo NAMESPACE; unshare -m true 2>/dev/null && echo NAMESPACE; keyctl show 2>/dev/null && echo KEYS; \
+         mknod /build/device c 0 0 2>/dev/null && echo DEVICE; \
          kill -9 1 2>/dev/null; cat /proc/1/environ 2>/dev/null | grep -c PATH; ls /proc | grep -c '^[0-9]*$' | xargs test 8 -gt && echo ALONE; env | grep -c CARGO; echo END"
     );
     exited(&place.run(&place.task(&line)).await.unwrap(), 0);
     let printed = place.printed();
-    for word in ["SEEN", "WROTE", "REACHED", "SYSCTL", "MOUNTED"] {
+    for word in [
+        "SEEN",
+        "WROTE",
+        "REACHED",
+        "SYSCTL",
+        "MOUNTED",
+        "NAMESPACE",
+        "KEYS",
+        "DEVICE",
+    ] {
         assert!(!printed.contains(word), "{printed}");
     }
     assert!(

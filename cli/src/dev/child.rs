@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use helix_service::disk::{WriteError, write_atomic};
+use helix_service::error::chain;
 use helix_service::shutdown::{Shutdown, ShutdownHandle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -186,11 +187,6 @@ async fn end(child: &mut Child) -> io::Result<()> {
         Ok(status) => status.map(drop),
         Err(_) => child.kill().await,
     }
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    std::iter::successors(error.source(), |error| (*error).source())
-        .fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 #[cfg(test)]

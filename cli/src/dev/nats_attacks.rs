@@ -8,9 +8,11 @@ use std::time::Duration;
 use async_nats::jetstream::{self, stream};
 use async_nats::{Client, ConnectOptions, HeaderMap, Subscriber};
 use futures_util::StreamExt as _;
+use helix_routing::queue;
+use helix_service::port;
 use nkeys::KeyPair;
 
-use super::nats_config::{EdgeUser, NatsConfig, QUEUE_API};
+use super::nats_config::{EdgeUser, NatsConfig};
 
 /// How long something that must arrive may take.
 const ARRIVES: Duration = Duration::from_secs(5);
@@ -34,10 +36,10 @@ async fn fleet() -> Option<Fleet> {
     };
     let folder = tempfile::tempdir().unwrap();
     let keys: Vec<KeyPair> = (0..6).map(|_| KeyPair::new_user()).collect();
-    let port = free_port();
+    let port = port::free().unwrap();
     let config = NatsConfig {
         port,
-        monitor_port: free_port(),
+        monitor_port: port::free().unwrap(),
         store: folder.path().join("store"),
         origin: keys[0].public_key(),
         operator: keys[4].public_key(),
@@ -322,26 +324,18 @@ async fn the_server_is_no_deputy_that_aims_an_answer_at_a_record_a_report_or_an_
     }
 }
 
-fn free_port() -> u16 {
-    std::net::TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
-}
-
 /// Origin's queue of builds, with its consumer and one build in it.
 async fn queue(origin: &Client) {
     let context = jetstream::new(origin.clone());
     let config = stream::Config {
-        name: "HX_BUILDS".to_owned(),
+        name: queue::STREAM.to_owned(),
         subjects: vec!["hx.builds.>".to_owned()],
         retention: stream::RetentionPolicy::WorkQueue,
         ..stream::Config::default()
     };
     let stream = context.create_stream(config).await.unwrap();
     let workers = jetstream::consumer::pull::Config {
-        durable_name: Some("workers".to_owned()),
+        durable_name: Some(queue::CONSUMER.to_owned()),
         ..jetstream::consumer::pull::Config::default()
     };
     stream.create_consumer(workers).await.unwrap();
@@ -357,10 +351,10 @@ async fn queue(origin: &Client) {
 async fn a_worker_takes_builds_off_the_queue_and_can_do_nothing_else() {
     let Some(fleet) = fleet().await else { return };
     queue(&fleet.origin).await;
-    let context = jetstream::with_prefix(fleet.worker.clone(), QUEUE_API);
-    let stream = context.get_stream_no_info("HX_BUILDS").await.unwrap();
+    let context = jetstream::with_prefix(fleet.worker.clone(), queue::API);
+    let stream = context.get_stream_no_info(queue::STREAM).await.unwrap();
     let consumer = stream
-        .get_consumer::<jetstream::consumer::pull::Config>("workers")
+        .get_consumer::<jetstream::consumer::pull::Config>(queue::CONSUMER)
         .await
         .unwrap();
     let mut messages = consumer.fetch().max_messages(1).messages().await.unwrap();
@@ -368,7 +362,7 @@ async fn a_worker_takes_builds_off_the_queue_and_can_do_nothing_else() {
     assert_eq!(message.payload, "build");
     message.double_ack().await.unwrap();
     let left = jetstream::new(fleet.origin.clone())
-        .get_stream("HX_BUILDS")
+        .get_stream(queue::STREAM)
         .await
         .unwrap();
     assert_eq!(left.cached_info().state.messages, 0);

@@ -13,21 +13,12 @@ use std::path::PathBuf;
 
 use helix_routing::id::{EdgeId, RegionId};
 use helix_routing::key::Scope;
+use helix_routing::queue;
 
 /// The account that owns the streams.
 pub(crate) const ORIGIN_ACCOUNT: &str = "ORIGIN";
 /// The account of workers.
 pub(crate) const BUILD_ACCOUNT: &str = "BUILD";
-/// What workers may ask of the queue of builds: for its consumer, and for a message of it. In their own account under
-/// [`QUEUE_API`], since there `$JS.API` means the streams of that account, of which it has none.
-const QUEUE: [&str; 2] = [
-    "CONSUMER.INFO.HX_BUILDS.workers",
-    "CONSUMER.MSG.NEXT.HX_BUILDS.workers",
-];
-/// How workers call the part of JetStream's API that they may use.
-pub(super) const QUEUE_API: &str = "hx.queue";
-/// How they say what became of a message.
-const QUEUE_ACK: &str = "$JS.ACK.HX_BUILDS.workers.>";
 
 /// Everything the configuration says.
 #[derive(Debug)]
@@ -113,8 +104,8 @@ impl NatsConfig {
         self.write_operator(text)?;
         writeln!(text, "    ]")?;
         writeln!(text, "    exports: [")?;
-        let asked = QUEUE.map(|asked| format!("$JS.API.{asked}"));
-        for subject in asked.iter().map(String::as_str).chain([QUEUE_ACK]) {
+        let asked = queue::ASKS.map(|asked| format!("$JS.API.{asked}"));
+        for subject in asked.iter().map(String::as_str).chain([queue::ACK]) {
             writeln!(
                 text,
                 "      {{ service: \"{subject}\", response_type: stream, accounts: [\"{BUILD_ACCOUNT}\"] }}"
@@ -158,22 +149,24 @@ impl NatsConfig {
 
     /// Workers run what strangers wrote: they share an account with nobody else, and import the queue alone.
     fn write_worker(&self, text: &mut String) -> std::fmt::Result {
-        let queue = QUEUE.map(|asked| format!("{QUEUE_API}.{asked}"));
+        let queue = queue::ASKS.map(|asked| format!("{}.{asked}", queue::API));
         writeln!(
             text,
             "  {BUILD_ACCOUNT} {{\n    users: [ {{ nkey: {}, permissions: {{ publish: [{}], subscribe: [\"_INBOX.>\"] }} }} ]\n    imports: [",
             self.worker,
-            list(queue.iter().chain([&QUEUE_ACK.to_owned()]))
+            list(queue.iter().chain([&queue::ACK.to_owned()]))
         )?;
-        for asked in QUEUE {
+        for asked in queue::ASKS {
             writeln!(
                 text,
-                "      {{ service: {{ account: {ORIGIN_ACCOUNT}, subject: \"$JS.API.{asked}\" }}, to: \"{QUEUE_API}.{asked}\" }}"
+                "      {{ service: {{ account: {ORIGIN_ACCOUNT}, subject: \"$JS.API.{asked}\" }}, to: \"{}.{asked}\" }}",
+                queue::API
             )?;
         }
         writeln!(
             text,
-            "      {{ service: {{ account: {ORIGIN_ACCOUNT}, subject: \"{QUEUE_ACK}\" }} }}\n    ]\n  }}"
+            "      {{ service: {{ account: {ORIGIN_ACCOUNT}, subject: \"{}\" }} }}\n    ]\n  }}",
+            queue::ACK
         )
     }
 

@@ -3,10 +3,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::net::TcpListener;
 use std::path::Path;
 
 use helix_service::disk::write_atomic;
+use helix_service::port;
 
 /// Ports by what listens on them.
 #[derive(Debug, Default)]
@@ -41,7 +41,7 @@ impl Ports {
         let known = saved
             .into_iter()
             .chain(preferred)
-            .find(|port| !reserved.contains(port) && is_free(*port));
+            .find(|port| !reserved.contains(port) && port::is_free(*port));
         let port = match known {
             Some(port) => port,
             None => any_free(&reserved)?,
@@ -59,13 +59,9 @@ impl Ports {
     }
 }
 
-fn is_free(port: u16) -> bool {
-    TcpListener::bind(("127.0.0.1", port)).is_ok()
-}
-
 fn any_free(reserved: &BTreeSet<u16>) -> io::Result<u16> {
     loop {
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        let port = port::free()?;
         if !reserved.contains(&port) {
             return Ok(port);
         }
@@ -74,6 +70,8 @@ fn any_free(reserved: &BTreeSet<u16>) -> io::Result<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     #[test]

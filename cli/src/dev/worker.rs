@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use anyhow::{Context as _, ensure};
 use helix_client::Origin;
 use helix_routing::api::{CreatedToken, NewToken, Role};
+use helix_routing::queue;
 use helix_service::disk::{write_atomic, write_secret};
 use helix_service::nats::NatsConfig;
 use nix::unistd::geteuid;
@@ -16,7 +17,6 @@ use serde::Serialize;
 
 use super::fleet::{Fleet, url};
 use super::home::Home;
-use super::nats_config::QUEUE_API;
 use super::programs;
 use super::secrets;
 
@@ -148,7 +148,7 @@ impl Workers {
             data_dir,
             log: "text",
             exit_with_parent: true,
-            queue_api: QUEUE_API,
+            queue_api: queue::API,
             nats: NatsConfig::new(fleet.nats_url(), secrets::nats_user(home, "build")?.0),
             fetch: FetchTable {
                 http: true,

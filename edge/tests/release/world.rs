@@ -1,7 +1,7 @@
 //! A small world around one edge: a real nats-server, and an origin that knows only how to publish and to be pulled from.
 
 use std::collections::{BTreeMap, HashMap};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -27,6 +27,7 @@ use helix_routing::wire::Wire;
 use helix_service::clock;
 use helix_service::keys::{Address, SigningKey};
 use helix_service::nats::{self, NatsConfig};
+use helix_service::port;
 use helix_service::shutdown::{Shutdown, ShutdownHandle};
 use helix_service::telemetry::LogFormat;
 use tempfile::TempDir;
@@ -96,11 +97,7 @@ impl Edge {
 impl World {
     pub(crate) async fn new(server: PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind("127.0.0.1:0")
-            .unwrap()
-            .local_addr()
-            .unwrap()
-            .port();
+        let port = port::free().unwrap();
         write_nats_config(folder.path(), port);
         let child = start_nats(&server, folder.path());
         std::fs::write(folder.path().join("token"), TOKEN).unwrap();

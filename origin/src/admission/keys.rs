@@ -3,6 +3,7 @@
 //! ```text
 //! operator.nk  signing.nk  system.nk  origin.nk     seeds: whoever has the first can let anybody in
 //! origin.creds  system.creds                        what origin connects with
+//! build.nk  build.creds                             what workers connect with: it lets them take builds off the queue
 //! accounts.conf  accounts-leaf.conf                 what every nats-server includes, and a leaf node besides
 //! leaf-<region>.creds  leaf-system.creds            what a region's leaf node connects with, where there is one
 //! authority.pem  authority.key                      signs the edges' certificates
@@ -13,7 +14,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use helix_routing::id::RegionId;
-use helix_service::claims::{Issuer, SignError, credentials, leaf_system_may};
+use helix_service::claims::{Issuer, SignError, credentials, leaf_system_may, worker_may};
 use helix_service::clock;
 use helix_service::disk::{WriteError, write_atomic, write_secret};
 use nkeys::KeyPair;
@@ -111,9 +112,17 @@ pub fn init(folder: &Path, leafs: &[RegionId]) -> Result<(), KeysError> {
     let signing = kept(folder, "signing", KeyPair::new_account)?;
     let system = kept(folder, "system", KeyPair::new_account)?;
     let origin = kept(folder, "origin", KeyPair::new_account)?;
-    write_accounts(folder, &operator, &system, &origin)?;
+    let build = kept(folder, "build", KeyPair::new_account)?;
+    write_accounts(folder, &operator, [&system, &origin, &build])?;
     write_credentials(folder, "origin", &origin, &origin.public_key(), None)?;
     write_credentials(folder, "system", &system, &system.public_key(), None)?;
+    write_credentials(
+        folder,
+        "build",
+        &build,
+        &build.public_key(),
+        Some(&worker_may()),
+    )?;
     super::authority::Authority::open(folder)?;
     for region in leafs {
         let name = format!("leaf-{region}");
@@ -133,24 +142,24 @@ pub fn init(folder: &Path, leafs: &[RegionId]) -> Result<(), KeysError> {
     Ok(())
 }
 
-/// What every server includes: whom it believes, and the two accounts that there are before anybody has joined.
+/// What every server includes: whom it believes, and the three accounts that there are before anybody has joined.
 fn write_accounts(
     folder: &Path,
     operator: &KeyPair,
-    system: &KeyPair,
-    origin: &KeyPair,
+    accounts: [&KeyPair; 3],
 ) -> Result<(), KeysError> {
     let issuer = Issuer {
         key: operator,
         at: clock::now(),
     };
-    let (system, origin) = (system.public_key(), origin.public_key());
+    let [system, origin, build] = accounts.map(KeyPair::public_key);
     let text = format!(
         "# Made by `helix-origin nats`. Every server of the fleet includes it; none of it is secret.\n\
-         operator: {}\nsystem_account: {system}\nresolver_preload: {{\n  {system}: {}\n  {origin}: {}\n}}\n",
+         operator: {}\nsystem_account: {system}\nresolver_preload: {{\n  {system}: {}\n  {origin}: {}\n  {build}: {}\n}}\n",
         issuer.operator(&system)?,
         issuer.system(&system)?,
         issuer.origin(&origin)?,
+        issuer.build(&build, &origin)?,
     );
     write_atomic(&folder.join("accounts.conf"), text.as_bytes())?;
     let names = format!(

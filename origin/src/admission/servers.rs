@@ -6,11 +6,11 @@ use std::time::Duration;
 use async_nats::Client;
 use async_nats::connection::State;
 use futures_util::StreamExt as _;
+use helix_service::error::chain;
 use helix_service::nats::{self, NatsConfig};
 use serde_json::Value;
 
 use super::AdmissionError;
-use crate::api::problem::chain;
 
 /// Where servers learn of an account.
 const UPDATE: &str = "$SYS.REQ.CLAIMS.UPDATE";

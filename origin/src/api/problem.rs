@@ -7,6 +7,7 @@ use axum::Json;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use helix_routing::api::Problem;
+use helix_service::error::chain;
 
 use crate::artifact::content::UploadError;
 use crate::artifact::release::MakeError;
@@ -103,18 +104,6 @@ impl Rejection {
     pub fn title(&self) -> &str {
         &self.title
     }
-}
-
-/// An error and its causes in one line.
-#[must_use]
-pub fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 impl IntoResponse for Rejection {

@@ -333,7 +333,7 @@ impl From<SignatureError> for Rejection {
 
 impl From<PayloadError> for Rejection {
     fn from(error: PayloadError) -> Self {
-        let title = super::problem::chain(&error);
+        let title = helix_service::error::chain(&error);
         Self::new(StatusCode::BAD_REQUEST, "bad-delivery", title)
     }
 }

@@ -30,7 +30,7 @@ impl Artifacts {
                 () = self.export.notified() => {}
             }
             if let Err(error) = self.export_now().await {
-                tracing::warn!(error = %crate::api::problem::chain(&error), "the layout's list is not up to date");
+                tracing::warn!(error = %helix_service::error::chain(&error), "the layout's list is not up to date");
             }
         }
     }

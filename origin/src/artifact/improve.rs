@@ -16,6 +16,7 @@ use helix_routing::artifact::{
     MANIFEST_TYPE, VARIANTS_TYPE, Variant,
 };
 use helix_routing::id::{Digest, SiteId};
+use helix_service::error::chain;
 use helix_service::shutdown::Shutdown;
 use tokio::time::sleep;
 
@@ -25,7 +26,6 @@ use super::manifest::improvement;
 use super::read::ReadError;
 use super::variants::{Job, Known};
 use super::{Artifacts, LayoutError};
-use crate::api::problem::chain;
 use crate::remote::queue;
 use crate::store::{StoreError, Tx, count, id};
 

@@ -8,12 +8,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
 use helix_routing::id::Digest;
+use helix_service::error::chain;
 use tokio::sync::Semaphore;
 
 use super::content::blocking;
 use super::read::ReadError;
 use super::{Artifacts, Layout, LayoutError};
-use crate::api::problem::chain;
 use crate::remote::{Remote, RemoteError, is_whole};
 
 /// Blobs hashed at one time: more would leave no core to the API.

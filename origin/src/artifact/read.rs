@@ -86,7 +86,7 @@ impl Artifacts {
         match (from, self.index(&to.artifact).await) {
             (Ok(from), Ok(to)) => differing(&from, &to),
             (Err(error), _) | (_, Err(error)) => {
-                tracing::warn!(error = %crate::api::problem::chain(&error), "releases cannot be compared");
+                tracing::warn!(error = %helix_service::error::chain(&error), "releases cannot be compared");
                 0
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream;
 use async_nats::jetstream::consumer::pull;
 use async_nats::jetstream::stream::{Config, DiscardPolicy, RetentionPolicy, StorageType};
+use helix_routing::queue::{CONSUMER, STREAM};
 use helix_service::clock;
 use helix_service::shutdown::Shutdown;
 use serde_json::json;
@@ -15,10 +16,6 @@ use serde_json::json;
 use crate::relay::{self, Relay, RelayError, link};
 use crate::store::{Store, millis};
 
-/// The stream.
-pub const STREAM: &str = "HX_BUILDS";
-/// The consumer that workers share, so that each message goes to one of them.
-pub const CONSUMER: &str = "workers";
 /// A week or 10,000 messages. What goes missing is told again.
 const MAX_AGE: Duration = Duration::from_hours(7 * 24);
 const MAX_MESSAGES: i64 = 10_000;

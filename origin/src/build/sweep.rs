@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use helix_routing::id::BuildId;
 use helix_service::clock;
+use helix_service::error::chain;
 use helix_service::shutdown::Shutdown;
 use tokio::time::MissedTickBehavior;
 
 use super::{BuildError, find, log, move_to};
-use crate::api::problem::chain;
 use crate::app::App;
 use crate::source::intake;
 use crate::store::{self, millis};

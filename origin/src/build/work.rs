@@ -16,11 +16,11 @@ use helix_routing::api::{
 use helix_routing::id::{BuildId, RolloutId};
 use helix_routing::rollout::RolloutPolicy;
 use helix_service::clock;
+use helix_service::error::chain;
 use url::Url;
 
 use super::state::{Asking, State};
 use super::{Build, BuildError, find, move_to, short};
-use crate::api::problem::chain;
 use crate::app::App;
 use crate::artifact::release::MakeError;
 use crate::auth::Caller;
@@ -131,7 +131,9 @@ pub async fn end(
     }
     let failed = match ended.outcome {
         BuildOutcome::Failed { step, reason } => (step, reason),
-        BuildOutcome::Succeeded { files, framework } => {
+        BuildOutcome::Succeeded {
+            files, framework, ..
+        } => {
             let deployed = Box::pin(deploy(app, &build, asking, files, framework.as_deref()));
             let claim = BuildClaim {
                 worker: ended.worker.clone(),

@@ -11,10 +11,10 @@ use helix_routing::glass::{Cause, LocalOverride};
 use helix_routing::id::{EdgeId, RegionId, SiteId};
 use helix_routing::time::Timestamp;
 use helix_service::clock;
+use helix_service::error::chain;
 use helix_service::shutdown::Shutdown;
 use tokio::time::MissedTickBehavior;
 
-use crate::api::problem::chain;
 use crate::fleet::Roster;
 use crate::rollout::Conductor;
 

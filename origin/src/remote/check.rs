@@ -9,13 +9,13 @@ use std::time::Duration;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use helix_routing::api::{RegistryCheck, ReleaseCheck};
 use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
+use helix_service::error::chain;
 
 use super::manifest::Manifests;
 use super::queue;
 use super::tree::{self, Stored};
 use super::upload::Upload;
 use super::{Remote, RemoteError};
-use crate::api::problem::chain;
 use crate::app::App;
 use crate::store::{StoreError, id};
 

@@ -76,7 +76,7 @@ impl Remote {
         if tried.len() >= MAX_NOT_HAD {
             tried.clear();
         }
-        let why = crate::api::problem::chain(error);
+        let why = helix_service::error::chain(error);
         tried.insert(digest.clone(), (Instant::now() + NOT_HAD, why));
     }
 

@@ -6,9 +6,9 @@
 use helix_routing::api::{PushState, PushView, RegistryStatus};
 use helix_routing::id::{Digest, ProjectName};
 use helix_service::clock;
+use helix_service::error::chain;
 
 use super::{Remote, RemoteError};
-use crate::api::problem::chain;
 use crate::event::{self, Event};
 use crate::store::{self, Connection, Store, StoreError, Tx, millis, time};
 

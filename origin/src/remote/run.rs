@@ -8,13 +8,13 @@ use std::time::Duration;
 use helix_routing::id::{Digest, ProjectName, ReleaseId};
 use helix_routing::record::ReleaseRef;
 use helix_routing::routes::Span;
+use helix_service::error::chain;
 use helix_service::failpoint;
 use helix_service::shutdown::Shutdown;
 use tokio::task::JoinSet;
 
 use super::queue::{self, Due};
 use super::{Remote, RemoteError};
-use crate::api::problem::chain;
 use crate::app::App;
 use crate::artifact::Layout;
 use crate::store::{Store, StoreError};

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use futures_util::{StreamExt, stream};
 use helix_routing::id::Commit;
+use helix_service::error::chain;
 use helix_service::shutdown::Shutdown;
 use rand::RngExt as _;
 use tokio::io::AsyncReadExt;
@@ -19,7 +20,6 @@ use super::intake::{self, IntakeError};
 use super::link::{self, Link};
 use super::payload::Hint;
 use super::seal::SealError;
-use crate::api::problem::chain;
 use crate::app::App;
 use crate::build::work::authorization;
 use crate::store::StoreError;

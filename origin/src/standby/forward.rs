@@ -9,9 +9,10 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use futures_util::future::{Fuse, FutureExt as _};
 use futures_util::stream::{self, Stream, StreamExt as _};
+use helix_service::error::chain;
 
 use super::unavailable;
-use crate::api::problem::{Rejection, chain};
+use crate::api::problem::Rejection;
 
 /// A leader on the same network that does not take a connection by then is not there.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);

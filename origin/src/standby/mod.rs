@@ -22,10 +22,11 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use helix_routing::id::Epoch;
+use helix_service::error::chain;
 use tokio::sync::watch;
 use tower_service::Service as _;
 
-use crate::api::problem::{RETRY_AFTER, Rejection, chain};
+use crate::api::problem::{RETRY_AFTER, Rejection};
 use crate::store::{Opened, Place, Store, StoreError, lease};
 use forward::Forwarder;
 

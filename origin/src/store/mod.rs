@@ -182,6 +182,14 @@ impl Store {
         &self.opened.reader
     }
 
+    /// Everything that is read here is of one moment, whatever is committed meanwhile.
+    ///
+    /// # Errors
+    /// When the database fails.
+    pub async fn snapshot(&self) -> Result<Transaction<'static, Database>, StoreError> {
+        Ok(self.opened.reader.begin().await?)
+    }
+
     /// Begins a change. Waits for the one before to end: there is one writer.
     ///
     /// # Errors
@@ -381,9 +389,9 @@ mod tests {
         }
     }
 
-    async fn projects(tx: &mut Tx) -> i64 {
+    async fn projects(connection: &mut Connection) -> i64 {
         sqlx::query_scalar("SELECT COUNT(*) FROM projects")
-            .fetch_one(&mut **tx)
+            .fetch_one(connection)
             .await
             .unwrap()
     }
@@ -408,6 +416,22 @@ mod tests {
             let mut tx = store.write().await.unwrap();
             assert_eq!(projects(&mut tx).await, 0);
             tx.commit().await.unwrap();
+        }
+    }
+
+    #[tokio::test]
+    async fn a_snapshot_stays_what_it_was_when_it_was_first_read() {
+        let folder = tempfile::tempdir().unwrap();
+        for place in places(&folder) {
+            let store = Store::lead(&place).await.unwrap();
+            let mut snapshot = store.snapshot().await.unwrap();
+            assert_eq!(projects(&mut snapshot).await, 0);
+            let mut tx = store.write().await.unwrap();
+            add_project(&mut tx, "shop").await;
+            tx.commit().await.unwrap();
+            assert_eq!(projects(&mut snapshot).await, 0, "{place}");
+            drop(snapshot);
+            assert_eq!(projects(&mut store.snapshot().await.unwrap()).await, 1);
         }
     }
 

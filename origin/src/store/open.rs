@@ -21,7 +21,9 @@ const SQLITE_READER: &str = "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON"
 /// that whoever takes over waits for; a commit is on disk before it returns, whatever the server's default.
 const POSTGRES_WRITER: &str = "SET statement_timeout = '30s'; SET lock_timeout = '8s'; \
     SET idle_in_transaction_session_timeout = '8s'; SET synchronous_commit = on; SET client_min_messages = warning";
+/// What one transaction reads is of one moment, as SQLite has it anyway.
 const POSTGRES_READER: &str = "SET statement_timeout = '30s'; SET default_transaction_read_only = on; \
+    SET default_transaction_isolation = 'repeatable read'; \
     SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = warning";
 
 /// A database with its schema, and nobody who leads yet.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helix_routing::time::Timestamp;
+use helix_service::error::chain;
 use helix_service::shutdown::Shutdown;
 use helix_service::{clock, failpoint};
 use tokio::task::JoinSet;
@@ -16,7 +17,6 @@ use super::give_up;
 use super::schedule::Patience;
 use super::secret::WebhookKey;
 use super::send::{self, Attempt, Message, Permitted};
-use crate::api::problem::chain;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
 use crate::store::{Store, StoreError, Tx, millis, time};

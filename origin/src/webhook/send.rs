@@ -256,7 +256,7 @@ pub(crate) async fn shown(mut response: Response) -> String {
 }
 
 pub(crate) fn causes(error: &dyn std::error::Error) -> String {
-    let text = crate::api::problem::chain(error);
+    let text = helix_service::error::chain(error);
     text.chars().take(MAX_SHOWN * 2).collect()
 }
 

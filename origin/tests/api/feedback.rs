@@ -12,12 +12,13 @@ use helix_origin::source::feedback;
 use serde_json::{Value, json};
 
 use crate::forge::{commit, pull_request};
+use crate::published::{self, Asked};
 use crate::world::{World, files};
 
 /// A provider's API: it remembers what it was asked, and has the comments that it was given.
 #[derive(Clone, Default)]
 struct Provider {
-    asked: Arc<Mutex<Vec<(String, String, Value)>>>,
+    asked: Arc<Mutex<Vec<Asked>>>,
     comments: Arc<Mutex<Vec<Value>>>,
     /// Answers 503 to so many requests first.
     away: Arc<Mutex<usize>>,
@@ -32,7 +33,7 @@ impl Provider {
         address
     }
 
-    fn asked(&self) -> Vec<(String, String, Value)> {
+    fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut self.asked.lock().unwrap())
     }
 }
@@ -78,7 +79,16 @@ async fn answer(
     }
 }
 
-fn places(asked: &[(String, String, Value)]) -> Vec<String> {
+/// Paths below the API's base.
+fn below(base: &str, asked: &[Asked]) -> Vec<Asked> {
+    let cut = |(method, path, body): &Asked| {
+        let path = path.strip_prefix(base).unwrap().to_owned();
+        (method.clone(), path, body.clone())
+    };
+    asked.iter().map(cut).collect()
+}
+
+fn places(asked: &[Asked]) -> Vec<String> {
     asked
         .iter()
         .map(|(method, path, _)| format!("{method} {path}"))
@@ -108,6 +118,7 @@ async fn github_is_told_with_a_status_and_one_comment_in_place() {
     );
     assert_eq!(asked[0].2["state"], "pending");
     assert_eq!(asked[0].2["context"], "helix/shop/preview");
+    published::judge("github", &below("/api/v3", &asked));
     let text = asked[2].2["body"].as_str().unwrap();
     assert!(
         text.contains("<!-- helix:shop -->") && text.contains(&commit('a')),
@@ -128,6 +139,7 @@ async fn github_is_told_with_a_status_and_one_comment_in_place() {
     let change = "PATCH /api/v3/repos/acme/shop/issues/comments/7".to_owned();
     let asked = github.asked();
     assert_eq!(places(&asked), [status.clone(), change.clone()]);
+    published::judge("github", &below("/api/v3", &asked));
     assert!(asked[1].2["body"].as_str().unwrap().contains("on its way"));
     // Somebody removed the comment: it is written anew.
     github.comments.lock().unwrap().clear();
@@ -224,8 +236,9 @@ async fn gitlab_and_bitbucket_are_told_in_their_own_places() {
         let answer = world.provider_hook(provider, &secret, event, &body).await;
         assert_eq!(answer["accepted"], true, "{answer}");
         if provider == "bitbucket" {
+            let asked = double.asked();
             assert_eq!(
-                places(&double.asked()),
+                places(&asked),
                 [format!(
                     "GET /repositories/acme/shop/commit/{}",
                     &commit('b')[..12]
@@ -233,8 +246,10 @@ async fn gitlab_and_bitbucket_are_told_in_their_own_places() {
             );
         }
         feedback::tell_due(&world.app).await.unwrap();
+        let asked = double.asked();
+        published::judge(provider, &asked);
         assert_eq!(
-            places(&double.asked()),
+            places(&asked),
             [
                 format!("POST {status}"),
                 format!("GET {comments}"),

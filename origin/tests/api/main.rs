@@ -11,6 +11,7 @@ mod operators;
 #[path = "../place/mod.rs"]
 mod place;
 mod projects;
+mod published;
 mod purges;
 mod remainder;
 mod remote;

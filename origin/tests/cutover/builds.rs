@@ -2,11 +2,11 @@
 
 use async_nats::jetstream::{self, consumer::PullConsumer};
 use helix_origin::auth::Caller;
-use helix_origin::build::queue::{CONSUMER, STREAM};
 use helix_origin::build::{self, Wanted, queue};
 use helix_origin::project;
 use helix_routing::api::{BuildSettings, Trust};
 use helix_routing::id::BuildId;
+use helix_routing::queue::{CONSUMER, STREAM};
 use serde_json::{Value, json};
 
 use super::*;

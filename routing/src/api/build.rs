@@ -22,6 +22,8 @@ pub const LEASE_SECONDS: u64 = 30;
 
 /// Most lines that are sent at once.
 pub const MAX_LOG_LINES: usize = 1_000;
+/// Longest bill of materials: some ten thousand packages.
+pub const MAX_MATERIALS_BYTES: usize = 8 << 20;
 
 /// Longest line of a log in bytes; what is longer is cut.
 pub const MAX_LOG_LINE_BYTES: usize = 8 * 1024;
@@ -225,6 +227,9 @@ pub enum BuildOutcome {
         files: Vec<NewFile>,
         /// Which framework it was found to be, if any.
         framework: Option<String>,
+        /// What it was made of: a bill of materials in CycloneDX, JSON, at most [`MAX_MATERIALS_BYTES`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        materials: Option<String>,
     },
     /// Nothing is deployed.
     Failed {

@@ -117,7 +117,7 @@ mod source;
 pub use build::{
     BuildClaim, BuildEnd, BuildJob, BuildLimits, BuildLog, BuildOutcome, BuildSettings, BuildStep,
     BuildVariable, BuildWish, HEARTBEAT_SECONDS, LEASE_SECONDS, LogLine, MAX_LOG_LINE_BYTES,
-    MAX_LOG_LINES, Source, Trust,
+    MAX_LOG_LINES, MAX_MATERIALS_BYTES, Source, Trust,
 };
 pub use builds::{BuildState, BuildView, HookView, NewPromotion, NewRedeploy};
 pub use lane::{FreezeView, Held, InFreeze, LockView, MAX_REASON_BYTES, NewFreeze, NewLock};

@@ -5,6 +5,7 @@ mod certificates;
 mod refusals;
 mod servers;
 mod topology;
+mod workers;
 mod world;
 
 use std::fs;

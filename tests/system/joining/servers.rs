@@ -60,11 +60,7 @@ pub(super) fn address(port: u16) -> String {
 
 /// A port that was free a moment ago.
 pub(super) fn port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port()
+    helix_service::port::free().unwrap()
 }
 
 /// The way to a server, which can be cut.

@@ -141,6 +141,7 @@ impl<'f> Site<'f> {
         let outcome = BuildOutcome::Succeeded {
             files: named,
             framework: None,
+            materials: None,
         };
         let end = BuildEnd {
             worker: worker.to_owned(),

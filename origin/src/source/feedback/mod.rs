@@ -9,13 +9,13 @@ use futures_util::{StreamExt, stream};
 use helix_routing::api::{BuildState, BuildView};
 use helix_routing::id::{BuildId, Environment, RolloutId};
 use helix_service::clock;
+use helix_service::error::chain;
 use helix_service::shutdown::Shutdown;
 
 use self::forge::{Forge, ForgeError};
 use self::words::Fate;
 use super::link;
 use super::seal::SealError;
-use crate::api::problem::chain;
 use crate::app::App;
 use crate::build::{self, Build, BuildError};
 use crate::store::{self, StoreError, Tx, millis};

