@@ -359,6 +359,8 @@ mod tests {
         assert!(matches!(config.check(), Err(IllegalConfig::Twice { .. })));
         config.regions.clear();
         assert!(matches!(config.check(), Err(IllegalConfig::NoEdges)));
+        config = read(&format!("{SAMPLE}\n[registry]\nurl = \"http://r.example\""));
+        assert!(matches!(config.check(), Err(IllegalConfig::Registry(_))));
         config = read(&SAMPLE.replace("http://127.0.0.1:8081", "127.0.0.1"));
         assert!(matches!(config.check(), Err(IllegalConfig::Url { .. })));
     }

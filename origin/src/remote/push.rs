@@ -11,11 +11,13 @@ use super::manifest::Manifests;
 use super::tree::{self, Stored};
 use super::upload::Upload;
 use super::{Remote, RemoteError};
-use crate::artifact::Layout;
+use crate::artifact::{Layout, LayoutError};
 use crate::store::{Store, StoreError, id};
 
 /// Blobs of one artifact that are sent side by side.
 const BLOBS_AT_ONCE: usize = 4;
+/// Manifests that are mended for one push: a release's and its referrers'.
+const MENDS: usize = 4;
 
 impl Remote {
     /// Brings the registry up to date about an artifact, and says by which tags it names it.
@@ -29,7 +31,7 @@ impl Remote {
         project: &ProjectName,
         artifact: &Digest,
     ) -> Result<Vec<String>, RemoteError> {
-        let stored = tree::manifests(store, layout, (project, artifact)).await?;
+        let stored = self.tree(store, layout, (project, artifact)).await?;
         let repository = self.repository(project);
         let push = Push {
             remote: self,
@@ -49,6 +51,24 @@ impl Remote {
             push.manifests().tag(tag, root).await?;
         }
         Ok(tags)
+    }
+
+    /// What belongs to an artifact. Manifests that are lost here may be there.
+    async fn tree(
+        &self,
+        store: &Store,
+        layout: &Layout,
+        of: (&ProjectName, &Digest),
+    ) -> Result<Vec<Stored>, RemoteError> {
+        for _ in 0..MENDS {
+            match tree::manifests(store, layout, of).await {
+                Err(RemoteError::Layout(LayoutError::Read { digest, .. })) => {
+                    self.mend(store, layout, &digest).await?;
+                }
+                read => return read,
+            }
+        }
+        tree::manifests(store, layout, of).await
     }
 }
 

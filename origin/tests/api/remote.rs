@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use helix_origin::artifact::Artifacts;
 use helix_origin::remote::config::RemoteConfig;
-use helix_origin::remote::{Remote, run};
+use helix_origin::remote::{Remote, queue, run};
 use helix_routing::api::DeploymentView;
 use helix_routing::artifact::Manifest;
 use helix_routing::id::Digest;
@@ -17,7 +17,7 @@ use tokio::task::JoinHandle;
 
 use crate::double::Double;
 use crate::variants::settle;
-use crate::world::{PROJECT_BYTES, World, files, noise, problem};
+use crate::world::{PROJECT_BYTES, World, deployment, files, frame, noise, problem};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -146,7 +146,7 @@ async fn a_release_is_pushed_with_its_blobs_first_and_its_tags_last() {
         "{log:?}"
     );
 
-    // What is there is not sent again, and another project's comes from there.
+    // What is there is not sent again.
     let before = double.asked("PUT /v2/team/shop/blobs/");
     let _ = pushing.deploy("two").await;
     pushing.until_pushed().await;
@@ -158,6 +158,77 @@ async fn a_release_is_pushed_with_its_blobs_first_and_its_tags_last() {
         status["registry"]["registry"],
         format!("http://{address}/team")
     );
+}
+
+#[tokio::test]
+async fn tags_name_the_newest_deployment_and_its_commit() {
+    let double = Double::default();
+    let (address, _serving) = double.start().await;
+    let pushing = Pushing::start(address, "").await;
+    let preview = async |text: &str| {
+        let page = files(&[("index.html", text)]);
+        let response = pushing.world.deploy("preview/7", &page).await;
+        response.json::<DeploymentView>().await.unwrap()
+    };
+    let (first, second) = (preview("first").await, preview("second").await);
+    let named = || {
+        let key = ("team/shop".to_owned(), "preview-7".to_owned());
+        let (_, bytes) = double.held().manifests.get(&key)?.clone();
+        Some(sha256(&bytes))
+    };
+    until("the tag moves", || {
+        named().as_ref() == Some(&second.artifact)
+    })
+    .await;
+    // The first one once more, and of a commit: what is newer stays.
+    let commit = "0123456789abcdef0123456789abcdef01234567";
+    let mut tx = pushing.world.app.store.write().await.unwrap();
+    sqlx::query("UPDATE deployments SET commit_id = $1 WHERE number = 1")
+        .bind(commit)
+        .execute(&mut *tx)
+        .await
+        .unwrap();
+    queue::want(&mut tx, &first.site.project, &first.artifact)
+        .await
+        .unwrap();
+    tx.commit().await.unwrap();
+    let of_commit = format!("git-{commit}-preview-7");
+    until("the commit is a tag", || {
+        double.tags("team/shop").contains(&of_commit)
+    })
+    .await;
+    assert_eq!(named(), Some(second.artifact));
+}
+
+#[tokio::test]
+async fn what_another_project_has_there_is_mounted() {
+    let double = Double::default();
+    let (address, _serving) = double.start().await;
+    let pushing = Pushing::start(address, "").await;
+    let _ = pushing.deploy("one").await;
+    pushing.until_pushed().await;
+    let page = files(&[("index.html", "one"), ("a.txt", "a")]);
+    let mut upload = Vec::new();
+    for (_, content) in &page {
+        upload.extend(frame(content, &sha256(content)));
+    }
+    let _ = pushing.world.pack("other", upload).await;
+    let path = "/v1/projects/other/deployments";
+    let response = pushing
+        .world
+        .post(path, &deployment("production", &page))
+        .await;
+    assert_eq!(response.status(), StatusCode::OK);
+    until("it is pushed", || double.tags("team/other") == ["main-1"]).await;
+    assert_eq!(double.asked("PUT /v2/team/other/blobs/"), 1, "its config");
+}
+
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !holds() {
+        assert!(begin.elapsed() < DEADLINE, "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 #[tokio::test]
@@ -452,7 +523,7 @@ async fn a_large_blob_goes_in_parts_and_goes_on_where_it_was_cut_off() {
     let refused = (Method::PATCH, 503, None);
     double.held().faults.refuse.push_back(refused);
     let page = vec![("large.bin".to_owned(), large)];
-    let new = crate::world::deployment("production", &page);
+    let new = deployment("production", &page);
     let response = pushing
         .world
         .post("/v1/projects/shop/deployments", &new)
