@@ -52,10 +52,7 @@ pub async fn run(app: &App, shutdown: &Shutdown) {
 }
 
 async fn work(remote: &Remote, store: &Store, layout: &Layout) {
-    while let Err(error) = queue::move_to(store, remote.name()).await {
-        tracing::warn!(error = %chain(&error), "pushes cannot begin");
-        tokio::time::sleep(RETRY_PAUSE).await;
-    }
+    begin(remote, store).await;
     let committed = store.committed();
     let mut running: JoinSet<(ProjectName, bool)> = JoinSet::new();
     let mut busy: Vec<ProjectName> = Vec::new();
@@ -81,6 +78,14 @@ async fn work(remote: &Remote, store: &Store, layout: &Layout) {
             () = committed.notified(), if busy.len() < SIDE_BY_SIDE => {}
             () = tokio::time::sleep(LOOK_INTERVAL) => {}
         }
+    }
+}
+
+/// Until the database answers.
+async fn begin(remote: &Remote, store: &Store) {
+    while let Err(error) = queue::move_to(store, remote.name()).await {
+        tracing::warn!(error = %chain(&error), "pushes cannot begin");
+        tokio::time::sleep(RETRY_PAUSE).await;
     }
 }
 
@@ -119,7 +124,21 @@ async fn attempt(remote: Remote, store: Store, layout: Layout, due: Due) -> (Pro
     } = &due;
     let pushed = remote.push(&store, &layout, project, artifact).await;
     failpoint::hit("origin.registry.pushed");
-    match &pushed {
+    say(&remote, &due, &pushed);
+    if let Some(wait) = pushed.as_ref().err().and_then(RemoteError::retry_after) {
+        remote.be_quiet(wait);
+    }
+    let answered = !matches!(pushed, Err(RemoteError::Unreachable { .. }));
+    note(&store, &remote, &due, &pushed).await;
+    remote.changed();
+    (due.project, answered)
+}
+
+fn say(remote: &Remote, due: &Due, pushed: &Result<Vec<String>, RemoteError>) {
+    let Due {
+        project, artifact, ..
+    } = due;
+    match pushed {
         Ok(tags) => {
             tracing::info!(%project, %artifact, registry = remote.name(), tags = tags.join(" "), from = "waiting", to = "pushed", "artifact");
         }
@@ -127,21 +146,24 @@ async fn attempt(remote: Remote, store: Store, layout: Layout, due: Due) -> (Pro
             tracing::warn!(%project, %artifact, registry = remote.name(), error = %chain(error), "not pushed");
         }
     }
-    if let Some(wait) = pushed.as_ref().err().and_then(RemoteError::retry_after) {
-        remote.be_quiet(wait);
-    }
-    let answered = !matches!(pushed, Err(RemoteError::Unreachable { .. }));
+}
+
+/// Until the database answers, or another origin leads.
+async fn note(
+    store: &Store,
+    remote: &Remote,
+    due: &Due,
+    pushed: &Result<Vec<String>, RemoteError>,
+) {
     loop {
-        match queue::note(&store, &remote, &due, &pushed).await {
-            Ok(()) | Err(StoreError::Fenced { .. }) => break,
+        match queue::note(store, remote, due, pushed).await {
+            Ok(()) | Err(StoreError::Fenced { .. }) => return,
             Err(error) => {
-                tracing::error!(%project, %artifact, error = %chain(&error), "what came of a push is not noted");
+                tracing::error!(project = %due.project, artifact = %due.artifact, error = %chain(&error), "what came of a push is not noted");
                 tokio::time::sleep(RETRY_PAUSE).await;
             }
         }
     }
-    remote.changed();
-    (due.project, answered)
 }
 
 /// Waits until the registry has a release, where releases do not go out before.
