@@ -11,6 +11,7 @@ use helix_tests::api::Api;
 use helix_tests::fleet::{Fleet, Options};
 use helix_tests::folder::page;
 use helix_tests::repository::{CREDENTIAL, Repository};
+use helix_tests::wait;
 use serde::Deserialize as _;
 use serde_json::json;
 use tokio::time::timeout;
@@ -131,7 +132,7 @@ fn overhead(count: usize) -> anyhow::Result<()> {
                 break view;
             }
             ensure!(start.elapsed() < LIMIT, "the build does not end");
-            std::thread::sleep(LOOK);
+            wait::pause(LOOK);
         };
         samples.push(start.elapsed());
         ensure!(ended.state == BuildState::Succeeded, "{ended:?}");
