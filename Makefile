@@ -106,6 +106,8 @@ bench-fleet: bench-build ## measure a fleet on this machine; the real folders co
 	target/dist/helix-bench memory
 	target/dist/helix-bench idle
 	target/dist/helix-bench folders $(foreach folder,$(FOLDERS),.tools/bench/node_modules/$(folder))
+	target/dist/helix-bench redeploys
+	target/dist/helix-bench pushes
 	target/dist/helix-bench cutovers
 	target/dist/helix-bench rollbacks
 	target/dist/helix-bench rollbacks-under-load

@@ -92,3 +92,28 @@ fn size(folder: &Path) -> anyhow::Result<(u64, u64)> {
     }
     Ok((files, bytes))
 }
+
+/// A site of `files` small pages is deployed, `changed` of them are written anew, and it is deployed again.
+pub(crate) fn redeploy(fleet: &Fleet, files: usize, changed: usize) -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let page = |number: usize, text: &str| {
+        // Of its own, and as well compressed as pages are.
+        let line = format!(
+            "<p>page {number}: {text} {}</p>\n",
+            helix_service::random::secret()
+        );
+        fs::write(
+            folder.path().join(format!("{number}.html")),
+            line.repeat(40),
+        )
+    };
+    for number in 0..files {
+        page(number, "first")?;
+    }
+    println!("{files} files, {changed} of them changed");
+    deploy(fleet, "redeploys", folder.path(), "  first deploy")?;
+    for number in 0..changed {
+        page(number, "second")?;
+    }
+    deploy(fleet, "redeploys", folder.path(), "  after the change")
+}

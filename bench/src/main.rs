@@ -18,6 +18,7 @@ mod hosts;
 mod idle;
 mod memory;
 mod peers;
+mod pushes;
 mod rollbacks;
 mod routes;
 mod under_load;
@@ -59,6 +60,24 @@ enum What {
     Folders {
         /// Folders to deploy.
         folders: Vec<PathBuf>,
+    },
+    /// Deploys of a site of many small files, of which some change.
+    Redeploys {
+        /// Files.
+        #[arg(long, default_value_t = 5_000)]
+        files: usize,
+        /// Files that change.
+        #[arg(long, default_value_t = 10)]
+        changed: usize,
+    },
+    /// A push to its event on JetStream, and to the end of a build whose own lines take no time.
+    Pushes {
+        /// Pushes.
+        #[arg(long, default_value_t = 200)]
+        pushes: usize,
+        /// Builds.
+        #[arg(long, default_value_t = 20)]
+        builds: usize,
     },
     /// SQL commit to the last of four edges serving the new release.
     Cutovers {
@@ -181,6 +200,8 @@ fn main() -> anyhow::Result<()> {
         What::Idle { count } => idle::run(&fleet(), count),
         What::Memory => memory::run(&fleet()),
         What::Folders { folders } => folders::run(&fleet(), &folders),
+        What::Redeploys { files, changed } => folders::redeploy(&fleet(), files, changed),
+        What::Pushes { pushes, builds } => pushes::run(pushes, builds),
         What::Cutovers { count } => cutovers::run(&fleet(), count),
         What::Rollbacks { count } => rollbacks::run(&fleet(), count),
         What::RollbacksUnderLoad(options) => under_load::run(&fleet(), options),

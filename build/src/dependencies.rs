@@ -1,4 +1,4 @@
-//! What package managers have fetched, kept from one build of a project to the next.
+//! What package managers have fetched and frameworks have worked out, kept from one build of a project to the next.
 //!
 //! A build works on a copy of its own, so whatever it does to it reaches no other. Only what is trusted writes: a build of the
 //! default branch leaves its copy behind for those that come. Nothing is shared between projects. Packages are checked against the
@@ -12,7 +12,7 @@ use std::process::Stdio;
 use std::time::SystemTime;
 
 use helix_routing::api::Trust;
-use helix_routing::id::ProjectName;
+use helix_routing::id::{Commit, ProjectName};
 use helix_service::digest::{Sha256, sha256_of};
 use tokio::process::Command;
 
@@ -35,7 +35,8 @@ pub struct Dependencies {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Key {
     project: ProjectName,
-    manager: &'static str,
+    /// The package manager or framework.
+    of: &'static str,
     hash: String,
 }
 
@@ -67,8 +68,20 @@ impl Key {
         );
         Self {
             project: project.clone(),
-            manager: kind.program(),
+            of: kind.program(),
             hash: sum.finish().hex().to_owned(),
+        }
+    }
+}
+
+impl Key {
+    /// Of what a framework has worked out for a commit.
+    #[must_use]
+    pub fn of_framework(project: &ProjectName, slug: &'static str, commit: &Commit) -> Self {
+        Self {
+            project: project.clone(),
+            of: slug,
+            hash: commit.to_string(),
         }
     }
 }
@@ -162,7 +175,7 @@ impl Dependencies {
     }
 
     fn of(&self, key: &Key) -> PathBuf {
-        self.folder.join(key.project.as_str()).join(key.manager)
+        self.folder.join(key.project.as_str()).join(key.of)
     }
 
     fn place(&self, key: &Key) -> PathBuf {

@@ -40,7 +40,7 @@ pub fn find(files: &impl Files, folders: &[&str], notes: &mut Vec<String>) -> No
                 Some(major) => {
                     return Node {
                         major,
-                        range,
+                        range: range.within(major),
                         asked_by: Some(format!("{by}: {text}")),
                     };
                 }
@@ -160,6 +160,16 @@ mod tests {
             (22, 0)
         );
         assert_eq!(major(&[]), (DEFAULT_MAJOR, 0));
+    }
+
+    #[test]
+    fn a_range_is_cut_to_the_major_that_was_chosen() {
+        let files = Written::new(&[("package.json", r#"{"engines": {"node": ">=20.5 || 18"}}"#)]);
+        let node = find(&files, &[""], &mut Vec::new());
+        let holds = |text: &str| node.range.holds(text.parse().unwrap());
+        assert_eq!(node.major, 24);
+        assert!(holds("24.0.0") && holds("24.9.9"));
+        assert!(!holds("26.1.0") && !holds("22.0.0") && !holds("18.0.0"));
     }
 
     #[test]

@@ -97,6 +97,20 @@ impl Range {
         }])
     }
 
+    /// What of it is of one major.
+    #[must_use]
+    pub fn within(&self, major: u64) -> Self {
+        let all = Partial(Some(major), None, None).interval();
+        let cut = self.0.iter().map(|interval| Interval {
+            from: interval.from.max(all.from),
+            below: interval.below.min(all.below),
+        });
+        Self(
+            cut.filter(|interval| interval.from < interval.below)
+                .collect(),
+        )
+    }
+
     /// Whether `version` will do.
     #[must_use]
     pub fn holds(&self, version: Version) -> bool {

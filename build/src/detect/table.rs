@@ -55,6 +55,9 @@ pub struct Framework {
     /// Starts of the paths, within the output, whose files never change under their names.
     #[serde(default)]
     pub immutable: Vec<String>,
+    /// Where it keeps what it has worked out and would use again, within the project.
+    #[serde(default)]
+    pub caches: Vec<String>,
     /// Start of the names of variables that end up in what is built.
     pub env_prefix: Option<String>,
     /// A program that has to be installed with the worker.

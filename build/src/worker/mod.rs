@@ -3,9 +3,11 @@
 //! The queue names a build and nothing else; origin says what it is. While it runs, origin hears of it, and after that the queue, so
 //! that a build whose worker is gone comes back only when origin gives it to another.
 
+mod intermediate;
 mod report;
 mod secrets;
 mod space;
+mod workbench;
 mod workshop;
 
 use std::time::Duration;

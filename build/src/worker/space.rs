@@ -48,6 +48,11 @@ impl Space {
         self.whole().join("cache")
     }
 
+    /// Beside it: what frameworks keep, on its way.
+    pub(super) fn aside(&self) -> PathBuf {
+        self.root.join("aside")
+    }
+
     fn home(&self) -> PathBuf {
         self.whole().join("home")
     }

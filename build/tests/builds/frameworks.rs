@@ -154,7 +154,7 @@ const PROJECTS: &[Project] = &[
         files: &[
             (
                 "package.json",
-                r#"{"private": true, "scripts": {"build": "docusaurus build"}, "dependencies": {"@docusaurus/core": "3.9.2", "@docusaurus/preset-classic": "3.9.2", "@mdx-js/react": "3.1.1", "react": "19.2.0", "react-dom": "19.2.0"}, "engines": {"node": ">=20"}}"#,
+                r#"{"private": true, "scripts": {"build": "docusaurus build"}, "dependencies": {"@docusaurus/core": "3.10.2", "@docusaurus/preset-classic": "3.10.2", "@mdx-js/react": "3.1.1", "react": "19.2.0", "react-dom": "19.2.0"}, "engines": {"node": ">=20"}}"#,
             ),
             (
                 "docusaurus.config.js",

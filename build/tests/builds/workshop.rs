@@ -257,6 +257,40 @@ async fn outputs_that_cannot_be_deployed_are_named() {
 }
 
 #[tokio::test]
+async fn what_a_framework_worked_out_is_there_again_and_only_trusted_builds_keep_it() {
+    let world = world!();
+    let line = "cat .next/cache/x; mkdir -p .next/cache dist; echo worked out by $WHO > .next/cache/x; echo x > dist/index.html";
+    let by = |who: &'static str, trust: Trust| {
+        move |job: &mut BuildJob| {
+            job.settings.framework = Some("next".to_owned());
+            job.settings.output = Some("dist".to_owned());
+            job.trust = trust;
+            let (value, secret) = (who.to_owned(), false);
+            job.env
+                .insert("WHO".to_owned(), BuildVariable { value, secret });
+        }
+    };
+    for (who, trust, before) in [
+        ("a branch", Trust::Branch, None),
+        ("main", Trust::Default, None),
+        ("a fork", Trust::Fork, Some("main")),
+        ("main again", Trust::Default, Some("main")),
+        ("a branch again", Trust::Branch, Some("main again")),
+    ] {
+        let page = [("page", who)];
+        let (outcome, log) = world.line(line, &page, by(who, trust)).await;
+        assert!(
+            matches!(outcome, BuildOutcome::Succeeded { .. }),
+            "{outcome:?} {log}"
+        );
+        let found = log
+            .lines()
+            .find_map(|line| line.strip_prefix("Build: worked out by "));
+        assert_eq!(found, before, "{who}: {log}");
+    }
+}
+
+#[tokio::test]
 async fn limits_of_a_job_end_its_build() {
     let world = world!();
     let (outcome, _) = world

@@ -5,6 +5,7 @@
 
 use std::fmt::Write as _;
 use std::fs;
+use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -80,9 +81,9 @@ fn judges() -> Option<PathBuf> {
     if there.iter().all(|name| modules.join(name).is_dir()) {
         return fs::canonicalize(folder).ok();
     }
-    eprintln!(
-        "skipped: {there:?} are not below .tools/judges, run `deploy/setup/tools.py --tests`"
-    );
+    let missing =
+        format!("{there:?} are not below .tools/judges, run `deploy/setup/tools.py --tests`");
+    let _ = writeln!(io::stderr(), "skipped: {missing}");
     None
 }
 
@@ -128,9 +129,8 @@ fn place(provider: &str, path: &str) -> &'static str {
     let found = PLACES
         .iter()
         .find(|(of, place)| *of == provider && fits(place));
-    found
-        .unwrap_or_else(|| panic!("{provider} was asked for {path}"))
-        .1
+    assert!(found.is_some(), "{provider} was asked for {path}");
+    found.unwrap().1
 }
 
 /// What the compiler says; nothing if all is well.
@@ -146,10 +146,8 @@ fn compiled(judges: &Path, program: &str) -> String {
         .arg(&file)
         .output()
         .unwrap();
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
     if output.status.success() {
-        String::new()
-    } else {
-        format!("{said}\n{program}")
+        return String::new();
     }
+    format!("{}\n{program}", String::from_utf8_lossy(&output.stdout))
 }
