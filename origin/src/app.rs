@@ -11,6 +11,7 @@ use crate::artifact::Artifacts;
 use crate::feed::Feed;
 use crate::fleet::Roster;
 use crate::project::Reach;
+use crate::provenance::Attestor;
 use crate::rollout::Conductor;
 use crate::rollout::bake::BakeConfig;
 use crate::source::Source;
@@ -24,6 +25,8 @@ pub struct App {
     pub store: Store,
     /// What was uploaded, and the releases of it.
     pub artifacts: Artifacts,
+    /// Says where releases come from.
+    pub attestor: Attestor,
     /// Where sites answer.
     pub addresses: Arc<Addresses>,
     /// Every region, in the order of the config.
