@@ -116,6 +116,11 @@ pub(crate) enum Release {
     Quarantine(Mark),
     /// Let it be deployed again
     Unquarantine(Mark),
+    /// Print where a release comes from, as origin has signed it: a Sigstore bundle in JSON
+    Provenance {
+        /// The release
+        release: ReleaseId,
+    },
     /// List the releases in quarantine
     Quarantined {
         /// Only this project's

@@ -1,8 +1,9 @@
-//! `helix release quarantine`, `unquarantine` and `quarantined`.
+//! `helix release quarantine`, `unquarantine`, `quarantined` and `provenance`.
 
 use std::process::ExitCode;
 
 use helix_routing::operators::{NewQuarantine, QuarantineView};
+use helix_routing::provenance::bundle::Bundle;
 
 use super::or_none;
 use super::table::{moment, table};
@@ -44,6 +45,11 @@ pub(crate) async fn run(
                     ));
                 }
             }
+        }
+        Release::Provenance { release } => {
+            let path = ["releases", release.as_str(), "provenance"];
+            let bundle: Bundle = origin.read(&path).await?;
+            output::print_json(&bundle)?;
         }
         Release::Quarantined { project } => {
             let query = [("project", project.map(|project| project.to_string()))];

@@ -37,6 +37,7 @@ pub(crate) async fn run(
                 release.files.to_string(),
                 output::size(release.bytes),
                 rules(release),
+                source(release),
                 joined(&release.live_in),
                 joined(&release.quarantined_in),
                 in_flight(release),
@@ -52,6 +53,7 @@ pub(crate) async fn run(
             "FILES",
             "SIZE",
             "RULES",
+            "SOURCE",
             "LIVE IN",
             "QUARANTINED IN",
             "IN FLIGHT",
@@ -77,6 +79,17 @@ fn in_flight(release: &ReleaseView) -> String {
         return NONE.to_owned();
     }
     shown.join("; ")
+}
+
+/// Where it comes from; commits are shown by their start.
+fn source(release: &ReleaseView) -> String {
+    let Some(source) = &release.source else {
+        return NONE.to_owned();
+    };
+    match &release.commit {
+        Some(commit) => source.replace(commit.as_str(), &commit.as_str()[..7]),
+        None => source.clone(),
+    }
 }
 
 /// The start of the route table's digest, so that two releases of the same files can be told apart.
