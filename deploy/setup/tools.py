@@ -43,6 +43,7 @@ NODE_JUDGES = {
     "@netlify/build-info": "11.3.0",
     "@octokit/openapi-types": "29.0.1",
     "@octokit/webhooks-examples": "7.6.1",
+    "@sigstore/verify": "4.1.3",
     "@vercel/frameworks": "3.34.0",
     "@vercel/routing-utils": "6.6.0",
     "ajv": "8.20.0",

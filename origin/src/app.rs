@@ -11,6 +11,7 @@ use crate::artifact::Artifacts;
 use crate::feed::Feed;
 use crate::fleet::Roster;
 use crate::project::Reach;
+use crate::provenance::Attestor;
 use crate::remote::Remote;
 use crate::rollout::Conductor;
 use crate::rollout::bake::BakeConfig;
@@ -25,6 +26,8 @@ pub struct App {
     pub store: Store,
     /// What was uploaded, and the releases of it.
     pub artifacts: Artifacts,
+    /// Says where releases come from.
+    pub attestor: Attestor,
     /// Where sites answer.
     pub addresses: Arc<Addresses>,
     /// Every region, in the order of the config.

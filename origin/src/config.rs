@@ -51,6 +51,9 @@ pub struct Config {
     pub site_port: u16,
     /// The key that signs records; made if it is missing.
     pub record_key: PathBuf,
+    /// The key that attests where releases come from; `provenance.pem` beside the record key if there is none. Made if it is missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub provenance_key: Option<PathBuf>,
     /// Keys of role `operator`, whose overrides are taken over; the same that edges pin.
     #[serde(default)]
     pub operator_keys: Vec<PublicKey>,
@@ -242,6 +245,13 @@ impl Config {
     pub fn seal_key(&self) -> PathBuf {
         let named = self.source.key.clone();
         named.unwrap_or_else(|| self.data_dir.join("seal.key"))
+    }
+
+    /// The file with the key that attests where releases come from.
+    #[must_use]
+    pub fn provenance_key(&self) -> PathBuf {
+        let named = self.provenance_key.clone();
+        named.unwrap_or_else(|| self.record_key.with_file_name("provenance.pem"))
     }
 
     /// Where others reach this origin's API.

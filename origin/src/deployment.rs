@@ -5,6 +5,8 @@
 
 use helix_routing::api::{DeploymentView, InFreeze, NewDeployment};
 use helix_routing::id::{BuildId, Environment, ProjectName, RegionId, ReleaseId, SiteId};
+use helix_routing::provenance::Source;
+use helix_routing::provenance::policy::Refused;
 use helix_routing::record::ReleaseRef;
 use helix_routing::rollout::RolloutPolicy;
 use helix_service::clock;
@@ -23,6 +25,7 @@ use crate::hold::HoldError;
 use crate::idempotency::{KeyError, Repeatable};
 use crate::lane::{self, LaneError};
 use crate::project::{self, ProjectError};
+use crate::provenance::{self, AttestError};
 use crate::remote::queue;
 use crate::remote::run::{self, NotThere};
 use crate::rollout::policy::WayOut;
@@ -54,6 +57,12 @@ pub enum StartError {
     /// What is built cannot go there.
     #[error("{0} takes only what was built of the default branch")]
     Untrusted(SiteId),
+    /// It comes from somewhere else than the site takes.
+    #[error(transparent)]
+    Source(#[from] Refused),
+    /// Where it comes from cannot be attested.
+    #[error(transparent)]
+    Attest(#[from] AttestError),
     /// The build was cancelled, or is another worker's.
     #[error("build {0} is not this worker's any more")]
     NotBuilding(BuildId),
@@ -150,6 +159,7 @@ pub async fn deploy_of(
         .make_release(&site, new.files, revision, new.static_only)
         .await?;
     run::wait_for(app, project, &release).await??;
+    let source = source_of(app, caller, cause).await?;
     let routes = app.artifacts.routes_of(&release.artifact).await?;
     let wanted = NewRollout {
         bake: app.bakes.plan(&site, &routes)?,
@@ -167,8 +177,10 @@ pub async fn deploy_of(
         not_before: new.at,
         closed: Vec::new(),
         superseded: None,
+        requires: None,
     };
-    let mut begun = begin(app, caller, wanted, &new.in_freeze, new.push_seq).await?;
+    let when = (&new.in_freeze, new.push_seq);
+    let mut begun = begin(app, caller, wanted, when, Some(&source)).await?;
 
     if let Some(answer) = answered_now(&mut begun.tx, repeatable.as_ref()).await? {
         return Ok(answer);
@@ -177,7 +189,10 @@ pub async fn deploy_of(
     check_cause(&mut begun.tx, &site, cause).await?;
     note_override(&mut begun.tx, caller, &site, &new.in_freeze).await?;
     let origin = (site, new.automatic, new.push_seq);
-    let view = record(&mut begun, app, caller, origin, release).await?;
+    let view = record(&mut begun, app, caller, origin, release.clone()).await?;
+    app.attestor
+        .note(&mut begun.tx, &view.site, &release, &source)
+        .await?;
     note_cause(&mut begun.tx, &view, cause).await?;
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
@@ -194,6 +209,15 @@ pub(crate) struct BuiltOf {
     pub(crate) commit: Option<String>,
 }
 
+/// Where a release comes from that is rolled out again, or elsewhere.
+#[derive(Clone, Debug)]
+pub(crate) struct ComesFrom {
+    pub(crate) built_of: BuiltOf,
+    pub(crate) source: Source,
+    /// The same files are live there already: however they came there.
+    pub(crate) is_live: bool,
+}
+
 /// Rolls out a release that was made of another one's files, and answers with what `shown` makes of it.
 ///
 /// # Errors
@@ -202,7 +226,7 @@ pub(crate) async fn roll_out<T: Serialize + DeserializeOwned>(
     app: &App,
     caller: &Caller,
     (site, release): (&SiteId, ReleaseRef),
-    (act, built_of): (Act, BuiltOf),
+    (act, from): (Act, ComesFrom),
     repeatable: Option<Repeatable>,
     shown: impl FnOnce(DeploymentView) -> T,
 ) -> Result<T, StartError> {
@@ -224,16 +248,22 @@ pub(crate) async fn roll_out<T: Serialize + DeserializeOwned>(
         not_before: None,
         closed: Vec::new(),
         superseded: None,
+        requires: None,
     };
-    let mut begun = begin(app, caller, wanted, &InFreeze::Refuse, None).await?;
+    let source = Some(&from.source).filter(|_| !from.is_live);
+    let when = (&InFreeze::Refuse, None);
+    let mut begun = begin(app, caller, wanted, when, source).await?;
     if let Some(answer) = answered_now(&mut begun.tx, repeatable.as_ref()).await? {
         return Ok(answer);
     }
     project::check(&mut begun.tx, &site.project).await?;
     let what = (site.clone(), false, None);
-    let view = record(&mut begun, app, caller, what, release).await?;
+    let view = record(&mut begun, app, caller, what, release.clone()).await?;
+    app.attestor
+        .note(&mut begun.tx, site, &release, &from.source)
+        .await?;
     audit::record(&mut begun.tx, caller, act).await?;
-    note_built_of(&mut begun.tx, &view, &built_of).await?;
+    note_built_of(&mut begun.tx, &view, &from.built_of).await?;
     let view = shown(view);
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
@@ -241,6 +271,20 @@ pub(crate) async fn roll_out<T: Serialize + DeserializeOwned>(
     begun.commit().await?;
     app.artifacts.export_soon();
     Ok(view)
+}
+
+/// Where the files come from, as it is attested.
+async fn source_of(app: &App, caller: &Caller, cause: Cause<'_>) -> Result<Source, StartError> {
+    match cause {
+        Cause::Upload => Ok(Source::Upload {
+            by: caller.name.clone(),
+        }),
+        Cause::Build { build, .. } => {
+            let reader = app.store.reader().acquire().await;
+            let mut reader = reader.map_err(StoreError::from)?;
+            Ok(provenance::of_build(&mut reader, build).await?)
+        }
+    }
 }
 
 /// Whether the files may go to a site from where they come: asked before they are made a release, and once more when it counts.
@@ -326,16 +370,23 @@ async fn note_built_of(
     Ok(())
 }
 
-/// Starts it, if it may be started now and by this one.
+/// Starts it, if it may be started now, by this one, and of what comes from there.
 async fn begin(
     app: &App,
     caller: &Caller,
     mut wanted: NewRollout,
-    in_freeze: &InFreeze,
-    push_seq: Option<u64>,
+    (in_freeze, push_seq): (&InFreeze, Option<u64>),
+    source: Option<&Source>,
 ) -> Result<Begun, StartError> {
     let mut tx = app.store.write().await?;
     let (site, at) = (&wanted.site, wanted.not_before);
+    if let Some(source) = source
+        && let Some(requires) = provenance::required(&mut tx, site).await?
+    {
+        requires.check(source, site)?;
+        wanted.requires = Some(requires);
+    }
+    let site = &wanted.site;
     wanted.closed = lane::check_deploy(&mut tx, caller, site, at, in_freeze).await?;
     if let Some(push_seq) = push_seq
         && let Some(newest) = lane::newest_push(&mut tx, site).await?

@@ -23,6 +23,7 @@ use helix_origin::config::Config;
 use helix_origin::feed::{Feed, Operators, Policy};
 use helix_origin::fleet::{self, registry};
 use helix_origin::metrics::Metrics;
+use helix_origin::provenance::{Attestor, older};
 use helix_origin::remote::{self, Remote};
 use helix_origin::rollout::{Adopter, Conductor};
 use helix_origin::source::seal::SealKey;
@@ -32,7 +33,7 @@ use helix_origin::store::{self, Place, Store, lease};
 use helix_origin::webhook::deliver::{self, Sender};
 use helix_origin::webhook::secret::WebhookKey;
 use helix_origin::webhook::send::Permitted;
-use helix_origin::{api, auth, build, event, glass, hold, recovery, upkeep};
+use helix_origin::{api, auth, build, event, glass, hold, provenance, recovery, upkeep};
 use helix_routing::api::Role;
 use helix_routing::id::RegionId;
 use helix_routing::seal::KeyRole;
@@ -184,6 +185,9 @@ async fn time(
     shutdown: &Shutdown,
 ) -> anyhow::Result<()> {
     let door = Door::new(config.address(), config.record_key.clone())?;
+    if !config.provenance_key().exists() {
+        tracing::warn!(path = %config.provenance_key().display(), "the key that attests releases is not here: copy the leader's before this origin has to lead");
+    }
     let (listener, admin) = listeners.hand_out()?;
     let leading = async {
         let store = tokio::select! {
@@ -325,7 +329,9 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         .collect();
     let record_key = record_key(config)?;
     let operators = config.operator_keys.iter().cloned();
-    let pinned = operators.chain([record_key.public()]).collect();
+    let provenance_key = provenance_key(config, &store).await?;
+    let pinned = operators.chain([record_key.public(), provenance_key.public()]);
+    let pinned = pinned.collect();
     let roster = registry::open(&store, &configured(config), clock::now()).await?;
     let adopter = Adopter::new(store.clone(), config.base_domain.clone(), roster.clone());
     let feed = Feed::new(
@@ -352,10 +358,13 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         config.bake.prometheus.as_deref(),
     );
     let remote = config.registry.as_ref().map(Remote::open).transpose()?;
+    let artifacts = Artifacts::open(store.clone(), config.artifacts(), config.keep.project_bytes)?
+        .running_commands(config.gates.commands)
+        .mending_from(remote.clone());
+    let layout = artifacts.layout().clone();
     let app = App {
-        artifacts: Artifacts::open(store.clone(), config.artifacts(), config.keep.project_bytes)?
-            .running_commands(config.gates.commands)
-            .mending_from(remote.clone()),
+        attestor: Attestor::new(store.clone(), layout, provenance_key),
+        artifacts,
         store,
         addresses: Arc::new(Addresses::new(config.base_domain.clone(), config.site_port)),
         regions,
@@ -404,6 +413,7 @@ async fn serve(
             glass::run(app.roster.clone(), app.conductor.clone(), shutdown).map(Ok),
             collected(config, &app, shutdown).map(Ok),
             improve::run(&app.artifacts, shutdown).map(Ok),
+            older::run(&app.attestor, shutdown).map(Ok),
             built(config, &app, builds, shutdown).map(Ok),
             remote::run::run(&app, shutdown).map(Ok),
         )
@@ -503,13 +513,19 @@ fn keep(config: &Config) -> Keep {
 }
 
 fn record_key(config: &Config) -> anyhow::Result<SigningKey> {
-    if config.record_key.exists() {
-        return Ok(SigningKey::load(KeyRole::Record, &config.record_key)?);
+    Ok(SigningKey::open(KeyRole::Record, &config.record_key)?)
+}
+
+/// The key that attests releases. A new one is made only where none has attested anything yet: edges pin the one that has.
+async fn provenance_key(config: &Config, store: &Store) -> anyhow::Result<SigningKey> {
+    let path = config.provenance_key();
+    if !path.exists() && provenance::has_signed(store).await? {
+        anyhow::bail!(
+            "{} is missing, and releases are attested with a key already: copy it from the origin that led before",
+            path.display()
+        );
     }
-    let key = SigningKey::generate(KeyRole::Record);
-    key.save(&config.record_key)?;
-    tracing::info!(key.id = %key.public().id, "record key made");
-    Ok(key)
+    Ok(SigningKey::open(KeyRole::Provenance, &path)?)
 }
 
 fn configured(config: &Config) -> Vec<fleet::Edge> {

@@ -10,7 +10,9 @@ use helix_origin::backup::{self, Identity, Recipient, Summary};
 use helix_origin::config::Config;
 use helix_routing::id::RegionId;
 use helix_routing::routes::Span;
+use helix_routing::seal::KeyRole;
 use helix_service::disk::write_secret;
+use helix_service::keys::{PublicKey, SigningKey};
 
 /// Work that is done once.
 #[derive(Debug, Subcommand)]
@@ -24,6 +26,8 @@ pub(crate) enum Work {
         #[arg(long = "leaf", value_name = "REGION")]
         leafs: Vec<RegionId>,
     },
+    /// Print what edges pin: the public halves of the keys that sign records and provenance, as `[[keys]]` of an edge's config
+    Keys,
     /// Make a key that opens backups; keep it away from origin's machine. Prints its public half, which backups are made for
     BackupKey {
         /// Where the key is written
@@ -63,6 +67,7 @@ pub(crate) fn run(
         .build()?;
     match work {
         Work::Nats { dir, leafs } => make_keys(&dir, &leafs),
+        Work::Keys => say(&pinned(&config()?)?),
         Work::BackupKey { to } => make_key(&to),
         Work::Backup { to, recipient } => {
             let recipient = read_recipient(&recipient)?;
@@ -114,6 +119,27 @@ fn make_keys(folder: &Path, leafs: &[RegionId]) -> anyhow::Result<()> {
         "the keys are in {}; every nats-server includes accounts.conf",
         folder.display()
     ))
+}
+
+/// The public halves of what signs. A key that was not made yet is none to pin.
+fn pinned(config: &Config) -> anyhow::Result<String> {
+    let files = [
+        (KeyRole::Record, config.record_key.clone()),
+        (KeyRole::Provenance, config.provenance_key()),
+    ];
+    let mut lines = Vec::new();
+    for (role, path) in files {
+        let PublicKey { id, public, .. } = SigningKey::load(role, &path)?.public();
+        let role = match role {
+            KeyRole::Record => "record",
+            KeyRole::Provenance => "provenance",
+            KeyRole::Operator => "operator",
+        };
+        lines.push(format!(
+            "[[keys]]\nrole = \"{role}\"\nid = \"{id}\"\npublic = \"{public}\""
+        ));
+    }
+    Ok(lines.join("\n\n"))
 }
 
 fn make_key(to: &Path) -> anyhow::Result<()> {

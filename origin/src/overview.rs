@@ -90,6 +90,7 @@ type ReleaseRow = (
     Option<String>,
     Option<i64>,
     Option<String>,
+    Option<String>,
 );
 
 /// The releases of a site that are kept, newest first.
@@ -106,7 +107,9 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
                           AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1), '') AS label,
                 releases.routes, releases.env_revision,
                 (SELECT commit_id FROM deployments WHERE deployments.site = releases.site
-                 AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1) AS commit_id
+                 AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1) AS commit_id,
+                (SELECT said FROM provenances WHERE provenances.site = releases.site
+                 AND provenances.artifact = releases.artifact ORDER BY used DESC, manifest LIMIT 1) AS said
          FROM releases WHERE site = $1 AND collected IS NULL ORDER BY created DESC, release_id",
     )
     .bind(site.to_string())
@@ -115,7 +118,18 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
     let live = live_in(&mut connection, app, site).await?;
     let quarantined = quarantined_in(&mut connection, site).await?;
     let in_flight = app.roster.in_flight(site);
-    let view = |(release, artifact, created, files, bytes, label, routes, revision, commit): ReleaseRow| {
+    let view = |(
+        release,
+        artifact,
+        created,
+        files,
+        bytes,
+        label,
+        routes,
+        revision,
+        commit,
+        source,
+    ): ReleaseRow| {
         let release: ReleaseId = id(&release)?;
         Ok(ReleaseView {
             artifact: id(&artifact)?,
@@ -127,6 +141,7 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
             env_revision: revision.and_then(|revision| u64::try_from(revision).ok()),
             commit: commit.as_deref().map(id).transpose()?,
             push: None,
+            source,
             url: app.addresses.release_url(&site.project, &release),
             live_in: live.get(&release).cloned().unwrap_or_default(),
             quarantined_in: quarantined.get(&release).cloned().unwrap_or_default(),

@@ -337,8 +337,9 @@ const PURGE_BY_SITE: [&str; 7] = [
     "DELETE FROM quarantines WHERE site = $1",
     "DELETE FROM sites WHERE site = $1",
 ];
-const PURGE_BY_PROJECT: [&str; 14] = [
+const PURGE_BY_PROJECT: [&str; 15] = [
     "DELETE FROM pushes WHERE project = $1",
+    "DELETE FROM provenances WHERE project = $1",
     "DELETE FROM links WHERE project = $1",
     "DELETE FROM head_commits WHERE site IN (SELECT site FROM heads WHERE project = $1)",
     "DELETE FROM heads WHERE project = $1",

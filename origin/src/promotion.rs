@@ -9,8 +9,9 @@ use helix_routing::id::{Environment, ProjectName, ReleaseId, SiteId};
 use crate::app::App;
 use crate::audit::Act;
 use crate::auth::Caller;
-use crate::deployment::{self, BuiltOf, StartError, answered};
+use crate::deployment::{self, BuiltOf, ComesFrom, StartError, answered};
 use crate::idempotency::Repeatable;
+use crate::provenance;
 use crate::rollout::RolloutError;
 use crate::source::env;
 use crate::store::{self, StoreError};
@@ -49,18 +50,26 @@ pub async fn promote(
         .restate((&from, &new.release), &to, revision)
         .await?;
     let made = made.ok_or_else(unknown)?;
-    let origin = of_build(app, &from, &new.release).await?;
+    let source = {
+        let reader = app.store.reader().acquire().await;
+        let mut reader = reader.map_err(StoreError::from)?;
+        let word = (caller.name.as_str(), reason);
+        provenance::promoted(&mut reader, (&from, &new.release), word).await?
+    };
+    let comes_from = ComesFrom {
+        built_of: of_build(app, &from, &new.release).await?,
+        source: source.ok_or_else(unknown)?,
+        is_live: false,
+    };
+    let detail = provenance::promotion_detail(&from, &new.release, &made.release);
     let act = Act::new("promote", to.to_string())
         .reason(Some(reason))
-        .detail(Some(format!(
-            "release {} of {from}, as {}",
-            new.release, made.release
-        )));
+        .detail(Some(detail));
     deployment::roll_out(
         app,
         caller,
         (&to, made),
-        (act, origin),
+        (act, comes_from),
         repeatable,
         |view| view,
     )

@@ -1,9 +1,12 @@
 //! The pull half of a registry (OCI distribution-spec 1.1) over the artifact store: what edges fetch
 //! releases from, and any OCI client.
 //!
-//! Repositories are projects; tags are `main-<number>` for a production deployment and
-//! `preview-<pull request>` for the newest deployment of a preview. A digest is answered only in a
-//! project that holds it. It takes nothing in: pushing is the API's uploads.
+//! Repositories are projects; tags are `main-<number>` for a production deployment, `preview-<pull request>`
+//! for the newest deployment of a preview, and `git-<commit>-<environment>` for the newest of a commit. What refers to an
+//! artifact is listed by the referrers API, and for clients that do not know that, under the tag `sha256-<digest>`. A
+//! digest is answered only in a project that holds it. It takes nothing in: pushing is the API's uploads.
+
+use std::collections::BTreeSet;
 
 use axum::Router;
 use axum::body::Body;
@@ -19,14 +22,19 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use helix_routing::api::Role;
 use helix_routing::artifact::{IMPROVEMENT_TYPE, MANIFEST_TYPE, OCI_INDEX_TYPE};
-use helix_routing::id::{Digest, ProjectName};
+use helix_routing::id::{Digest, Environment, ProjectName, SiteId};
+use helix_routing::provenance::bundle::BUNDLE_TYPE;
+use helix_routing::provenance::statement::PREDICATE_TYPE;
+use helix_service::digest::sha256;
 use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncSeekExt};
 use tokio_util::io::ReaderStream;
 
 use crate::api::extract::bearer;
 use crate::app::App;
+use crate::artifact::annotation::{commit_of_tag, tag_of_commit, tag_of_label};
 use crate::auth::{self, AuthError};
+use crate::provenance::{self, AttestError};
 use crate::store::{Store, StoreError, id};
 
 /// Tags in one answer when the client names no number, and the most it can name.
@@ -97,6 +105,22 @@ impl From<StoreError> for Refused {
     }
 }
 
+impl From<AttestError> for Refused {
+    fn from(error: AttestError) -> Self {
+        match error {
+            AttestError::Store(error) => error.into(),
+            AttestError::TooLarge { .. } | AttestError::Build(_) | AttestError::Layout(_) => {
+                tracing::error!(error = %helix_service::error::chain(&error), "an artifact is not attested");
+                Self::new(
+                    StatusCode::INTERNAL_SERVER_ERROR,
+                    "UNKNOWN",
+                    "where the artifact comes from could not be attested; origin's log says why",
+                )
+            }
+        }
+    }
+}
+
 async fn base(State(app): State<App>, headers: HeaderMap) -> Result<Response, Refused> {
     authorize(&app, &headers).await?;
     Ok(([(API_VERSION, "registry/2.0")], axum::Json(json!({}))).into_response())
@@ -134,7 +158,7 @@ async fn pull(
         Asked::Tags => tags(&app.store, &project, uri.query().unwrap_or_default()).await,
         Asked::Referrers(digest) => {
             let query = uri.query().unwrap_or_default();
-            referrers(&app.store, &project, digest, query).await
+            referrers(&app, &project, digest, query).await
         }
     }
 }
@@ -193,6 +217,9 @@ async fn manifest(
             "there is no such manifest",
         )
     };
+    if let Some(subject) = subject_of_tag(reference) {
+        return referrers_as_manifest(app, project, &subject).await;
+    }
     let digest = match reference.parse::<Digest>() {
         Ok(digest) => digest,
         Err(_) => tagged(&app.store, project, reference)
@@ -249,12 +276,15 @@ async fn held(
     Ok(held)
 }
 
-/// The manifest a tag names. Tags are the deployments' labels with `-` for the `/` that tags cannot have.
+/// The manifest a tag names. Tags are the deployments' labels with `-` for the `/` that tags cannot have, and commits.
 async fn tagged(
     store: &Store,
     project: &ProjectName,
     tag: &str,
 ) -> Result<Option<Digest>, StoreError> {
+    if let Some((commit, environment)) = commit_of_tag(tag) {
+        return of_commit(store, project, commit, environment).await;
+    }
     let Some((kind, number)) = tag.split_once('-') else {
         return Ok(None);
     };
@@ -271,6 +301,30 @@ async fn tagged(
     artifact.map(|artifact| id(&artifact)).transpose()
 }
 
+async fn of_commit(
+    store: &Store,
+    project: &ProjectName,
+    commit: &str,
+    environment: Environment,
+) -> Result<Option<Digest>, StoreError> {
+    let project = project.clone();
+    let site = SiteId {
+        project,
+        environment,
+    };
+    let artifact: Option<String> = sqlx::query_scalar(
+        "SELECT releases.artifact FROM deployments
+         JOIN releases ON releases.site = deployments.site AND releases.release_id = deployments.release_id
+         WHERE deployments.site = $1 AND deployments.commit_id = $2 AND releases.collected IS NULL
+         ORDER BY deployments.number DESC LIMIT 1",
+    )
+    .bind(site.to_string())
+    .bind(commit)
+    .fetch_optional(store.reader())
+    .await?;
+    artifact.map(|artifact| id(&artifact)).transpose()
+}
+
 async fn tags(store: &Store, project: &ProjectName, query: &str) -> Result<Response, Refused> {
     let parameter = |name: &str| {
         url::form_urlencoded::parse(query.as_bytes())
@@ -282,8 +336,8 @@ async fn tags(store: &Store, project: &ProjectName, query: &str) -> Result<Respo
         .unwrap_or(MAX_TAGS)
         .min(MAX_TAGS);
     let last = parameter("last").unwrap_or_default();
-    let labels: Vec<String> = sqlx::query_scalar(
-        "SELECT DISTINCT deployments.label FROM deployments
+    let rows: Vec<(String, String, Option<String>)> = sqlx::query_as(
+        "SELECT DISTINCT deployments.label, deployments.site, deployments.commit_id FROM deployments
          JOIN releases ON releases.site = deployments.site AND releases.release_id = deployments.release_id
          WHERE deployments.project = $1 AND releases.collected IS NULL",
     )
@@ -291,12 +345,13 @@ async fn tags(store: &Store, project: &ProjectName, query: &str) -> Result<Respo
     .fetch_all(store.reader())
     .await
     .map_err(StoreError::from)?;
-    let mut tags: Vec<String> = labels
-        .iter()
-        .map(|label| label.replace('/', "-"))
-        .filter(|tag| *tag > last)
-        .collect();
-    tags.sort_unstable();
+    let mut tags = BTreeSet::new();
+    for (label, site, commit) in rows {
+        let site: SiteId = id(&site).map_err(Refused::from)?;
+        tags.insert(tag_of_label(&label));
+        tags.extend(commit.map(|commit| tag_of_commit(&commit, site.environment)));
+    }
+    let mut tags: Vec<String> = tags.into_iter().filter(|tag| *tag > last).collect();
     let more = tags.len() > number;
     tags.truncate(number);
     let next = tags
@@ -310,9 +365,9 @@ async fn tags(store: &Store, project: &ProjectName, query: &str) -> Result<Respo
     Ok(response)
 }
 
-/// What says more about a manifest: the improvement of a release, once it is made.
+/// What says more about a manifest: where it comes from, newest first, and the improvement of a release, once it is made.
 async fn referrers(
-    store: &Store,
+    app: &App,
     project: &ProjectName,
     digest: &str,
     query: &str,
@@ -324,11 +379,83 @@ async fn referrers(
             format!("{error}"),
         )
     })?;
+    // A type has no space: who asks has not escaped its `+`.
     let wanted = url::form_urlencoded::parse(query.as_bytes())
         .find(|(key, _)| key == "artifactType")
-        .map(|(_, value)| value.into_owned());
+        .map(|(_, value)| value.replace(' ', "+"));
+    let body = referrers_of(app, project, &digest, wanted.as_deref()).await?;
+    let mut response = ([(CONTENT_TYPE, OCI_INDEX_TYPE)], body).into_response();
+    if wanted.is_some() {
+        let filter = HeaderValue::from_static("artifactType");
+        response.headers_mut().insert(FILTERS_APPLIED, filter);
+    }
+    Ok(response)
+}
+
+/// The artifact whose referrers a tag lists, for clients of registries without their API (OCI distribution-spec, referrers tag schema).
+fn subject_of_tag(tag: &str) -> Option<Digest> {
+    Digest::from_hex(tag.strip_prefix("sha256-")?).ok()
+}
+
+async fn referrers_as_manifest(
+    app: &App,
+    project: &ProjectName,
+    subject: &Digest,
+) -> Result<Response, Refused> {
+    let body = referrers_of(app, project, subject, None).await?;
+    let digest = sha256(body.as_bytes());
+    let digest = HeaderValue::try_from(digest.as_str()).expect("a digest is plain ASCII");
+    let mut response = ([(CONTENT_TYPE, OCI_INDEX_TYPE)], body).into_response();
+    response.headers_mut().insert(CONTENT_DIGEST, digest);
+    Ok(response)
+}
+
+async fn referrers_of(
+    app: &App,
+    project: &ProjectName,
+    digest: &Digest,
+    wanted: Option<&str>,
+) -> Result<String, Refused> {
+    let is_wanted = |kind: &str| wanted.is_none_or(|wanted| wanted == kind);
+    let mut manifests = Vec::new();
+    if is_wanted(BUNDLE_TYPE) {
+        app.attestor.vouch(project, digest).await?;
+        let reader = app.store.reader().acquire().await;
+        let mut connection = reader.map_err(StoreError::from)?;
+        let bundles = provenance::referrers(&mut connection, project, digest).await?;
+        let annotations = json!({ "dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": PREDICATE_TYPE });
+        manifests.extend(bundles.into_iter().map(|bundle| {
+            json!({
+                "mediaType": MANIFEST_TYPE,
+                "digest": bundle.manifest,
+                "size": bundle.size,
+                "artifactType": BUNDLE_TYPE,
+                "annotations": annotations,
+            })
+        }));
+    }
+    if is_wanted(IMPROVEMENT_TYPE) {
+        let improvements = improvements(&app.store, project, digest).await?;
+        manifests.extend(improvements.into_iter().map(|(digest, size)| {
+            json!({
+                "mediaType": MANIFEST_TYPE,
+                "digest": digest,
+                "size": size,
+                "artifactType": IMPROVEMENT_TYPE,
+            })
+        }));
+    }
+    let body = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX_TYPE, "manifests": manifests });
+    Ok(body.to_string())
+}
+
+async fn improvements(
+    store: &Store,
+    project: &ProjectName,
+    digest: &Digest,
+) -> Result<Vec<(String, i64)>, StoreError> {
     // A project's name has no character that LIKE reads as a pattern.
-    let rows: Vec<(String, i64)> = sqlx::query_as(
+    let rows = sqlx::query_as(
         "SELECT DISTINCT packs.digest, packs.size FROM releases
          JOIN packs ON packs.digest = releases.improvement AND packs.project = $1
          WHERE releases.artifact = $2 AND releases.collected IS NULL AND releases.site LIKE $1 || '/%'",
@@ -336,31 +463,8 @@ async fn referrers(
     .bind(project.as_str())
     .bind(digest.as_str())
     .fetch_all(store.reader())
-    .await
-    .map_err(StoreError::from)?;
-    let manifests: Vec<_> = rows
-        .into_iter()
-        .filter(|_| {
-            wanted
-                .as_deref()
-                .is_none_or(|wanted| wanted == IMPROVEMENT_TYPE)
-        })
-        .map(|(digest, size)| {
-            json!({
-                "mediaType": MANIFEST_TYPE,
-                "digest": digest,
-                "size": size,
-                "artifactType": IMPROVEMENT_TYPE,
-            })
-        })
-        .collect();
-    let body = json!({ "schemaVersion": 2, "mediaType": OCI_INDEX_TYPE, "manifests": manifests });
-    let mut response = ([(CONTENT_TYPE, OCI_INDEX_TYPE)], body.to_string()).into_response();
-    if wanted.is_some() {
-        let filter = HeaderValue::from_static("artifactType");
-        response.headers_mut().insert(FILTERS_APPLIED, filter);
-    }
-    Ok(response)
+    .await?;
+    Ok(rows)
 }
 
 /// Which bytes of a blob are sent.

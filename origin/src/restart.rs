@@ -9,12 +9,14 @@ use helix_routing::routes::Routes;
 use crate::app::App;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
-use crate::deployment::{self, StartError, answered, answered_now};
+use crate::deployment::{self, ComesFrom, StartError, answered, answered_now};
 use crate::event::{self, Event};
 use crate::idempotency::Repeatable;
 use crate::project;
 use crate::promotion;
+use crate::provenance;
 use crate::rollout::{self, Anew};
+use crate::store::StoreError;
 
 /// Begins what is live anew, or says what that would be.
 ///
@@ -93,7 +95,16 @@ async fn reload(
     let Some(made) = made.filter(|made| made.release != live.release) else {
         return Ok(None);
     };
-    let origin = promotion::of_build(app, site, &live.release).await?;
+    let source = {
+        let reader = app.store.reader().acquire().await;
+        let mut reader = reader.map_err(StoreError::from)?;
+        provenance::of_release(&mut reader, site, &live.release).await?
+    };
+    let comes_from = ComesFrom {
+        built_of: promotion::of_build(app, site, &live.release).await?,
+        source,
+        is_live: true,
+    };
     let detail = format!(
         "release {} with the variables' revision {revision:?}",
         live.release
@@ -105,7 +116,7 @@ async fn reload(
         ..planned
     };
     let to = (site, made);
-    deployment::roll_out(app, caller, to, (act, origin), repeatable, shown)
+    deployment::roll_out(app, caller, to, (act, comes_from), repeatable, shown)
         .await
         .map(Some)
 }

@@ -12,6 +12,7 @@ use helix_routing::gate::result::{GateKind, GateResult};
 use helix_routing::host::{Host, HostPattern, under_base};
 use helix_routing::id::{Epoch, Generation};
 use helix_routing::in_flight::{Flying, FlyingState, InFlightReport};
+use helix_routing::provenance::policy::Requires;
 use helix_routing::record::{
     Beacon, Guard, HostRecord, MAX_PINS, Override, Pin, PinBy, PurgeEntry, PurgeRecord, PurgeUrl,
     ReleaseRef, SiteRecord, Snapshot, TermRecord,
@@ -45,9 +46,22 @@ fn site_record() -> SiteRecord {
         pins: Vec::new(),
         overridden: None,
         guard: None,
+        requires: None,
         hold: None,
         bake_until: None,
         removed: false,
+    }
+}
+
+/// With all that version 3 added.
+fn newest_site_record() -> SiteRecord {
+    SiteRecord {
+        requires: Some(Box::new(Requires {
+            repository: "https://github.com/acme/shop".to_owned(),
+            branch: "main".to_owned(),
+            uploads: true,
+        })),
+        ..full_site_record()
     }
 }
 
@@ -290,8 +304,8 @@ fn fixture<T: Wire + PartialEq + std::fmt::Debug>(value: &T, text: &str) {
 #[test]
 fn every_record_is_written_as_it_always_was() {
     fixture(
-        &full_site_record(),
-        include_str!("fixtures/site-record-2.hex").trim(),
+        &newest_site_record(),
+        include_str!("fixtures/site-record-3.hex").trim(),
     );
     fixture(
         &host_record(),
@@ -353,8 +367,21 @@ fn version_1_of_a_site_record_stays_readable_and_can_be_written() {
     let full = full_site_record();
     let old = SiteRecord::decode(&full.encode_for(1)).unwrap();
     assert_eq!(old, site_record(), "what it cannot say is left out");
-    assert_eq!(full.encode_for(2), full.encode());
     assert_eq!(full.encode_for(9), full.encode());
+}
+
+#[test]
+fn version_2_of_a_site_record_stays_readable_and_can_be_written() {
+    let bytes = from_hex(include_str!("fixtures/site-record-2.hex").trim());
+    assert_eq!(SiteRecord::decode(&bytes).unwrap(), full_site_record());
+    assert_eq!(full_site_record().encode_for(2), bytes);
+    let newest = newest_site_record();
+    assert_eq!(
+        newest.encode_for(2),
+        bytes,
+        "what it cannot say is left out"
+    );
+    assert_eq!(newest.encode_for(3), newest.encode());
 }
 
 fn from_hex(text: &str) -> Vec<u8> {
@@ -456,7 +483,7 @@ fn a_snapshot_with_impossible_parts_is_not_sound() {
 
 #[test]
 fn a_newer_version_is_refused_by_name() {
-    for (found, newest) in [(3, 2), (0, 2)] {
+    for (found, newest) in [(4, 3), (0, 3)] {
         let mut bytes = site_record().encode();
         bytes[0] = found;
         assert_eq!(

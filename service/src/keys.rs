@@ -9,8 +9,8 @@ use std::{fs, io};
 
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair,
-    UnparsedPublicKey,
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair,
+    KeyPair, UnparsedPublicKey,
 };
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -23,6 +23,12 @@ use crate::disk::{self, WriteError};
 
 const PEM_HEAD: &str = "-----BEGIN PRIVATE KEY-----";
 const PEM_TAIL: &str = "-----END PRIVATE KEY-----";
+const PUBLIC_PEM_HEAD: &str = "-----BEGIN PUBLIC KEY-----";
+const PUBLIC_PEM_TAIL: &str = "-----END PUBLIC KEY-----";
+/// What precedes the uncompressed point of a P-256 key in its SubjectPublicKeyInfo (RFC 5480, 2): lengths, and the two object ids.
+const P256_INFO: &str = "3059301306072a8648ce3d020106082a8648ce3d030107034200";
+/// Characters in a line of PEM (RFC 7468, 2).
+const PEM_LINE: usize = 64;
 
 /// A key file was refused.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,9 @@ pub enum KeyError {
         #[source]
         source: io::Error,
     },
+    /// It cannot be written.
+    #[error(transparent)]
+    Write(#[from] WriteError),
     /// It is not a P-256 key in PKCS#8 PEM.
     #[error("key {} is not an ECDSA P-256 key in PKCS#8 PEM", path.display())]
     Malformed {
@@ -84,6 +93,16 @@ pub struct PublicKey {
     pub id: KeyId,
     /// The uncompressed point (SEC 1, 2.3.3) in hex.
     pub public: String,
+}
+
+impl PublicKey {
+    /// The key in PEM, as other programs read it. None when its hex is none.
+    #[must_use]
+    pub fn pem(&self) -> Option<String> {
+        let mut der = hex::decode(P256_INFO).ok()?;
+        der.extend(hex::decode(&self.public).ok()?);
+        Some(pem((PUBLIC_PEM_HEAD, PUBLIC_PEM_TAIL), &der))
+    }
 }
 
 /// Where a sealed body may be used.
@@ -147,6 +166,20 @@ impl SigningKey {
             })
     }
 
+    /// Reads the key of a file, or makes one where there is none.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written, or holds no P-256 key.
+    pub fn open(role: KeyRole, path: &Path) -> Result<Self, KeyError> {
+        if path.exists() {
+            return Self::load(role, path);
+        }
+        let key = Self::generate(role);
+        key.save(path)?;
+        tracing::info!(key.id = %key.id, ?role, "key made");
+        Ok(key)
+    }
+
     /// Writes the key as PKCS#8 PEM that only its owner can read.
     ///
     /// # Errors
@@ -156,14 +189,7 @@ impl SigningKey {
             path: path.to_owned(),
             source: io::Error::other("the key cannot be encoded"),
         })?;
-        let mut pem = format!("{PEM_HEAD}\n");
-        for line in STANDARD.encode(der.as_ref()).as_bytes().chunks(64) {
-            pem.push_str(&String::from_utf8_lossy(line));
-            pem.push('\n');
-        }
-        pem.push_str(PEM_TAIL);
-        pem.push('\n');
-        disk::write_secret(path, pem.as_bytes())
+        disk::write_secret(path, pem((PEM_HEAD, PEM_TAIL), der.as_ref()).as_bytes())
     }
 
     /// The half to pin elsewhere.
@@ -182,6 +208,16 @@ impl SigningKey {
         let signature = self.pair.sign(&self.random, bytes);
         let signature = signature.expect("signing needs only randomness");
         signature.as_ref().to_vec()
+    }
+
+    /// The same, with the signature in DER, as other programs expect it (RFC 3279, 2.2.3).
+    #[must_use]
+    pub fn sign_der(&self, bytes: &[u8]) -> Vec<u8> {
+        let signature = self.sign(bytes);
+        let (r, s) = signature.split_at(signature.len() / 2);
+        let body = [integer(r), integer(s)].concat();
+        let length = u8::try_from(body.len()).expect("two numbers of 32 bytes are at most 70");
+        [&[0x30, length], body.as_slice()].concat()
     }
 
     /// Signs `body` for use at `address`.
@@ -225,6 +261,26 @@ impl fmt::Debug for SigningKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "SigningKey({:?} {})", self.role, self.id)
     }
+}
+
+/// A number as DER writes it: no zeros before it, but one where it would read as negative (X.690, 8.3).
+fn integer(bytes: &[u8]) -> Vec<u8> {
+    let first = bytes.iter().position(|byte| *byte != 0);
+    let digits = bytes
+        .get(first.unwrap_or(bytes.len())..)
+        .unwrap_or_default();
+    let is_padded = digits.first().is_none_or(|first| first & 0x80 != 0);
+    let length = digits.len() + usize::from(is_padded);
+    let length = u8::try_from(length).expect("a number of 32 bytes is at most 33 long");
+    let padding: &[u8] = if is_padded { &[0] } else { &[] };
+    [&[0x02, length], padding, digits].concat()
+}
+
+fn pem((head, tail): (&str, &str), der: &[u8]) -> String {
+    let encoded = STANDARD.encode(der);
+    let lines = encoded.as_bytes().chunks(PEM_LINE);
+    let lines: Vec<_> = lines.map(String::from_utf8_lossy).collect();
+    format!("{head}\n{}\n{tail}\n", lines.join("\n"))
 }
 
 fn pair_from_pem(text: &str) -> Option<EcdsaKeyPair> {
@@ -289,6 +345,28 @@ impl KeyRing {
             }),
         }
     }
+
+    /// Verifies that a key of `role` has signed `bytes`, with a signature in DER.
+    ///
+    /// # Errors
+    /// When the ring has no such key, or the signature is another's or of other bytes.
+    pub fn verify_der(
+        &self,
+        role: KeyRole,
+        key_id: &KeyId,
+        bytes: &[u8],
+        signature: &[u8],
+    ) -> Result<(), VerifyError> {
+        let key_id = key_id.clone();
+        let mut keys = self.0.iter();
+        let key = keys.find(|(held, id, _)| *held == role && *id == key_id);
+        let Some((_, _, public)) = key else {
+            return Err(VerifyError::UnknownKey { key_id, role });
+        };
+        UnparsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, public)
+            .verify(bytes, signature)
+            .map_err(|_| VerifyError::Signature { key_id })
+    }
 }
 
 #[cfg(test)]
@@ -329,6 +407,49 @@ mod tests {
             Err(VerifyError::UnknownKey { .. })
         ));
         assert!(ring.verify(KeyRole::Record, b"").is_err());
+    }
+
+    #[test]
+    fn a_signature_in_der_is_the_same_signature() {
+        let key = SigningKey::generate(KeyRole::Provenance);
+        let (ring, id) = (KeyRing::new([key.public()]), key.public().id);
+        // Often enough that numbers with and without a leading zero come up.
+        for round in 0..64_u8 {
+            let signature = key.sign_der(&[round]);
+            let verified = ring.verify_der(KeyRole::Provenance, &id, &[round], &signature);
+            assert!(verified.is_ok(), "{signature:02x?}");
+            let other = ring.verify_der(KeyRole::Provenance, &id, &[round + 1], &signature);
+            assert!(matches!(other, Err(VerifyError::Signature { .. })));
+        }
+        let of_records = ring.verify_der(KeyRole::Record, &id, b"", b"");
+        assert!(matches!(of_records, Err(VerifyError::UnknownKey { .. })));
+    }
+
+    #[test]
+    fn a_number_is_written_without_zeros_before_it() {
+        for (bytes, written) in [
+            (&[0, 0, 1][..], &[2, 1, 1][..]),
+            (&[0x7f, 0], &[2, 2, 0x7f, 0]),
+            (&[0x80], &[2, 2, 0, 0x80]),
+            (&[0, 0], &[2, 1, 0]),
+        ] {
+            assert_eq!(integer(bytes), written);
+        }
+    }
+
+    #[test]
+    fn a_public_key_is_shown_in_pem() {
+        let pem = SigningKey::generate(KeyRole::Provenance)
+            .public()
+            .pem()
+            .unwrap();
+        let lines: Vec<&str> = pem.lines().collect();
+        assert_eq!(
+            (lines.first(), lines.last()),
+            (Some(&PUBLIC_PEM_HEAD), Some(&PUBLIC_PEM_TAIL))
+        );
+        let der = STANDARD.decode(lines[1..lines.len() - 1].concat()).unwrap();
+        assert_eq!((der.len(), lines.len()), (91, 4));
     }
 
     #[test]

@@ -8,6 +8,7 @@ pub mod clock;
 pub mod config;
 pub mod digest;
 pub mod disk;
+pub mod dsse;
 pub mod error;
 pub mod failpoint;
 pub mod keys;

@@ -124,6 +124,11 @@ pub(crate) enum Release {
         #[arg(long)]
         read: bool,
     },
+    /// Print where a release comes from, as origin has signed it: a Sigstore bundle in JSON
+    Provenance {
+        /// The release
+        release: ReleaseId,
+    },
     /// List the releases in quarantine
     Quarantined {
         /// Only this project's

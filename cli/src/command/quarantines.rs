@@ -1,8 +1,9 @@
-//! `helix release quarantine`, `unquarantine`, `quarantined` and `verify`.
+//! `helix release quarantine`, `unquarantine`, `quarantined`, `verify` and `provenance`.
 
 use std::process::ExitCode;
 
 use helix_routing::operators::{NewQuarantine, QuarantineView};
+use helix_routing::provenance::bundle::Bundle;
 
 use super::table::{moment, table};
 use super::{or_none, verify};
@@ -47,6 +48,11 @@ pub(crate) async fn run(
         }
         Release::Verify { release, read } => {
             return verify::run(origin, &release, read, json).await;
+        }
+        Release::Provenance { release } => {
+            let path = ["releases", release.as_str(), "provenance"];
+            let bundle: Bundle = origin.read(&path).await?;
+            output::print_json(&bundle)?;
         }
         Release::Quarantined { project } => {
             let query = [("project", project.map(|project| project.to_string()))];

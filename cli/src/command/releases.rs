@@ -37,6 +37,7 @@ pub(crate) async fn run(
                 release.files.to_string(),
                 output::size(release.bytes),
                 rules(release),
+                source(release),
                 joined(&release.live_in),
                 joined(&release.quarantined_in),
                 in_flight(release),
@@ -53,6 +54,7 @@ pub(crate) async fn run(
             "FILES",
             "SIZE",
             "RULES",
+            "SOURCE",
             "LIVE IN",
             "QUARANTINED IN",
             "IN FLIGHT",
@@ -90,6 +92,17 @@ fn registry(release: &ReleaseView) -> String {
         (PushState::Pushed, _) => "pushed".to_owned(),
         (PushState::Waiting, None) => "waiting".to_owned(),
         (PushState::Waiting, Some(error)) => format!("waiting: {error}"),
+    }
+}
+
+/// Where it comes from; commits are shown by their start.
+fn source(release: &ReleaseView) -> String {
+    let Some(source) = &release.source else {
+        return NONE.to_owned();
+    };
+    match &release.commit {
+        Some(commit) => source.replace(commit.as_str(), &commit.as_str()[..7]),
+        None => source.clone(),
     }
 }
 

@@ -100,6 +100,7 @@ struct OriginFile {
     public_url: String,
     site_port: u16,
     record_key: PathBuf,
+    provenance_key: PathBuf,
     bootstrap_token_file: PathBuf,
     edge_token_file: PathBuf,
     log: &'static str,
@@ -175,7 +176,7 @@ struct EdgeFile<'a> {
     upstreams: UpstreamsTable,
     origin: OriginTable,
     nats: nats::NatsConfig,
-    keys: [&'a PublicKey; 2],
+    keys: [&'a PublicKey; 3],
     tls: TlsTable,
 }
 
@@ -260,11 +261,12 @@ impl Fleet {
         self.write_nats(home)?;
         let (record_key, public) = secrets::record_key(home)?;
         let operator = secrets::operator_key(home)?;
-        let keys = [&public, &operator];
-        write_atomic(
-            &home.key("ring.toml"),
-            toml::to_string(&RingFile { keys })?.as_bytes(),
-        )?;
+        let (_, provenance) = secrets::provenance_key(home)?;
+        let ring = RingFile {
+            keys: [&public, &operator],
+        };
+        write_atomic(&home.key("ring.toml"), toml::to_string(&ring)?.as_bytes())?;
+        let keys = [&public, &operator, &provenance];
         for origin in &self.origins {
             let file = self.origin_file(home, origin, record_key.clone())?;
             // The URL of a database may hold a password.
@@ -323,6 +325,7 @@ impl Fleet {
             public_url: url(origin.api),
             site_port: self.edges.first().map_or(0, |edge| edge.http),
             record_key,
+            provenance_key: secrets::provenance_key(home)?.0,
             bootstrap_token_file: secrets::token(home, "operate")?.0,
             edge_token_file: secrets::token(home, "edge")?.0,
             log: "text",
@@ -355,7 +358,7 @@ impl Fleet {
         &self,
         home: &Home,
         edge: &'a Edge,
-        keys: [&'a PublicKey; 2],
+        keys: [&'a PublicKey; 3],
     ) -> anyhow::Result<EdgeFile<'a>> {
         Ok(EdgeFile {
             edge: &edge.edge,

@@ -15,25 +15,22 @@ use super::home::Home;
 /// The key that records are signed with: its file, and the half that edges pin.
 pub(super) fn record_key(home: &Home) -> anyhow::Result<(PathBuf, PublicKey)> {
     let path = home.key("record.pem");
-    if path.exists() {
-        let key = SigningKey::load(KeyRole::Record, &path)?.public();
-        return Ok((path, key));
-    }
-    let key = SigningKey::generate(KeyRole::Record);
-    key.save(&path)?;
-    Ok((path, key.public()))
+    let key = SigningKey::open(KeyRole::Record, &path)?.public();
+    Ok((path, key))
+}
+
+/// The key that attests where releases come from, in the same way.
+pub(super) fn provenance_key(home: &Home) -> anyhow::Result<(PathBuf, PublicKey)> {
+    let path = home.key("provenance.pem");
+    let key = SigningKey::open(KeyRole::Provenance, &path)?.public();
+    Ok((path, key))
 }
 
 /// The operator's key, for overrides with origin dead: the half that edges and origin pin. On a real fleet its private half lies
 /// on no machine of the fleet.
 pub(super) fn operator_key(home: &Home) -> anyhow::Result<PublicKey> {
     let path = home.key("operator.pem");
-    if path.exists() {
-        return Ok(SigningKey::load(KeyRole::Operator, &path)?.public());
-    }
-    let key = SigningKey::generate(KeyRole::Operator);
-    key.save(&path)?;
-    Ok(key.public())
+    Ok(SigningKey::open(KeyRole::Operator, &path)?.public())
 }
 
 /// A NATS user: the file of its seed, and its public nkey.

@@ -39,7 +39,9 @@ pub(super) struct Unready {
 impl From<PrepareError> for Unready {
     fn from(error: PrepareError) -> Self {
         let verdict = match &error {
-            PrepareError::Invalid { .. } | PrepareError::Content { .. } => Verdict::Fail,
+            PrepareError::Invalid { .. }
+            | PrepareError::Provenance { .. }
+            | PrepareError::Content { .. } => Verdict::Fail,
             PrepareError::Fetch(_) | PrepareError::Disk { .. } => Verdict::Error,
         };
         Self {
@@ -50,7 +52,7 @@ impl From<PrepareError> for Unready {
 }
 
 impl Agent {
-    /// Starts the gates of a candidate.
+    /// Starts the gates of a candidate: first of all it has to come from where its record requires.
     pub(super) fn gate(&mut self, site: &SiteId, release: ReleaseRef, returns: bool) {
         let Some(place) = self.places.get_mut(site) else {
             return;
@@ -62,6 +64,9 @@ impl Agent {
             site: site.clone(),
             release: Arc::clone(ready),
         };
+        let record = place.placement.record();
+        let requires = record.and_then(|record| record.requires.clone());
+        let (store, fetcher) = (Arc::clone(&self.store), self.fetcher.clone());
         let (asking, done) = (self.asking.clone(), self.done.clone());
         let candidate = release.clone();
         let task = tokio::spawn(async move {
@@ -69,7 +74,12 @@ impl Agent {
                 only: None,
                 returns,
             };
-            let results = run(asking, &subject, &scope).await;
+            let (site, artifact) = (&subject.site, &candidate.artifact);
+            let vouched = store.vouch(site, artifact, requires.as_deref(), &fetcher);
+            let results = match Box::pin(vouched).await.map_err(Unready::from) {
+                Ok(()) => run(asking, &subject, &scope).await,
+                Err(Unready { verdict, reason }) => vec![gate::unready(verdict, &reason)],
+            };
             let site = subject.site;
             // The agent ends only with the process.
             let _ = done

@@ -197,10 +197,7 @@ impl Parts {
 /// # Errors
 /// As [`AppError`] says. That NATS or origin is away is no error.
 pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, AppError> {
-    let ring = Arc::new(KeyRing::new(config.keys.iter().cloned()));
-    if ring.lacks(KeyRole::Record) {
-        return Err(AppError::NoRecordKey);
-    }
+    let ring = ring_of(&config)?;
     let tls = tls_listener(&config)?;
     let mut taken = take_over(&config).await?;
     let drain = drained_by(shutdown);
@@ -262,6 +259,20 @@ pub async fn start(config: EdgeConfig, shutdown: Shutdown) -> Result<Running, Ap
         tasks,
         cache: Arc::clone(&parts.table.cache().store),
     })
+}
+
+/// The keys that are trusted: none of records is none at all, and one of provenance is worth a word.
+fn ring_of(config: &EdgeConfig) -> Result<Arc<KeyRing>, AppError> {
+    let ring = Arc::new(KeyRing::new(config.keys.iter().cloned()));
+    if ring.lacks(KeyRole::Record) {
+        return Err(AppError::NoRecordKey);
+    }
+    if ring.lacks(KeyRole::Provenance) {
+        tracing::warn!(
+            "no key of role `provenance` is pinned: where releases come from is not checked"
+        );
+    }
+    Ok(ring)
 }
 
 /// Puts a disk behind the response cache. Without one the edge serves on.

@@ -16,7 +16,7 @@ use crate::agent::{self, Agent};
 use crate::config::EdgeConfig;
 use crate::feed::{Feed, FeedStatus, Known};
 use crate::state::Ledger;
-use crate::store::{Fetcher, Store};
+use crate::store::{Fetcher, Store, Trust};
 use crate::visitor;
 
 /// How long the listener waits for the releases on disk. They are there within milliseconds; one that has to be
@@ -90,6 +90,8 @@ impl Story {
             url: config.origin.url.clone(),
             source,
         })?;
+        let counted = self.parts.metrics.provenance.clone();
+        let fetcher = fetcher.trusting(Trust::of(&self.ring, counted));
         tokio::spawn(visitor::key::keep(
             fetcher.clone(),
             config.data_dir.join("visitor.key"),

@@ -45,6 +45,7 @@ fn body(sample: &Sample) -> Vec<u8> {
         pins: Vec::new(),
         overridden: None,
         guard: None,
+        requires: None,
         hold: None,
         bake_until: None,
         removed: false,

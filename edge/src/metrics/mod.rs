@@ -186,6 +186,8 @@ pub struct Metrics {
     cores: Cores,
     /// Lines of the access log that could not be written.
     pub access_log_lost: IntCounter,
+    /// Releases by what came of asking where they come from, `outcome` (verified, refused, unchecked).
+    pub provenance: IntCounterVec,
     /// Bodies that could not be read from the store.
     pub bodies_failed: IntCounter,
     /// Open connections.
@@ -293,6 +295,12 @@ impl Metrics {
                 &registry,
                 "helix_edge_access_log_lost_total",
                 "Lines of the access log that could not be written.",
+            ),
+            provenance: counters(
+                &registry,
+                "helix_edge_provenance_total",
+                "Releases by what came of asking where they come from.",
+                &["outcome"],
             ),
             bodies_failed: counter(
                 &registry,

@@ -12,6 +12,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use helix_routing::artifact::IMPROVEMENT_TYPE;
 use helix_routing::id::{Digest, ProjectName};
+use helix_routing::provenance::bundle::BUNDLE_TYPE;
 use helix_routing::visitor::VisitorKey;
 use helix_service::digest::Sha256;
 use reqwest::header::{ACCEPT, CONTENT_RANGE, RANGE};
@@ -21,6 +22,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use super::index;
+use super::provenance::Trust;
 
 /// Blobs fetched side by side: enough to hide latency, few enough that one release does not starve another.
 const CONCURRENT: usize = 8;
@@ -34,7 +36,7 @@ const GIVE_UP: Duration = Duration::from_secs(20);
 const FIRST_RETRY: Duration = Duration::from_millis(100);
 /// Between attempts at most.
 const MAX_RETRY: Duration = Duration::from_secs(2);
-/// A list of what refers to one artifact has a line or two.
+/// A list of what refers to one artifact has a few lines.
 const MAX_REFERRERS_BYTES: usize = 64 * 1024;
 /// A key is a line of JSON.
 const MAX_KEY_BYTES: u64 = 4096;
@@ -116,6 +118,8 @@ pub struct Fetcher {
     turn: Arc<AtomicUsize>,
     token_file: Arc<Path>,
     slots: Arc<Semaphore>,
+    /// Whose word on where artifacts come from counts; nobody is asked where there is none.
+    pub(super) trust: Option<Trust>,
 }
 
 /// How far one download is.
@@ -159,7 +163,15 @@ impl Fetcher {
             turn: Arc::default(),
             token_file: token_file.into(),
             slots: Arc::new(Semaphore::new(CONCURRENT)),
+            trust: None,
         })
+    }
+
+    /// The same, of artifacts that somebody trusted has to vouch for.
+    #[must_use]
+    pub fn trusting(mut self, trust: Option<Trust>) -> Self {
+        self.trust = trust;
+        self
     }
 
     fn base(&self) -> &str {
@@ -215,12 +227,43 @@ impl Fetcher {
         download.file.sync_all().await.map_err(disk)
     }
 
-    /// The manifest of an artifact's improvement, if origin has made one (OCI distribution-spec 1.1, referrers).
+    /// The manifest of an artifact's improvement, if origin has made one.
     pub(super) async fn improvement(
         &self,
         project: &ProjectName,
         artifact: &Digest,
     ) -> Result<Option<Digest>, FetchError> {
+        let listed = self.referrers(project, artifact, IMPROVEMENT_TYPE).await?;
+        Ok(listed.into_iter().next())
+    }
+
+    /// The manifests that hold what is attested of an artifact, newest first. Origin is asked again for a while where it does not answer.
+    pub(super) async fn bundles(
+        &self,
+        project: &ProjectName,
+        artifact: &Digest,
+    ) -> Result<Vec<Digest>, FetchError> {
+        let began = Instant::now();
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.referrers(project, artifact, BUNDLE_TYPE).await {
+                Err(error) if may_pass(&error) && began.elapsed() + wait <= GIVE_UP => {
+                    self.turn.fetch_add(1, Ordering::Relaxed);
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(MAX_RETRY);
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// What refers to an artifact and is of a kind (OCI distribution-spec 1.1, referrers).
+    async fn referrers(
+        &self,
+        project: &ProjectName,
+        artifact: &Digest,
+        kind: &str,
+    ) -> Result<Vec<Digest>, FetchError> {
         let url = format!("{}/v2/{project}/referrers/{artifact}", self.base());
         let transport = |source| FetchError::Transport {
             url: url.clone(),
@@ -229,7 +272,7 @@ impl Fetcher {
         let request = self
             .client
             .get(&url)
-            .query(&[("artifactType", IMPROVEMENT_TYPE)])
+            .query(&[("artifactType", kind)])
             .bearer_auth(self.token().await?);
         let response = request.send().await.map_err(transport)?;
         let status = response.status();
@@ -247,7 +290,7 @@ impl Fetcher {
                 });
             }
         }
-        Ok(index::referrer(&answer))
+        Ok(index::referrers(&answer, kind))
     }
 
     /// What visitors' draws are signed with.

@@ -25,7 +25,7 @@ use super::fetch::Fetcher;
 use super::held::Held;
 use super::prepare::{Layer, PrepareError, named};
 use super::read::{StoreError, blocking};
-use super::{Kind, Store, index};
+use super::{Kind, NOTES, Store, index};
 
 /// Variants by digest of their content.
 pub(super) type Better = BTreeMap<Digest, Vec<Variant>>;
@@ -174,22 +174,20 @@ impl Store {
 
     /// Where the digest of an artifact's improvement is noted.
     pub(super) fn note(&self, artifact: &Digest) -> PathBuf {
-        self.improved().join(artifact.hex())
-    }
-
-    pub(super) fn improved(&self) -> PathBuf {
-        self.root.join("improved")
+        self.root.join("improved").join(artifact.hex())
     }
 
     /// Removes notes of artifacts that are gone.
     pub(super) fn sweep_notes(&self) -> io::Result<()> {
-        for entry in fs::read_dir(self.improved())? {
-            let entry = entry?;
-            let name = entry.file_name();
-            let of = name.to_str().and_then(|hex| Digest::from_hex(hex).ok());
-            let is_gone = of.is_none_or(|of| !self.path(Kind::Meta, &of).exists());
-            if is_gone {
-                fs::remove_file(entry.path())?;
+        for notes in NOTES {
+            for entry in fs::read_dir(self.root.join(notes))? {
+                let entry = entry?;
+                let name = entry.file_name();
+                let of = name.to_str().and_then(|hex| Digest::from_hex(hex).ok());
+                let is_gone = of.is_some_and(|of| !self.path(Kind::Meta, &of).exists());
+                if is_gone {
+                    fs::remove_file(entry.path())?;
+                }
             }
         }
         Ok(())

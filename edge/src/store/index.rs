@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::io::Read;
 
 use helix_routing::artifact::belief::{self, Disbelief};
-use helix_routing::artifact::{FileIndex, IMPROVEMENT_TYPE, MAX_INDEX_BYTES, Manifest, Variant};
+use helix_routing::artifact::{FileIndex, MAX_INDEX_BYTES, Manifest, Variant};
 use helix_routing::id::{Digest, SiteId};
 use helix_routing::routes::Routes;
 use serde::de::DeserializeOwned;
@@ -50,8 +50,8 @@ pub(super) fn config(bytes: &[u8], site: &SiteId) -> Result<Routes, Invalid> {
     Ok(belief::config(json("config", bytes)?, site)?)
 }
 
-/// The digest of an improvement's manifest in a list of referrers; none when there is none, or the list is no such list.
-pub(super) fn referrer(answer: &[u8]) -> Option<Digest> {
+/// Digests of the manifests of a kind in a list of referrers, as it lists them; none when the list is no such list.
+pub(super) fn referrers(answer: &[u8], kind: &str) -> Vec<Digest> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Referrer {
@@ -62,12 +62,21 @@ pub(super) fn referrer(answer: &[u8]) -> Option<Digest> {
     struct Referrers {
         manifests: Vec<Referrer>,
     }
-    let referrers: Referrers = serde_json::from_slice(answer).ok()?;
+    let Ok(referrers) = serde_json::from_slice::<Referrers>(answer) else {
+        return Vec::new();
+    };
     referrers
         .manifests
         .into_iter()
-        .find(|one| one.artifact_type.as_deref() == Some(IMPROVEMENT_TYPE))
+        .filter(|one| one.artifact_type.as_deref() == Some(kind))
         .map(|one| one.digest)
+        .collect()
+}
+
+/// The bundle that a referrer holds, which must be one of `artifact`.
+pub(super) fn bundle(bytes: &[u8], artifact: &Digest) -> Result<Digest, Invalid> {
+    let manifest: Manifest = json("referrer", bytes)?;
+    Ok(belief::bundle(&manifest, artifact)?)
 }
 
 /// Reads the manifest of an improvement, which must be one of `artifact`.

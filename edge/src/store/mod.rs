@@ -5,6 +5,7 @@
 //! packs/<hex>  packs, as published
 //! files/<hex>  large files, decoded
 //! improved/<hex of an artifact>  digest of its improvement's manifest
+//! attested/<hex of an artifact>  the bundle that says where it comes from
 //! tmp/         what is not whole yet; emptied at start
 //! ```
 //!
@@ -19,6 +20,7 @@ mod held;
 mod improve;
 mod index;
 mod prepare;
+mod provenance;
 mod read;
 
 use std::collections::HashMap;
@@ -37,6 +39,7 @@ pub use self::held::Held;
 use self::held::Holds;
 pub use self::index::Invalid;
 pub use self::prepare::PrepareError;
+pub use self::provenance::{Trust, Unvouched};
 pub use self::read::StoreError;
 use crate::release::Body;
 
@@ -59,6 +62,9 @@ impl Kind {
         }
     }
 }
+
+/// Folders of what is noted of artifacts that are here.
+pub(crate) const NOTES: [&str; 2] = ["improved", "attested"];
 
 /// The store of one edge.
 #[derive(Debug)]
@@ -90,7 +96,9 @@ impl Store {
         for kind in Kind::ALL {
             fs::create_dir_all(root.join(kind.folder()))?;
         }
-        fs::create_dir_all(root.join("improved"))?;
+        for notes in NOTES {
+            fs::create_dir_all(root.join(notes))?;
+        }
         let memory = moka::future::Cache::builder()
             .max_capacity(cache_bytes)
             .weigher(|_: &Digest, bytes: &Bytes| u32::try_from(bytes.len()).unwrap_or(u32::MAX))

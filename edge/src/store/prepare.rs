@@ -19,6 +19,7 @@ use helix_routing::record::ReleaseRef;
 use super::fetch::{FetchError, Fetcher, Wanted};
 use super::held::Held;
 use super::index::{self, Invalid};
+use super::provenance::Unvouched;
 use super::read::{self, StoreError};
 use super::{Kind, Store};
 use crate::release::Release;
@@ -40,6 +41,15 @@ pub enum PrepareError {
         /// Why.
         #[source]
         source: Invalid,
+    },
+    /// It does not come from where it may.
+    #[error("artifact {artifact} is refused")]
+    Provenance {
+        /// The artifact.
+        artifact: Digest,
+        /// Why.
+        #[source]
+        source: Unvouched,
     },
     /// A file in it is not what its index says.
     #[error("artifact {artifact} does not hold what its index says")]
@@ -144,6 +154,8 @@ impl Store {
         let ReleaseRef { release, artifact } = release;
         let mut held = self.hold(vec![artifact.clone()]);
         let manifest = self.manifest_of(&site, &artifact, &fetcher).await?;
+        self.vouch_or_known(&site, &artifact, &manifest, &fetcher)
+            .await?;
         held.add(named(&manifest));
         let config = &manifest.config;
         let config = self
@@ -299,6 +311,14 @@ impl Store {
         }
     }
 
+    /// Whether everything needed of one layer is in place.
+    pub(super) fn has_layer(&self, layer: &Layer) -> bool {
+        let pack = &layer.descriptor;
+        let has_pack = layer.small.is_empty() || self.has(Kind::Pack, &pack.digest, pack.size);
+        let mut large = layer.large.iter();
+        has_pack && large.all(|entry| self.has(Kind::File, &entry.digest, entry.size))
+    }
+
     /// Decodes large files out of a layer into place.
     fn unpack(
         &self,
@@ -395,7 +415,7 @@ pub(super) fn large_files(index: &FileIndex) -> Vec<Digest> {
 }
 
 /// What is needed of each layer; a layer that no file lies in is not fetched.
-fn layers(manifest: &Manifest, index: &FileIndex) -> Vec<Layer> {
+pub(super) fn layers(manifest: &Manifest, index: &FileIndex) -> Vec<Layer> {
     let mut layers: HashMap<&Digest, Layer> = HashMap::new();
     for descriptor in manifest.layers.iter().skip(1) {
         layers.insert(&descriptor.digest, Layer::empty(descriptor));

@@ -10,6 +10,7 @@ use axum::routing::get;
 use futures_util::StreamExt;
 use helix_routing::artifact::{Descriptor, Encoding, FileEntry, IMPROVEMENT_TYPE};
 use helix_routing::id::Digest;
+use helix_routing::provenance::bundle::BUNDLE_TYPE;
 use helix_service::digest::sha256;
 
 use crate::world::TOKEN;
@@ -19,6 +20,8 @@ pub(crate) struct Blobs {
     blobs: HashMap<String, Vec<u8>>,
     /// What refers to an artifact, by its digest.
     pub(crate) referrers: HashMap<String, Descriptor>,
+    /// What says where an artifact comes from, by its digest, newest first.
+    pub(crate) bundles: HashMap<String, Vec<Descriptor>>,
     /// Requests by path.
     pub(crate) asked: Vec<String>,
     /// Answers are cut after this many bytes.
@@ -92,16 +95,16 @@ async fn blob(
             .unwrap();
     }
     if kind == "referrers" {
-        let listed: Vec<_> = blobs
-            .referrers
-            .get(&digest)
-            .map(|one| {
-                serde_json::json!({
-                    "digest": one.digest, "size": one.size, "mediaType": one.media_type,
-                    "artifactType": IMPROVEMENT_TYPE,
-                })
+        let described = |one: &Descriptor, kind: &str| {
+            serde_json::json!({
+                "digest": one.digest, "size": one.size, "mediaType": one.media_type, "artifactType": kind,
             })
-            .into_iter()
+        };
+        let bundles = blobs.bundles.get(&digest).into_iter().flatten();
+        let improvement = blobs.referrers.get(&digest).into_iter();
+        let listed: Vec<_> = bundles
+            .map(|one| described(one, BUNDLE_TYPE))
+            .chain(improvement.map(|one| described(one, IMPROVEMENT_TYPE)))
             .collect();
         let index = serde_json::json!({ "schemaVersion": 2, "manifests": listed });
         return response.body(index.to_string().into()).unwrap();

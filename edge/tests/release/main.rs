@@ -18,6 +18,8 @@ macro_rules! in_world {
 mod blobs;
 mod gates;
 mod improve;
+mod nats;
+mod provenance;
 mod retired;
 mod snapshots;
 mod world;

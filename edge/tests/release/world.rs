@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use helix_routing::routes::Routes;
 use helix_routing::seal::KeyRole;
 use helix_routing::wire::Wire;
 use helix_service::clock;
-use helix_service::keys::{Address, SigningKey};
+use helix_service::keys::{Address, PublicKey, SigningKey};
 use helix_service::nats::{self, NatsConfig};
 use helix_service::port;
 use helix_service::shutdown::{Shutdown, ShutdownHandle};
@@ -33,6 +33,7 @@ use helix_service::telemetry::LogFormat;
 use tempfile::TempDir;
 
 use crate::blobs::{Blobs, entry, serve_origin};
+use crate::nats::{start_nats, write_nats_config};
 
 /// Far longer than anything takes; a test that reaches it has failed.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
@@ -60,6 +61,8 @@ pub(crate) struct World {
     child: Option<Child>,
     port: u16,
     signer: SigningKey,
+    /// Keys of role `provenance` that edges pin.
+    pub(crate) vouching: Vec<PublicKey>,
     pub(crate) life: Incarnation,
     pub(crate) epoch: Epoch,
     pub(crate) client: Client,
@@ -115,6 +118,7 @@ impl World {
             child: Some(child),
             port,
             signer: SigningKey::generate(KeyRole::Record),
+            vouching: Vec::new(),
             life: helix_service::random::hex16().parse().unwrap(),
             epoch: Epoch(1),
             client,
@@ -146,6 +150,12 @@ impl World {
     pub(crate) async fn stop_origin(&mut self) {
         self.origin_task.abort();
         let _ = (&mut self.origin_task).await;
+    }
+
+    /// At the address where it was before.
+    pub(crate) async fn start_origin(&mut self) {
+        let blobs = Arc::clone(&self.blobs);
+        (_, self.origin_task) = serve_origin(blobs, self.origin).await;
     }
 
     pub(crate) async fn make_streams(&mut self) {
@@ -444,7 +454,10 @@ impl World {
                 format!("nats://127.0.0.1:{}", self.port),
                 self.folder.path().join("edge.seed"),
             ),
-            keys: vec![self.signer.public()],
+            keys: [self.signer.public()]
+                .into_iter()
+                .chain(self.vouching.clone())
+                .collect(),
         }
     }
 
@@ -512,6 +525,7 @@ pub(crate) fn record(
         pins: Vec::new(),
         overridden: None,
         guard: None,
+        requires: None,
         hold: None,
         bake_until: None,
         removed: false,
@@ -536,60 +550,4 @@ async fn until(mut attempt: impl AsyncFnMut() -> bool) {
         assert!(tokio::time::Instant::now() < deadline, "not reached");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-}
-
-fn start_nats(server: &Path, folder: &Path) -> Child {
-    Command::new(server)
-        .arg("-c")
-        .arg(folder.join("nats.conf"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap()
-}
-
-/// The accounts an edge gets from its operator: reads of two streams and their snapshots, and its own reports.
-fn write_nats_config(folder: &Path, port: u16) {
-    let origin = nkeys::KeyPair::new_user();
-    let edge = nkeys::KeyPair::new_user();
-    std::fs::write(folder.join("origin.seed"), origin.seed().unwrap()).unwrap();
-    std::fs::write(folder.join("edge.seed"), edge.seed().unwrap()).unwrap();
-    let services = ["KV_g", "KV_r_fra", "OBJ_snap_g", "OBJ_snap_r_fra"]
-        .map(|stream| format!("$JS.API.DIRECT.GET.{stream}"));
-    let exports: String = services
-        .iter()
-        .map(|subject| format!("{{service: \"{subject}\", response_type: stream}}\n"))
-        .collect();
-    let imports: String = services
-        .iter()
-        .map(|subject| format!("{{service: {{account: ORIGIN, subject: \"{subject}\"}}}}\n"))
-        .collect();
-    let publish: String = services
-        .iter()
-        .map(|subject| format!("\"{subject}\", "))
-        .collect();
-    let config = format!(
-        r#"
-listen: "127.0.0.1:{port}"
-jetstream {{ store_dir: "{store}", sync_interval: always }}
-accounts {{
-  ORIGIN {{ jetstream: enabled, users: [{{nkey: {origin}}}]
-    exports: [
-      {{stream: "edge.g.>"}}
-      {{stream: "edge.r.fra.>"}}
-      {{service: "rpt.fra.fra-1.>"}}
-{exports}    ] }}
-  EDGE {{ users: [{{nkey: {edge}, permissions: {{publish: [{publish} "rpt.fra.fra-1.>"], subscribe: ["edge.g.>", "edge.r.fra.>", "_INBOX.>"]}}}}]
-    imports: [
-      {{stream: {{account: ORIGIN, subject: "edge.g.>"}}}}
-      {{stream: {{account: ORIGIN, subject: "edge.r.fra.>"}}}}
-      {{service: {{account: ORIGIN, subject: "rpt.fra.fra-1.>"}}, share: true}}
-{imports}    ] }}
-}}
-"#,
-        store = folder.join("jetstream").display(),
-        origin = origin.public_key(),
-        edge = edge.public_key(),
-    );
-    std::fs::write(folder.join("nats.conf"), config).unwrap();
 }

@@ -156,6 +156,8 @@ impl From<StartError> for Rejection {
             StartError::Linked(_) => Self::conflict("linked-project", error.to_string()),
             StartError::NoOverride(_) => Self::conflict("override-needed", error.to_string()),
             StartError::Differs(_) => Self::conflict("regions-differ", error.to_string()),
+            StartError::Source(_) => Self::conflict("untrusted-source", error.to_string()),
+            StartError::Attest(error) => error.into(),
             StartError::Untrusted(_) => Self::conflict("untrusted-build", error.to_string()),
             StartError::NotBuilding(_) => Self::conflict("build-ended", error.to_string()),
             StartError::Reason(error) => error.into(),

@@ -16,6 +16,7 @@ mod lane;
 mod pin;
 pub mod problem;
 mod project;
+mod provenance;
 mod purge;
 mod push;
 mod remainder;
@@ -124,6 +125,8 @@ fn views(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(project::list))
         .routes(routes!(project::domains))
         .routes(routes!(deployment::releases))
+        .routes(routes!(provenance::show))
+        .routes(routes!(provenance::key))
         .routes(routes!(purge::show))
         .routes(routes!(gate::show))
         .routes(routes!(hold::list))

@@ -289,7 +289,7 @@ fn read_place(
 }
 
 /// Notes a blob of the project; one that is there already becomes young again, so it is not collected as unused.
-pub(super) async fn insert_blob(
+pub(crate) async fn insert_blob(
     tx: &mut Tx,
     project: &ProjectName,
     blob: &Digest,
@@ -372,7 +372,7 @@ fn content_rows(project: &ProjectName, blob: &Digest, contents: &[Packed]) -> St
 }
 
 /// Runs work that hashes or waits for the disk away from the async workers.
-pub(super) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> T {
     match tokio::task::spawn_blocking(work).await {
         Ok(done) => done,
         Err(failed) => std::panic::resume_unwind(failed.into_panic()),

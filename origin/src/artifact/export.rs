@@ -1,11 +1,22 @@
 //! Keeps the layout's `index.json` in step with the tags in SQL, for tools that read the folder.
 
+use std::collections::BTreeMap;
+
+use helix_routing::artifact::RELEASE_TYPE;
+use helix_routing::id::{Digest, SiteId};
+use helix_routing::provenance::bundle::BUNDLE_TYPE;
 use helix_service::shutdown::Shutdown;
 
 use super::Artifacts;
+use super::annotation;
 use super::content::blocking;
 use super::layout::{LayoutError, Listed};
 use crate::store::{StoreError, count, id};
+
+/// What a manifest is called in a layout (OCI image-spec, annotations.md).
+const NAME: &str = "org.opencontainers.image.ref.name";
+
+type Row = (String, String, Option<String>, String, i64);
 
 /// The list could not be exported.
 #[derive(Debug, thiserror::Error)]
@@ -36,8 +47,17 @@ impl Artifacts {
     }
 
     async fn export_now(&self) -> Result<(), ExportError> {
-        let rows: Vec<(String, String, String, i64)> = sqlx::query_as(
-            "SELECT deployments.project, deployments.label, releases.artifact, packs.size FROM deployments
+        let mut listed = self.releases().await?;
+        listed.extend(self.bundles().await?);
+        let layout = self.layout.clone();
+        blocking(move || layout.export(&listed)).await?;
+        Ok(())
+    }
+
+    /// Releases by the tags of their deployments: each label names its newest, and so does a commit in its environment.
+    async fn releases(&self) -> Result<Vec<Listed>, StoreError> {
+        let rows: Vec<Row> = sqlx::query_as(
+            "SELECT deployments.site, deployments.label, deployments.commit_id, releases.artifact, packs.size FROM deployments
              JOIN (SELECT project, label, MAX(number) AS number FROM deployments GROUP BY project, label) AS newest
                ON newest.project = deployments.project AND newest.number = deployments.number
              JOIN releases ON releases.site = deployments.site AND releases.release_id = deployments.release_id
@@ -45,19 +65,54 @@ impl Artifacts {
              WHERE releases.collected IS NULL ORDER BY deployments.project, deployments.number",
         )
         .fetch_all(self.store.reader())
-        .await
-        .map_err(StoreError::from)?;
+        .await?;
         let mut listed = Vec::with_capacity(rows.len());
-        for (project, label, artifact, size) in rows {
-            let name = format!("{project}:{}", label.replace('/', "-"));
-            listed.push(Listed {
-                digest: id(&artifact)?,
-                size: count(size, "packs.size")?,
-                name,
-            });
+        let mut commits = BTreeMap::new();
+        for (site, label, commit, artifact, size) in rows {
+            let site: SiteId = id(&site)?;
+            let mut annotations = annotation::of_site(&site);
+            annotations.insert(annotation::LABEL.to_owned(), label.clone());
+            if let Some(commit) = &commit {
+                annotations.insert(annotation::COMMIT.to_owned(), commit.clone());
+            }
+            let (digest, size): (Digest, u64) = (id(&artifact)?, count(size, "packs.size")?);
+            let named = |tag: &str| {
+                let mut annotations = annotations.clone();
+                annotations.insert(NAME.to_owned(), format!("{}:{tag}", site.project));
+                Listed {
+                    digest: digest.clone(),
+                    size,
+                    artifact_type: RELEASE_TYPE,
+                    annotations,
+                }
+            };
+            listed.push(named(&annotation::tag_of_label(&label)));
+            if let Some(commit) = commit {
+                let tag = annotation::tag_of_commit(&commit, site.environment);
+                commits.insert((site.project.clone(), tag.clone()), named(&tag));
+            }
         }
-        let layout = self.layout.clone();
-        blocking(move || layout.export(&listed)).await?;
-        Ok(())
+        listed.extend(commits.into_values());
+        Ok(listed)
+    }
+
+    /// The referrers that say where they come from. They have no name: `subject` leads to them.
+    async fn bundles(&self) -> Result<Vec<Listed>, StoreError> {
+        let rows: Vec<(String, String, i64)> = sqlx::query_as(
+            "SELECT provenances.site, provenances.manifest, provenances.manifest_size FROM provenances
+             JOIN packs ON packs.project = provenances.project AND packs.digest = provenances.manifest
+             ORDER BY provenances.project, provenances.manifest",
+        )
+        .fetch_all(self.store.reader())
+        .await?;
+        let read = |(site, manifest, size): (String, String, i64)| {
+            Ok(Listed {
+                digest: id(&manifest)?,
+                size: count(size, "provenances.manifest_size")?,
+                artifact_type: BUNDLE_TYPE,
+                annotations: annotation::of_site(&id(&site)?),
+            })
+        };
+        rows.into_iter().map(read).collect()
     }
 }

@@ -4,12 +4,13 @@
 //! is written beside, in `incoming/`, and renamed. `index.json` is an export for other tools; SQL
 //! says which tag names what.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use helix_routing::artifact::{MANIFEST_TYPE, RELEASE_TYPE};
+use helix_routing::artifact::MANIFEST_TYPE;
 use helix_routing::id::Digest;
 use helix_service::digest::sha256;
 use helix_service::disk::{self, WriteError};
@@ -63,8 +64,10 @@ pub struct Listed {
     pub digest: Digest,
     /// Its size in bytes.
     pub size: u64,
-    /// `<project>:<tag>`.
-    pub name: String,
+    /// What it is.
+    pub artifact_type: &'static str,
+    /// Its name, if it has one, and what differs from one deployment of it to the next.
+    pub annotations: BTreeMap<String, String>,
 }
 
 impl Layout {
@@ -206,8 +209,8 @@ impl Layout {
                     "mediaType": MANIFEST_TYPE,
                     "digest": one.digest,
                     "size": one.size,
-                    "artifactType": RELEASE_TYPE,
-                    "annotations": { "org.opencontainers.image.ref.name": one.name },
+                    "artifactType": one.artifact_type,
+                    "annotations": one.annotations,
                 })
             })
             .collect();

@@ -14,13 +14,12 @@ use helix_service::digest::sha256;
 use serde::Serialize;
 use serde_json::json;
 
+use super::annotation::{ENVIRONMENT, PROJECT, of_site};
 use super::content::Places;
 use super::release::Sizes;
 
 /// What generic OCI clients save a layer as.
 const TITLE: &str = "org.opencontainers.image.title";
-const PROJECT: &str = "dev.helixstack.project";
-const ENVIRONMENT: &str = "dev.helixstack.environment";
 
 pub(super) fn manifest(
     site: &SiteId,
@@ -60,10 +59,7 @@ pub(super) fn manifest(
         },
         layers,
         subject: None,
-        annotations: BTreeMap::from([
-            (PROJECT.to_owned(), site.project.to_string()),
-            (ENVIRONMENT.to_owned(), site.environment.to_string()),
-        ]),
+        annotations: of_site(site),
     }
 }
 
@@ -76,10 +72,7 @@ pub(super) fn restated(manifest: Manifest, site: &SiteId, config: &[u8]) -> Mani
             size: config.len() as u64,
             annotations: BTreeMap::new(),
         },
-        annotations: BTreeMap::from([
-            (PROJECT.to_owned(), site.project.to_string()),
-            (ENVIRONMENT.to_owned(), site.environment.to_string()),
-        ]),
+        annotations: of_site(site),
         ..manifest
     }
 }

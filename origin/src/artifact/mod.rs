@@ -7,9 +7,10 @@
 //! Invariant: a blob is in the layout only under the digest of its bytes, and a content is in SQL
 //! only after its decoded bytes were hashed. It decides nothing about where a release is live.
 //!
-//! The provenance of a release will be a referrer of its manifest: one more manifest in the layout
+//! The provenance of a release is a referrer of its manifest ([`crate::provenance`]): one more manifest in the layout
 //! whose `subject` is the release's, listed by [`crate::registry`]'s referrers answer.
 
+pub(crate) mod annotation;
 pub mod append;
 mod coding;
 pub mod content;

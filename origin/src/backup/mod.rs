@@ -150,6 +150,8 @@ enum Secret {
     Admission(String),
     /// Backups from before there were sealed values have none.
     SealKey,
+    /// Backups from before releases were attested have none.
+    ProvenanceKey,
 }
 
 /// Those that every origin has.
@@ -167,6 +169,9 @@ impl Secret {
         let mut all = SECRETS.to_vec();
         if config.seal_key().exists() {
             all.push(Self::SealKey);
+        }
+        if config.provenance_key().exists() {
+            all.push(Self::ProvenanceKey);
         }
         if let Some(admission) = &config.admission {
             let unreadable = || failed("read", &admission.keys);
@@ -196,6 +201,7 @@ impl Secret {
             Self::NatsSeed => config.nats.seed_file.clone(),
             Self::WebhookKey => config.webhook_key(),
             Self::SealKey => config.seal_key(),
+            Self::ProvenanceKey => config.provenance_key(),
             Self::Admission(name) => {
                 let admission = config.admission.as_ref();
                 let admission = admission.ok_or(BackupError::NoAdmission)?;
@@ -214,6 +220,7 @@ impl Secret {
             Self::NatsSeed => "seed of NATS",
             Self::WebhookKey => "key of webhooks",
             Self::SealKey => "key of sealed values",
+            Self::ProvenanceKey => "key that attests releases",
             Self::Admission(_) => "key of the edges' accounts",
         }
     }

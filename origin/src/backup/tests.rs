@@ -57,7 +57,10 @@ impl Machine {
         let machine = Self::new(place);
         fs::create_dir_all(&machine.config.data_dir).unwrap();
         fs::create_dir_all(machine.folder.path().join("keys")).unwrap();
-        for secret in SECRETS.into_iter().chain([Secret::SealKey]) {
+        for secret in SECRETS
+            .into_iter()
+            .chain([Secret::SealKey, Secret::ProvenanceKey])
+        {
             fs::write(secret.path(&machine.config).unwrap(), format!("{secret:?}")).unwrap();
         }
         let store = Store::lead(machine.config.place()).await.unwrap();
@@ -164,7 +167,10 @@ async fn every_row_of_every_table_and_every_key_comes_back_on_either_kind_of_dat
                     _ => assert_eq!(*old_table, new_table),
                 }
             }
-            for secret in SECRETS.into_iter().chain([Secret::SealKey]) {
+            for secret in SECRETS
+                .into_iter()
+                .chain([Secret::SealKey, Secret::ProvenanceKey])
+            {
                 let path = secret.path(&new.config).unwrap();
                 assert_eq!(fs::read_to_string(&path).unwrap(), format!("{secret:?}"));
                 let mode = std::os::unix::fs::PermissionsExt::mode(

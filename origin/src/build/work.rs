@@ -316,6 +316,8 @@ fn may_pass(error: &StartError) -> bool {
         | StartError::Rollout(_)
         | StartError::AutomaticLift
         | StartError::Linked(_)
+        | StartError::Source(_)
+        | StartError::Attest(_)
         | StartError::Untrusted(_)
         | StartError::NoOverride(_)
         | StartError::Differs(_)

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::artifact::{Artifacts, variants};
 use crate::feed::{RecordError, records};
+use crate::provenance;
 use crate::remote::queue;
 use crate::store::{self, Store, StoreError, Tx};
 
@@ -219,6 +220,7 @@ async fn collect_blobs(
         }
         for (project, digest) in &rows {
             variants::forget(&mut tx, project, digest).await?;
+            provenance::forget(&mut tx, project, digest).await?;
             sqlx::query("DELETE FROM contents WHERE project = $1 AND pack = $2")
                 .bind(project)
                 .bind(digest)

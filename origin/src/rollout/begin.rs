@@ -142,6 +142,7 @@ impl Conductor {
             let mut plan = plan(&mut tx, &new.site, region, kept.clone()).await?;
             plan.record.hold = None;
             plan.record.removed = false;
+            plan.record.requires = new.requires.clone().map(Box::new);
             plans.push(plan);
         }
         let is_first = plans.iter().all(|plan| plan.record.live.is_none());
@@ -394,9 +395,11 @@ pub(super) async fn plan(
     region: RegionId,
     target: Kept,
 ) -> Result<RegionPlan, RolloutError> {
-    let record = records::site(tx, &region, site)
+    let mut record = records::site(tx, &region, site)
         .await?
         .unwrap_or_else(|| SiteRecord::blank(site.clone(), region.clone(), tx.epoch()));
+    // What a deployment before has required says nothing of this target; a deployment requires anew.
+    record.requires = None;
     let settled: Option<(Option<String>, Option<String>)> = sqlx::query_as(
         "SELECT settled, settled_artifact FROM region_sites WHERE site = $1 AND region = $2",
     )

@@ -18,6 +18,7 @@ use helix_routing::api::{RolloutView, SkippedRegion};
 use helix_routing::gate::report::GatesReport;
 use helix_routing::host::Host;
 use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
+use helix_routing::provenance::policy::Requires;
 use helix_routing::record::ReleaseRef;
 use helix_routing::report::{SiteReport, WindowReport};
 use helix_routing::rollout::{BakePlan, Closed, Command, Event, Kind, Waits};
@@ -81,6 +82,8 @@ pub struct NewRollout {
     pub closed: Vec<Closed>,
     /// A newer push was deployed before: it ends at once, for this reason.
     pub superseded: Option<String>,
+    /// What edges have to find in its provenance, besides that it is of this site.
+    pub requires: Option<Requires>,
 }
 
 /// Regions to take back.

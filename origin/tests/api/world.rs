@@ -8,6 +8,7 @@ use helix_origin::app::App;
 use helix_origin::artifact::Artifacts;
 use helix_origin::feed::{Feed, Policy};
 use helix_origin::fleet::{Edge, Roster};
+use helix_origin::provenance::Attestor;
 use helix_origin::rollout::Conductor;
 use helix_origin::rollout::bake::BakeConfig;
 use helix_origin::source::seal::SealKey;
@@ -232,8 +233,11 @@ async fn app(store: Store, folder: &TempDir) -> App {
     };
     let roster = Roster::new(vec![edge], clock::now());
     let base: helix_routing::host::Host = "helix.localhost".parse().unwrap();
+    let artifacts = Artifacts::open(store.clone(), folder.path(), PROJECT_BYTES).unwrap();
+    let attesting = SigningKey::generate(KeyRole::Provenance);
     App {
-        artifacts: Artifacts::open(store.clone(), folder.path(), PROJECT_BYTES).unwrap(),
+        attestor: Attestor::new(store.clone(), artifacts.layout().clone(), attesting),
+        artifacts,
         addresses: Arc::new(Addresses::new(base.clone(), 8081)),
         regions: Arc::from([region]),
         bakes: Arc::new(BakeConfig::none()),

@@ -103,6 +103,7 @@ fn wanted(site: &SiteId, release: &ReleaseRef) -> NewRollout {
         not_before: None,
         closed: Vec::new(),
         superseded: None,
+        requires: None,
     }
 }
 

@@ -36,6 +36,8 @@
 //! GET    /v1/projects/{project}/purges?environment=        PurgeView  (the newest purge of each region)
 //! POST   /v1/releases/{release}/gates          NewGateRun → GateRunView  (told to the edges; what they found, so far)
 //! GET    /v1/releases/{release}/gates                      GateRunView  (the newest run of each region)
+//! GET    /v1/releases/{release}/provenance                 Bundle  (of `crate::provenance`: a Sigstore bundle)
+//! GET    /v1/keys/provenance                               the key that signs those, in PEM
 //! GET    /v1/visitor-key                                   VisitorKey  (of `crate::visitor`, for edges)
 //! POST   /v1/projects/{project}/pins           NewPin → [PinView]  (of `crate::visitor`)
 //! GET    /v1/projects/{project}/pins?environment=          [PinView]
@@ -330,6 +332,9 @@ shape! {
         /// The commit that it was built of, if it was.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub commit: Option<Commit>,
+        /// Where it comes from, as origin has attested it: `build … of … on …`, `upload by …`, `promotion of …`.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub source: Option<String>,
         /// The revision of the variables that it has; none where there were none.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub env_revision: Option<u64>,

@@ -13,6 +13,8 @@ use super::{
     MAX_INDEX_BYTES, Manifest, OUTPUT_VERSION, ReleaseConfig, VARIANTS_TYPE, Variant, check_path,
 };
 use crate::id::{Digest, SiteId};
+use crate::provenance::MAX_BUNDLE_BYTES;
+use crate::provenance::bundle::BUNDLE_TYPE;
 use crate::routes::Routes;
 
 /// A media type is short; this one becomes a header.
@@ -125,6 +127,29 @@ pub fn improvement(manifest: &Manifest, artifact: &Digest) -> Result<(), Disbeli
     match manifest.layers.first() {
         Some(list) if list.media_type == VARIANTS_TYPE && list.size <= MAX_INDEX_BYTES => Ok(()),
         Some(_) | None => Err(rule(what, "does not begin with a list of variants")),
+    }
+}
+
+/// The bundle in a referrer, which must be one of `artifact` that says where it comes from.
+///
+/// # Errors
+/// When it is of something else.
+pub fn bundle(manifest: &Manifest, artifact: &Digest) -> Result<Digest, Disbelief> {
+    let what = "referrer";
+    if manifest.schema_version != 2
+        || manifest.media_type != MANIFEST_TYPE
+        || manifest.artifact_type.as_deref() != Some(BUNDLE_TYPE)
+    {
+        return Err(rule(what, "holds no bundle"));
+    }
+    if manifest.subject.as_ref().map(|subject| &subject.digest) != Some(artifact) {
+        return Err(rule(what, "is of another artifact"));
+    }
+    match manifest.layers.as_slice() {
+        [bundle] if bundle.media_type == BUNDLE_TYPE && bundle.size <= MAX_BUNDLE_BYTES as u64 => {
+            Ok(bundle.digest.clone())
+        }
+        _ => Err(rule(what, "has not one bundle of a legal size")),
     }
 }
 
