@@ -30,6 +30,7 @@ fn record(generation: u64, live: Option<u8>, candidate: Option<u8>, previous: &[
         pins: Vec::new(),
         overridden: None,
         guard: None,
+        protection: None,
         hold: None,
         bake_until: None,
         removed: false,

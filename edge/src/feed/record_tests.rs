@@ -45,6 +45,7 @@ fn body(sample: &Sample) -> Vec<u8> {
         pins: Vec::new(),
         overridden: None,
         guard: None,
+        protection: None,
         hold: None,
         bake_until: None,
         removed: false,

@@ -512,6 +512,7 @@ pub(crate) fn record(
         pins: Vec::new(),
         overridden: None,
         guard: None,
+        protection: None,
         hold: None,
         bake_until: None,
         removed: false,

@@ -6,9 +6,10 @@ use alloc::vec::Vec;
 
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::older::SiteRecord1;
+use super::older::{SiteRecord1, SiteRecord2};
 use super::pin::{Pin, pins};
 use crate::id::{Digest, Epoch, Generation, RegionId, ReleaseId, SiteId};
+use crate::protection::Protection;
 use crate::time::Timestamp;
 use crate::wire::{self, Wire};
 
@@ -102,6 +103,9 @@ pub struct SiteRecord {
     pub guard: Option<Box<Guard>>,
     /// The site is gone: serve nothing, keep nothing.
     pub removed: bool,
+    /// It is seen by who was let in alone.
+    #[serde(default)]
+    pub protection: Option<Box<Protection>>,
 }
 
 impl SiteRecord {
@@ -124,6 +128,7 @@ impl SiteRecord {
             bake_until: None,
             guard: None,
             removed: false,
+            protection: None,
         }
     }
 
@@ -154,23 +159,29 @@ impl SiteRecord {
 
     /// The record for edges that read no newer version than this: what that version cannot say is left out. A version that
     /// this build does not write is its oldest or its newest.
+    ///
+    /// That a site is protected is never left out: an edge that cannot read it refuses the record, and serves nothing of it.
     #[must_use]
     pub fn encode_for(&self, version: u8) -> Vec<u8> {
-        if version < Self::VERSION {
-            wire::body_of(1, &SiteRecord1::from(self))
-        } else {
-            self.encode()
+        match version {
+            _ if self.protection.is_some() => self.encode(),
+            ..=1 => wire::body_of(1, &SiteRecord1::from(self)),
+            2 => wire::body_of(2, &SiteRecord2::from(self)),
+            Self::VERSION.. => self.encode(),
         }
     }
 }
 
 impl Wire for SiteRecord {
     const WHAT: &'static str = "site record";
-    const VERSION: u8 = 2;
+    const VERSION: u8 = 3;
     const OLDEST: u8 = 1;
 
-    fn older(_version: u8, body: &[u8]) -> Option<Self> {
-        wire::whole::<SiteRecord1>(body).map(Self::from)
+    fn older(version: u8, body: &[u8]) -> Option<Self> {
+        match version {
+            1 => wire::whole::<SiteRecord1>(body).map(Self::from),
+            _ => wire::whole::<SiteRecord2>(body).map(Self::from),
+        }
     }
 }
 

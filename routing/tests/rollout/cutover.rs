@@ -29,6 +29,7 @@ fn record(region: &str, live: Option<ReleaseRef>) -> SiteRecord {
         pins: Vec::new(),
         overridden: None,
         guard: None,
+        protection: None,
         hold: None,
         bake_until: None,
         removed: false,
