@@ -9,6 +9,7 @@ mod operators;
 #[path = "../place/mod.rs"]
 mod place;
 mod projects;
+mod protection;
 mod published;
 mod purges;
 mod remainder;
