@@ -23,6 +23,7 @@ mod joining;
 mod kills;
 mod lanes;
 mod previews;
+mod protection;
 mod purges;
 mod records;
 mod registry;
