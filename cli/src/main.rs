@@ -66,6 +66,8 @@ async fn run(arguments: Arguments) -> anyhow::Result<ExitCode> {
         Command::Releases(releases) => command::releases::run(&origin, releases, json).await,
         Command::Link(link) => command::link::run(&origin, link, json).await,
         Command::Unlink(unlink) => command::link::end(&origin, unlink).await,
+        Command::Protect(protect) => command::protect::run(&origin, protect, json).await,
+        Command::Share(share) => command::protect::share(&origin, share, json).await,
         Command::Env(env) => command::env::run(&origin, env, json).await,
         Command::Builds(builds) => command::builds::run(&origin, builds, json).await,
         Command::Logs(logs) => command::builds::logs(&origin, logs, json).await,

@@ -315,7 +315,7 @@ fn explain(table: &Table, host: &str, target: &str) -> Explanation {
     let answered = answer(table, &head);
     let file = match &answered.answer {
         Answer::Static(answer) => Some(answer.file.path.clone()),
-        Answer::Respond(_) | Answer::Forward(_) => None,
+        Answer::Respond(_) | Answer::Forward(_) | Answer::Guarded(_) => None,
     };
     let pinned = answered.pinned;
     Explanation {

@@ -19,6 +19,7 @@ use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 use crate::counted::Counted;
 use crate::in_flight::InFlight;
+use crate::protection::{self, Guarded};
 use crate::release::{File, Release};
 pub use crate::static_files::StaticFile;
 use crate::static_files::{goes_beside, serve};
@@ -31,7 +32,7 @@ pub(crate) const NO_STORE: HeaderValue = HeaderValue::from_static("no-store");
 /// Kept by caches, but asked about each time, so that a cutover is seen at once.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("public, max-age=0, must-revalidate");
 /// Where authorities look for proofs of a host, without TLS (RFC 8555 8.3): that is how it gets its first certificate.
-const ACME_FOLDER: &str = "/.well-known/acme-challenge/";
+pub(crate) const ACME_FOLDER: &str = "/.well-known/acme-challenge/";
 const BY_LANGUAGE: HeaderValue = HeaderValue::from_static("accept-language");
 const BY_COOKIE: HeaderValue = HeaderValue::from_static("cookie");
 
@@ -73,6 +74,12 @@ impl Pinned {
     pub fn is_unlisted(&self) -> bool {
         matches!(self.rule, HostRule::Release(_))
             || matches!(self.site.environment, Environment::Preview(_))
+    }
+
+    /// Whether what is answered is for its visitor alone: another may get something else, or nothing.
+    #[must_use]
+    pub fn is_private(&self) -> bool {
+        self.chosen.is_some() || self.serving.protection.is_some()
     }
 
     /// What is in flight beside it: on the live release, or on one that is asked for by its own name.
@@ -130,6 +137,8 @@ pub enum Answer {
     Static(StaticFile),
     /// To be sent on to an upstream of the pinned release.
     Forward(ForwardTo),
+    /// What who is not let in gets.
+    Guarded(Guarded),
 }
 
 impl Answer {
@@ -141,6 +150,7 @@ impl Answer {
             Self::Static(file) => file.status,
             // Only the upstream knows.
             Self::Forward(_) => StatusCode::OK,
+            Self::Guarded(guarded) => guarded.status(),
         }
     }
 
@@ -149,7 +159,7 @@ impl Answer {
     pub fn headers(&self) -> Vec<(HeaderName, HeaderValue)> {
         match self {
             Self::Respond(response) => response.headers.clone(),
-            Self::Forward(_) => Vec::new(),
+            Self::Forward(_) | Self::Guarded(_) => Vec::new(),
             Self::Static(file) => file.headers(),
         }
     }
@@ -204,7 +214,25 @@ pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
             line: None,
         };
     };
+    if let Some(protection) = pinned.serving.protection.as_deref()
+        && !sends_to_tls(table, &pinned, head)
+        && let Some((guarded, reason)) =
+            protection::check(table.visitors(), &pinned, protection, head)
+    {
+        return Answered {
+            pinned: Some(pinned),
+            answer: Answer::Guarded(guarded),
+            reason,
+            line: None,
+        };
+    }
     answer_pinned(table, pinned, head)
+}
+
+/// Whether it is only told that the same is to be had over TLS: nobody is to show what lets them in before.
+fn sends_to_tls(table: &Table, pinned: &Pinned, head: &RequestHead<'_>) -> bool {
+    let release = pinned.release.as_ref();
+    release.is_some_and(|release| over_tls(table, release, head).is_some())
 }
 
 /// The same, for a request whose host means this.

@@ -30,6 +30,7 @@ pub mod listener;
 pub mod local;
 pub mod maintenance;
 pub mod metrics;
+pub mod protection;
 pub mod proxy;
 pub mod release;
 mod socket;

@@ -33,6 +33,7 @@ pub mod overview;
 pub mod pin;
 pub mod project;
 pub mod promotion;
+pub mod protection;
 pub mod provenance;
 pub mod purge;
 pub mod quarantine;

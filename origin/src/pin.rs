@@ -3,8 +3,7 @@
 //! Invariant: SQL holds the pins of a site, and every record of it that is written carries them, whoever writes it. While a
 //! rollout owns the records it carries a change along with its next write; when it ends, what is left is written.
 
-use helix_routing::id::{PinLabel, RegionId, SiteId};
-use helix_routing::key;
+use helix_routing::id::{PinLabel, SiteId};
 use helix_routing::record::{InvalidPin, MAX_PINS, Pin, PinBy, ReleaseRef};
 use helix_routing::visitor::{NewPin, PinView};
 use helix_service::clock;
@@ -113,7 +112,7 @@ pub async fn add(tx: &mut Tx, site: &SiteId, new: NewPin, by: &str) -> Result<()
     .bind(store::millis(clock::now()))
     .execute(&mut **tx)
     .await?;
-    tell(tx, site).await?;
+    records::tell(tx, site).await?;
     Ok(())
 }
 
@@ -133,7 +132,7 @@ pub async fn remove(tx: &mut Tx, site: &SiteId, label: &PinLabel) -> Result<(), 
             label: label.clone(),
         });
     }
-    tell(tx, site).await?;
+    records::tell(tx, site).await?;
     Ok(())
 }
 
@@ -165,26 +164,6 @@ pub async fn of_site(connection: &mut Connection, site: &SiteId) -> Result<Vec<P
     rows.into_iter().map(pin).collect()
 }
 
-/// Writes a site's pins into its records, where they are not in them yet, unless a rollout owns them.
-///
-/// # Errors
-/// When the database fails.
-pub async fn tell(tx: &mut Tx, site: &SiteId) -> Result<(), RecordError> {
-    if records::is_owned(tx, site).await? {
-        return Ok(());
-    }
-    let pins = of_site(tx, site).await?;
-    for region in regions(tx, site).await? {
-        let held = records::site(tx, &region, site).await?;
-        if let Some(mut record) = held.filter(|held| !held.removed && held.pins != pins) {
-            record.generation = record.generation.next();
-            record.epoch = tx.epoch();
-            records::put_site(tx, &record).await?;
-        }
-    }
-    Ok(())
-}
-
 /// The pins of a site, for people.
 ///
 /// # Errors
@@ -198,7 +177,7 @@ pub async fn list(connection: &mut Connection, site: &SiteId) -> Result<Vec<PinV
             .fetch_all(&mut *connection)
             .await?;
     let mut told = Vec::new();
-    for region in regions(connection, site).await? {
+    for region in records::regions_of(connection, site).await? {
         let record = records::site(connection, &region, site).await?;
         told.extend(
             record
@@ -217,19 +196,6 @@ pub async fn list(connection: &mut Connection, site: &SiteId) -> Result<Vec<PinV
         since: store::time(since),
     });
     Ok(views.collect())
-}
-
-/// Every region that has a record of the site.
-async fn regions(connection: &mut Connection, site: &SiteId) -> Result<Vec<RegionId>, StoreError> {
-    let streams: Vec<String> =
-        sqlx::query_scalar("SELECT stream FROM records WHERE record_key = $1 ORDER BY stream")
-            .bind(key::site(site))
-            .fetch_all(connection)
-            .await?;
-    let regions = streams
-        .iter()
-        .filter_map(|stream| stream.strip_prefix("KV_r_"));
-    regions.map(store::id).collect()
 }
 
 fn goes_by(new: &NewPin) -> Result<PinBy, PinError> {
@@ -270,7 +236,7 @@ fn pin((label, release, artifact, kind, name, value): Row) -> Result<Pin, StoreE
 mod tests {
     use super::*;
     use crate::store::Store;
-    use helix_routing::id::{Epoch, Generation, ReleaseId};
+    use helix_routing::id::{Epoch, Generation, RegionId, ReleaseId};
     use helix_routing::record::SiteRecord;
     use helix_routing::visitor::NameAndValue;
 
@@ -419,7 +385,7 @@ mod tests {
         world.add(new("third", 'a')).await.unwrap();
         world.set_running(false).await;
         let mut tx = world.store.write().await.unwrap();
-        tell(&mut tx, &world.site).await.unwrap();
+        records::tell(&mut tx, &world.site).await.unwrap();
         tx.commit().await.unwrap();
         assert_eq!(world.record().await.0.len(), 3);
     }

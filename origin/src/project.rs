@@ -337,10 +337,11 @@ const PURGE_BY_SITE: [&str; 7] = [
     "DELETE FROM quarantines WHERE site = $1",
     "DELETE FROM sites WHERE site = $1",
 ];
-const PURGE_BY_PROJECT: [&str; 15] = [
+const PURGE_BY_PROJECT: [&str; 16] = [
     "DELETE FROM pushes WHERE project = $1",
     "DELETE FROM provenances WHERE project = $1",
     "DELETE FROM links WHERE project = $1",
+    "DELETE FROM protections WHERE project = $1",
     "DELETE FROM head_commits WHERE site IN (SELECT site FROM heads WHERE project = $1)",
     "DELETE FROM heads WHERE project = $1",
     "DELETE FROM env_members WHERE project = $1",

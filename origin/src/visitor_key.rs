@@ -1,7 +1,8 @@
 //! What edges sign visitors' cookies with: made once, and the same for every edge.
 //!
 //! It is no part of a record: those are kept in more places than a secret should be. Who knows it can choose which of two
-//! releases they are shown.
+//! releases they are shown. Passes of protected sites are signed with it and with what their records hold, so that neither alone
+//! lets anybody in.
 
 use helix_routing::time::Timestamp;
 use helix_routing::visitor::VisitorKey;

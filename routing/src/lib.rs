@@ -22,6 +22,7 @@ pub mod key;
 #[cfg(feature = "openapi")]
 mod openapi;
 pub mod operators;
+pub mod protection;
 pub mod provenance;
 pub mod queue;
 pub mod recall;

@@ -60,7 +60,8 @@ shape! {
     }
 }
 
-/// What edges sign visitors' cookies with. Whoever knows it can choose which of two releases they see, and nothing else.
+/// What edges sign visitors' cookies with. Whoever knows it can choose which of two releases they see. It is one half of the key that
+/// lets in to protected sites; the other is in their records.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 pub struct VisitorKey {

@@ -12,6 +12,7 @@ use helix_routing::gate::result::{GateKind, GateResult};
 use helix_routing::host::{Host, HostPattern, under_base};
 use helix_routing::id::{Epoch, Generation};
 use helix_routing::in_flight::{Flying, FlyingState, InFlightReport};
+use helix_routing::protection::{MAX_EXEMPT, MAX_ITERATIONS, PasswordCheck, Protection};
 use helix_routing::provenance::policy::Requires;
 use helix_routing::record::{
     Beacon, Guard, HostRecord, MAX_PINS, Override, Pin, PinBy, PurgeEntry, PurgeRecord, PurgeUrl,
@@ -47,6 +48,7 @@ fn site_record() -> SiteRecord {
         overridden: None,
         guard: None,
         requires: None,
+        protection: None,
         hold: None,
         bake_until: None,
         removed: false,
@@ -98,6 +100,22 @@ fn full_site_record() -> SiteRecord {
             max_p99_ms: Some(2000),
         })),
         ..plain
+    }
+}
+
+/// With all that version 3 added.
+fn protected_site_record() -> SiteRecord {
+    SiteRecord {
+        protection: Some(Box::new(Protection {
+            secret: "ab".repeat(32),
+            password: Some(PasswordCheck {
+                iterations: 600_000,
+                salt: [7; 16],
+                hash: [9; 32],
+            }),
+            exempt: vec!["/api/webhooks/*".parse().unwrap()],
+        })),
+        ..newest_site_record()
     }
 }
 
@@ -304,7 +322,7 @@ fn fixture<T: Wire + PartialEq + std::fmt::Debug>(value: &T, text: &str) {
 #[test]
 fn every_record_is_written_as_it_always_was() {
     fixture(
-        &newest_site_record(),
+        &protected_site_record(),
         include_str!("fixtures/site-record-3.hex").trim(),
     );
     fixture(
@@ -367,6 +385,7 @@ fn version_1_of_a_site_record_stays_readable_and_can_be_written() {
     let full = full_site_record();
     let old = SiteRecord::decode(&full.encode_for(1)).unwrap();
     assert_eq!(old, site_record(), "what it cannot say is left out");
+    assert_eq!(full.encode_for(3), full.encode());
     assert_eq!(full.encode_for(9), full.encode());
 }
 
@@ -382,6 +401,38 @@ fn version_2_of_a_site_record_stays_readable_and_can_be_written() {
         "what it cannot say is left out"
     );
     assert_eq!(newest.encode_for(3), newest.encode());
+}
+
+#[test]
+fn that_a_site_is_protected_is_left_out_of_no_version() {
+    let protected = protected_site_record();
+    for version in 0..=4 {
+        let bytes = protected.encode_for(version);
+        assert_eq!(bytes, protected.encode(), "version {version}");
+    }
+}
+
+#[test]
+fn a_protection_beyond_its_limits_is_refused() {
+    type Change = fn(&mut Protection);
+    let changes: [Change; 5] = [
+        |protection| protection.secret.clear(),
+        |protection| protection.secret = "x".repeat(1000),
+        |protection| protection.password.as_mut().unwrap().iterations = 0,
+        |protection| protection.password.as_mut().unwrap().iterations = MAX_ITERATIONS + 1,
+        |protection| protection.exempt = vec!["/a".parse().unwrap(); MAX_EXEMPT + 1],
+    ];
+    for change in changes {
+        let mut record = protected_site_record();
+        change(record.protection.as_mut().unwrap());
+        let decoded = SiteRecord::decode(&record.encode());
+        assert!(decoded.is_err(), "{record:?}");
+    }
+    let mut bytes = protected_site_record().encode();
+    let rule = b"/api/webhooks/*";
+    let at = bytes.windows(rule.len()).position(|part| part == rule);
+    bytes[at.unwrap()] = b'x';
+    assert!(SiteRecord::decode(&bytes).is_err(), "a rule that is none");
 }
 
 fn from_hex(text: &str) -> Vec<u8> {

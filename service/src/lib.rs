@@ -13,6 +13,8 @@ pub mod error;
 pub mod failpoint;
 pub mod keys;
 pub mod nats;
+pub mod pass;
+pub mod password;
 pub mod port;
 pub mod random;
 pub mod reachable;

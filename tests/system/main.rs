@@ -23,6 +23,7 @@ mod joining;
 mod kills;
 mod lanes;
 mod previews;
+mod protection;
 mod provenance;
 mod purges;
 mod records;

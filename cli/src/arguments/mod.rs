@@ -24,7 +24,9 @@ pub(crate) use rollout::{
     Deploy, Gate, Restart, Rollback, Rollout, RunGates, WayOut, Which, WhichRollout,
 };
 pub(crate) use site::{Domains, Pin, Projects, Purge, Releases, Shows};
-pub(crate) use source::{BuildWord, Builds, Env, Link, Logs, Promote, Redeploy, Unlink};
+pub(crate) use source::{
+    BuildWord, Builds, Env, Link, Logs, Promote, Protect, Redeploy, Share, Unlink,
+};
 
 const EXIT_CODES: &str = "Exit codes: 0 settled, 1 usage or refused, 2 went back, 3 aborted before traffic, \
                           4 still running, 5 superseded, 6 needs an operator.";
@@ -77,6 +79,10 @@ pub(crate) enum Command {
     Link(Link),
     /// End a project's link
     Unlink(Unlink),
+    /// Show or change who may see a project's previews, or its production
+    Protect(Protect),
+    /// Make a link that lets somebody in to a protected site
+    Share(Share),
     /// Variables that builds are told
     #[command(subcommand)]
     Env(Env),
@@ -247,6 +253,19 @@ mod tests {
                     "soon",
                 ],
                 "such as 90m",
+            ),
+            (
+                &["protect", "--project", "shop", "--on", "--off"],
+                "cannot be used with",
+            ),
+            (
+                &["protect", "--project", "shop", "--exempt", "/*"],
+                "exempts no paths",
+            ),
+            (&["share", "--project", "shop"], "--env"),
+            (
+                &["share", "--project", "shop", "--preview", "main"],
+                "such as pr-12",
             ),
             (&["audit", "--since", "yesterday"], "such as 2h"),
             (&["audit", "verify", "--head", "7"], "NUMBER:HASH"),

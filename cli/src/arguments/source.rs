@@ -1,10 +1,12 @@
 //! Arguments of what concerns a project's repository: its link, its variables, its builds.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
-use helix_routing::api::{EnvKind, Forks, Provider};
-use helix_routing::id::{BuildId, ProjectName, ReleaseId};
+use helix_routing::api::{EnvKind, Forks, PREVIEW_DAYS, Provider};
+use helix_routing::id::{BuildId, Environment, ProjectName, ReleaseId};
+use helix_routing::protection::PathRule;
 
 use super::{Project, Site};
 
@@ -38,7 +40,7 @@ pub(crate) struct Link {
     /// Folder of what is deployed
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<String>,
-    /// The repository is not public
+    /// The repository is not public: its previews are protected, unless `helix protect` said otherwise
     #[arg(long)]
     pub(crate) private: bool,
     /// Folders may be deployed to production, too
@@ -47,6 +49,9 @@ pub(crate) struct Link {
     /// What becomes of pull requests of other repositories
     #[arg(long, value_name = "WHAT", default_value = "approve")]
     pub(crate) forks: ForksName,
+    /// Days after its newest deployment that a preview is taken down; 0 is never
+    #[arg(long, value_name = "DAYS", default_value_t = PREVIEW_DAYS)]
+    pub(crate) preview_days: u32,
     /// File with the token, or user:password, that git and the provider's API are shown; `-` is standard input
     #[arg(long, value_name = "FILE", requires = "repository")]
     pub(crate) credential_file: Option<PathBuf>,
@@ -213,4 +218,60 @@ pub(crate) struct Promote {
     /// Do not wait for the rollout
     #[arg(long)]
     pub(crate) detach: bool,
+}
+
+/// Who may see a project's sites. With nothing to change, it is shown.
+#[derive(Debug, Args)]
+pub(crate) struct Protect {
+    #[command(flatten)]
+    pub(crate) project: Project,
+    /// Of production or of previews
+    #[arg(long = "env", value_name = "KIND", default_value = "preview")]
+    pub(crate) kind: KindName,
+    /// Only who was let in sees them
+    #[arg(long, conflicts_with = "off")]
+    pub(crate) on: bool,
+    /// Everybody sees them
+    #[arg(long)]
+    pub(crate) off: bool,
+    /// File with a password that lets in; `-` is standard input. Whoever was in has to come in anew
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["off", "no_password"])]
+    pub(crate) password_file: Option<PathBuf>,
+    /// No password lets in any more, only links. Whoever was in has to come in anew
+    #[arg(long)]
+    pub(crate) no_password: bool,
+    /// A path that is answered unasked, or with `/*` all below it; in place of those before
+    #[arg(long, value_name = "PATH")]
+    pub(crate) exempt: Vec<PathRule>,
+    /// No path is answered unasked
+    #[arg(long, conflicts_with = "exempt")]
+    pub(crate) no_exempt: bool,
+    /// End every session and every link
+    #[arg(long)]
+    pub(crate) revoke: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Share {
+    #[command(flatten)]
+    pub(crate) project: Project,
+    /// `preview/N`, or `production`
+    #[arg(
+        long = "env",
+        value_name = "ENVIRONMENT",
+        required_unless_present = "preview"
+    )]
+    pub(crate) environment: Option<Environment>,
+    /// The preview, as in its address: pr-N
+    #[arg(long, value_name = "pr-N", value_parser = preview, conflicts_with = "environment")]
+    pub(crate) preview: Option<Environment>,
+    /// For how long the link lets in
+    #[arg(long, value_name = "SPAN", default_value = "24h", value_parser = super::span)]
+    pub(crate) ttl: Duration,
+}
+
+fn preview(text: &str) -> Result<Environment, String> {
+    let number = text.strip_prefix("pr-").unwrap_or(text);
+    let environment = format!("preview/{number}").parse();
+    environment.map_err(|_| "write pr-N, such as pr-12".to_owned())
 }

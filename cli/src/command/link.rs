@@ -49,7 +49,7 @@ pub(crate) async fn end(origin: &Origin, arguments: Unlink) -> anyhow::Result<Ex
 
 async fn wanted(arguments: Link, url: String) -> anyhow::Result<NewLink> {
     let credential = match &arguments.credential_file {
-        Some(path) => Some(read(path).await?),
+        Some(path) => Some(read(path, "credential").await?),
         None => None,
     };
     Ok(NewLink {
@@ -68,16 +68,17 @@ async fn wanted(arguments: Link, url: String) -> anyhow::Result<NewLink> {
         allow_uploads: arguments.allow_uploads,
         forks: arguments.forks.into(),
         credential,
+        preview_days: Some(arguments.preview_days),
     })
 }
 
-/// A credential, without the line break at its end.
-async fn read(path: &Path) -> anyhow::Result<String> {
+/// A secret of this kind, without what surrounds it.
+pub(super) async fn read(path: &Path, what: &str) -> anyhow::Result<String> {
     let text = if path == Path::new("-") {
         input().await?
     } else {
         let read = tokio::fs::read_to_string(path).await;
-        read.with_context(|| format!("read the credential {}", path.display()))?
+        read.with_context(|| format!("read the {what} {}", path.display()))?
     };
     Ok(text.trim().to_owned())
 }
@@ -133,6 +134,13 @@ fn described(link: &LinkView) -> String {
         ("private", yes(link.private).to_owned()),
         ("credential", yes(link.has_credential).to_owned()),
         ("forks", link.forks.name().to_owned()),
+        (
+            "previews",
+            match link.preview_days {
+                0 => "stay until they are closed".to_owned(),
+                days => format!("taken down {days} days after their newest deployment"),
+            },
+        ),
         ("uploads", yes(link.allow_uploads).to_owned()),
         (
             "webhook",

@@ -18,6 +18,7 @@ pub(crate) mod login;
 pub(crate) mod pins;
 pub(crate) mod projects;
 pub(crate) mod promote;
+pub(crate) mod protect;
 pub(crate) mod purge;
 pub(crate) mod quarantines;
 pub(crate) mod releases;

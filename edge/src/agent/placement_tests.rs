@@ -31,6 +31,7 @@ fn record(generation: u64, live: Option<u8>, candidate: Option<u8>, previous: &[
         overridden: None,
         guard: None,
         requires: None,
+        protection: None,
         hold: None,
         bake_until: None,
         removed: false,

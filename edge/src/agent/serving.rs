@@ -36,12 +36,15 @@ impl Agent {
         };
         let Counts { counted, in_flight } = counts;
         let split = place.split(plan);
+        let record = place.placement.record();
+        let protection = record.and_then(|record| record.protection.clone());
         let release = |named: &ReleaseRef| place.ready.get(named).cloned();
         let before = self.table.site(site).map(|site| site.serving());
         let serving = Serving {
             counted,
             in_flight,
             split,
+            protection,
             ..Serving::new(
                 plan.generation,
                 plan.live.as_ref().and_then(release),

@@ -22,12 +22,11 @@ use super::{Body, Broken, Exchange, Own, Piece, Pieces, Protocol, Request, Respo
 use crate::access_log::{Line, Said, Served, Told, record};
 use crate::answer::{Answer, Answered, Pinned, RequestHead, Response, answer};
 use crate::edge::Edge;
-use crate::forward;
-use crate::release;
 use crate::store::StoreError;
 use crate::tally::{CacheOutcome, SHUTDOWN_CUT};
 use crate::trace::{self, TraceId};
 use crate::visitor::{self, private::make_private};
+use crate::{forward, protection, release};
 
 const EDGE: HeaderName = HeaderName::from_static("x-helix-edge");
 const REGION: HeaderName = HeaderName::from_static("x-helix-region");
@@ -90,7 +89,13 @@ pub async fn carry_out<E: Exchange>(
     let protocol = exchange.protocol();
     let line = Unwritten::new(edge, request, pinned, protocol, started);
     let mut ended = match answer {
+        Answer::Guarded(guarded) => {
+            let answering = protection::respond(edge, request, pinned, guarded, exchange);
+            Box::pin(answering).await
+        }
         Answer::Forward(target) => {
+            let stripped = protection::for_upstream(pinned, request);
+            let request = stripped.as_ref().unwrap_or(request);
             // Boxed, both: what is answered here should not hold the room of what is sent on, nor the other way round.
             let forwarding = forward::forward(edge, request, pinned, &target, exchange);
             Box::pin(forwarding).await
@@ -108,7 +113,7 @@ pub fn at_once(
     request: &Request,
     answered: &Answered,
 ) -> Option<(ResponseHead, Bytes)> {
-    if matches!(answered.answer, Answer::Forward(_)) {
+    if matches!(answered.answer, Answer::Forward(_) | Answer::Guarded(_)) {
         return None;
     }
     let pinned = answered.pinned.as_ref();
@@ -364,7 +369,7 @@ async fn open(
                 source,
             })?
         }
-        (Answer::Static(_) | Answer::Forward(_), _) => Body::None,
+        (Answer::Static(_) | Answer::Forward(_) | Answer::Guarded(_), _) => Body::None,
     };
     Ok(if head_only { body.length_only() } else { body })
 }
@@ -472,7 +477,7 @@ pub(crate) fn mark(
     secure: bool,
     headers: &mut http::HeaderMap,
 ) {
-    if pinned.is_some_and(|pinned| pinned.chosen.is_some()) {
+    if pinned.is_some_and(Pinned::is_private) {
         make_private(headers);
     }
     for own in marks(edge, pinned, secure) {
@@ -546,6 +551,7 @@ pub fn finish(
     let target = uri
         .path_and_query()
         .map_or_else(|| uri.path(), http::uri::PathAndQuery::as_str);
+    let target = protection::logged(target);
     let host = || request.head.headers.get(HOST).map(HeaderValue::as_bytes);
     let authority = uri
         .authority()

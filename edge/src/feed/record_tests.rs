@@ -46,6 +46,7 @@ fn body(sample: &Sample) -> Vec<u8> {
         overridden: None,
         guard: None,
         requires: None,
+        protection: None,
         hold: None,
         bake_until: None,
         removed: false,

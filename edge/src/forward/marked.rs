@@ -75,7 +75,7 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
         self.given = Some((relayed.status(), 0));
         let passes = for_client(relayed.reply());
         let mut own = marks(self.edge, self.pinned, self.secure);
-        if self.pinned.is_some_and(|pinned| pinned.chosen.is_some()) {
+        if self.pinned.is_some_and(Pinned::is_private) {
             own.extend(for_one_visitor(relayed.reply()));
         }
         self.inner.relay(relayed.marked(&passes, &own), ends).await

@@ -269,7 +269,8 @@ where
         let connects = request.head.method == Method::CONNECT;
         let key = connects.then(|| Key::upgrade(&mut request.head, rand::random()));
         let answered = answer(&self.edge.table, &head_of(request));
-        if key.is_some() && !matches!(answered.answer, Answer::Forward(_)) {
+        let is_sent_on = matches!(answered.answer, Answer::Forward(_) | Answer::Guarded(_));
+        if key.is_some() && !is_sent_on {
             return (self.refuse(request, Refusal::Connect), None);
         }
         (answered, key)

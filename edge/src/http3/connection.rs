@@ -320,7 +320,7 @@ async fn answer(
         let key = Key::upgrade(&mut request.head, rand::random());
         let answered = decide(&edge.table, &head_of(&request));
         // Nobody but an upstream speaks WebSocket.
-        if !matches!(answered.answer, Answer::Forward(_)) {
+        if !matches!(answered.answer, Answer::Forward(_) | Answer::Guarded(_)) {
             return refuse(&session, exchange, Refusal::Connect).await;
         }
         let mut connect = Connect::new(exchange, key);

@@ -200,6 +200,9 @@ pub struct Metrics {
     pub accepts_failed: IntCounter,
     /// Request heads refused by `reason`.
     pub heads_refused: IntCounterVec,
+    /// Answers to who was not let in to a protected site, or was just let in, by `outcome` (refused, link, password, wrong,
+    /// limited, other).
+    pub protected: IntCounterVec,
     /// TLS handshakes by `outcome` (full, resumed, `unknown_name`, refused, gone, timeout).
     pub handshakes: IntCounterVec,
     /// HTTP/2 connections ended by the edge, by `reason` (flood, `slow_head`, held).
@@ -332,6 +335,12 @@ impl Metrics {
                 "helix_edge_heads_refused_total",
                 "Request heads refused.",
                 &["reason"],
+            ),
+            protected: counters(
+                &registry,
+                "helix_edge_protected_total",
+                "Answers of protected sites to who was not in.",
+                &["outcome"],
             ),
             handshakes: counters(
                 &registry,

@@ -13,12 +13,14 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use arc_swap::ArcSwapOption;
 use helix_routing::host::{BaseHost, Host, HostPattern, under_base};
 use helix_routing::id::{Generation, ProjectName, ReleaseId, SiteId};
+use helix_routing::protection::Protection;
 use http::HeaderValue;
 
 use self::hosts::Hosts;
 use crate::counted::Counted;
 use crate::in_flight::InFlight;
 use crate::left::AllLeft;
+use crate::protection::Attempts;
 use crate::release::Release;
 use crate::visitor::{Split, Visitors};
 
@@ -39,6 +41,8 @@ pub struct Serving {
     pub in_flight: Arc<InFlight>,
     /// What parts the visitors; none where all get the same.
     pub split: Option<Box<Split>>,
+    /// Who is let in; everybody where there is none.
+    pub protection: Option<Box<Protection>>,
 }
 
 impl Default for Serving {
@@ -63,6 +67,7 @@ impl Serving {
             counted: Arc::default(),
             in_flight: Arc::default(),
             split: None,
+            protection: None,
         }
     }
 
@@ -173,6 +178,8 @@ pub struct Table {
     left: AllLeft,
     /// What visitors are drawn with.
     visitors: Visitors,
+    /// How often passwords were tried.
+    attempts: Attempts,
     /// Port on which visitors reach this edge over TLS.
     secure_port: OnceLock<u16>,
     /// Held while anything changes. Readers never wait for it.
@@ -199,6 +206,7 @@ impl Table {
             cache,
             left: AllLeft::default(),
             visitors: Visitors::default(),
+            attempts: Attempts::default(),
             secure_port: OnceLock::new(),
             writing: Mutex::new(()),
         }
@@ -272,6 +280,12 @@ impl Table {
     #[must_use]
     pub const fn visitors(&self) -> &Visitors {
         &self.visitors
+    }
+
+    /// How often passwords were tried.
+    #[must_use]
+    pub const fn attempts(&self) -> &Attempts {
+        &self.attempts
     }
 
     /// Routes a host, or a wildcard, to a site; or nowhere any more.
@@ -410,7 +424,8 @@ impl Table {
         self.covered(&host).unwrap_or(Resolved::Nobody)
     }
 
-    /// `<release>.preview.<project>.<base>`, in any site of the project that holds the release.
+    /// `<release>.preview.<project>.<base>`, in any site of the project that holds the release. Where one of them is protected,
+    /// it is that one: whichever record came first, a release is as open by its own name as its most careful site.
     fn release_named(&self, host: &Host) -> Option<Resolved> {
         let BaseHost::PreviewLabel { label, project } = under_base(host, &self.base)? else {
             return None;
@@ -418,15 +433,24 @@ impl Table {
         let release: ReleaseId = label.parse().ok()?;
         let project: ProjectName = project.parse().ok()?;
         let sites = self.projects.pin().get(&project).cloned()?;
-        sites.iter().find_map(|site| {
+        let mut open = None;
+        for site in sites.iter() {
             let serving = site.serving();
-            let release = Arc::clone(serving.release(&release)?);
-            Some(Resolved::Release {
+            let Some(release) = serving.release(&release).map(Arc::clone) else {
+                continue;
+            };
+            let is_protected = serving.protection.is_some();
+            let found = Resolved::Release {
                 site: Arc::clone(site),
                 serving,
                 release,
-            })
-        })
+            };
+            if is_protected {
+                return Some(found);
+            }
+            open.get_or_insert(found);
+        }
+        open
     }
 
     fn covered(&self, host: &Host) -> Option<Resolved> {

@@ -15,6 +15,7 @@ use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use helix_routing::id::{ReleaseId, SiteId};
+use helix_service::pass;
 use http::HeaderValue;
 
 /// Its name.
@@ -38,6 +39,12 @@ impl Key {
     #[must_use]
     pub fn new(secret: &[u8]) -> Self {
         Self(hmac::Key::new(hmac::HMAC_SHA256, secret))
+    }
+
+    /// What passes are signed with that have this half of their key in a record.
+    #[must_use]
+    pub fn for_passes(&self, half: &str) -> pass::Key {
+        pass::Key::of(&self.0, half)
     }
 }
 

@@ -1,5 +1,5 @@
-//! The key that draws are signed with: asked of origin, and kept on disk, so that an edge that starts without origin knows
-//! the visitors it had.
+//! The key that draws are signed with, and half of that of passes: asked of origin, and kept on disk, so that an edge that
+//! starts without origin knows the visitors it had.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

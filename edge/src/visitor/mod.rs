@@ -19,7 +19,7 @@ use arc_swap::ArcSwapOption;
 use helix_framing::Fields;
 use helix_routing::id::SiteId;
 use helix_routing::record::{Pin, PinBy};
-use helix_service::clock;
+use helix_service::{clock, pass};
 use http::header::COOKIE;
 use http::{HeaderName, HeaderValue, StatusCode};
 use rand::rngs::StdRng;
@@ -122,6 +122,12 @@ impl Visitors {
     /// Signs with this key from now on. Without any, every visitor gets what is live.
     pub fn sign_with(&self, key: Key) {
         self.key.store(Some(Arc::new(key)));
+    }
+
+    /// What passes of whatever has this half of a key are signed with; none while the fleet's half is not known.
+    pub(crate) fn pass_key(&self, half: &str) -> Option<pass::Key> {
+        let key = self.key.load();
+        Some(key.as_ref()?.for_passes(half))
     }
 
     fn draw(&self) -> u16 {
@@ -272,7 +278,7 @@ fn is_shown(by: &PinBy, fields: Fields<'_>) -> bool {
 }
 
 /// The values of a cookie, in the order in which they were sent (RFC 6265 5.4). Quotes are part of a value.
-fn cookies<'a>(fields: Fields<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
+pub(crate) fn cookies<'a>(fields: Fields<'a>, name: &str) -> impl Iterator<Item = &'a [u8]> {
     let pairs = fields
         .all(&COOKIE)
         .flat_map(|field| field.split(|byte| *byte == b';'));

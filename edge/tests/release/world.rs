@@ -526,6 +526,7 @@ pub(crate) fn record(
         overridden: None,
         guard: None,
         requires: None,
+        protection: None,
         hold: None,
         bake_until: None,
         removed: false,

@@ -35,6 +35,7 @@ mod lanes;
 mod limits;
 mod odd_upstreams;
 mod paths;
+mod protection;
 mod raw;
 mod reach;
 mod serving;

@@ -16,6 +16,7 @@ mod lane;
 mod pin;
 pub mod problem;
 mod project;
+mod protection;
 mod provenance;
 mod purge;
 mod push;
@@ -145,6 +146,7 @@ fn sources(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     routes
         .routes(routes!(source::show))
         .routes(routes!(source::variables))
+        .routes(routes!(protection::show))
         .routes(routes!(build::list))
         .routes(routes!(build::show))
         .routes(routes!(build::follow))
@@ -165,6 +167,7 @@ fn changes(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(gate::run))
         .routes(routes!(pin::add))
         .routes(routes!(pin::remove))
+        .routes(routes!(protection::share))
 }
 
 /// What is said of rollouts, and the log of all that was.
@@ -193,6 +196,7 @@ fn operations(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(project::delete))
         .routes(routes!(project::restore))
         .routes(routes!(source::put, source::remove))
+        .routes(routes!(protection::change))
         .routes(routes!(source::rotate))
         .routes(routes!(deployment::promote))
         .routes(routes!(token::list, token::create))

@@ -19,6 +19,7 @@ use crate::app::App;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
 use crate::project;
+use crate::protection;
 use crate::source::env::{self, EnvError};
 use crate::source::intake::{self, IntakeError};
 use crate::source::link::{self, LinkError};
@@ -66,6 +67,11 @@ pub(super) async fn put(
     let mut tx = app.store.write().await?;
     project::check(&mut tx, &project).await?;
     let view = link::put(&mut tx, &app.source, &caller, &project, new).await?;
+    if view.link.private && protection::by_default(&mut tx, &caller, &project).await? {
+        let act = Act::new("protection.change", format!("{project} preview"));
+        let why = "on: the repository is private".to_owned();
+        audit::record(&mut tx, &caller, act.project(&project).detail(Some(why))).await?;
+    }
     let act = Act::new("link.put", project.as_str()).project(&project);
     let detail = format!("{} on {}", view.link.url, view.link.branch);
     audit::record(&mut tx, &caller, act.detail(Some(detail))).await?;
@@ -302,9 +308,10 @@ impl From<LinkError> for Rejection {
         let title = error.to_string();
         match error {
             LinkError::NotLinked(_) => Self::new(StatusCode::NOT_FOUND, "not-linked", title),
-            LinkError::Repository(_) | LinkError::Settings(_) | LinkError::Credential => {
-                Self::unprocessable("illegal-link", title)
-            }
+            LinkError::Repository(_)
+            | LinkError::Settings(_)
+            | LinkError::Credential
+            | LinkError::PreviewDays => Self::unprocessable("illegal-link", title),
             LinkError::Seal(error) => Self::internal(&error),
             LinkError::Store(error) => error.into(),
         }

@@ -1,4 +1,5 @@
-//! Builds whose worker is silent go back to the queue, and deliveries that were remembered long enough are forgotten.
+//! Builds whose worker is silent go back to the queue, deliveries that were remembered long enough are forgotten, and old previews
+//! are taken down.
 
 use std::time::Duration;
 
@@ -10,12 +11,12 @@ use tokio::time::MissedTickBehavior;
 
 use super::{BuildError, find, log, move_to};
 use crate::app::App;
-use crate::source::intake;
+use crate::source::{expiry, intake};
 use crate::store::{self, millis};
 
 /// How often leases are looked at: a lost build is queued again so much later at most.
 const EVERY: Duration = Duration::from_secs(5);
-/// After so many looks old logs and deliveries are removed, too: every hour.
+/// After so many looks old logs, deliveries and previews are removed, too: every hour.
 const FORGET_AFTER: u32 = 720;
 
 /// Looks until shutdown. A failure is logged and tried again the next time.
@@ -43,6 +44,9 @@ async fn look(app: &App, forgets: bool) {
     };
     if let Err(error) = looked.await {
         tracing::warn!(error = %chain(&error), "leases of builds are not looked at");
+    }
+    if forgets && let Err(error) = expiry::sweep(app).await {
+        tracing::warn!(error = %chain(&error), "old previews are not taken down");
     }
 }
 

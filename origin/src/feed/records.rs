@@ -17,6 +17,7 @@ use helix_service::clock;
 
 use crate::fleet::versions;
 use crate::pin;
+use crate::protection;
 use crate::store::{self, Connection, StoreError, Tx};
 
 /// How long a tombstone stays on the feed. An edge that was away for longer than half of it starts from a snapshot.
@@ -89,18 +90,20 @@ pub async fn is_owned(connection: &mut Connection, site: &SiteId) -> Result<bool
     Ok(running > 0)
 }
 
-/// Writes a site's record, whose generation must be the one after the stored one, with the site's pins, and as every edge
-/// of its region reads it.
+/// Writes a site's record, whose generation must be the one after the stored one, with the site's pins and its protection, and as
+/// every edge of its region reads it.
 ///
 /// # Errors
 /// When another generation is stored, or the database fails.
 pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordError> {
     let version = versions::of_region(tx, &record.region).await?;
     let mut record = record.clone();
-    record.pins = if record.removed {
-        Vec::new()
+    (record.pins, record.protection) = if record.removed {
+        (Vec::new(), None)
     } else {
-        pin::of_site(tx, &record.site).await?
+        let protection = protection::of_site(tx, &record.site).await?;
+        let pins = pin::of_site(tx, &record.site).await?;
+        (pins, protection.map(Box::new))
     };
     let row = Row {
         scope: Scope::Region(record.region.clone()),
@@ -111,6 +114,50 @@ pub async fn put_site(tx: &mut Tx, record: &SiteRecord) -> Result<(), RecordErro
         is_tombstone: record.removed,
     };
     row.write(tx).await
+}
+
+/// Writes what is said of a site besides its releases, its pins and its protection, into the records that do not have it yet,
+/// unless a rollout owns them.
+///
+/// # Errors
+/// When the database fails.
+pub async fn tell(tx: &mut Tx, site: &SiteId) -> Result<(), RecordError> {
+    if is_owned(tx, site).await? {
+        return Ok(());
+    }
+    let pins = pin::of_site(tx, site).await?;
+    let protection = protection::of_site(tx, site).await?;
+    let is_told = |held: &SiteRecord| {
+        held.removed || held.pins == pins && held.protection.as_deref() == protection.as_ref()
+    };
+    for region in regions_of(tx, site).await? {
+        let held = self::site(tx, &region, site).await?;
+        if let Some(mut record) = held.filter(|held| !is_told(held)) {
+            record.generation = record.generation.next();
+            record.epoch = tx.epoch();
+            put_site(tx, &record).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Every region that has a record of the site.
+///
+/// # Errors
+/// When the database fails.
+pub async fn regions_of(
+    connection: &mut Connection,
+    site: &SiteId,
+) -> Result<Vec<RegionId>, StoreError> {
+    let streams: Vec<String> =
+        sqlx::query_scalar("SELECT stream FROM records WHERE record_key = $1 ORDER BY stream")
+            .bind(key::site(site))
+            .fetch_all(connection)
+            .await?;
+    let regions = streams
+        .iter()
+        .filter_map(|stream| stream.strip_prefix("KV_r_"));
+    regions.map(store::id).collect()
 }
 
 /// Puts a record in the place of the one stored, which is no newer: what edges hold already, written past origin. Nothing is queued.

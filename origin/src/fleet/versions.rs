@@ -154,7 +154,9 @@ async fn rewrite(tx: &mut Tx, region: &RegionId, site: &SiteId) -> Result<(), Re
     if records::is_owned(tx, site).await? {
         return Ok(());
     }
-    if let Some(mut record) = records::site(tx, region, site).await? {
+    // That a site is protected is said in no older version: such an edge serves nothing of it.
+    let held = records::site(tx, region, site).await?;
+    if let Some(mut record) = held.filter(|held| held.protection.is_none()) {
         record.generation = record.generation.next();
         record.epoch = tx.epoch();
         records::put_site(tx, &record).await?;

@@ -10,6 +10,7 @@ use super::heard::{Heard, Held};
 use super::{Due, Fleet, RecoveryError};
 use crate::audit::{self, Act};
 use crate::auth::Caller;
+use crate::protection;
 use crate::store::{self, Store, Tx};
 
 /// One transaction: records, what hangs on them, the term, and the end of every stream's life.
@@ -145,6 +146,7 @@ async fn know_site(tx: &mut Tx, record: &SiteRecord, due: Due) -> Result<(), Rec
     if record.removed {
         return Ok(());
     }
+    protection::adopt(tx, record).await?;
     let reason = format!(
         "restored from a backup of {}: the edges went on to generation {} since",
         due.made.rfc3339(),

@@ -13,7 +13,6 @@ use helix_service::clock;
 
 use super::{RolloutError, alias, returned};
 use crate::feed::records;
-use crate::pin;
 use crate::store::{self, Connection, Store, Tx};
 use crate::{event, hold, quarantine};
 
@@ -182,8 +181,8 @@ pub(super) async fn apply(
         }
     }
     if ends {
-        // Pins that changed since its last write.
-        pin::tell(tx, machine.site()).await?;
+        // What of pins and protection changed since its last write.
+        records::tell(tx, machine.site()).await?;
     }
     Ok(rest)
 }

@@ -357,8 +357,19 @@ async fn close(
         .execute(&mut **tx)
         .await?;
     build::cancel_all(tx, site, "the pull request was closed").await?;
+    take_down(tx, app, site).await?;
+    let caller = source(link);
+    let act = Act::new("preview.close", site.to_string()).detail(Some(link.repository.clone()));
+    audit::record(tx, &caller, act).await?;
+    let event = Event::new("deployment.preview.closed", Some(&site.project)).on(site);
+    event::emit(tx, event.with("by", Some(caller.name))).await?;
+    Ok(Followed::Ended(site.clone()))
+}
+
+/// Takes a preview off the edges: its host is gone, and they drop it.
+pub(super) async fn take_down(tx: &mut Tx, app: &App, site: &SiteId) -> Result<(), IntakeError> {
     let closed = sqlx::query("UPDATE sites SET closed = $1 WHERE site = $2 AND closed IS NULL")
-        .bind(now)
+        .bind(millis(clock::now()))
         .bind(site.to_string())
         .execute(&mut **tx)
         .await?;
@@ -368,12 +379,7 @@ async fn close(
         records::put_host(tx, &HostPattern::Exact(host), None).await?;
         alias::refresh(tx, &site.project, app.addresses.base()).await?;
     }
-    let caller = source(link);
-    let act = Act::new("preview.close", site.to_string()).detail(Some(link.repository.clone()));
-    audit::record(tx, &caller, act).await?;
-    let event = Event::new("deployment.preview.closed", Some(&site.project)).on(site);
-    event::emit(tx, event.with("by", Some(caller.name))).await?;
-    Ok(Followed::Ended(site.clone()))
+    Ok(())
 }
 
 async fn was_seen(tx: &mut Tx, site: &SiteId, commit: &Commit) -> Result<bool, StoreError> {

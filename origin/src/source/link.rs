@@ -5,7 +5,9 @@
 
 use std::time::Duration;
 
-use helix_routing::api::{BuildSettings, Forks, LinkView, LinkedView, NewLink, Provider};
+use helix_routing::api::{
+    BuildSettings, Forks, LinkView, LinkedView, MAX_PREVIEW_DAYS, NewLink, PREVIEW_DAYS, Provider,
+};
 use helix_routing::id::ProjectName;
 use helix_service::clock;
 
@@ -38,6 +40,9 @@ pub enum LinkError {
         "a credential is a token, or user:password, of printable ASCII and at most {MAX_CREDENTIAL} bytes"
     )]
     Credential,
+    /// No preview gets so old.
+    #[error("previews are taken down after at most {MAX_PREVIEW_DAYS} days; 0 is never")]
+    PreviewDays,
     /// A secret cannot be sealed or opened.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -75,6 +80,8 @@ pub struct Link {
     pub allow_uploads: bool,
     /// What becomes of pull requests from elsewhere.
     pub forks: Forks,
+    /// Days after its newest deployment that a preview is taken down; 0 is never.
+    pub preview_days: u32,
     row: Row,
 }
 
@@ -90,6 +97,7 @@ struct Row {
     private: i64,
     allow_uploads: i64,
     forks: String,
+    preview_days: i64,
     credential: Option<String>,
     secret: String,
     secret_before: Option<String>,
@@ -148,6 +156,7 @@ impl Link {
             private: self.private,
             allow_uploads: self.allow_uploads,
             forks: self.forks,
+            preview_days: self.preview_days,
             has_credential: self.row.credential.is_some(),
             webhook_url: hooks.then(|| {
                 let provider = self.provider.name();
@@ -213,6 +222,10 @@ pub async fn put(
     let branch = new.branch.unwrap_or_else(|| "main".to_owned());
     check_branch(&branch)?;
     settings::check(&new.settings)?;
+    let preview_days = new.preview_days.unwrap_or(PREVIEW_DAYS);
+    if preview_days > MAX_PREVIEW_DAYS {
+        return Err(LinkError::PreviewDays);
+    }
     let before = find(tx, project).await?;
     let is_elsewhere = before
         .as_ref()
@@ -244,6 +257,7 @@ pub async fn put(
         private: i64::from(new.private),
         allow_uploads: i64::from(new.allow_uploads),
         forks: new.forks.name().to_owned(),
+        preview_days: i64::from(preview_days),
         credential,
         secret,
         secret_before: kept.and_then(|kept| kept.secret_before.clone()),
@@ -310,7 +324,7 @@ async fn write(tx: &mut Tx, row: &Row) -> Result<(), StoreError> {
         .await?;
     sqlx::query(
         "INSERT INTO links (project, url, repository, provider, api, branch, settings, private, allow_uploads, forks, credential, secret, \
-         secret_before, before_until, by_whom, created) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
+         secret_before, before_until, by_whom, created, preview_days) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17)",
     )
     .bind(&row.project)
     .bind(&row.url)
@@ -328,6 +342,7 @@ async fn write(tx: &mut Tx, row: &Row) -> Result<(), StoreError> {
     .bind(row.before_until)
     .bind(&row.by_whom)
     .bind(row.created)
+    .bind(row.preview_days)
     .execute(&mut **tx)
     .await?;
     Ok(())
@@ -346,6 +361,7 @@ fn read(row: Row) -> Result<Link, StoreError> {
         private: row.private != 0,
         allow_uploads: row.allow_uploads != 0,
         forks: Forks::of(&row.forks).ok_or_else(|| corrupt("links.forks"))?,
+        preview_days: u32::try_from(row.preview_days).map_err(|_| corrupt("links.preview_days"))?,
         row,
     })
 }

@@ -21,6 +21,7 @@ use self::seal::SealKey;
 use crate::webhook::send::Permitted;
 
 pub mod env;
+pub mod expiry;
 pub mod feedback;
 pub mod intake;
 pub mod link;

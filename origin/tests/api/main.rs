@@ -12,6 +12,7 @@ mod operators;
 #[path = "../place/mod.rs"]
 mod place;
 mod projects;
+mod protection;
 mod provenance;
 mod published;
 mod purges;

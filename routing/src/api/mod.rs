@@ -60,6 +60,9 @@
 //! PUT    /v1/projects/{project}/link           NewLink → LinkedView  (its webhook secret is shown once)
 //! DELETE /v1/projects/{project}/link                       204
 //! POST   /v1/projects/{project}/link/secret                LinkedView  (a new one; the one before counts for a day more)
+//! GET    /v1/projects/{project}/protection?kind=           ProtectionView
+//! PUT    /v1/projects/{project}/protection     NewProtection → ProtectionView  (what is left out stays)
+//! POST   /v1/projects/{project}/shares         NewShare → ShareView  (a link that lets in)
 //! GET    /v1/projects/{project}/env?kind=                  EnvView  (never the value of a secret)
 //! PUT    /v1/projects/{project}/env/{name}     NewVariable → EnvView  (a new revision)
 //! DELETE /v1/projects/{project}/env/{name}?kind=           EnvView  (a new revision)
@@ -112,6 +115,7 @@ pub(crate) use shape;
 mod build;
 mod builds;
 mod lane;
+mod protection;
 mod push;
 mod rollout;
 mod source;
@@ -124,10 +128,14 @@ pub use build::{
 pub use builds::{BuildState, BuildView, HookView, NewPromotion, NewRedeploy};
 pub use lane::{FreezeView, Held, InFreeze, LockView, MAX_REASON_BYTES, NewFreeze, NewLock};
 pub use push::{NewReleaseCheck, PushState, PushView, RegistryCheck, RegistryStatus, ReleaseCheck};
+pub use protection::{
+    MAX_PASSWORD_BYTES, MAX_SHARE_SECONDS, MIN_PASSWORD_CHARS, NewProtection, NewShare, Password,
+    ProtectionView, ShareView,
+};
 pub use rollout::{Approval, ControlReason, PhaseName, RegionView, RolloutView};
 pub use source::{
     EnvKind, EnvView, Forks, LinkView, LinkedView, MAX_ENV_BYTES, MAX_ENV_NAME_BYTES,
-    MAX_ENV_NAMES, NewLink, NewVariable, Provider, VariableView,
+    MAX_ENV_NAMES, MAX_PREVIEW_DAYS, NewLink, NewVariable, PREVIEW_DAYS, Provider, VariableView,
 };
 
 /// What a token may do; each includes the ones before it, but that only a worker's own claims builds.

@@ -16,6 +16,12 @@ pub const MAX_ENV_NAME_BYTES: usize = 128;
 /// Most variables of one kind of environment.
 pub const MAX_ENV_NAMES: usize = 500;
 
+/// Days after its newest deployment that a preview is taken down, unless a link says otherwise: what nobody has pushed to
+/// for a month is not looked at.
+pub const PREVIEW_DAYS: u32 = 30;
+/// Most days: ten years.
+pub const MAX_PREVIEW_DAYS: u32 = 3650;
+
 /// Whose server a repository is at, and so what its webhooks and its API look like.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
@@ -146,6 +152,9 @@ shape! {
         /// What git and the provider's API are shown: `user:password`, or a token. Kept as it was if left out; sealed, and never shown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub credential: Option<String>,
+        /// Days after its newest deployment that a preview is taken down; 0 is never, [`PREVIEW_DAYS`] if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub preview_days: Option<u32>,
     }
 }
 
@@ -172,6 +181,9 @@ shape! {
         pub allow_uploads: bool,
         /// What becomes of pull requests from elsewhere.
         pub forks: Forks,
+        /// Days after its newest deployment that a preview is taken down; 0 is never.
+        #[serde(default)]
+        pub preview_days: u32,
         /// Whether there is a credential.
         pub has_credential: bool,
         /// Where the provider is to send its webhooks; none where it is asked instead.

@@ -56,6 +56,7 @@ impl From<SiteRecord1> for SiteRecord {
             guard: None,
             removed: old.removed,
             requires: None,
+            protection: None,
         }
     }
 }
@@ -82,7 +83,7 @@ impl From<&SiteRecord> for SiteRecord1 {
     }
 }
 
-/// Version 2 of a site record: it says nothing of provenance.
+/// Version 2 of a site record: it says nothing of provenance and protection.
 #[derive(Serialize, Deserialize)]
 pub(super) struct SiteRecord2 {
     site: SiteId,
@@ -123,28 +124,28 @@ impl From<SiteRecord2> for SiteRecord {
             guard: old.guard,
             removed: old.removed,
             requires: None,
+            protection: None,
         }
     }
 }
 
 impl From<&SiteRecord> for SiteRecord2 {
     fn from(new: &SiteRecord) -> Self {
-        let new = new.clone();
         Self {
-            site: new.site,
-            region: new.region,
+            site: new.site.clone(),
+            region: new.region.clone(),
             epoch: new.epoch,
             generation: new.generation,
             live_since: new.live_since,
-            live: new.live,
-            candidate: new.candidate,
+            live: new.live.clone(),
+            candidate: new.candidate.clone(),
             weight: new.weight,
-            previous: new.previous,
-            pins: new.pins,
-            overridden: new.overridden,
-            hold: new.hold,
+            previous: new.previous.clone(),
+            pins: new.pins.clone(),
+            overridden: new.overridden.clone(),
+            hold: new.hold.clone(),
             bake_until: new.bake_until,
-            guard: new.guard,
+            guard: new.guard.clone(),
             removed: new.removed,
         }
     }

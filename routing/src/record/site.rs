@@ -9,6 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::older::{SiteRecord1, SiteRecord2};
 use super::pin::{Pin, pins};
 use crate::id::{Digest, Epoch, Generation, RegionId, ReleaseId, SiteId};
+use crate::protection::Protection;
 use crate::provenance::policy::Requires;
 use crate::time::Timestamp;
 use crate::wire::{self, Wire};
@@ -106,6 +107,9 @@ pub struct SiteRecord {
     /// What the candidate's provenance has to show, besides that it is of this site; nothing more if there is none.
     #[serde(default)]
     pub requires: Option<Box<Requires>>,
+    /// It is seen by who was let in alone.
+    #[serde(default)]
+    pub protection: Option<Box<Protection>>,
 }
 
 impl SiteRecord {
@@ -129,6 +133,7 @@ impl SiteRecord {
             guard: None,
             removed: false,
             requires: None,
+            protection: None,
         }
     }
 
@@ -159,12 +164,15 @@ impl SiteRecord {
 
     /// The record for edges that read no newer version than this: what that version cannot say is left out. A version that
     /// this build does not write is its oldest or its newest.
+    ///
+    /// That a site is protected is never left out: an edge that cannot read it refuses the record, and serves nothing of it.
     #[must_use]
     pub fn encode_for(&self, version: u8) -> Vec<u8> {
         match version {
+            _ if self.protection.is_some() => self.encode(),
             ..=1 => wire::body_of(1, &SiteRecord1::from(self)),
             2 => wire::body_of(2, &SiteRecord2::from(self)),
-            3.. => self.encode(),
+            Self::VERSION.. => self.encode(),
         }
     }
 }
@@ -175,10 +183,9 @@ impl Wire for SiteRecord {
     const OLDEST: u8 = 1;
 
     fn older(version: u8, body: &[u8]) -> Option<Self> {
-        if version == 1 {
-            wire::whole::<SiteRecord1>(body).map(Self::from)
-        } else {
-            wire::whole::<SiteRecord2>(body).map(Self::from)
+        match version {
+            1 => wire::whole::<SiteRecord1>(body).map(Self::from),
+            _ => wire::whole::<SiteRecord2>(body).map(Self::from),
         }
     }
 }

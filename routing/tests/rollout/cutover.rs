@@ -30,6 +30,7 @@ fn record(region: &str, live: Option<ReleaseRef>) -> SiteRecord {
         overridden: None,
         guard: None,
         requires: None,
+        protection: None,
         hold: None,
         bake_until: None,
         removed: false,

@@ -18,6 +18,7 @@ use super::link;
 use super::seal::SealError;
 use crate::app::App;
 use crate::build::{self, Build, BuildError};
+use crate::protection;
 use crate::store::{self, StoreError, Tx, millis};
 
 pub mod forge;
@@ -186,6 +187,14 @@ async fn tell(app: &App, id: &BuildId) -> Result<(), TellError> {
     .fetch_optional(&mut *reader)
     .await?;
     let newest = build::newest(&mut reader, &build.wanted.site).await?;
+    let is_protected = protection::of_site(&mut reader, &build.wanted.site).await?;
+    let is_protected = is_protected.is_some();
+    let taken_down: Option<i64> = sqlx::query_scalar(
+        "SELECT s.closed FROM sites s JOIN heads h ON h.site = s.site WHERE s.site = $1 AND s.closed IS NOT NULL AND h.closed IS NULL",
+    )
+    .bind(&site)
+    .fetch_optional(&mut *reader)
+    .await?;
     let remark: Option<Option<String>> =
         sqlx::query_scalar("SELECT remark FROM heads WHERE site = $1")
             .bind(&site)
@@ -199,7 +208,10 @@ async fn tell(app: &App, id: &BuildId) -> Result<(), TellError> {
         return Ok(());
     };
     let view = build.view(&app.addresses);
-    let fate = fate(&view, outcome.flatten().as_deref());
+    let fate = match fate(&view, outcome.flatten().as_deref()) {
+        Fate::Live if taken_down.is_some() => Fate::Expired,
+        fate => fate,
+    };
     forge
         .status(&view.commit, &words::status(&view, fate))
         .await?;
@@ -211,9 +223,8 @@ async fn tell(app: &App, id: &BuildId) -> Result<(), TellError> {
         return Ok(());
     }
     let remark = remark.flatten();
-    let now = forge
-        .remark(number, remark.as_deref(), &words::remark(&view, fate))
-        .await?;
+    let text = words::remark(&view, fate, is_protected);
+    let now = forge.remark(number, remark.as_deref(), &text).await?;
     if remark.as_ref() != Some(&now) {
         let mut tx = app.store.write().await?;
         sqlx::query("UPDATE heads SET remark = $1 WHERE site = $2")

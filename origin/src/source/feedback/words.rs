@@ -26,6 +26,8 @@ pub(super) enum Fate {
     Failed,
     /// Something newer came.
     Cancelled,
+    /// Nobody has pushed to it for long, and it was taken down.
+    Expired,
 }
 
 /// The status of a commit.
@@ -66,8 +68,8 @@ pub(super) fn status(view: &BuildView, fate: Fate) -> Status {
     }
 }
 
-/// The comment of a pull request.
-pub(super) fn remark(view: &BuildView, fate: Fate) -> String {
+/// The comment of a pull request; of one whose preview is protected, it says how to get in.
+pub(super) fn remark(view: &BuildView, fate: Fate, is_protected: bool) -> String {
     let marker = marker(view.project.as_str());
     let took = match (view.started, view.ended) {
         (Some(started), Some(ended)) => format!("{} s", ended.since(started).as_secs()),
@@ -87,6 +89,13 @@ pub(super) fn remark(view: &BuildView, fate: Fate) -> String {
         let lines: Vec<String> = reason.lines().map(|line| format!("    {line}")).collect();
         text.push_str(&format!("\n{}\n", lines.join("\n")));
     }
+    if is_protected && fate != Fate::Expired {
+        let (project, environment) = (&view.project, view.site.environment);
+        text.push_str(&format!(
+            "\nIt is protected: open it by a link of `helix share --project {project} --env {environment}`, or with the project's \
+             password if it has one.\n"
+        ));
+    }
     if fate == Fate::Waits {
         let id = &view.id;
         text.push_str(&format!("\nIt is of another repository: `helix builds approve {id}` builds this commit, and no other.\n"));
@@ -103,6 +112,7 @@ const fn sentence(fate: Fate) -> &'static str {
         Fate::WentBack => "did not pass its checks; what was before is live",
         Fate::Failed => "could not be built",
         Fate::Cancelled => "was cancelled",
+        Fate::Expired => "was taken down for its age; the next commit brings it back",
     }
 }
 
@@ -110,7 +120,8 @@ const fn words(fate: Fate) -> [&'static str; 3] {
     match fate {
         Fate::Waits => ["pending", "pending", "INPROGRESS"],
         Fate::Building | Fate::RollsOut => ["pending", "running", "INPROGRESS"],
-        Fate::Live => ["success", "success", "SUCCESSFUL"],
+        // It has passed, whatever has become of it since.
+        Fate::Live | Fate::Expired => ["success", "success", "SUCCESSFUL"],
         Fate::WentBack | Fate::Failed => ["failure", "failed", "FAILED"],
         Fate::Cancelled => ["error", "canceled", "STOPPED"],
     }
@@ -143,12 +154,28 @@ mod tests {
 
     #[test]
     fn no_reason_ends_the_block_that_it_is_in() {
-        let text = remark(&view("```\n<script>x</script>\n# title"), Fate::Failed);
+        let text = remark(
+            &view("```\n<script>x</script>\n# title"),
+            Fate::Failed,
+            false,
+        );
         assert!(text.starts_with("<!-- helix:shop -->\n"));
         assert!(text.contains("7 s"), "{text}");
         for line in ["    ```", "    <script>", "    # title"] {
             assert!(text.contains(line), "{text}");
         }
-        assert!(remark(&view("x"), Fate::Waits).contains("helix builds approve 0011223344556677"));
+        let waits = remark(&view("x"), Fate::Waits, false);
+        assert!(waits.contains("helix builds approve 0011223344556677"));
+        assert!(!waits.contains("protected"));
+    }
+
+    #[test]
+    fn the_comment_of_a_protected_preview_says_how_to_get_in() {
+        let text = remark(&view("x"), Fate::Live, true);
+        assert!(
+            text.contains("helix share --project shop --env preview/42"),
+            "{text}"
+        );
+        assert!(!remark(&view("x"), Fate::Expired, true).contains("helix share"));
     }
 }
