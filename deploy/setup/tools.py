@@ -32,7 +32,7 @@ PROGRAMS = {
 }
 
 # Debian packages that tests use when they are there.
-JUDGES = {"bwrap": "bubblewrap", "skopeo": "skopeo", "docker-registry": "docker-registry", "nft": "nftables", "faketime": "faketime", "pg_ctlcluster": "postgresql"}
+JUDGES = {"bwrap": "bubblewrap", "skopeo": "skopeo", "docker-registry": "docker-registry", "nft": "nftables", "faketime": "faketime", "pg_ctlcluster": "postgresql", "unzip": "unzip"}
 
 # Packages of the npm registry that tests run with Node, at the versions whose results are committed. Their
 # scripts are not run at installation.

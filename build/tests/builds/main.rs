@@ -10,6 +10,7 @@ mod double;
 mod forge;
 mod frameworks;
 mod place;
+mod projects;
 mod sandbox;
 mod worker;
 mod workshop;

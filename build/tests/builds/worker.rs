@@ -162,7 +162,7 @@ impl World {
         let at = |name: &str| self.folder.path().join(name);
         let file = at(&format!("{name}.toml"));
         let text = format!(
-            "origin = {:?}\ntoken_file = {:?}\ndata_dir = {:?}\n[nats]\nurl = {:?}\nseed_file = {:?}\n[fetch]\nhttp = true\n[sandbox]\nbwrap = {:?}\n",
+            "origin = {:?}\ntoken_file = {:?}\ndata_dir = {:?}\nqueue_api = \"$JS.API\"\n[nats]\nurl = {:?}\nseed_file = {:?}\n[fetch]\nhttp = true\n[sandbox]\nbwrap = {:?}\n",
             self.origin.url,
             at("token"),
             at(name),
