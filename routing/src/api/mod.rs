@@ -37,6 +37,7 @@
 //! POST   /v1/releases/{release}/gates          NewGateRun → GateRunView  (told to the edges; what they found, so far)
 //! GET    /v1/releases/{release}/gates                      GateRunView  (the newest run of each region)
 //! GET    /v1/releases/{release}/provenance                 Bundle  (of `crate::provenance`: a Sigstore bundle)
+//! GET    /v1/releases/{release}/materials                  a bill of materials in CycloneDX, as its build brought it
 //! GET    /v1/keys/provenance                               the key that signs those, in PEM
 //! GET    /v1/visitor-key                                   VisitorKey  (of `crate::visitor`, for edges)
 //! POST   /v1/projects/{project}/pins           NewPin → [PinView]  (of `crate::visitor`)
@@ -116,6 +117,7 @@ mod build;
 mod builds;
 mod lane;
 mod protection;
+mod purge;
 mod push;
 mod rollout;
 mod source;
@@ -127,11 +129,12 @@ pub use build::{
 };
 pub use builds::{BuildState, BuildView, HookView, NewPromotion, NewRedeploy};
 pub use lane::{FreezeView, Held, InFreeze, LockView, MAX_REASON_BYTES, NewFreeze, NewLock};
-pub use push::{NewReleaseCheck, PushState, PushView, RegistryCheck, RegistryStatus, ReleaseCheck};
 pub use protection::{
     MAX_PASSWORD_BYTES, MAX_SHARE_SECONDS, MIN_PASSWORD_CHARS, NewProtection, NewShare, Password,
     ProtectionView, ShareView,
 };
+pub use purge::{MAX_PURGE_PART_BYTES, MAX_PURGE_PARTS, NewPurge, PurgeView, RegionPurge};
+pub use push::{NewReleaseCheck, PushState, PushView, RegistryCheck, RegistryStatus, ReleaseCheck};
 pub use rollout::{Approval, ControlReason, PhaseName, RegionView, RolloutView};
 pub use source::{
     EnvKind, EnvView, Forks, LinkView, LinkedView, MAX_ENV_BYTES, MAX_ENV_NAME_BYTES,
@@ -496,61 +499,6 @@ shape! {
         pub file: Option<String>,
         /// Why this file, or why none.
         pub reason: String,
-    }
-}
-
-/// Most URLs and tags of one purge. More are several purges.
-pub const MAX_PURGE_PARTS: usize = 30;
-/// Longest URL or tag of a purge, in bytes.
-pub const MAX_PURGE_PART_BYTES: usize = 1024;
-
-shape! {
-    /// Lets edges forget responses of upstreams that they keep: those that fit any of the URLs or tags, or all of the site
-    /// where there are none.
-    pub struct NewPurge {
-        /// Of which site.
-        pub environment: Environment,
-        /// URLs with scheme and host; each is meant over either scheme, in all its variants. Up to 30 with the tags.
-        #[serde(default)]
-        pub urls: Vec<String>,
-        /// What carries one of these in `Cache-Tag`, `Cache-Groups` or `Surrogate-Key`.
-        #[serde(default)]
-        pub tags: Vec<String>,
-        /// Only what was fetched under this release.
-        #[serde(default)]
-        pub release: Option<ReleaseId>,
-        /// Where; all regions that have the site, if none are named.
-        #[serde(default)]
-        pub regions: Option<Vec<RegionId>>,
-        /// Keep it, and ask about it before its next use.
-        #[serde(default)]
-        pub stale: bool,
-    }
-}
-
-shape! {
-    /// How far a site's newest purges have come.
-    pub struct PurgeView {
-        /// The site.
-        pub site: SiteId,
-        /// Each region that has one, in the order of the config.
-        pub regions: Vec<RegionPurge>,
-    }
-}
-
-shape! {
-    /// How far a site's newest purge has come in one region.
-    pub struct RegionPurge {
-        /// The region.
-        pub region: RegionId,
-        /// The number of the purge; the next one has the next.
-        pub purge: Generation,
-        /// Edges that have forgotten what it and all before it mean.
-        pub confirmed: Vec<EdgeId>,
-        /// Edges that are there and have not said so yet.
-        pub waiting: Vec<EdgeId>,
-        /// Edges that are not there and have not said so: they forget before they serve from disk, once they have a link.
-        pub absent: Vec<EdgeId>,
     }
 }
 
