@@ -18,6 +18,7 @@ use crate::artifact::read::ReadError;
 use crate::artifact::release::MakeError;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
+use crate::bill::{self, BillError};
 use crate::build::state::Asking;
 use crate::build::{self, Build, BuildError, work};
 use crate::event::{self, Event};
@@ -63,6 +64,9 @@ pub enum StartError {
     /// Where it comes from cannot be attested.
     #[error(transparent)]
     Attest(#[from] AttestError),
+    /// What it was made of cannot be kept.
+    #[error(transparent)]
+    Bill(#[from] BillError),
     /// The build was cancelled, or is another worker's.
     #[error("build {0} is not this worker's any more")]
     NotBuilding(BuildId),
@@ -108,6 +112,8 @@ pub enum Cause<'a> {
         asking: Asking<'a>,
         /// What it was found to be.
         framework: Option<&'a str>,
+        /// What it was made of, if the worker says so.
+        materials: Option<&'a str>,
     },
 }
 
@@ -190,10 +196,7 @@ pub async fn deploy_of(
     note_override(&mut begun.tx, caller, &site, &new.in_freeze).await?;
     let origin = (site, new.automatic, new.push_seq);
     let view = record(&mut begun, app, caller, origin, release.clone()).await?;
-    app.attestor
-        .note(&mut begun.tx, &view.site, &release, &source)
-        .await?;
-    note_cause(&mut begun.tx, &view, cause).await?;
+    note_source(app, &mut begun.tx, (&view, &release), (&source, cause)).await?;
     if let Some(repeatable) = &repeatable {
         repeatable.note(&mut begun.tx, &view).await?;
     }
@@ -331,6 +334,25 @@ async fn revision(
         Cause::Upload => env::newest(connection, &site.project, site.environment.into()).await?,
     };
     Ok((revision > 0).then_some(revision))
+}
+
+/// Attests where a release comes from, and notes what it was made of and of which build it is.
+async fn note_source(
+    app: &App,
+    tx: &mut Tx,
+    (view, release): (&DeploymentView, &ReleaseRef),
+    (source, cause): (&Source, Cause<'_>),
+) -> Result<(), StartError> {
+    app.attestor.note(tx, &view.site, release, source).await?;
+    if let Cause::Build {
+        materials: Some(materials),
+        ..
+    } = cause
+    {
+        let made = (&view.site, release);
+        bill::note(tx, app.artifacts.layout(), made, materials).await?;
+    }
+    Ok(note_cause(tx, view, cause).await?)
 }
 
 /// Notes which build a deployment is of; the build has succeeded thereby.

@@ -13,6 +13,7 @@ pub mod artifact;
 pub mod audit;
 pub mod auth;
 pub mod backup;
+pub mod bill;
 pub mod build;
 pub mod collect;
 pub mod config;

@@ -358,9 +358,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         config.bake.prometheus.as_deref(),
     );
     let remote = config.registry.as_ref().map(Remote::open).transpose()?;
-    let artifacts = Artifacts::open(store.clone(), config.artifacts(), config.keep.project_bytes)?
-        .running_commands(config.gates.commands)
-        .mending_from(remote.clone());
+    let artifacts = artifacts(config, &store, remote.clone())?;
     let layout = artifacts.layout().clone();
     let app = App {
         attestor: Attestor::new(store.clone(), layout, provenance_key),
@@ -383,6 +381,13 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
     };
     app.conductor.resume().await?;
     Ok(Parts { app, feed, client })
+}
+
+fn artifacts(config: &Config, store: &Store, remote: Option<Remote>) -> anyhow::Result<Artifacts> {
+    let opened = Artifacts::open(store.clone(), config.artifacts(), config.keep.project_bytes)?;
+    Ok(opened
+        .running_commands(config.gates.commands)
+        .mending_from(remote))
 }
 
 /// Everything at once, with `held`: what else has to go on. The first part to fail ends all; who leads next goes on from SQL.

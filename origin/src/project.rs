@@ -337,9 +337,10 @@ const PURGE_BY_SITE: [&str; 7] = [
     "DELETE FROM quarantines WHERE site = $1",
     "DELETE FROM sites WHERE site = $1",
 ];
-const PURGE_BY_PROJECT: [&str; 16] = [
+const PURGE_BY_PROJECT: [&str; 17] = [
     "DELETE FROM pushes WHERE project = $1",
     "DELETE FROM provenances WHERE project = $1",
+    "DELETE FROM bills WHERE project = $1",
     "DELETE FROM links WHERE project = $1",
     "DELETE FROM protections WHERE project = $1",
     "DELETE FROM head_commits WHERE site IN (SELECT site FROM heads WHERE project = $1)",

@@ -34,6 +34,7 @@ use crate::api::extract::bearer;
 use crate::app::App;
 use crate::artifact::annotation::{commit_of_tag, tag_of_commit, tag_of_label};
 use crate::auth::{self, AuthError};
+use crate::bill::{self, BILL_TYPE};
 use crate::provenance::{self, AttestError};
 use crate::store::{Store, StoreError, id};
 
@@ -431,6 +432,19 @@ async fn referrers_of(
                 "size": bundle.size,
                 "artifactType": BUNDLE_TYPE,
                 "annotations": annotations,
+            })
+        }));
+    }
+    if is_wanted(BILL_TYPE) {
+        let reader = app.store.reader().acquire().await;
+        let mut connection = reader.map_err(StoreError::from)?;
+        let bills = bill::referrers(&mut connection, project, digest).await?;
+        manifests.extend(bills.into_iter().map(|bill| {
+            json!({
+                "mediaType": MANIFEST_TYPE,
+                "digest": bill.manifest,
+                "size": bill.size,
+                "artifactType": BILL_TYPE,
             })
         }));
     }

@@ -129,6 +129,11 @@ pub(crate) enum Release {
         /// The release
         release: ReleaseId,
     },
+    /// Print what a release was made of, as its build says: a bill of materials in CycloneDX
+    Materials {
+        /// The release
+        release: ReleaseId,
+    },
     /// List the releases in quarantine
     Quarantined {
         /// Only this project's

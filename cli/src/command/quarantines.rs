@@ -1,4 +1,4 @@
-//! `helix release quarantine`, `unquarantine`, `quarantined`, `verify` and `provenance`.
+//! `helix release quarantine`, `unquarantine`, `quarantined`, `verify`, `provenance` and `materials`.
 
 use std::process::ExitCode;
 
@@ -53,6 +53,11 @@ pub(crate) async fn run(
             let path = ["releases", release.as_str(), "provenance"];
             let bundle: Bundle = origin.read(&path).await?;
             output::print_json(&bundle)?;
+        }
+        Release::Materials { release } => {
+            let path = ["releases", release.as_str(), "materials"];
+            let bill: serde_json::Value = origin.read(&path).await?;
+            output::print_json(&bill)?;
         }
         Release::Quarantined { project } => {
             let query = [("project", project.map(|project| project.to_string()))];

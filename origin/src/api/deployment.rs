@@ -158,6 +158,7 @@ impl From<StartError> for Rejection {
             StartError::Differs(_) => Self::conflict("regions-differ", error.to_string()),
             StartError::Source(_) => Self::conflict("untrusted-source", error.to_string()),
             StartError::Attest(error) => error.into(),
+            StartError::Bill(error) => error.into(),
             StartError::Untrusted(_) => Self::conflict("untrusted-build", error.to_string()),
             StartError::NotBuilding(_) => Self::conflict("build-ended", error.to_string()),
             StartError::Reason(error) => error.into(),

@@ -126,8 +126,6 @@ fn views(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(project::list))
         .routes(routes!(project::domains))
         .routes(routes!(deployment::releases))
-        .routes(routes!(provenance::show))
-        .routes(routes!(provenance::key))
         .routes(routes!(purge::show))
         .routes(routes!(gate::show))
         .routes(routes!(hold::list))
@@ -141,9 +139,12 @@ fn views(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(rollout::follow))
 }
 
-/// What is read of sources and builds.
+/// What is read of sources and builds, and of where releases come from.
 fn sources(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     routes
+        .routes(routes!(provenance::show))
+        .routes(routes!(provenance::materials))
+        .routes(routes!(provenance::key))
         .routes(routes!(source::show))
         .routes(routes!(source::variables))
         .routes(routes!(protection::show))

@@ -11,6 +11,7 @@ use helix_routing::provenance::bundle::{BUNDLE_TYPE, Bundle};
 use super::extract::Path;
 use super::problem::Rejection;
 use crate::app::App;
+use crate::bill::{self, BILL_TYPE, BillError};
 use crate::provenance::{self, AttestError};
 use crate::store::StoreError;
 
@@ -47,6 +48,34 @@ pub(super) async fn show(
     Ok(([(CONTENT_TYPE, BUNDLE_TYPE)], bundle).into_response())
 }
 
+/// Show what a release was made of
+///
+/// The bill of materials that its build brought, in CycloneDX; the registry lists it among the referrers of the release's manifest.
+#[utoipa::path(
+    get, path = "/v1/releases/{release}/materials", tag = "releases", params(("release" = String, Path)),
+    responses(
+        (status = 200, body = serde_json::Value, content_type = "application/vnd.cyclonedx+json"),
+        (status = 404, body = Problem, description = "`unknown-release`, or its build brought no bill"),
+        (status = 409, body = Problem, description = "`release-collected`"),
+    )
+)]
+pub(super) async fn materials(
+    State(app): State<App>,
+    Path(release): Path<ReleaseId>,
+) -> Result<Response, Rejection> {
+    let found = {
+        let reader = app.store.reader().acquire().await;
+        let mut connection = reader.map_err(StoreError::from)?;
+        crate::gate::find(&mut connection, &release).await?
+    };
+    let artifact = &found.kept.release.artifact;
+    let bill = bill::of(&app.store, app.artifacts.layout(), &found.site, artifact).await;
+    let bill = bill?.ok_or_else(|| {
+        Rejection::not_found(format!("no build says what release {release} was made of"))
+    })?;
+    Ok(([(CONTENT_TYPE, BILL_TYPE)], bill).into_response())
+}
+
 /// Show the key that provenance is signed with, in PEM
 #[utoipa::path(
     get, path = "/v1/keys/provenance", tag = "releases",
@@ -59,6 +88,17 @@ pub(super) async fn key(State(app): State<App>) -> Result<Response, Rejection> {
         Rejection::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", title)
     })?;
     Ok(([(CONTENT_TYPE, PEM_TYPE)], pem).into_response())
+}
+
+impl From<BillError> for Rejection {
+    fn from(error: BillError) -> Self {
+        let title = error.to_string();
+        match error {
+            BillError::NotOne => Self::unprocessable("no-bill", title),
+            BillError::Store(error) => error.into(),
+            BillError::Layout(_) => Self::internal(&error),
+        }
+    }
 }
 
 impl From<AttestError> for Rejection {

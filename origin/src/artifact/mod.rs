@@ -26,6 +26,7 @@ mod mending;
 pub mod pack;
 pub mod partial;
 pub mod read;
+pub(crate) mod referrer;
 pub mod release;
 mod restate;
 pub(crate) mod variants;

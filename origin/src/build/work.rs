@@ -132,9 +132,12 @@ pub async fn end(
     let failed = match ended.outcome {
         BuildOutcome::Failed { step, reason } => (step, reason),
         BuildOutcome::Succeeded {
-            files, framework, ..
+            files,
+            framework,
+            materials,
         } => {
-            let deployed = Box::pin(deploy(app, &build, asking, files, framework.as_deref()));
+            let known = (framework.as_deref(), materials.as_deref());
+            let deployed = Box::pin(deploy(app, &build, asking, files, known));
             let claim = BuildClaim {
                 worker: ended.worker.clone(),
             };
@@ -274,7 +277,7 @@ async fn deploy(
     build: &Build,
     asking: Asking<'_>,
     files: Vec<NewFile>,
-    framework: Option<&str>,
+    (framework, materials): (Option<&str>, Option<&str>),
 ) -> Result<(), StartError> {
     let new = NewDeployment {
         environment: build.wanted.site.environment,
@@ -291,6 +294,7 @@ async fn deploy(
         build,
         asking,
         framework,
+        materials,
     };
     let caller = Caller {
         id: format!("build {}", build.id),
@@ -318,6 +322,7 @@ fn may_pass(error: &StartError) -> bool {
         | StartError::Linked(_)
         | StartError::Source(_)
         | StartError::Attest(_)
+        | StartError::Bill(_)
         | StartError::Untrusted(_)
         | StartError::NoOverride(_)
         | StartError::Differs(_)

@@ -15,6 +15,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::artifact::{Artifacts, variants};
+use crate::bill;
 use crate::feed::{RecordError, records};
 use crate::provenance;
 use crate::remote::queue;
@@ -221,6 +222,7 @@ async fn collect_blobs(
         for (project, digest) in &rows {
             variants::forget(&mut tx, project, digest).await?;
             provenance::forget(&mut tx, project, digest).await?;
+            bill::forget(&mut tx, project, digest).await?;
             sqlx::query("DELETE FROM contents WHERE project = $1 AND pack = $2")
                 .bind(project)
                 .bind(digest)

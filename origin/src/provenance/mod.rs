@@ -15,8 +15,7 @@ mod source;
 
 use std::sync::Arc;
 
-use helix_routing::artifact::{EMPTY_CONFIG, EMPTY_TYPE, MANIFEST_TYPE};
-use helix_routing::id::{Digest, Environment, ProjectName, ReleaseId, SiteId};
+use helix_routing::id::{Digest, Environment, ProjectName, SiteId};
 use helix_routing::provenance::bundle::BUNDLE_TYPE;
 use helix_routing::provenance::policy::Requires;
 use helix_routing::provenance::statement::Statement;
@@ -27,9 +26,11 @@ use helix_service::keys::{PublicKey, SigningKey};
 use helix_service::{clock, dsse};
 
 pub(crate) use self::source::{of_build, of_release, promoted, promotion_detail};
-use crate::artifact::content::{blocking, insert_blob};
+use crate::artifact::content::blocking;
+use crate::artifact::referrer::{self, Held, Referrer};
 use crate::artifact::{Layout, LayoutError};
 use crate::build::BuildError;
+use crate::remote::queue;
 use crate::source::link;
 use crate::store::{self, Connection, Store, StoreError, Tx, count, id, millis, number};
 
@@ -72,13 +73,6 @@ pub struct Attestor {
 }
 
 type Row = (String, i64, String, i64);
-
-/// A bundle, and the referrer that holds it: each with its size.
-#[derive(Clone, Debug)]
-struct Held {
-    manifest: (Digest, u64),
-    bundle: (Digest, u64),
-}
 
 impl Attestor {
     /// Signs with `key`, and keeps bundles in `layout`.
@@ -123,7 +117,10 @@ impl Attestor {
         .await?;
         let held = match row {
             Some(row) => held(&row)?,
-            None => self.sign(tx, site, &made.artifact, source).await?,
+            None => {
+                queue::want(tx, &site.project, &made.artifact).await?;
+                self.sign(tx, site, &made.artifact, source).await?
+            }
         };
         sqlx::query(
             "INSERT INTO provenances (site, artifact, source, key_id, project, said, manifest, manifest_size, bundle, bundle_size, used) \
@@ -138,12 +135,12 @@ impl Attestor {
         .bind(store::text(&said))
         .bind(held.manifest.0.as_str())
         .bind(number(held.manifest.1))
-        .bind(held.bundle.0.as_str())
-        .bind(number(held.bundle.1))
+        .bind(held.bytes.0.as_str())
+        .bind(number(held.bytes.1))
         .bind(millis(clock::now()))
         .execute(&mut **tx)
         .await?;
-        keep(tx, site, &made.release, &held).await?;
+        referrer::keep(tx, site, &made.release, &held, BUNDLE_TYPE).await?;
         Ok(trim(tx, site, &made.artifact).await?)
     }
 
@@ -167,23 +164,12 @@ impl Attestor {
                 bytes: bundle.len(),
             });
         }
-        let bytes: Option<i64> =
-            sqlx::query_scalar("SELECT size FROM packs WHERE project = $1 AND digest = $2")
-                .bind(site.project.as_str())
-                .bind(artifact.as_str())
-                .fetch_optional(&mut **tx)
-                .await?;
-        let bytes = size(bytes.unwrap_or_default())?;
+        let subject = referrer::subject(tx, &site.project, artifact).await?;
         let (layout, created) = (self.layout.clone(), clock::now());
         let written = blocking(move || {
-            let manifest = manifest::referrer(&provenance, bytes, &bundle, created);
-            let manifest = serde_json::to_vec(&manifest).expect("plain data always encodes");
-            layout.put(EMPTY_CONFIG)?;
-            let put = |bytes: &[u8]| Ok::<_, LayoutError>((layout.put(bytes)?, bytes.len() as u64));
-            Ok::<_, LayoutError>(Held {
-                manifest: put(&manifest)?,
-                bundle: put(&bundle)?,
-            })
+            let said = manifest::said(&bundle);
+            let manifest = manifest::referrer(&provenance, subject, &said, created);
+            referrer::write(&layout, &manifest, &said)
         });
         Ok(written.await?)
     }
@@ -192,7 +178,7 @@ impl Attestor {
 fn held((manifest, manifest_size, bundle, bundle_size): &Row) -> Result<Held, StoreError> {
     Ok(Held {
         manifest: (id(manifest)?, size(*manifest_size)?),
-        bundle: (id(bundle)?, size(*bundle_size)?),
+        bytes: (id(bundle)?, size(*bundle_size)?),
     })
 }
 
@@ -211,33 +197,6 @@ fn name_of(source: &Source) -> String {
             format!("promotion {} {why}", promoted.release)
         }
     }
-}
-
-/// Makes a bundle's blobs a part of a release.
-async fn keep(
-    tx: &mut Tx,
-    site: &SiteId,
-    release: &ReleaseId,
-    held: &Held,
-) -> Result<(), StoreError> {
-    let blobs = [
-        (&sha256(EMPTY_CONFIG), EMPTY_TYPE, EMPTY_CONFIG.len() as u64),
-        (&held.manifest.0, MANIFEST_TYPE, held.manifest.1),
-        (&held.bundle.0, BUNDLE_TYPE, held.bundle.1),
-    ];
-    for (digest, media_type, size) in blobs {
-        insert_blob(tx, &site.project, digest, media_type, size).await?;
-        sqlx::query(
-            "INSERT INTO release_packs (site, release_id, digest) VALUES ($1, $2, $3) \
-             ON CONFLICT (site, release_id, digest) DO NOTHING",
-        )
-        .bind(site.to_string())
-        .bind(release.as_str())
-        .bind(digest.as_str())
-        .execute(&mut **tx)
-        .await?;
-    }
-    Ok(())
 }
 
 /// Lets the oldest bundles of an artifact go where there are more than anybody looks at. Their blobs are then collected.
@@ -303,13 +262,6 @@ pub(crate) async fn required(
         branch: link.branch,
         uploads: link.allow_uploads,
     }))
-}
-
-/// A bundle as the registry lists it.
-#[derive(Clone, Debug)]
-pub(crate) struct Referrer {
-    pub(crate) manifest: Digest,
-    pub(crate) size: u64,
 }
 
 /// The bundles of an artifact, newest first.

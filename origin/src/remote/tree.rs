@@ -94,7 +94,7 @@ fn walk(
     Ok(())
 }
 
-/// Manifests that say more about an artifact: the improvement of a release. What else comes to refer to one is listed here, and
+/// Manifests that say more about an artifact: the improvement of a release, where it comes from, what it was made of. What else comes to refer to one is listed here, and
 /// whoever adds it calls [`super::queue::want`] in the same transaction.
 async fn referrers(
     store: &Store,
@@ -103,8 +103,10 @@ async fn referrers(
 ) -> Result<Vec<Digest>, StoreError> {
     // A project's name has no character that LIKE reads as a pattern.
     let rows: Vec<String> = sqlx::query_scalar(
-        "SELECT DISTINCT improvement FROM releases WHERE artifact = $2 AND site LIKE $1 || '/%'
-         AND improvement IS NOT NULL AND collected IS NULL ORDER BY improvement",
+        "SELECT improvement FROM releases WHERE artifact = $2 AND site LIKE $1 || '/%'
+         AND improvement IS NOT NULL AND collected IS NULL
+         UNION SELECT manifest FROM provenances WHERE project = $1 AND artifact = $2
+         UNION SELECT manifest FROM bills WHERE project = $1 AND artifact = $2 ORDER BY 1",
     )
     .bind(project.as_str())
     .bind(artifact.as_str())

@@ -88,12 +88,13 @@ impl Double {
         serde_json::from_slice(bytes).ok()
     }
 
+    /// Tags, without those under which referrers are listed.
     pub(crate) fn tags(&self, repository: &str) -> Vec<String> {
         let held = self.held();
         let named = held
             .manifests
             .keys()
-            .filter(|(of, reference)| of == repository && !reference.starts_with("sha256:"));
+            .filter(|(of, reference)| of == repository && !reference.starts_with("sha256"));
         named.map(|(_, reference)| reference.clone()).collect()
     }
 

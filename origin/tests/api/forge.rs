@@ -145,6 +145,19 @@ impl World {
         worker: &str,
         files: &[(String, Vec<u8>)],
     ) -> Response {
+        self.succeed_with(token, build, worker, files, &Value::Null)
+            .await
+    }
+
+    /// The same with a bill of materials.
+    pub(crate) async fn succeed_with(
+        &self,
+        token: &str,
+        build: &str,
+        worker: &str,
+        files: &[(String, Vec<u8>)],
+        materials: &Value,
+    ) -> Response {
         let upload: Vec<u8> = files
             .iter()
             .flat_map(|(_, content)| frame(content, &sha256(content)))
@@ -163,7 +176,8 @@ impl World {
             .iter()
             .map(|(path, content)| json!({ "path": path, "digest": sha256(content), "size": content.len() }))
             .collect();
-        let outcome = json!({ "succeeded": { "files": files, "framework": "vite" } });
+        let outcome =
+            json!({ "succeeded": { "files": files, "framework": "vite", "materials": materials } });
         self.worker(
             token,
             build,

@@ -132,7 +132,7 @@ async fn docker_registry_takes_releases_and_skopeo_pulls_them() {
         assert_eq!(pulled, read(&pushing.layout(&blob.digest)));
     }
 
-    // A referrer, in the index under its subject's tag.
+    // Referrers, in the index under their subject's tag: its improvement, and where it comes from.
     settle(&pushing.world, &view).await;
     assert!(pushing.world.app.artifacts.improve_next().await.unwrap());
     pushing.until_pushed().await;
@@ -150,7 +150,7 @@ async fn docker_registry_takes_releases_and_skopeo_pulls_them() {
         &index,
     ]);
     let index: serde_json::Value = serde_json::from_slice(&index).unwrap();
-    assert_eq!(index["manifests"].as_array().unwrap().len(), 1, "{index}");
+    assert_eq!(index["manifests"].as_array().unwrap().len(), 2, "{index}");
 
     // It loses a blob, and does not know it.
     let lost = &manifest.layers[0].digest;

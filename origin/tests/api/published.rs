@@ -21,7 +21,7 @@ import type { CommitablePipelineStatus, EditPipelineStatusOptions } from '@gitbe
 type Body<T> = T extends { requestBody?: { content: { 'application/json': infer B } } } ? B : never;
 interface gitlab {
   '/projects/{id}/statuses/{sha}': { post: { requestBody: { content: { 'application/json': { state: CommitablePipelineStatus } & Snake<EditPipelineStatusOptions> } } } };
-  '/projects/{id}/merge_requests/{iid}/notes': { post: { requestBody: { content: { 'application/json': { body: string } } } } };
+  '/projects/{id}/merge_requests/{iid}/notes': { get: unknown; post: { requestBody: { content: { 'application/json': { body: string } } } } };
 }
 type SnakeKey<S extends string> = S extends `${infer H}${infer R}` ? `${H extends Lowercase<H> ? H : `_${Lowercase<H>}`}${SnakeKey<R>}` : S;
 type Snake<T> = { [K in keyof T as K extends string ? SnakeKey<K> : never]: T[K] };
