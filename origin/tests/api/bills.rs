@@ -79,4 +79,5 @@ async fn what_is_no_bill_fails_the_build_and_without_one_there_is_none() {
         release["release"].as_str().unwrap()
     );
     assert_eq!(world.get(&path).await.status(), StatusCode::NOT_FOUND);
+    crate::schema::events_fit(&world.app.store).await;
 }

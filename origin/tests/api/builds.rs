@@ -163,6 +163,7 @@ async fn a_silent_workers_build_is_taken_over_and_its_log_goes_on() {
         .unwrap();
     let rest = rest.text().await.unwrap();
     assert!(rest.contains("again") && !rest.contains("three"), "{rest}");
+    crate::schema::events_fit(&world.app.store).await;
 }
 
 #[tokio::test]
@@ -183,6 +184,7 @@ async fn the_newest_commit_is_built_again_when_somebody_says_so() {
         (&json!(commit('a')), &json!("queued"))
     );
     assert_eq!(world.build(&first).await["state"], "cancelled");
+    crate::schema::events_fit(&world.app.store).await;
 }
 
 #[tokio::test]
@@ -247,4 +249,5 @@ async fn a_preview_is_promoted_with_a_reason_that_is_kept() {
             .1,
         "unknown-release"
     );
+    crate::schema::events_fit(&world.app.store).await;
 }

@@ -20,6 +20,8 @@ mod purges;
 mod remainder;
 mod remote;
 mod rules;
+#[path = "../schema/mod.rs"]
+mod schema;
 mod source;
 mod variants;
 mod webhooks;

@@ -105,6 +105,7 @@ async fn a_hold_is_lifted_by_hand_and_ends_by_itself() {
         actions(&world, "action=hold").await,
         ["hold.expire", "hold.set", "hold.clear", "hold.set"]
     );
+    crate::schema::events_fit(&world.app.store).await;
 }
 
 #[tokio::test]
@@ -186,6 +187,7 @@ async fn a_quarantined_release_is_deployed_only_with_the_word_until_that_is_lift
         problem(world.post(&quarantine, &silent).await).await.1,
         "illegal-reason"
     );
+    crate::schema::events_fit(&world.app.store).await;
 }
 
 #[tokio::test]

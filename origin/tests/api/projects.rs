@@ -62,6 +62,7 @@ async fn a_host_belongs_to_one_project() {
         add("other", "www.example.com").await.status(),
         StatusCode::OK
     );
+    crate::schema::events_fit(&world.app.store).await;
 }
 
 #[tokio::test]
@@ -102,4 +103,5 @@ async fn a_deleted_project_keeps_its_name_and_can_be_restored() {
         "project-not-deleted"
     );
     assert!(world.folder.path().join("registry/oci-layout").exists());
+    crate::schema::events_fit(&world.app.store).await;
 }

@@ -393,6 +393,7 @@ async fn a_preview_is_taken_down_for_its_age_and_a_commit_brings_it_back() {
     )
     .await;
     assert!(open().await && !world.record().await.removed);
+    crate::schema::events_fit(&world.app.store).await;
 }
 
 #[tokio::test]

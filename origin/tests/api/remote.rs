@@ -153,6 +153,7 @@ async fn a_release_is_pushed_with_its_blobs_first_and_its_tags_last() {
         status["registry"]["registry"],
         format!("http://{address}/team")
     );
+    crate::schema::events_fit(&pushing.world.app.store).await;
 }
 
 #[tokio::test]
@@ -383,6 +384,7 @@ async fn blobs_that_the_registry_says_it_has_and_has_lost_are_pushed_again() {
     let found = pushing.verify(&next, false).await;
     let problem = found["registry"]["problem"].as_str().unwrap();
     assert!(problem.contains("answered 503"), "{problem}");
+    crate::schema::events_fit(&pushing.world.app.store).await;
 }
 
 #[tokio::test]

@@ -123,6 +123,7 @@ async fn a_pull_request_is_a_preview_until_it_is_closed() {
         )
         .await;
     assert_eq!(status, 200);
+    crate::schema::events_fit(&world.app.store).await;
 }
 
 #[tokio::test]
@@ -194,6 +195,7 @@ async fn a_fork_is_built_once_its_commit_is_approved_and_gets_no_secrets() {
             .0,
         202
     );
+    crate::schema::events_fit(&world.app.store).await;
 }
 
 #[tokio::test]

@@ -9,6 +9,8 @@ mod nats;
 mod place;
 mod pressed;
 mod rollouts;
+#[path = "../schema/mod.rs"]
+mod schema;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -147,6 +147,7 @@ async fn while_a_release_bakes_it_is_left() {
     assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
     assert!(fleet.all_serve(&site(), &second));
     assert_eq!(marked(&origin, 3).await, 2);
+    crate::schema::events_fit(&origin.store).await;
 }
 
 /// What an edge would say of a release of which every request fails.
@@ -199,6 +200,7 @@ async fn while_a_region_goes_back_by_itself_it_goes_there_and_no_further() {
     let first = release(1).release;
     assert_eq!(to(&steps), [("fra", &first), ("iad", &first)]);
     assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
+    crate::schema::events_fit(&origin.store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -221,6 +223,7 @@ async fn what_a_bake_left_undecided_is_left() {
     assert!(preempted.is_none(), "it is over");
     assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
     assert!(fleet.all_serve(&site(), &second));
+    crate::schema::events_fit(&origin.store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

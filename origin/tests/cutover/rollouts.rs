@@ -22,6 +22,7 @@ async fn the_newest_deployment_supersedes_the_one_that_runs() {
     fleet.set(Mood::Good);
     assert_eq!(origin.outcome(&second).await, Some(Outcome::Settled));
     assert!(fleet.all_serve(&site(), &release(2).release));
+    crate::schema::events_fit(&origin.store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -47,6 +48,7 @@ async fn a_release_that_one_edge_cannot_prepare_goes_nowhere() {
         note.contains("iad-1") && note.contains("no space left"),
         "{note}"
     );
+    crate::schema::events_fit(&origin.store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,6 +115,7 @@ async fn rollbacks_go_further_back_and_hold_the_regions() {
         fleet.all_serve(&site(), &release(1).release),
         "past the release that is quarantined"
     );
+    crate::schema::events_fit(&origin.store).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
