@@ -83,7 +83,7 @@ async fn measure(admin: &Admin) -> Result<(), StoreError> {
         .rollouts_running
         .set(running.fetch_one(app.store.reader()).await?);
     if let Some(remote) = &app.remote {
-        let mut reader = app.store.reader().acquire().await?;
+        let mut reader = app.store.read().await?;
         let status = queue::status(&mut reader, remote).await?;
         metrics.pushes_waiting.set(number(status.waiting));
         metrics.pushes_failing.set(number(status.failing));

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use crate::artifact::content::blocking;
 use crate::artifact::referrer::{self, Referrer, Said};
 use crate::artifact::{Layout, LayoutError, annotation};
-use crate::store::{Connection, Store, StoreError, Tx, count, id, number};
+use crate::store::{Connection, Store, StoreError, Tx, id, number};
 
 /// What a bill is (CycloneDX 1.6, registered with IANA).
 pub const BILL_TYPE: &str = "application/vnd.cyclonedx+json";
@@ -124,13 +124,7 @@ pub(crate) async fn referrers(
     .bind(artifact.as_str())
     .fetch_all(connection)
     .await?;
-    let read = |(manifest, bytes): (String, i64)| {
-        Ok(Referrer {
-            manifest: id(&manifest)?,
-            size: count(bytes, "bills.manifest_size")?,
-        })
-    };
-    rows.into_iter().map(read).collect()
+    rows.into_iter().map(Referrer::of).collect()
 }
 
 /// The bill of an artifact in a site, if its build brought one.

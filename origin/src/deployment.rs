@@ -155,8 +155,7 @@ pub async fn deploy_of(
         environment: new.environment,
     };
     let revision = {
-        let reader = app.store.reader().acquire().await;
-        let mut reader = reader.map_err(StoreError::from)?;
+        let mut reader = app.store.read().await?;
         check_cause(&mut reader, &site, cause).await?;
         revision(&mut reader, &site, cause).await?
     };
@@ -283,8 +282,7 @@ async fn source_of(app: &App, caller: &Caller, cause: Cause<'_>) -> Result<Sourc
             by: caller.name.clone(),
         }),
         Cause::Build { build, .. } => {
-            let reader = app.store.reader().acquire().await;
-            let mut reader = reader.map_err(StoreError::from)?;
+            let mut reader = app.store.read().await?;
             Ok(provenance::of_build(&mut reader, build).await?)
         }
     }

@@ -70,7 +70,7 @@ impl Repeatable {
     /// # Errors
     /// When the key was used for another request, or the database fails.
     pub async fn answer<T: DeserializeOwned>(&self, store: &Store) -> Result<Option<T>, KeyError> {
-        let mut connection = store.reader().acquire().await.map_err(StoreError::from)?;
+        let mut connection = store.read().await?;
         self.read(&mut connection).await
     }
 

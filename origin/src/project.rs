@@ -78,7 +78,7 @@ pub struct Reach<'a> {
 /// # Errors
 /// When it was deleted, or the database fails.
 pub async fn ensure(store: &Store, project: &ProjectName) -> Result<(), ProjectError> {
-    let mut connection = store.reader().acquire().await?;
+    let mut connection = store.read().await?;
     match check(&mut connection, project).await {
         Err(ProjectError::Unknown { .. }) => {}
         checked => return checked,
@@ -121,7 +121,7 @@ pub async fn list(store: &Store) -> Result<Vec<ProjectView>, ProjectError> {
     let names: Vec<String> = sqlx::query_scalar("SELECT project FROM projects ORDER BY project")
         .fetch_all(store.reader())
         .await?;
-    let mut connection = store.reader().acquire().await?;
+    let mut connection = store.read().await?;
     let mut projects = Vec::with_capacity(names.len());
     for name in names {
         projects.push(view(&mut connection, &id(&name).map_err(ProjectError::Store)?).await?);

@@ -51,8 +51,7 @@ pub async fn promote(
         .await?;
     let made = made.ok_or_else(unknown)?;
     let source = {
-        let reader = app.store.reader().acquire().await;
-        let mut reader = reader.map_err(StoreError::from)?;
+        let mut reader = app.store.read().await?;
         let word = (caller.name.as_str(), reason);
         provenance::promoted(&mut reader, (&from, &new.release), word).await?
     };
@@ -78,7 +77,7 @@ pub async fn promote(
 
 /// The newest revision of a site's variables; none before the first.
 pub(crate) async fn newest(app: &App, site: &SiteId) -> Result<Option<u64>, StoreError> {
-    let mut reader = app.store.reader().acquire().await?;
+    let mut reader = app.store.read().await?;
     let revision = env::newest(&mut reader, &site.project, site.environment.into()).await?;
     Ok((revision > 0).then_some(revision))
 }

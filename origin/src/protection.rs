@@ -216,7 +216,7 @@ pub async fn share(
         project,
         environment: new.environment,
     };
-    let mut reader = app.store.reader().acquire().await?;
+    let mut reader = app.store.read().await?;
     let protection = of_site(&mut reader, &site).await?;
     drop(reader);
     let Some(protection) = protection else {

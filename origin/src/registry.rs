@@ -421,8 +421,7 @@ async fn referrers_of(
     let mut manifests = Vec::new();
     if is_wanted(BUNDLE_TYPE) {
         app.attestor.vouch(project, digest).await?;
-        let reader = app.store.reader().acquire().await;
-        let mut connection = reader.map_err(StoreError::from)?;
+        let mut connection = app.store.read().await?;
         let bundles = provenance::referrers(&mut connection, project, digest).await?;
         let annotations = json!({ "dev.sigstore.bundle.content": "dsse-envelope", "dev.sigstore.bundle.predicateType": PREDICATE_TYPE });
         manifests.extend(bundles.into_iter().map(|bundle| {
@@ -436,8 +435,7 @@ async fn referrers_of(
         }));
     }
     if is_wanted(BILL_TYPE) {
-        let reader = app.store.reader().acquire().await;
-        let mut connection = reader.map_err(StoreError::from)?;
+        let mut connection = app.store.read().await?;
         let bills = bill::referrers(&mut connection, project, digest).await?;
         manifests.extend(bills.into_iter().map(|bill| {
             json!({

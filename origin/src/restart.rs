@@ -16,7 +16,6 @@ use crate::project;
 use crate::promotion;
 use crate::provenance;
 use crate::rollout::{self, Anew};
-use crate::store::StoreError;
 
 /// Begins what is live anew, or says what that would be.
 ///
@@ -96,8 +95,7 @@ async fn reload(
         return Ok(None);
     };
     let source = {
-        let reader = app.store.reader().acquire().await;
-        let mut reader = reader.map_err(StoreError::from)?;
+        let mut reader = app.store.read().await?;
         provenance::of_release(&mut reader, site, &live.release).await?
     };
     let comes_from = ComesFrom {

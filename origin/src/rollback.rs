@@ -20,7 +20,6 @@ use crate::idempotency::Repeatable;
 use crate::lane;
 use crate::project;
 use crate::rollout::{self, Preempted, Step};
-use crate::store::StoreError;
 
 /// An edge answers from memory; one that takes longer is not counted on.
 const EDGE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -162,8 +161,7 @@ fn ended(preempted: &Preempted, steps: &[RollbackStep]) -> PreemptedRollout {
 }
 
 async fn hosts(app: &App, site: &SiteId) -> Result<Vec<String>, StartError> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let hosts = project::hosts(&mut connection, &site.project, &app.addresses).await?;
     let shown = hosts.into_iter().filter(|(_, shown)| shown == site);
     Ok(shown.map(|(host, _)| host.to_string()).collect())

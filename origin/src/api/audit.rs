@@ -10,7 +10,6 @@ use super::extract::Query;
 use super::problem::Rejection;
 use crate::app::App;
 use crate::audit::{self, Wanted};
-use crate::store::StoreError;
 
 /// Which entries.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -47,8 +46,7 @@ pub(super) async fn list(
         before: query.before,
         limit: query.limit,
     };
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     Ok(axum::Json(audit::list(&mut connection, &wanted).await?))
 }
 
@@ -82,8 +80,7 @@ pub(super) async fn verify(
             ));
         }
     };
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let check = audit::verify(&mut connection, known.as_ref()).await?;
     Ok(axum::Json(check))
 }

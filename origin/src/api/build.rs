@@ -26,7 +26,6 @@ use crate::build::state::Refused;
 use crate::build::work::{self, EndError};
 use crate::build::{self, BuildError};
 use crate::source::{intake, link};
-use crate::store::StoreError;
 
 /// A comment is sent after this long without a line, so that proxies and clients see the link is alive.
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
@@ -52,8 +51,7 @@ pub(super) async fn list(
     State(app): State<App>,
     Query(query): Query<BuildsOf>,
 ) -> Result<axum::Json<Vec<BuildView>>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let builds = build::list(&mut connection, query.project.as_ref()).await?;
     let views = builds.iter().map(|build| build.view(&app.addresses));
     Ok(axum::Json(views.collect()))
@@ -134,7 +132,7 @@ impl LogReader {
     /// Takes what is new; waits for a change if nothing is.
     async fn look(&mut self) -> Result<(), BuildError> {
         self.changes.mark_unchanged();
-        let mut connection = self.app.store.reader().acquire().await?;
+        let mut connection = self.app.store.read().await?;
         // Before the lines: whatever has ended then has said all it will.
         let build = build::find(&mut connection, &self.id).await?;
         let lines = log::after(&mut connection, &self.id, self.position).await?;
@@ -300,8 +298,7 @@ pub(super) async fn end(
 }
 
 async fn view(app: &App, id: &BuildId) -> Result<BuildView, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let build = build::find(&mut connection, id).await?;
     Ok(build.view(&app.addresses))
 }

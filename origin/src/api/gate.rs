@@ -11,7 +11,6 @@ use super::problem::Rejection;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::gate::GateError;
-use crate::store::StoreError;
 use crate::{audit, gate, project};
 
 /// Run gates
@@ -34,8 +33,7 @@ pub(super) async fn run(
     Json(new): Json<NewGateRun>,
 ) -> Result<axum::Json<GateRunView>, Rejection> {
     let gated = {
-        let reader = app.store.reader().acquire().await;
-        let mut connection = reader.map_err(StoreError::from)?;
+        let mut connection = app.store.read().await?;
         gate::find(&mut connection, &release).await?
     };
     gate::check(&app.artifacts, &gated, &new).await?;
@@ -59,8 +57,7 @@ pub(super) async fn show(
     State(app): State<App>,
     Path(release): Path<ReleaseId>,
 ) -> Result<axum::Json<GateRunView>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let gated = gate::find(&mut connection, &release).await?;
     let view = gate::view(&mut connection, &gated, &app.regions, &app.roster).await?;
     Ok(axum::Json(view))

@@ -13,7 +13,6 @@ use crate::app::App;
 use crate::auth::Caller;
 use crate::hold::{self, HoldError};
 use crate::quarantine::{self, QuarantineError};
-use crate::store::StoreError;
 
 /// Hold a site, or every site of a project
 ///
@@ -82,8 +81,7 @@ pub(super) async fn list(
     State(app): State<App>,
     Query(of): Query<Of>,
 ) -> Result<axum::Json<Vec<HoldView>>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let holds = hold::list(&mut connection, of.project.as_ref()).await?;
     Ok(axum::Json(holds))
 }
@@ -145,8 +143,7 @@ pub(super) async fn quarantines(
     State(app): State<App>,
     Query(of): Query<Of>,
 ) -> Result<axum::Json<Vec<QuarantineView>>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let marks = quarantine::list(&mut connection, of.project.as_ref()).await?;
     Ok(axum::Json(marks))
 }

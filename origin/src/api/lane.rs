@@ -12,7 +12,6 @@ use super::problem::Rejection;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::lane::{self, LaneError};
-use crate::store::StoreError;
 use crate::{audit, project};
 
 /// Freeze a project
@@ -54,8 +53,7 @@ pub(super) async fn freezes(
     State(app): State<App>,
     Path(project): Path<ProjectName>,
 ) -> Result<axum::Json<Vec<FreezeView>>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     project::check(&mut connection, &project).await?;
     let views = lane::freezes(&mut connection, &project, clock::now()).await?;
     Ok(axum::Json(views))
@@ -143,8 +141,7 @@ pub(super) async fn show_lock(
     Path(project): Path<ProjectName>,
     Query(query): Query<LockOf>,
 ) -> Result<axum::Json<LockView>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     project::check(&mut connection, &project).await?;
     let site = site(project, query.environment);
     Ok(axum::Json(lane::lock(&mut connection, site).await?))

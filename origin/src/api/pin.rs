@@ -11,7 +11,6 @@ use super::problem::Rejection;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::pin::PinError;
-use crate::store::StoreError;
 use crate::{audit, pin, project};
 
 /// Pin a release
@@ -59,8 +58,7 @@ pub(super) async fn list(
     Path(project): Path<ProjectName>,
     Query(query): Query<EnvironmentOf>,
 ) -> Result<axum::Json<Vec<PinView>>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     project::check(&mut connection, &project).await?;
     let pins = pin::list(&mut connection, &query.site(project)).await?;
     Ok(axum::Json(pins))

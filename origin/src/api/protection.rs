@@ -13,7 +13,6 @@ use crate::audit::{self, Act};
 use crate::auth::Caller;
 use crate::project;
 use crate::protection::{self, ProtectionError};
-use crate::store::StoreError;
 
 /// Which sites.
 #[derive(Debug, Deserialize, utoipa::IntoParams)]
@@ -34,8 +33,7 @@ pub(super) async fn show(
     Path(project): Path<ProjectName>,
     Query(query): Query<KindOf>,
 ) -> Result<axum::Json<ProtectionView>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     project::check(&mut connection, &project).await?;
     let kind = query.kind.unwrap_or(EnvKind::Preview);
     Ok(axum::Json(
@@ -92,8 +90,7 @@ pub(super) async fn share(
     Json(new): Json<NewShare>,
 ) -> Result<axum::Json<ShareView>, Rejection> {
     {
-        let reader = app.store.reader().acquire().await;
-        let mut connection = reader.map_err(StoreError::from)?;
+        let mut connection = app.store.read().await?;
         project::check(&mut connection, &project).await?;
     }
     let view = protection::share(&app, project.clone(), &new).await?;

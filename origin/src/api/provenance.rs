@@ -5,7 +5,7 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use helix_routing::api::Problem;
-use helix_routing::id::ReleaseId;
+use helix_routing::id::{Digest, ReleaseId, SiteId};
 use helix_routing::provenance::bundle::{BUNDLE_TYPE, Bundle};
 
 use super::extract::Path;
@@ -13,7 +13,6 @@ use super::problem::Rejection;
 use crate::app::App;
 use crate::bill::{self, BILL_TYPE, BillError};
 use crate::provenance::{self, AttestError};
-use crate::store::StoreError;
 
 /// What a key in PEM is sent as (RFC 8555, 9.1, for want of one of its own).
 const PEM_TYPE: &str = "application/x-pem-file";
@@ -33,13 +32,8 @@ pub(super) async fn show(
     State(app): State<App>,
     Path(release): Path<ReleaseId>,
 ) -> Result<Response, Rejection> {
-    let found = {
-        let reader = app.store.reader().acquire().await;
-        let mut connection = reader.map_err(StoreError::from)?;
-        crate::gate::find(&mut connection, &release).await?
-    };
-    let artifact = &found.kept.release.artifact;
-    let bundle = provenance::newest(&app.attestor, &found.site, artifact).await?;
+    let (site, artifact) = found(&app, &release).await?;
+    let bundle = provenance::newest(&app.attestor, &site, &artifact).await?;
     let bundle = bundle.ok_or_else(|| {
         Rejection::not_found(format!(
             "nothing is known of where release {release} comes from"
@@ -63,17 +57,19 @@ pub(super) async fn materials(
     State(app): State<App>,
     Path(release): Path<ReleaseId>,
 ) -> Result<Response, Rejection> {
-    let found = {
-        let reader = app.store.reader().acquire().await;
-        let mut connection = reader.map_err(StoreError::from)?;
-        crate::gate::find(&mut connection, &release).await?
-    };
-    let artifact = &found.kept.release.artifact;
-    let bill = bill::of(&app.store, app.artifacts.layout(), &found.site, artifact).await;
+    let (site, artifact) = found(&app, &release).await?;
+    let bill = bill::of(&app.store, app.artifacts.layout(), &site, &artifact).await;
     let bill = bill?.ok_or_else(|| {
         Rejection::not_found(format!("no build says what release {release} was made of"))
     })?;
     Ok(([(CONTENT_TYPE, BILL_TYPE)], bill).into_response())
+}
+
+/// The site and artifact of a release that is kept.
+async fn found(app: &App, release: &ReleaseId) -> Result<(SiteId, Digest), Rejection> {
+    let mut connection = app.store.read().await?;
+    let found = crate::gate::find(&mut connection, release).await?;
+    Ok((found.site, found.kept.release.artifact))
 }
 
 /// Show the key that provenance is signed with, in PEM

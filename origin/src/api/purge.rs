@@ -10,7 +10,6 @@ use super::problem::Rejection;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::purge::PurgeError;
-use crate::store::StoreError;
 use crate::{audit, project, purge};
 
 /// Purge stored responses
@@ -65,8 +64,7 @@ pub(super) async fn show(
     Path(project): Path<ProjectName>,
     Query(query): Query<EnvironmentOf>,
 ) -> Result<axum::Json<PurgeView>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     project::check(&mut connection, &project).await?;
     let site = query.site(project);
     let view = purge::view(&mut connection, &site, &app.regions, &app.roster).await?;

@@ -9,7 +9,6 @@ use super::problem::Rejection;
 use crate::app::App;
 use crate::auth::Caller;
 use crate::remote::check::{self, Checked};
-use crate::store::StoreError;
 use crate::{audit, gate, project};
 
 /// Look whether all of a release is there
@@ -32,8 +31,7 @@ pub(super) async fn verify(
     Json(new): Json<NewReleaseCheck>,
 ) -> Result<axum::Json<ReleaseCheck>, Rejection> {
     let gated = {
-        let reader = app.store.reader().acquire().await;
-        let mut connection = reader.map_err(StoreError::from)?;
+        let mut connection = app.store.read().await?;
         let gated = gate::find(&mut connection, &release).await?;
         project::check(&mut connection, &gated.site.project).await?;
         gated

@@ -25,7 +25,6 @@ use crate::source::intake::{self, IntakeError};
 use crate::source::link::{self, LinkError};
 use crate::source::payload::{self, PayloadError, Said};
 use crate::source::signature::{self, SignatureError};
-use crate::store::StoreError;
 
 /// Largest delivery: GitHub sends none above it.
 const MAX_DELIVERY_BYTES: usize = 25 * 1024 * 1024;
@@ -44,8 +43,7 @@ pub(super) async fn show(
     State(app): State<App>,
     Path(project): Path<ProjectName>,
 ) -> Result<axum::Json<LinkView>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let link = link::of(&mut connection, &project).await?;
     Ok(axum::Json(link.view(&app.source.public_url)))
 }
@@ -143,8 +141,7 @@ pub(super) async fn variables(
     Path(project): Path<ProjectName>,
     Query(query): Query<KindOf>,
 ) -> Result<axum::Json<EnvView>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     project::check(&mut connection, &project).await?;
     let kind = query.kind.unwrap_or(EnvKind::Production);
     let view = env::view(&mut connection, &app.source.key, &project, kind).await?;
@@ -223,8 +220,7 @@ pub(super) async fn receive(
     body: Body,
 ) -> Result<(StatusCode, axum::Json<HookView>), Rejection> {
     let link = {
-        let reader = app.store.reader().acquire().await;
-        let mut connection = reader.map_err(StoreError::from)?;
+        let mut connection = app.store.read().await?;
         project::check(&mut connection, &project).await?;
         link::of(&mut connection, &project).await?
     };

@@ -12,7 +12,6 @@ use super::extract::{Json, Path, Query};
 use super::problem::Rejection;
 use crate::app::App;
 use crate::auth::Caller;
-use crate::store::StoreError;
 use crate::webhook::{self, Wanted, WebhookError};
 
 /// List the webhooks
@@ -20,8 +19,7 @@ use crate::webhook::{self, Wanted, WebhookError};
 pub(super) async fn list(
     State(app): State<App>,
 ) -> Result<axum::Json<Vec<WebhookView>>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     Ok(axum::Json(webhook::list(&mut connection).await?))
 }
 
@@ -131,8 +129,7 @@ pub(super) async fn deliveries(
         before: which.before,
         limit: which.limit,
     };
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let deliveries = webhook::deliveries(&mut connection, &webhook, &wanted).await?;
     Ok(axum::Json(deliveries))
 }
@@ -146,8 +143,7 @@ pub(super) async fn delivery(
     State(app): State<App>,
     Path(delivery): Path<String>,
 ) -> Result<axum::Json<DeliveryView>, Rejection> {
-    let reader = app.store.reader().acquire().await;
-    let mut connection = reader.map_err(StoreError::from)?;
+    let mut connection = app.store.read().await?;
     let view = webhook::one_delivery(&mut connection, &delivery).await?;
     Ok(axum::Json(view))
 }

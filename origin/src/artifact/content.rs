@@ -235,7 +235,7 @@ pub async fn places(
     project: &ProjectName,
     digests: impl Iterator<Item = &Digest>,
 ) -> Result<Places, StoreError> {
-    let mut connection = store.reader().acquire().await?;
+    let mut connection = store.read().await?;
     let digests: Vec<&Digest> = digests.collect();
     let mut places = Places::new();
     for part in digests.chunks(BINDS) {

@@ -10,7 +10,7 @@ use helix_service::digest::sha256;
 
 use super::content::insert_blob;
 use super::{Layout, LayoutError};
-use crate::store::{Connection, StoreError, Tx, count};
+use crate::store::{Connection, StoreError, Tx, count, id};
 
 const TITLE: &str = "org.opencontainers.image.title";
 
@@ -35,6 +35,19 @@ pub(crate) struct Held {
 pub(crate) struct Referrer {
     pub(crate) manifest: Digest,
     pub(crate) size: u64,
+}
+
+impl Referrer {
+    /// Of its row: digest of the manifest, and its size.
+    ///
+    /// # Errors
+    /// When the row holds what this build cannot have written.
+    pub(crate) fn of((manifest, size): (String, i64)) -> Result<Self, StoreError> {
+        Ok(Self {
+            manifest: id(&manifest)?,
+            size: count(size, "manifest_size")?,
+        })
+    }
 }
 
 /// The artifact as its referrers name it.

@@ -77,7 +77,7 @@ impl Artifacts {
         project: &ProjectName,
         contents: &BTreeSet<Digest>,
     ) -> Result<Known, StoreError> {
-        let mut connection = self.store.reader().acquire().await?;
+        let mut connection = self.store.read().await?;
         let contents: Vec<&Digest> = contents.iter().collect();
         let mut known = Known::new();
         for part in contents.chunks(BINDS) {

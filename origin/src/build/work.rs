@@ -122,8 +122,7 @@ pub async fn end(
     ended: BuildEnd,
 ) -> Result<BuildWish, EndError> {
     let asking = asking(caller, &ended.worker)?;
-    let reader = app.store.reader().acquire().await;
-    let mut reader = reader.map_err(BuildError::from)?;
+    let mut reader = app.store.read().await.map_err(BuildError::from)?;
     let build = find(&mut reader, id).await?;
     drop(reader);
     if !build.state.is_of(asking) {
@@ -151,8 +150,7 @@ pub async fn end(
                     return Ok(BuildWish { stop: None });
                 }
                 Err(StartError::NotBuilding(_)) => {
-                    let reader = app.store.reader().acquire().await;
-                    let mut reader = reader.map_err(BuildError::from)?;
+                    let mut reader = app.store.read().await.map_err(BuildError::from)?;
                     return Ok(stop(&find(&mut reader, id).await?));
                 }
                 Err(error) if may_pass(&error) => return Err(error.into()),

@@ -280,13 +280,7 @@ pub(crate) async fn referrers(
     .bind(artifact.as_str())
     .fetch_all(connection)
     .await?;
-    let read = |(manifest, bytes): (String, i64)| {
-        Ok(Referrer {
-            manifest: id(&manifest)?,
-            size: size(bytes)?,
-        })
-    };
-    rows.into_iter().map(read).collect()
+    rows.into_iter().map(Referrer::of).collect()
 }
 
 /// The newest bundle of an artifact in a site, as it was signed.

@@ -12,7 +12,7 @@ use helix_service::shutdown::Shutdown;
 use tokio::time::sleep;
 
 use super::{AttestError, Attestor, of_release};
-use crate::store::{StoreError, id};
+use crate::store::id;
 
 /// Releases that are attested before others have a turn at the database.
 const PAGE_ROWS: i64 = 32;
@@ -100,8 +100,7 @@ impl Attestor {
             let (site, release, artifact): (SiteId, ReleaseId, Digest) =
                 (id(&site)?, id(&release)?, id(&artifact)?);
             let source = {
-                let reader = self.store.reader().acquire().await;
-                let mut reader = reader.map_err(StoreError::from)?;
+                let mut reader = self.store.read().await?;
                 of_release(&mut reader, &site, &release).await?
             };
             let made = ReleaseRef { release, artifact };

@@ -217,7 +217,7 @@ async fn push_of(
     project: &ProjectName,
     artifact: &Digest,
 ) -> Result<PushOf, StoreError> {
-    let mut reader = store.reader().acquire().await?;
+    let mut reader = store.read().await?;
     let view = queue::view(&mut reader, remote, project, artifact).await?;
     // A tag or a referrer may still wait.
     let is_there = view.as_ref().is_some_and(|view| view.since.is_some());

@@ -86,7 +86,7 @@ impl Conductor {
     /// Takes up a rollout whose commit got no answer, if it was committed.
     async fn look_for(self, rollout: RolloutId) {
         let read = async || {
-            let mut connection = self.0.store.reader().acquire().await?;
+            let mut connection = self.0.store.read().await?;
             saved::load(&mut connection, &rollout).await
         };
         // A database that stays away costs the lead, and who leads next takes everything up.
@@ -202,7 +202,7 @@ impl Conductor {
     ) -> Result<(Vec<Step>, Option<Preempted>), RolloutError> {
         let site = &wanted.site;
         let scope = self.scope(wanted.regions.as_deref())?;
-        let mut connection = self.0.store.reader().acquire().await?;
+        let mut connection = self.0.store.read().await?;
         let mut running = target::preempted(&mut connection, site).await?;
         let steps = target::steps(&mut connection, wanted, &scope, running.as_ref()).await?;
         if let Some(running) = &mut running

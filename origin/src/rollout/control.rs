@@ -114,8 +114,7 @@ impl Conductor {
         let give_up = Instant::now() + ANSWER_LIMIT;
         loop {
             let saved = {
-                let acquired = self.0.store.reader().acquire().await;
-                let mut connection = acquired.map_err(RolloutError::from)?;
+                let mut connection = self.0.store.read().await.map_err(RolloutError::from)?;
                 saved::load(&mut connection, rollout).await?
             };
             let Some(saved) = saved else {

@@ -297,7 +297,7 @@ impl Driver {
 
     async fn reload(&mut self) -> Next {
         let loaded = async {
-            let mut connection = self.conductor.0.store.reader().acquire().await?;
+            let mut connection = self.conductor.0.store.read().await?;
             saved::load(&mut connection, self.saved.machine.id()).await
         };
         match loaded.await {

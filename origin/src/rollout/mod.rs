@@ -387,7 +387,7 @@ impl Conductor {
     /// # Errors
     /// When the database fails.
     pub async fn list(&self, site: Option<&SiteId>) -> Result<Vec<RolloutView>, RolloutError> {
-        let mut connection = self.0.store.reader().acquire().await?;
+        let mut connection = self.0.store.read().await?;
         let saved = saved::newest(&mut connection, site).await?;
         let views = saved.into_iter().map(|saved| {
             let live = self.live_view(saved.machine.site(), saved.machine.id());
@@ -401,7 +401,7 @@ impl Conductor {
     /// # Errors
     /// When the database fails.
     pub async fn view(&self, rollout: &RolloutId) -> Result<Option<RolloutView>, RolloutError> {
-        let mut connection = self.0.store.reader().acquire().await?;
+        let mut connection = self.0.store.read().await?;
         let Some(saved) = saved::load(&mut connection, rollout).await? else {
             return Ok(None);
         };
@@ -420,7 +420,7 @@ impl Conductor {
         rollout: &RolloutId,
     ) -> Result<Option<impl Stream<Item = RolloutView> + Send + use<>>, RolloutError> {
         loop {
-            let mut connection = self.0.store.reader().acquire().await?;
+            let mut connection = self.0.store.read().await?;
             let Some(saved) = saved::load(&mut connection, rollout).await? else {
                 return Ok(None);
             };

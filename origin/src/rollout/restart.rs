@@ -48,7 +48,7 @@ impl Conductor {
         regions: Option<&[RegionId]>,
     ) -> Result<Vec<Anew>, RolloutError> {
         let scope = self.scope(regions)?;
-        let mut connection = self.0.store.reader().acquire().await?;
+        let mut connection = self.0.store.read().await?;
         refuse_while_running(&mut connection, site).await?;
         live_in(&mut connection, site, &scope, regions.is_some()).await
     }

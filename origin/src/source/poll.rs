@@ -91,7 +91,7 @@ pub async fn run(app: &App, shutdown: &Shutdown) {
 /// # Errors
 /// When the database fails; a server that does not answer is logged.
 pub async fn ask_all(app: &App) -> Result<(), StoreError> {
-    let mut reader = app.store.reader().acquire().await?;
+    let mut reader = app.store.read().await?;
     let links = link::asked(&mut reader).await?;
     drop(reader);
     let asked = links.into_iter().map(|link| async move {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use helix_routing::id::{Epoch, InvalidId};
 use helix_routing::time::Timestamp;
 use sqlx::Transaction;
+use sqlx::pool::PoolConnection;
 use tokio::sync::{Notify, watch};
 
 pub mod lease;
@@ -180,6 +181,14 @@ impl Store {
     #[must_use]
     pub const fn reader(&self) -> &Pool {
         &self.opened.reader
+    }
+
+    /// One of the connections for statements that change nothing; waits for one.
+    ///
+    /// # Errors
+    /// When the database fails, or none is free in time.
+    pub async fn read(&self) -> Result<PoolConnection<Database>, StoreError> {
+        Ok(self.opened.reader.acquire().await?)
     }
 
     /// Everything that is read here is of one moment, whatever is committed meanwhile.

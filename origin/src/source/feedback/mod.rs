@@ -174,7 +174,7 @@ async fn note(
 }
 
 async fn tell(app: &App, id: &BuildId) -> Result<(), TellError> {
-    let mut reader = app.store.reader().acquire().await?;
+    let mut reader = app.store.read().await?;
     let build = build::find(&mut reader, id).await?;
     let Some(link) = link::find(&mut reader, build.project()).await? else {
         return Ok(());
