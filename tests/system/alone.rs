@@ -1,6 +1,7 @@
 //! Starting again: a fleet on its folder, and an edge with nobody else there.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -85,6 +86,45 @@ fn an_edge_starts_and_serves_without_nats_and_origin() {
     fleet.all_answer(&host, "/", 200, Some(page("kept").as_bytes()));
     let _ = fleet.deploy("alone", &Folder::page("goes on"));
     fleet.all_answer(&host, "/", 200, Some(page("goes on").as_bytes()));
+}
+
+/// What an edge keeps of manifests, configs and indexes.
+fn small_blobs(fleet: &Fleet, edge: &str) -> BTreeSet<PathBuf> {
+    let config = fleet.config(edge);
+    let data = Path::new(config["data_dir"].as_str().unwrap());
+    let listed = std::fs::read_dir(data.join("store/meta")).unwrap();
+    listed.map(|entry| entry.unwrap().path()).collect()
+}
+
+#[test]
+fn what_was_live_before_is_served_where_what_is_live_is_not_on_disk() {
+    let _turn = own_fleet();
+    let mut fleet = Fleet::start(&Options::default());
+    let _ = fleet.deploy("standin", &Folder::page("first"));
+    let edge = fleet.edges().next().unwrap().1.clone();
+    let before = small_blobs(&fleet, edge.edge.as_str());
+    let _ = fleet.deploy("standin", &Folder::page("second"));
+    let after = small_blobs(&fleet, edge.edge.as_str());
+    let host = fleet.host("standin");
+    let config = fleet.config_file(edge.edge.as_str());
+    fleet.stop();
+    // As if it had been away from origin when its record came.
+    for blob in after.difference(&before) {
+        std::fs::remove_file(blob).unwrap();
+    }
+
+    let alone = Alone::start(&config);
+    let response = wait::until("the edge serves from its disk", EDGE_START_LIMIT, || {
+        ask(&edge, &host).filter(|response| response.status == 200)
+    });
+    assert_eq!(response.text(), page("first"));
+    let ready = Client::of(&edge.admin).send(Request::get("admin", "/readyz"));
+    assert_eq!(ready.unwrap().status, 503);
+    drop(alone);
+
+    fleet.start_again();
+    fleet.wait_until_whole();
+    fleet.all_answer(&host, "/", 200, Some(page("second").as_bytes()));
 }
 
 #[test]

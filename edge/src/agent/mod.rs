@@ -70,6 +70,11 @@ const MAX_RETRY: Duration = Duration::from_secs(30);
 /// Work that ended.
 #[derive(Debug)]
 enum Done {
+    /// Not all of a release is on disk: it is fetched.
+    Absent {
+        site: SiteId,
+        release: ReleaseRef,
+    },
     Prepared {
         site: SiteId,
         release: ReleaseRef,
@@ -303,6 +308,12 @@ impl Agent {
 
     fn finish(&mut self, done: Done) {
         match done {
+            Done::Absent { site, release } => {
+                let place = self.places.get(&site);
+                if place.is_some_and(|place| place.fetching.contains_key(&release)) {
+                    self.step(&site, Event::Absent(release));
+                }
+            }
             Done::Prepared {
                 site,
                 release,
@@ -412,9 +423,18 @@ impl Agent {
         );
         let (of, wanted) = (site.clone(), release.clone());
         let task = tokio::spawn(async move {
-            let result = Box::pin(store.prepare(of.clone(), wanted.clone(), fetcher)).await;
+            let prepare = |fetcher| {
+                let store = Arc::clone(&store);
+                Box::pin(store.prepare(of.clone(), wanted.clone(), fetcher))
+            };
+            let mut result = prepare(fetcher.on_disk()).await;
+            if result.is_err() {
+                let (site, release) = (of.clone(), wanted.clone());
+                // The agent ends only with the process.
+                let _ = done.send(Done::Absent { site, release }).await;
+                result = prepare(fetcher).await;
+            }
             let result = result.map(Box::new).map_err(Unready::from);
-            // The agent ends only with the process.
             let _ = done
                 .send(Done::Prepared {
                     site: of,

@@ -5,7 +5,10 @@
 //! the same reconcile, so a lost or repeated one changes nothing.
 //!
 //! ```text
-//!  a release that the record names:  Fetching ──▶ Ready
+//!  a release that the record names:  Looking ──▶ Ready
+//!                                        │         ▲
+//!                                        ▼         │
+//!                                      Fetching ───┘
 //!                                        │  ▲
 //!                                        ▼  │ record received again, or (unless it is the candidate) time
 //!                                      Failed
@@ -17,7 +20,8 @@
 //! ```
 //!
 //! Invariants: what is served is ready (invariant 2 of the design); the generation served under never falls
-//! (3); a site that served a release goes on serving one until its record says that it is removed (5).
+//! (3); a site that served a release goes on serving one until its record says that it is removed (5). The last two hold over
+//! restarts, too: see [`Placement::stand_in`].
 
 use std::collections::BTreeMap;
 
@@ -31,6 +35,8 @@ use helix_routing::report::{CandidateReport, CandidateState};
 pub enum Event {
     /// A record was taken over, or the one held was received again. It is on disk.
     Recorded(Box<SiteRecord>),
+    /// Not all of a release is on disk.
+    Absent(ReleaseRef),
     /// A release is ready to be served.
     Ready(ReleaseRef),
     /// A release could not be made ready.
@@ -118,8 +124,13 @@ pub struct State {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Progress {
+    /// On disk.
+    Looking,
     Fetching,
-    Ready,
+    Ready {
+        /// It was on disk already.
+        was_here: bool,
+    },
     Failed(String),
 }
 
@@ -182,7 +193,7 @@ impl Placement {
     pub fn unready(&self) -> impl Iterator<Item = &ReleaseRef> {
         self.releases
             .iter()
-            .filter(|(_, progress)| **progress != Progress::Ready)
+            .filter(|(_, progress)| !matches!(progress, Progress::Ready { .. }))
             .map(|(release, _)| release)
     }
 
@@ -207,15 +218,23 @@ impl Placement {
                     .take_if(|(_, state)| matches!(state, Candidacy::Failed(_)));
                 again = true;
             }
+            Event::Absent(release) => {
+                if let Some(progress) = self.releases.get_mut(&release)
+                    && *progress == Progress::Looking
+                {
+                    *progress = Progress::Fetching;
+                }
+            }
             Event::Ready(release) => {
                 if let Some(progress) = self.releases.get_mut(&release) {
-                    *progress = Progress::Ready;
+                    let was_here = *progress == Progress::Looking;
+                    *progress = Progress::Ready { was_here };
                     self.failures = 0;
                 }
             }
             Event::Failed { release, reason } => {
                 if let Some(progress) = self.releases.get_mut(&release)
-                    && *progress == Progress::Fetching
+                    && matches!(progress, Progress::Looking | Progress::Fetching)
                 {
                     *progress = Progress::Failed(reason);
                 }
@@ -263,7 +282,7 @@ impl Placement {
         let overriding = self.local.as_ref().map(|local| &local.release);
         for release in overriding.into_iter().chain(record.releases()) {
             if !self.releases.contains_key(release) {
-                self.releases.insert(release.clone(), Progress::Fetching);
+                self.releases.insert(release.clone(), Progress::Looking);
                 commands.push(Command::Fetch(release.clone()));
             }
         }
@@ -303,6 +322,10 @@ impl Placement {
         let (generation, live) = match self.wanted(record) {
             Some(live) if self.is_ready(live) => (record.generation, Some(live.clone())),
             None if before.live.is_none() => (record.generation, None),
+            Some(missing) if before.live.is_none() && self.is_known(missing) => {
+                let nothing = (before.generation, None);
+                self.stand_in(record).unwrap_or(nothing)
+            }
             // The release the record names is not here yet, or the record names none: the old one stays.
             Some(_) | None => (before.generation, before.live),
         };
@@ -323,6 +346,29 @@ impl Placement {
             self.served = Some(plan.clone());
             commands.push(Command::Serve(plan));
         }
+    }
+
+    /// What is served while what is wanted is fetched after a restart: of the releases that were live before, the latest that
+    /// was here when this edge started. None as long as it is not known what is here.
+    ///
+    /// What was served before the restart is among them, or older: nothing that was never here stands in. Nor does the generation
+    /// fall, which is the last one under which another release than the record's was live.
+    fn stand_in(&self, record: &SiteRecord) -> Option<(Generation, Option<ReleaseRef>)> {
+        let was_here = Progress::Ready { was_here: true };
+        let mut before = record.previous.iter();
+        let latest = before.find(|release| {
+            !self.is_known(release) || self.releases.get(*release) == Some(&was_here)
+        });
+        let last = Generation(record.live_since.0.saturating_sub(1));
+        latest
+            .is_none_or(|latest| self.is_known(latest))
+            .then(|| (last, latest.cloned()))
+    }
+
+    /// Whether it was looked for on disk.
+    fn is_known(&self, release: &ReleaseRef) -> bool {
+        let progress = self.releases.get(release);
+        !matches!(progress, Some(Progress::Looking) | None)
     }
 
     /// While an override of this edge stands nobody is parted from the others: what was left may be what is pinned.
@@ -405,13 +451,13 @@ impl Placement {
 
     fn candidate(&self, candidate: &ReleaseRef) -> CandidateReport {
         let state = match self.releases.get(candidate) {
-            Some(Progress::Ready) => match &self.candidacy {
+            Some(Progress::Ready { .. }) => match &self.candidacy {
                 Some((_, Candidacy::Passed)) => CandidateState::Prepared,
                 Some((_, Candidacy::Failed(reason))) => CandidateState::Failed(reason.clone()),
                 Some((_, Candidacy::Gating)) | None => CandidateState::Preparing,
             },
             Some(Progress::Failed(reason)) => CandidateState::Failed(reason.clone()),
-            Some(Progress::Fetching) | None => CandidateState::Preparing,
+            Some(Progress::Looking | Progress::Fetching) | None => CandidateState::Preparing,
         };
         CandidateReport {
             release: candidate.release.clone(),
@@ -452,7 +498,7 @@ impl Placement {
     }
 
     fn is_ready(&self, release: &ReleaseRef) -> bool {
-        self.releases.get(release) == Some(&Progress::Ready)
+        matches!(self.releases.get(release), Some(Progress::Ready { .. }))
     }
 }
 

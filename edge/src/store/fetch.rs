@@ -88,6 +88,12 @@ pub enum FetchError {
         /// What came.
         found: Digest,
     },
+    /// It is not on disk, and was not asked for anywhere else.
+    #[error("blob {digest} is not on disk")]
+    Absent {
+        /// The blob.
+        digest: Digest,
+    },
     /// It cannot be kept.
     #[error("write blob {digest}")]
     Disk {
@@ -118,6 +124,8 @@ pub struct Fetcher {
     turn: Arc<AtomicUsize>,
     token_file: Arc<Path>,
     slots: Arc<Semaphore>,
+    /// Nobody is asked: what is not on disk is absent.
+    is_disk_only: bool,
     /// Whose word on where artifacts come from counts; nobody is asked where there is none.
     pub(super) trust: Option<Trust>,
 }
@@ -163,8 +171,18 @@ impl Fetcher {
             turn: Arc::default(),
             token_file: token_file.into(),
             slots: Arc::new(Semaphore::new(CONCURRENT)),
+            is_disk_only: false,
             trust: None,
         })
+    }
+
+    /// The same, that asks nobody: only what is on disk is there.
+    #[must_use]
+    pub fn on_disk(&self) -> Self {
+        Self {
+            is_disk_only: true,
+            ..self.clone()
+        }
     }
 
     /// The same, of artifacts that somebody trusted has to vouch for.
@@ -174,6 +192,14 @@ impl Fetcher {
         self
     }
 
+    fn asks_for(&self, digest: &Digest) -> Result<(), FetchError> {
+        if self.is_disk_only {
+            let digest = digest.clone();
+            return Err(FetchError::Absent { digest });
+        }
+        Ok(())
+    }
+
     fn base(&self) -> &str {
         let turn = self.turn.load(Ordering::Relaxed) % self.bases.len().max(1);
         self.bases.get(turn).map_or("", String::as_str)
@@ -181,6 +207,7 @@ impl Fetcher {
 
     /// Fetches a blob to `path`, which is whole, verified and synced when this succeeds.
     pub(super) async fn fetch(&self, wanted: Wanted<'_>, path: &Path) -> Result<(), FetchError> {
+        self.asks_for(wanted.digest)?;
         let _slot = self
             .slots
             .acquire()
@@ -264,6 +291,7 @@ impl Fetcher {
         artifact: &Digest,
         kind: &str,
     ) -> Result<Vec<Digest>, FetchError> {
+        self.asks_for(artifact)?;
         let url = format!("{}/v2/{project}/referrers/{artifact}", self.base());
         let transport = |source| FetchError::Transport {
             url: url.clone(),
@@ -443,6 +471,7 @@ fn may_pass(error: &FetchError) -> bool {
         FetchError::Token { .. }
         | FetchError::TooLarge { .. }
         | FetchError::Digest { .. }
+        | FetchError::Absent { .. }
         | FetchError::Disk { .. } => false,
     }
 }

@@ -241,6 +241,7 @@ impl FetchError {
             Self::Token { .. }
             | Self::TooLarge { .. }
             | Self::Digest { .. }
+            | Self::Absent { .. }
             | Self::Disk { .. } => false,
         }
     }

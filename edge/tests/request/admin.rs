@@ -15,6 +15,7 @@ use crate::support::{Client, Edge, LIVE, Response};
 async fn health_readiness_sites_and_explanations_are_told_until_the_shutdown() {
     let edge = Edge::start();
     edge.get("/");
+    edge.until_idle();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
     let ready = Arc::new(AtomicBool::new(false));

@@ -45,6 +45,7 @@ const SOMETIMES: &[&str] = &[
     "a transaction was lost with the tail",
     "a record was lost with the tail",
     "a torn artifact was found",
+    "what was live before stood in after a restart",
     "an edge refused an older record",
     "what an earlier boot said came late",
     "something was collected",
@@ -85,6 +86,10 @@ impl Counts {
 
     pub(crate) fn found_torn(&mut self, is_so: bool) {
         self.count_if(is_so, "a torn artifact was found");
+    }
+
+    pub(crate) fn stood_in(&mut self, is_so: bool) {
+        self.count_if(is_so, "what was live before stood in after a restart");
     }
 
     pub(crate) fn collected(&mut self, is_so: bool) {

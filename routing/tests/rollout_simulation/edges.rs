@@ -19,10 +19,11 @@ use crate::world::World;
 
 const HEARTBEAT: u64 = 5_000;
 
-/// What is written at once: a record, and the one that was served when it came.
-pub(crate) struct Slot {
-    pub(crate) record: Rc<Published>,
-    pub(crate) good: Option<Rc<Published>>,
+/// What requests are answered under.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Served {
+    pub(crate) generation: Generation,
+    pub(crate) live_since: Generation,
 }
 
 /// How far the candidate's gate is.
@@ -43,7 +44,7 @@ pub(crate) struct Edge {
     pub(crate) deaf_until: u64,
     pub(crate) full_until: u64,
     pub(crate) clock: Clock,
-    pub(crate) records: Disk<Slot>,
+    pub(crate) records: Disk<Rc<Published>>,
     /// Artifacts on disk, and whether they are whole there.
     pub(crate) artifacts: BTreeMap<u8, bool>,
     pub(crate) memory: Memory,
@@ -58,7 +59,7 @@ pub(crate) struct Edge {
 #[derive(Default)]
 pub(crate) struct Memory {
     pub(crate) record: Option<Rc<Published>>,
-    pub(crate) served: Option<Rc<Published>>,
+    pub(crate) served: Served,
     /// Fetched or verified in this boot.
     pub(crate) held: BTreeSet<u8>,
     pub(crate) fetching: Option<u8>,
@@ -92,9 +93,8 @@ impl Edge {
     }
 
     /// The generation that requests are answered under.
-    pub(crate) fn serving(&self) -> Generation {
-        let served = self.memory.served.as_ref();
-        served.map_or(Generation(0), |served| served.record.generation)
+    pub(crate) const fn serving(&self) -> Generation {
+        self.memory.served.generation
     }
 
     pub(crate) fn candidate(&self) -> Option<u8> {
@@ -111,12 +111,30 @@ impl Edge {
         self.memory.held.contains(&release) && (!is_candidate || self.memory.gate == Gate::Passed)
     }
 
+    /// What was live before is served as long as what is live is not here: the latest of it that is. Whether any is.
+    fn stand_in(&mut self, record: &Published) -> bool {
+        let held = &self.memory.held;
+        if live(record).is_none_or(|live| held.contains(&live)) {
+            return false;
+        }
+        let before = record.record.previous.iter();
+        let mut before = before.map(|before| number(&before.release));
+        self.memory.live = before.find(|before| held.contains(before));
+        let last = Generation(record.record.live_since.0.saturating_sub(1));
+        self.memory.served = Served {
+            generation: last,
+            live_since: last,
+        };
+        self.memory.live.is_some()
+    }
+
     /// What is on disk and named by nothing goes.
     pub(crate) fn evict(&mut self) {
         let memory = &mut self.memory;
-        let named = memory.record.iter().chain(&memory.served);
+        let named = memory.record.iter();
         let named = named.flat_map(|kept| kept.record.releases());
         let mut kept: BTreeSet<u8> = named.map(|named| number(&named.release)).collect();
+        kept.extend(memory.live);
         kept.extend(memory.fetching);
         kept.extend(&memory.in_flight);
         self.artifacts.retain(|release, _| kept.contains(release));
@@ -136,12 +154,10 @@ impl World {
             held: this.artifacts.keys().copied().collect(),
             ..Memory::default()
         };
-        let slot = this.records.synced();
-        let slot = slot.map(|slot| (Rc::clone(&slot.record), slot.good.clone()));
-        if let Some((record, good)) = slot {
+        if let Some(record) = this.records.synced().map(Rc::clone) {
+            let stands_in = this.stand_in(&record);
             this.memory.record = Some(record);
-            this.memory.served = good;
-            this.memory.live = this.memory.served.as_ref().and_then(|good| live(good));
+            self.counts.stood_in(stands_in);
             self.reconcile(edge);
             self.work(edge);
         }

@@ -7,7 +7,7 @@ use helix_routing::record::{Order, order};
 
 use crate::agenda::OnEdge;
 use crate::checks::Check;
-use crate::edges::{Gate, Slot, live};
+use crate::edges::{Gate, Served, live};
 use crate::publisher::Published;
 use crate::scenario::Safeguard;
 use crate::world::World;
@@ -27,10 +27,7 @@ impl World {
         let Some(newest) = self.stream.newest[this.region].clone() else {
             return;
         };
-        let held = this
-            .records
-            .newest()
-            .map(|slot| slot.record.record.generation);
+        let held = this.records.newest().map(|held| held.record.generation);
         let is_reached = this.cut_until.max(this.deaf_until) <= self.now;
         if is_reached && held < Some(newest.record.generation) {
             self.receive(edge, &newest);
@@ -43,8 +40,7 @@ impl World {
         if !this.is_up {
             return;
         }
-        let held = this.records.newest().map(|slot| &slot.record);
-        let held = held.map(|held| {
+        let held = this.records.newest().map(|held| {
             (
                 held.record.epoch,
                 held.record.generation,
@@ -67,11 +63,7 @@ impl World {
 
     fn write_record(&mut self, edge: usize, new: &Rc<Published>) {
         let this = &mut self.edges[edge];
-        let good = this.memory.served.clone();
-        this.records.write(Slot {
-            record: Rc::clone(new),
-            good,
-        });
+        this.records.write(Rc::clone(new));
         let millis = if self.dice.one_in(8) {
             600
         } else {
@@ -86,8 +78,7 @@ impl World {
 
     /// It is safe: from now on it counts.
     pub(crate) fn record_synced(&mut self, edge: usize) {
-        let slot = self.edges[edge].records.sync();
-        let record = slot.map(|slot| Rc::clone(&slot.record));
+        let record = self.edges[edge].records.sync().map(Rc::clone);
         if let Some(record) = record
             && self.without != Some(Safeguard::SyncBeforeReport)
         {
@@ -149,7 +140,10 @@ impl World {
         let named = live(&record);
         if named.is_none_or(|named| this.memory.held.contains(&named)) {
             this.memory.live = named;
-            this.memory.served = Some(Rc::clone(&record));
+            this.memory.served = Served {
+                generation: record.record.generation,
+                live_since: record.record.live_since,
+            };
             self.count_anew(edge);
         }
         self.count_canary(edge);

@@ -46,10 +46,7 @@ impl World {
     /// A swap begins new counts, and keeps what the release before showed.
     pub(crate) fn count_anew(&mut self, edge: usize) {
         let memory = &mut self.edges[edge].memory;
-        let since = memory
-            .served
-            .as_ref()
-            .map_or(Generation(0), |served| served.record.live_since);
+        let since = memory.served.live_since;
         let Some(release) = memory.live else { return };
         let counted = memory.counting.live.take();
         match counted {
