@@ -14,6 +14,9 @@ FOLDERS := swagger-ui-dist @fortawesome/fontawesome-free monaco-editor
 PACKAGES := swagger-ui-dist@5.35.0 @fortawesome/fontawesome-free@7.3.1 monaco-editor@0.57.0
 BINARIES := --package helix-cli --package helix-origin --package helix-edge --package helix-build --bins
 
+# How many tests of a program run at once: most wait for processes and sockets, more than two cores' worth.
+TEST_THREADS := RUST_TEST_THREADS=6
+
 # Where a PostgreSQL server's programs may be, as tests look for them.
 INITDB := /usr/lib/postgresql/*/bin/initdb /usr/local/pgsql/bin/initdb /usr/pgsql/bin/initdb
 
@@ -35,9 +38,9 @@ dev: build ## start everything on this machine and deploy the example site
 test: pure ## set up and run every test
 	@python3 deploy/setup/tools.py --tests
 	$(CARGO) build $(RELEASE) $(BINARIES)
-	$(CARGO) test $(RELEASE) --workspace --no-fail-fast
+	$(TEST_THREADS) $(CARGO) test $(RELEASE) --workspace --no-fail-fast
 	@if [ -n "$$(ls -d $(INITDB) 2>/dev/null)" ]; then \
-		HELIX_TEST_STORE=postgres $(CARGO) test $(RELEASE) --package helix-origin --no-fail-fast; \
+		HELIX_TEST_STORE=postgres $(TEST_THREADS) $(CARGO) test $(RELEASE) --package helix-origin --no-fail-fast; \
 	else echo "skipped: origin's tests on PostgreSQL, which is not installed: apt install postgresql"; fi
 	$(MAKE) fuzz FUZZ_SECONDS=20
 

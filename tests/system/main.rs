@@ -1,7 +1,7 @@
 //! System tests: real processes, sockets and NATS on free ports of this machine.
 //!
 //! Tests that leave a fleet as it was share one ([`helix_tests::fleet::Fleet::shared`]), each with projects of its
-//! own. Those that kill, starve or forge start their own, one at a time.
+//! own. Those that kill, starve or forge start their own, a few at a time.
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may stop here")]
 
 mod access;
@@ -22,6 +22,7 @@ mod hosts;
 mod joining;
 mod kills;
 mod lanes;
+mod place;
 mod previews;
 mod protection;
 mod provenance;
@@ -38,12 +39,4 @@ mod two_origins;
 mod uploads;
 mod waves;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
-
-/// Two cores carry one shared fleet and one more.
-static OWN_FLEET: Mutex<()> = Mutex::new(());
-
-/// Held by a test that starts a fleet of its own.
-fn own_fleet() -> MutexGuard<'static, ()> {
-    OWN_FLEET.lock().unwrap_or_else(PoisonError::into_inner)
-}
+use place::own_fleet;
