@@ -113,6 +113,14 @@ const fn rank(phase: PhaseName) -> Option<u8> {
     }
 }
 
+/// Whether a phase is only come to once every edge of the region serves the target.
+const fn is_live(phase: PhaseName) -> bool {
+    matches!(
+        phase,
+        PhaseName::Baking | PhaseName::Stable | PhaseName::Undecided
+    )
+}
+
 fn steps(noun: &str, was: PhaseName, is: PhaseName) -> Vec<(String, Option<bool>)> {
     // What is live and settled already goes nowhere.
     if was == is || (was == PhaseName::Pending && is == PhaseName::Stable) {
@@ -127,6 +135,9 @@ fn steps(noun: &str, was: PhaseName, is: PhaseName) -> Vec<(String, Option<bool>
         }
         if from < 3 && to >= 3 {
             told.push((format!("{noun}.committed"), None));
+        }
+        if from < 4 && is_live(is) {
+            told.push((format!("{noun}.live"), None));
         }
     }
     match is {
@@ -229,13 +240,31 @@ mod tests {
                 "deploy",
                 Some(("committing", running)),
                 ("baking", running),
-                vec![],
+                vec!["deployment.live"],
             ),
             (
                 "deploy",
                 Some(("baking", running)),
                 ("stable", "\"settled\""),
                 vec!["deployment.region_settled", "deployment.settled"],
+            ),
+            (
+                "deploy",
+                Some(("prepared", running)),
+                ("stable", "\"settled\""),
+                vec![
+                    "deployment.prepared",
+                    "deployment.committed",
+                    "deployment.live",
+                    "deployment.region_settled",
+                    "deployment.settled",
+                ],
+            ),
+            (
+                "deploy",
+                Some(("committing", running)),
+                ("rolling-back", running),
+                vec!["deployment.returning"],
             ),
             (
                 "deploy",
@@ -247,7 +276,11 @@ mod tests {
                 "rollback",
                 Some(("committing", running)),
                 ("stable", "\"settled\""),
-                vec!["deployment.rolled_back", "rollback.settled"],
+                vec![
+                    "rollback.live",
+                    "deployment.rolled_back",
+                    "rollback.settled",
+                ],
             ),
             (
                 "deploy",
