@@ -214,10 +214,13 @@ pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
             line: None,
         };
     };
-    if let Some(protection) = pinned.serving.protection.as_deref()
-        && !sends_to_tls(table, &pinned, head)
-        && let Some((guarded, reason)) =
-            protection::check(table.visitors(), &pinned, protection, head)
+    let Some(protection) = pinned.serving.protection.as_deref() else {
+        return answer_pinned(table, pinned, head);
+    };
+    if sends_to_tls(table, &pinned, head) {
+        return answer_pinned(table, pinned, head);
+    }
+    if let Some((guarded, reason)) = protection::check(table.visitors(), &pinned, protection, head)
     {
         return Answered {
             pinned: Some(pinned),
@@ -226,7 +229,13 @@ pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
             line: None,
         };
     }
-    answer_pinned(table, pinned, head)
+    // Rules write queries into targets and locations: what lets in must be in neither.
+    let query = protection::query_without_pass(head.query);
+    let head = RequestHead {
+        query: query.as_deref(),
+        ..*head
+    };
+    answer_pinned(table, pinned, &head)
 }
 
 /// Whether it is only told that the same is to be had over TLS: nobody is to show what lets them in before.
