@@ -40,6 +40,9 @@ pub(crate) struct Link {
     /// Folder of what is deployed
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<String>,
+    /// Shell line that starts the application: kept for a runtime, nothing runs it yet
+    #[arg(long, value_name = "LINE")]
+    pub(crate) start: Option<String>,
     /// The repository is not public: its previews are protected, unless `helix protect` said otherwise
     #[arg(long)]
     pub(crate) private: bool,
