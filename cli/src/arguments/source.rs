@@ -12,7 +12,7 @@ use super::{Project, Site};
 
 #[derive(Debug, Args)]
 pub(crate) struct Link {
-    /// The repository, as https://host/owner/name or git@host:owner/name; without it, the link is shown
+    /// The repository, as https://host/owner/name; without it, the link is shown
     pub(crate) repository: Option<String>,
     #[command(flatten)]
     pub(crate) project: Project,
