@@ -72,6 +72,14 @@ fn pin(fleet: &Fleet, edges: &[String], pinned: &[&PublicKey]) {
         std::fs::write(&path, toml::to_string(&config).unwrap()).unwrap();
         let before = fleet.kill(edge);
         fleet.wait_for_successor(edge, before);
+        let (_, edge) = fleet
+            .edges()
+            .find(|(_, one)| one.edge.as_str() == edge)
+            .unwrap();
+        wait::until_true("the edge serves again", REVIVE_LIMIT, || {
+            let asked = Request::get("nobody.example", "/");
+            Client::of(&edge.http).send(asked).is_ok()
+        });
     }
     fleet.wait_until_whole();
 }
