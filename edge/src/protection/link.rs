@@ -24,7 +24,8 @@ pub(super) fn without_pass(path: &str, query: Option<&str>) -> String {
     }
 }
 
-/// A query without any pass; none where nothing else is in it.
+/// A query without any pass; none where nothing else is in it. Rules write queries into targets and locations: what lets in must be in
+/// neither.
 pub(crate) fn query_without_pass(query: Option<&str>) -> Option<Cow<'_, str>> {
     let query = query?;
     if pass_of(query).is_none() {
