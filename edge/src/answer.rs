@@ -1,8 +1,7 @@
 //! What a request gets: the seam between every protocol and everything that can be served.
 //!
-//! Pure: a [`RequestHead`] in, an [`Answer`] out, the same for HTTP/1 and HTTP/2, and for
-//! `helix explain`, which asks without a request. It writes nothing and reads no file; whoever carries
-//! the answer out adds only what belongs to its protocol.
+//! Pure: a [`RequestHead`] in, an [`Answer`] out, the same for every protocol, and for `helix explain`, which asks without a request. It
+//! writes nothing and reads no file; whoever carries the answer out adds only what belongs to its protocol.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -91,8 +90,8 @@ impl Pinned {
         }
     }
 
-    /// Where its requests are counted: those to the live release under the names of its site, and of a share of the visitors
-    /// those to the candidate. Who has pinned a release is no measure of it.
+    /// Where its requests are counted: those to the live release under its site's names, and of a share of the visitors those to
+    /// the candidate. Who has pinned a release is no measure of it.
     #[must_use]
     pub fn counted(&self) -> Option<&Arc<Counted>> {
         if self.release.is_none() || matches!(self.rule, HostRule::Release(_)) {
@@ -214,10 +213,11 @@ pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
             line: None,
         };
     };
-    if let Some(protection) = pinned.serving.protection.as_deref()
-        && !sends_to_tls(table, &pinned, head)
-        && let Some((guarded, reason)) =
-            protection::check(table.visitors(), &pinned, protection, head)
+    let held = pinned.serving.protection.as_deref();
+    let Some(protection) = held.filter(|_| !sends_to_tls(table, &pinned, head)) else {
+        return answer_pinned(table, pinned, head);
+    };
+    if let Some((guarded, reason)) = protection::check(table.visitors(), &pinned, protection, head)
     {
         return Answered {
             pinned: Some(pinned),
@@ -226,7 +226,10 @@ pub fn answer(table: &Table, head: &RequestHead<'_>) -> Answered {
             line: None,
         };
     }
-    answer_pinned(table, pinned, head)
+    let query = protection::query_without_pass(head.query);
+    let mut head = *head;
+    head.query = query.as_deref();
+    answer_pinned(table, pinned, &head)
 }
 
 /// Whether it is only told that the same is to be had over TLS: nobody is to show what lets them in before.
@@ -393,8 +396,7 @@ fn by_release(
     (with_rules(made, release, &path.path, head), None)
 }
 
-/// What is no file carries the fields of `_headers` too, but for those that tell of a file: a browser needs what they
-/// say of origins and security with every answer.
+/// What is no file carries the fields of `_headers` too, but for those that tell of a file: browsers need them with every answer.
 fn with_rules(mut made: Made, release: &Release, path: &str, head: &RequestHead<'_>) -> Made {
     if let Answer::Respond(response) = &mut made.answer
         && response.status != StatusCode::NOT_MODIFIED
@@ -424,8 +426,7 @@ fn sent_on(head: &RequestHead<'_>, rule: Option<usize>, given: Option<&Given>) -
     })
 }
 
-/// The file of another release that pages still ask for: of one that was live lately, or that other visitors get now. Never
-/// a page.
+/// The file of another release that pages still ask for: one that was live lately, or that others get now. Never a page.
 fn earlier<'a>(pinned: &'a Pinned, path: &str) -> Option<(&'a Arc<Release>, &'a Arc<File>)> {
     if matches!(pinned.rule, HostRule::Release(_)) || !(is_asset(path) || is_immutable(path)) {
         return None;

@@ -77,6 +77,12 @@ impl Act {
         self
     }
 
+    /// Why, as far as was said.
+    #[must_use]
+    pub fn why(&self) -> Option<&str> {
+        self.reason.as_deref()
+    }
+
     /// What else a person would ask.
     #[must_use]
     pub fn detail(mut self, detail: Option<String>) -> Self {

@@ -1,9 +1,11 @@
 //! Bills of materials: what a build says that its release was made of, kept beside the artifact as a referrer of it.
 //!
+//! A release that is made of another one's files, in production or with other variables, has that one's bill.
+//!
 //! Invariant: it is the worker's word, and nothing is decided by it. Its blobs live as long as a release that names them.
 
 use helix_routing::api::MAX_MATERIALS_BYTES;
-use helix_routing::id::{Digest, ProjectName, SiteId};
+use helix_routing::id::{Digest, ProjectName, ReleaseId, SiteId};
 use helix_routing::record::ReleaseRef;
 use serde::Deserialize;
 
@@ -149,6 +151,30 @@ pub(crate) async fn of(
     let (layout, digest) = (layout.clone(), id(&bill)?);
     let read = blocking(move || layout.read(&digest, MAX_MATERIALS_BYTES as u64));
     Ok(Some(read.await?))
+}
+
+/// The bill of a release that another one is to be made of, if its build brought one.
+///
+/// # Errors
+/// When it cannot be read, or the database fails.
+pub(crate) async fn of_release(
+    store: &Store,
+    layout: &Layout,
+    site: &SiteId,
+    release: &ReleaseId,
+) -> Result<Option<String>, BillError> {
+    let artifact: Option<String> =
+        sqlx::query_scalar("SELECT artifact FROM releases WHERE site = $1 AND release_id = $2")
+            .bind(site.to_string())
+            .bind(release.as_str())
+            .fetch_optional(store.reader())
+            .await?;
+    let Some(artifact) = artifact else {
+        return Ok(None);
+    };
+    let bill = of(store, layout, site, &id(&artifact)?).await?;
+    let bill = bill.map(|bill| String::from_utf8(bill).map_err(|_| BillError::NotOne));
+    bill.transpose()
 }
 
 #[cfg(test)]

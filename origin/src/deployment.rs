@@ -29,6 +29,7 @@ use crate::project::{self, ProjectError};
 use crate::provenance::{self, AttestError};
 use crate::remote::queue;
 use crate::remote::run::{self, NotThere};
+use crate::restart;
 use crate::rollout::policy::WayOut;
 use crate::rollout::{Begun, NewRollout, RolloutError};
 use crate::source::{env, link};
@@ -216,7 +217,9 @@ pub(crate) struct BuiltOf {
 pub(crate) struct ComesFrom {
     pub(crate) built_of: BuiltOf,
     pub(crate) source: Source,
-    /// The same files are live there already: however they came there.
+    /// What the files were made of, if their build said so.
+    pub(crate) bill: Option<String>,
+    /// The same files are live there already, however they came there: they begin anew.
     pub(crate) is_live: bool,
 }
 
@@ -264,6 +267,14 @@ pub(crate) async fn roll_out<T: Serialize + DeserializeOwned>(
     app.attestor
         .note(&mut begun.tx, site, &release, &from.source)
         .await?;
+    if let Some(bill) = &from.bill {
+        let layout = app.artifacts.layout();
+        bill::note(&mut begun.tx, layout, (site, &release), bill).await?;
+    }
+    if from.is_live {
+        let asked = restart::requested(site, &view.rollout, caller, act.why());
+        event::emit(&mut begun.tx, asked).await?;
+    }
     audit::record(&mut begun.tx, caller, act).await?;
     note_built_of(&mut begun.tx, &view, &from.built_of).await?;
     let view = shown(view);

@@ -9,6 +9,7 @@ use helix_routing::id::{Environment, ProjectName, ReleaseId, SiteId};
 use crate::app::App;
 use crate::audit::Act;
 use crate::auth::Caller;
+use crate::bill;
 use crate::deployment::{self, BuiltOf, ComesFrom, StartError, answered};
 use crate::idempotency::Repeatable;
 use crate::provenance;
@@ -58,6 +59,7 @@ pub async fn promote(
     let comes_from = ComesFrom {
         built_of: of_build(app, &from, &new.release).await?,
         source: source.ok_or_else(unknown)?,
+        bill: bill::of_release(&app.store, app.artifacts.layout(), &from, &new.release).await?,
         is_live: false,
     };
     let detail = provenance::promotion_detail(&from, &new.release, &made.release);

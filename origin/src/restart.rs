@@ -9,6 +9,7 @@ use helix_routing::routes::Routes;
 use crate::app::App;
 use crate::audit::{self, Act};
 use crate::auth::Caller;
+use crate::bill;
 use crate::deployment::{self, ComesFrom, StartError, answered, answered_now};
 use crate::event::{self, Event};
 use crate::idempotency::Repeatable;
@@ -43,7 +44,7 @@ pub async fn restart(
         return view(app, None, &steps).await;
     }
     if new.reload_env
-        && let Some(view) = reload(app, caller, &site, repeatable.clone()).await?
+        && let Some(view) = reload(app, caller, (&site, &new), repeatable.clone()).await?
     {
         return Ok(view);
     }
@@ -60,11 +61,7 @@ pub async fn restart(
     project::check(&mut begun.tx, project).await?;
     let reason = new.reason.as_deref();
     audit::note(&mut begun.tx, caller, "restart", &site.to_string(), reason).await?;
-    let event = Event::new("deployment.restart.requested", Some(project))
-        .on(&site)
-        .with("rollout", Some(begun.rollout.to_string()))
-        .with("by", Some(caller.name.clone()))
-        .with("reason", new.reason.clone());
+    let event = requested(&site, &begun.rollout, caller, reason);
     event::emit(&mut begun.tx, event).await?;
     let view = view(app, Some(begun.rollout.clone()), &steps).await?;
     if let Some(repeatable) = &repeatable {
@@ -78,7 +75,7 @@ pub async fn restart(
 async fn reload(
     app: &App,
     caller: &Caller,
-    site: &SiteId,
+    (site, new): (&SiteId, &NewRestart),
     repeatable: Option<Repeatable>,
 ) -> Result<Option<RestartView>, StartError> {
     let steps = app.conductor.plan_restart(site, None).await?;
@@ -101,13 +98,17 @@ async fn reload(
     let comes_from = ComesFrom {
         built_of: promotion::of_build(app, site, &live.release).await?,
         source,
+        bill: bill::of_release(&app.store, app.artifacts.layout(), site, &live.release).await?,
         is_live: true,
     };
     let detail = format!(
         "release {} with the variables' revision {revision:?}",
         live.release
     );
-    let act = Act::new("restart", site.to_string()).detail(Some(detail));
+    let reason = new.reason.as_deref();
+    let act = Act::new("restart", site.to_string())
+        .reason(reason)
+        .detail(Some(detail));
     let planned = view(app, None, &steps).await?;
     let shown = |made: DeploymentView| RestartView {
         rollout: Some(made.rollout),
@@ -117,6 +118,20 @@ async fn reload(
     deployment::roll_out(app, caller, to, (act, comes_from), repeatable, shown)
         .await
         .map(Some)
+}
+
+/// What others are told of a wish to restart a site.
+pub(crate) fn requested(
+    site: &SiteId,
+    rollout: &RolloutId,
+    caller: &Caller,
+    reason: Option<&str>,
+) -> Event {
+    Event::new("deployment.restart.requested", Some(&site.project))
+        .on(site)
+        .with("rollout", Some(rollout.to_string()))
+        .with("by", Some(caller.name.clone()))
+        .with("reason", reason.map(str::to_owned))
 }
 
 async fn view(

@@ -14,6 +14,7 @@ fn settings() -> BuildSettings {
         install: None,
         build: None,
         output: None,
+        start: None,
     }
 }
 

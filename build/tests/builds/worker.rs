@@ -136,6 +136,7 @@ impl World {
                 install: None,
                 build: Some(line.to_owned()),
                 output: None,
+                start: None,
             },
             trust: Trust::Branch,
             env: std::collections::BTreeMap::new(),

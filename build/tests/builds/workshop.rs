@@ -70,6 +70,7 @@ impl World {
                 install: None,
                 build: None,
                 output: None,
+                start: None,
             },
             trust: Trust::Default,
             env: [(

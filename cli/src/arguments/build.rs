@@ -63,6 +63,7 @@ impl From<Settings> for BuildSettings {
             install,
             build,
             output,
+            start: None,
         }
     }
 }

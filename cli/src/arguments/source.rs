@@ -12,7 +12,7 @@ use super::{Project, Site};
 
 #[derive(Debug, Args)]
 pub(crate) struct Link {
-    /// The repository, as https://host/owner/name or git@host:owner/name; without it, the link is shown
+    /// The repository, as https://host/owner/name; without it, the link is shown
     pub(crate) repository: Option<String>,
     #[command(flatten)]
     pub(crate) project: Project,
@@ -40,6 +40,9 @@ pub(crate) struct Link {
     /// Folder of what is deployed
     #[arg(long, value_name = "DIR")]
     pub(crate) output: Option<String>,
+    /// Shell line that starts the application: kept for a runtime, nothing runs it yet
+    #[arg(long, value_name = "LINE")]
+    pub(crate) start: Option<String>,
     /// The repository is not public: its previews are protected, unless `helix protect` said otherwise
     #[arg(long)]
     pub(crate) private: bool,

@@ -63,6 +63,7 @@ async fn wanted(arguments: Link, url: String) -> anyhow::Result<NewLink> {
             install: arguments.install,
             build: arguments.build,
             output: arguments.output,
+            start: arguments.start,
         },
         private: arguments.private,
         allow_uploads: arguments.allow_uploads,
@@ -131,6 +132,10 @@ fn described(link: &LinkView) -> String {
         ("install", or_found(&settings.install)),
         ("build", or_found(&settings.build)),
         ("output", or_found(&settings.output)),
+        (
+            "start",
+            settings.start.clone().unwrap_or_else(|| NONE.to_owned()),
+        ),
         ("private", yes(link.private).to_owned()),
         ("credential", yes(link.has_credential).to_owned()),
         ("forks", link.forks.name().to_owned()),
@@ -159,7 +164,7 @@ mod tests {
     fn a_link_is_told_with_what_is_found_and_what_is_said() {
         let link: LinkView = serde_json::from_str(
             r#"{"project":"shop","url":"https://github.com/acme/shop","repository":"acme/shop","provider":"github",
-            "api":"https://api.github.com","branch":"main","settings":{"install":"","build":"make"},"private":false,
+            "api":"https://api.github.com","branch":"main","settings":{"install":"","build":"make","start":"node ."},"private":false,
             "allow_uploads":false,"forks":"approve","has_credential":true,"webhook_url":"https://o/v1/webhooks/in/github/shop",
             "secret_before_until":null,"by":"ana","created":1}"#,
         )
@@ -169,6 +174,7 @@ mod tests {
             "install     nothing",
             "build       make",
             "output      found from",
+            "start       node .",
             "credential  yes",
         ] {
             assert!(text.contains(line), "{text}");

@@ -18,16 +18,24 @@ pub(super) fn pass_of(query: &str) -> Option<&str> {
 
 /// Path and query without any pass.
 pub(super) fn without_pass(path: &str, query: Option<&str>) -> String {
+    match query_without_pass(query) {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    }
+}
+
+/// A query without any pass; none where nothing else is in it. Rules write queries into targets and locations: what lets in must be in
+/// neither.
+pub(crate) fn query_without_pass(query: Option<&str>) -> Option<Cow<'_, str>> {
+    let query = query?;
+    if pass_of(query).is_none() {
+        return Some(Cow::Borrowed(query));
+    }
     let kept: Vec<&str> = query
-        .into_iter()
-        .flat_map(|query| query.split('&'))
+        .split('&')
         .filter(|pair| value(pair).is_none())
         .collect();
-    if kept.is_empty() {
-        path.to_owned()
-    } else {
-        format!("{path}?{}", kept.join("&"))
-    }
+    (!kept.is_empty()).then(|| Cow::Owned(kept.join("&")))
 }
 
 fn value(pair: &str) -> Option<&str> {

@@ -11,12 +11,14 @@
 //!
 //! It is asked before anything of a release is: before its rules, its files and what is kept of its upstreams. Invariant: an edge that
 //! cannot check lets nobody in. Of a site without protection there is nothing to look at but an option. What lets in never
-//! reaches an upstream or a log, and no answer is kept for who was not let in.
+//! reaches a rule of the release, an upstream or a log, and no answer is kept for who was not let in.
 
 mod attempts;
 mod link;
 mod login;
 mod page;
+
+use std::borrow::Cow;
 
 use helix_routing::protection::Protection;
 use helix_service::clock;
@@ -25,7 +27,7 @@ use http::header::{CACHE_CONTROL, COOKIE, LOCATION, REFERRER_POLICY, SET_COOKIE}
 use http::{HeaderName, HeaderValue, Method, StatusCode};
 
 pub use self::attempts::Attempts;
-pub(crate) use self::link::logged;
+pub(crate) use self::link::{logged, query_without_pass};
 pub(crate) use self::login::respond;
 use self::page::Said;
 use crate::answer::{ACME_FOLDER, NO_STORE, Pinned, RequestHead, Response};
@@ -201,22 +203,45 @@ fn is_session(pair: &[u8]) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with(b"="))
 }
 
+/// Whether a cookie of this name is a session's, which no rule of a release is told of.
+pub(crate) fn is_own_cookie(name: &str) -> bool {
+    name == COOKIE_NAME
+}
+
+/// What a rule is told of a field: nothing of what lets in.
+pub(crate) fn told<'a>(name: &HeaderName, value: &'a [u8]) -> Option<Cow<'a, [u8]>> {
+    if *name == PASS_HEADER {
+        return None;
+    }
+    if *name != COOKIE || !pairs(value).any(is_session) {
+        return Some(Cow::Borrowed(value));
+    }
+    let kept = without_sessions(value);
+    (!kept.is_empty()).then_some(Cow::Owned(kept))
+}
+
+fn pairs(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+    value.split(|byte| *byte == b';')
+}
+
+fn without_sessions(value: &[u8]) -> Vec<u8> {
+    let kept: Vec<&[u8]> = pairs(value)
+        .filter(|pair| !is_session(pair))
+        .map(<[u8]>::trim_ascii)
+        .collect();
+    kept.join(&b"; "[..])
+}
+
 /// The fields of `Cookie` without sessions: what others set is for the application alone.
 fn without_session(headers: &mut http::HeaderMap) {
     let held: Vec<HeaderValue> = headers.get_all(COOKIE).iter().cloned().collect();
-    let is_there =
-        |value: &HeaderValue| value.as_bytes().split(|byte| *byte == b';').any(is_session);
+    let is_there = |value: &HeaderValue| pairs(value.as_bytes()).any(is_session);
     if !held.iter().any(is_there) {
         return;
     }
     headers.remove(COOKIE);
     for value in held {
-        let pairs = value.as_bytes().split(|byte| *byte == b';');
-        let kept: Vec<&[u8]> = pairs
-            .filter(|pair| !is_session(pair))
-            .map(<[u8]>::trim_ascii)
-            .collect();
-        if let Ok(value) = HeaderValue::from_bytes(&kept.join(&b"; "[..]))
+        if let Ok(value) = HeaderValue::from_bytes(&without_sessions(value.as_bytes()))
             && !value.is_empty()
         {
             headers.append(COOKIE, value);

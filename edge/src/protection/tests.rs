@@ -3,6 +3,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use helix_framing::Fields;
 use helix_routing::id::{Digest, Generation, SiteId};
+use helix_routing::routes::Routes;
+use helix_routing::routes::output::{OutputConfig, WrittenRoute};
 use http::{HeaderMap, Uri};
 
 use super::*;
@@ -217,6 +219,74 @@ fn passes_and_exempt_paths_are_let_in() {
         status(&ask_of(&table(true), Method::GET, OPEN, "/a.txt", &[])),
         200
     );
+}
+
+/// Routes that write what they find in a request into the target that an upstream gets.
+const FINDERS: &str = r#"[
+    {"src": "/api/(.*)", "dest": "https://api.example/v1/$1"},
+    {"src": "/query", "has": [{"type": "query", "key": "_helix_access", "value": "(?<found>.+)"}], "dest": "https://api.example/$found"},
+    {"src": "/cookie", "has": [{"type": "cookie", "key": "__helix_access", "value": "(?<found>.+)"}], "dest": "https://api.example/$found"},
+    {"src": "/cookies", "has": [{"type": "header", "key": "cookie", "value": "(?<found>.+)"}], "dest": "https://api.example/$found"},
+    {"src": "/header", "has": [{"type": "header", "key": "x-helix-access", "value": "(?<found>.+)"}], "dest": "https://api.example/$found"},
+    {"src": "/away", "status": 307, "headers": {"Location": "https://elsewhere.example/"}}
+]"#;
+
+/// What a preview with those routes answers.
+fn ask_finders(method: Method, target: &str, headers: &[(&str, &str)]) -> Answer {
+    let written: Vec<WrittenRoute> = serde_json::from_str(FINDERS).unwrap();
+    let config = OutputConfig {
+        routes: written.into_iter().enumerate().collect(),
+        ..OutputConfig::default()
+    };
+    let (output, upstreams) = config.compile(true).unwrap();
+    let routes = Routes {
+        output: Some(Box::new(output)),
+        upstreams,
+        ..Routes::default()
+    };
+    let made = Release::from_memory(
+        RELEASE.parse().unwrap(),
+        Digest::from_hex(&"0".repeat(64)).unwrap(),
+        [("a.txt", "text/plain", Bytes::from("a"))],
+    );
+    let table = table(true);
+    let live = Arc::new(made.with_routes(routes));
+    let mut serving = Serving::new(Generation(4), Some(live), Vec::new());
+    serving.protection = Some(protection());
+    table.publish(&"shop/preview/1".parse().unwrap(), serving);
+    ask_of(&table, method, HOST, target, headers).answer
+}
+
+#[test]
+fn what_lets_in_is_seen_by_no_rule_of_the_release() {
+    let (link, session) = (good(Kind::Link), good(Kind::Session));
+    let cookie = format!("a=b; __helix_access={session}");
+    let shown = [("cookie", &*cookie), ("x-helix-access", &*link)];
+    for method in [Method::GET, Method::HEAD, Method::POST, Method::DELETE] {
+        for (target, expected) in [
+            ("/api/a", Some("/v1/a")),
+            ("/api/a?_helix_access=x", Some("/v1/a")),
+            ("/api/a?b=c&_helix_access=x&d", Some("/v1/a?b=c&d")),
+            ("/query?_helix_access=x", None),
+            ("/cookie", None),
+            ("/cookies", Some("/a%3Db")),
+            ("/header", None),
+        ] {
+            // Another site's pass, or one that is over: a good one is taken out of a page's address before.
+            let answer = ask_finders(method.clone(), target, &shown);
+            let sent = match &answer {
+                Answer::Forward(forward) => forward.target.as_deref(),
+                _ => None,
+            };
+            assert_eq!(sent, expected, "{method} {target}: {answer:?}");
+        }
+        let away = ask_finders(method.clone(), "/away?_helix_access=x", &shown);
+        let told = format!("{:?}", away.headers());
+        assert!(
+            told.contains("elsewhere.example") && !told.contains("_helix_access"),
+            "{told}"
+        );
+    }
 }
 
 #[test]

@@ -8,6 +8,7 @@ use http::HeaderName;
 use http::header::{ACCEPT, ACCEPT_LANGUAGE, COOKIE};
 
 use crate::answer::RequestHead;
+use crate::protection::{is_own_cookie, told};
 
 impl Client for RequestHead<'_> {
     fn host(&self) -> Cow<'_, str> {
@@ -24,13 +25,15 @@ impl Client for RequestHead<'_> {
     }
 
     fn has_cookie(&self, name: &str) -> bool {
-        self.fields
+        let mut pairs = self
+            .fields
             .all(&COOKIE)
-            .flat_map(|value| value.split(|byte| *byte == b';'))
-            .any(|cookie| {
-                let end = cookie.iter().position(|byte| *byte == b'=');
-                end.is_some_and(|end| cookie[..end].trim_ascii() == name.as_bytes())
-            })
+            .flat_map(|value| value.split(|byte| *byte == b';'));
+        let is_it = |cookie: &[u8]| {
+            let end = cookie.iter().position(|byte| *byte == b'=');
+            end.is_some_and(|end| cookie[..end].trim_ascii() == name.as_bytes())
+        };
+        !is_own_cookie(name) && pairs.any(is_it)
     }
 
     fn method(&self) -> &str {
@@ -39,7 +42,10 @@ impl Client for RequestHead<'_> {
 
     fn header(&self, name: &str) -> Option<Cow<'_, str>> {
         let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
-        self.fields.first(&name).map(String::from_utf8_lossy)
+        Some(match told(&name, self.fields.first(&name)?)? {
+            Cow::Borrowed(value) => String::from_utf8_lossy(value),
+            Cow::Owned(value) => Cow::Owned(String::from_utf8_lossy(&value).into_owned()),
+        })
     }
 
     fn cookie(&self, name: &str) -> Option<Cow<'_, str>> {
@@ -50,7 +56,7 @@ impl Client for RequestHead<'_> {
                 let end = cookie.iter().position(|byte| *byte == b'=')?;
                 Some((cookie[..end].trim_ascii(), cookie[end + 1..].trim_ascii()))
             });
-        let found = pairs.find(|(known, _)| *known == name.as_bytes());
+        let found = pairs.find(|(known, _)| !is_own_cookie(name) && *known == name.as_bytes());
         found.map(|(_, value)| String::from_utf8_lossy(value))
     }
 

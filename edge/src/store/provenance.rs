@@ -17,13 +17,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use helix_routing::artifact::{MAX_MANIFEST_BYTES, Manifest};
-use helix_routing::id::{Digest, SiteId};
+use helix_routing::id::{Digest, KeyId, SiteId};
 use helix_routing::provenance::policy::{Refused, Requires, judge};
 use helix_routing::provenance::statement::{Statement, Unreadable};
 use helix_routing::provenance::{MAX_BUNDLE_BYTES, MAX_BUNDLES, Source};
 use helix_routing::seal::KeyRole;
 use helix_service::dsse::{self, BundleError};
-use helix_service::keys::KeyRing;
+use helix_service::keys::{KeyRing, VerifyError};
 use prometheus::IntCounterVec;
 use tokio::time::timeout;
 
@@ -65,9 +65,14 @@ pub enum Unvouched {
     /// The referrer is none.
     #[error("what refers to it is no provenance")]
     Referrer(#[source] Invalid),
+    /// A key signed it that is not pinned: the wrong one, or one that took the place of another.
+    #[error(
+        "its provenance does not count: it is signed by unknown key {0}; if that took the place of another, pin it in `[[keys]]` of this edge's config and restart the edge"
+    )]
+    Key(KeyId),
     /// The bundle does not count.
     #[error("its provenance does not count")]
-    Bundle(#[from] BundleError),
+    Bundle(#[source] BundleError),
     /// What it says cannot be relied on.
     #[error("its provenance cannot be relied on")]
     Statement(#[from] Unreadable),
@@ -216,6 +221,15 @@ impl Store {
             let mut layers = layers(manifest, &index).into_iter();
             layers.all(|layer| self.has_layer(&layer))
         })
+    }
+}
+
+impl From<BundleError> for Unvouched {
+    fn from(error: BundleError) -> Self {
+        match error {
+            BundleError::Verify(VerifyError::UnknownKey { key_id, .. }) => Self::Key(key_id),
+            error => Self::Bundle(error),
+        }
     }
 }
 

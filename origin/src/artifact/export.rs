@@ -11,7 +11,16 @@ use super::Artifacts;
 use super::annotation;
 use super::content::blocking;
 use super::layout::{LayoutError, Listed};
+use crate::bill::BILL_TYPE;
 use crate::store::{StoreError, count, id};
+
+const BUNDLES: &str =
+    "SELECT provenances.site, provenances.manifest, provenances.manifest_size FROM provenances
+     JOIN packs ON packs.project = provenances.project AND packs.digest = provenances.manifest
+     ORDER BY provenances.project, provenances.manifest";
+const BILLS: &str = "SELECT bills.site, bills.manifest, bills.manifest_size FROM bills
+     JOIN packs ON packs.project = bills.project AND packs.digest = bills.manifest
+     ORDER BY bills.project, bills.manifest";
 
 /// What a manifest is called in a layout (OCI image-spec, annotations.md).
 const NAME: &str = "org.opencontainers.image.ref.name";
@@ -48,7 +57,7 @@ impl Artifacts {
 
     async fn export_now(&self) -> Result<(), ExportError> {
         let mut listed = self.releases().await?;
-        listed.extend(self.bundles().await?);
+        listed.extend(self.referrers().await?);
         let layout = self.layout.clone();
         blocking(move || layout.export(&listed)).await?;
         Ok(())
@@ -96,23 +105,21 @@ impl Artifacts {
         Ok(listed)
     }
 
-    /// The referrers that say where they come from. They have no name: `subject` leads to them.
-    async fn bundles(&self) -> Result<Vec<Listed>, StoreError> {
-        let rows: Vec<(String, String, i64)> = sqlx::query_as(
-            "SELECT provenances.site, provenances.manifest, provenances.manifest_size FROM provenances
-             JOIN packs ON packs.project = provenances.project AND packs.digest = provenances.manifest
-             ORDER BY provenances.project, provenances.manifest",
-        )
-        .fetch_all(self.store.reader())
-        .await?;
-        let read = |(site, manifest, size): (String, String, i64)| {
-            Ok(Listed {
-                digest: id(&manifest)?,
-                size: count(size, "provenances.manifest_size")?,
-                artifact_type: BUNDLE_TYPE,
-                annotations: annotation::of_site(&id(&site)?),
-            })
-        };
-        rows.into_iter().map(read).collect()
+    /// The referrers that say where they come from and what they were made of. They have no name: `subject` leads to them.
+    async fn referrers(&self) -> Result<Vec<Listed>, StoreError> {
+        let mut listed = Vec::new();
+        for (query, artifact_type) in [(BUNDLES, BUNDLE_TYPE), (BILLS, BILL_TYPE)] {
+            let rows: Vec<(String, String, i64)> =
+                sqlx::query_as(query).fetch_all(self.store.reader()).await?;
+            for (site, manifest, size) in rows {
+                listed.push(Listed {
+                    digest: id(&manifest)?,
+                    size: count(size, "manifest_size")?,
+                    artifact_type,
+                    annotations: annotation::of_site(&id(&site)?),
+                });
+            }
+        }
+        Ok(listed)
     }
 }

@@ -10,8 +10,9 @@ use std::time::Duration;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use helix_routing::api::{
-    BuildClaim, BuildEnd, BuildJob, BuildLimits, BuildOutcome, BuildStep, BuildVariable, BuildWish,
-    HEARTBEAT_SECONDS, InFreeze, NewDeployment, NewFile, Provider, Source, Trust,
+    BuildClaim, BuildEnd, BuildJob, BuildLimits, BuildOutcome, BuildSettings, BuildStep,
+    BuildVariable, BuildWish, HEARTBEAT_SECONDS, InFreeze, NewDeployment, NewFile, Provider,
+    Source, Trust,
 };
 use helix_routing::id::{BuildId, RolloutId};
 use helix_routing::rollout::RolloutPolicy;
@@ -366,7 +367,11 @@ fn job(
             commit: wanted.commit.clone(),
             authorization,
         },
-        settings: wanted.settings.clone(),
+        settings: BuildSettings {
+            // No worker runs it, and those from before know no such field.
+            start: None,
+            ..wanted.settings.clone()
+        },
         trust: wanted.trust,
         env,
         hosts: source.hosts.to_vec(),

@@ -76,6 +76,40 @@ impl Manifests<'_> {
         }
     }
 
+    /// Whether the registry has a referrers API that lists a manifest. What is further down than an answer reaches is not found.
+    pub(super) async fn lists(
+        &self,
+        subject: &Digest,
+        referrer: &Digest,
+    ) -> Result<bool, RemoteError> {
+        let attempted = self.attempted("list what refers to", subject.as_str());
+        let url = self
+            .link
+            .url(self.repository, &["referrers", subject.as_str()]);
+        let response = self
+            .link
+            .send(&attempted, self.repository, |http| {
+                Ok(http.get(url.clone()).header(ACCEPT, OCI_INDEX_TYPE))
+            })
+            .await?;
+        match response.status() {
+            StatusCode::OK => {
+                let bytes = limited(response, MAX_MANIFEST_BYTES, &attempted).await?;
+                let index: Value = serde_json::from_slice(&bytes).unwrap_or_default();
+                let listed = index["manifests"].as_array();
+                Ok(listed.is_some_and(|listed| {
+                    listed.iter().any(|one| one["digest"] == referrer.as_str())
+                }))
+            }
+            StatusCode::TOO_MANY_REQUESTS => Err(refusal(&attempted, response).await),
+            // However registries without the API say so. A refusal of another kind shows when it is put.
+            status if status.is_client_error() || status == StatusCode::NOT_IMPLEMENTED => {
+                Ok(false)
+            }
+            _ => Err(refusal(&attempted, response).await),
+        }
+    }
+
     /// Puts a manifest under its digest, and sees to it that it is found from its subject.
     pub(super) async fn put(&self, stored: &Stored) -> Result<(), RemoteError> {
         let lists = self

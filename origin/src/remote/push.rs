@@ -149,8 +149,13 @@ impl Push<'_> {
         let digest = stored.digest.as_str();
         let is_distrusted = self.remote.is_distrusted(self.repository, &stored.digest);
         let is_there = !is_distrusted && manifests.names(digest, &stored.digest).await?;
-        // Whether an index lists a referrer shows only when it is put.
-        if is_there && stored.subject.is_none() {
+        // Whether an index under a tag lists a referrer shows only when it is put. Where there is an API it is asked: some registries
+        // list twice what is put twice.
+        let is_found = match &stored.subject {
+            Some(subject) if is_there => manifests.lists(subject, &stored.digest).await?,
+            Some(_) | None => true,
+        };
+        if is_there && is_found {
             return Ok(());
         }
         match manifests.put(stored).await {

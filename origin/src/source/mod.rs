@@ -45,6 +45,8 @@ pub struct SourceConfig {
     /// missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<PathBuf>,
+    /// Repositories also by ssh: workers have keys of their own for them.
+    pub ssh: bool,
     /// Repositories and providers also without TLS.
     pub plain_http: bool,
     /// Repositories also on this machine's disk.
@@ -67,6 +69,7 @@ impl Default for SourceConfig {
         ];
         Self {
             key: None,
+            ssh: false,
             plain_http: false,
             local: false,
             poll_seconds: 60,
@@ -119,6 +122,7 @@ impl Source {
         Self {
             key: Arc::new(key),
             schemes: Schemes {
+                ssh: config.ssh,
                 plain_http: config.plain_http,
                 local: config.local,
             },

@@ -15,9 +15,7 @@ const MAX_BRANCH: usize = 200;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidRepository {
     /// No address that git may be given.
-    #[error(
-        "write the repository as https://host/owner/name or ssh://git@host/owner/name, with at most {MAX_URL} characters"
-    )]
+    #[error("write the repository as https://host/owner/name, with at most {MAX_URL} characters")]
     Address,
     /// It has a password in it.
     #[error("leave the user and the password out of the address: send them as the credential")]
@@ -28,6 +26,11 @@ pub enum InvalidRepository {
     /// A branch that git would not have.
     #[error("{0:?} is no name of a branch")]
     Branch(String),
+    /// Nobody has a key for it.
+    #[error(
+        "there is no key to fetch by ssh with: link {0}, and give a token with --credential-file if it is not public; where workers have keys of their own, `ssh = true` in `[source]` of origin's config permits it"
+    )]
+    NoKey(String),
     /// Nobody can be asked for its newest commit.
     #[error("a plain git server is asked over https; ssh needs a provider that sends webhooks")]
     Ssh,
@@ -49,9 +52,11 @@ pub struct Repository {
     pub api: Option<String>,
 }
 
-/// What may be linked besides `https` and `ssh`.
+/// What may be linked besides `https`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Schemes {
+    /// `ssh`, with keys that workers have.
+    pub ssh: bool,
     /// `http`.
     pub plain_http: bool,
     /// `file`.
@@ -156,10 +161,20 @@ fn check(url: &Url, schemes: Schemes) -> Result<(), InvalidRepository> {
     }
     let has_host =
         url.scheme() == "file" || url.host_str().is_some_and(|host| !host.starts_with('-'));
-    if !has_host || url.query().is_some() || url.fragment().is_some() {
+    let is_option = url.username().starts_with('-');
+    if !has_host || is_option || url.query().is_some() || url.fragment().is_some() {
         return Err(InvalidRepository::Address);
     }
+    if is_ssh && !schemes.ssh {
+        return Err(InvalidRepository::NoKey(over_https(url)));
+    }
     Ok(())
+}
+
+/// Where providers have the same repository.
+fn over_https(url: &Url) -> String {
+    let host = url.host_str().unwrap_or_default();
+    format!("https://{host}{}", url.path())
 }
 
 fn guess(host: &str) -> Provider {
@@ -208,7 +223,11 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Repository, InvalidRepository> {
-        Repository::read(text, None, None, Schemes::default())
+        read_with(text, Schemes::default())
+    }
+
+    fn read_with(text: &str, schemes: Schemes) -> Result<Repository, InvalidRepository> {
+        Repository::read(text, None, None, schemes)
     }
 
     #[test]
@@ -223,12 +242,6 @@ mod tests {
             (
                 "https://github.com/acme/shop.git",
                 "https://github.com/acme/shop.git",
-                "acme/shop",
-                Provider::Github,
-            ),
-            (
-                "git@github.com:acme/shop.git",
-                "ssh://git@github.com/acme/shop.git",
                 "acme/shop",
                 Provider::Github,
             ),
@@ -293,19 +306,60 @@ mod tests {
             "https://github.com/a/b?x",
             "https://github.com/a/b#x",
             "https://github.com/a/b\n",
-            "ssh://git@git.example/shop",
             "ftp://x/y",
             "git://github.com/a/b",
         ] {
             assert!(read(text).is_err(), "{text}");
         }
         let all = Schemes {
+            ssh: true,
             plain_http: true,
             local: true,
         };
+        for text in [
+            "ssh://git@git.example/shop",
+            "ssh://git:pw@github.com/a/b",
+            "ssh://-oProxyCommand=x/a/b",
+            "ssh://-x@github.com/a/b",
+            "git@-x:a/b",
+        ] {
+            assert!(read_with(text, all).is_err(), "{text}");
+        }
         for text in ["http://127.0.0.1:1/shop.git", "file:///srv/git/shop"] {
             assert!(Repository::read(text, None, None, all).is_ok(), "{text}");
         }
+    }
+
+    #[test]
+    fn ssh_is_for_workers_with_keys_and_the_error_says_what_to_link_instead() {
+        for text in [
+            "git@github.com:acme/shop.git",
+            "ssh://git@github.com/acme/shop.git",
+            "ssh://git@github.com:22/acme/shop.git",
+        ] {
+            let refused = read(text).unwrap_err();
+            let instead = "https://github.com/acme/shop.git".to_owned();
+            assert_eq!(refused, InvalidRepository::NoKey(instead));
+            let said = refused.to_string();
+            assert!(
+                said.contains("link https://github.com/acme/shop.git")
+                    && said.contains("--credential-file"),
+                "{said}"
+            );
+        }
+        let with_keys = Schemes {
+            ssh: true,
+            ..Schemes::default()
+        };
+        let found = read_with("git@github.com:acme/shop.git", with_keys).unwrap();
+        assert_eq!(
+            (&*found.url, &*found.path, found.provider),
+            (
+                "ssh://git@github.com/acme/shop.git",
+                "acme/shop",
+                Provider::Github
+            )
+        );
     }
 
     #[test]

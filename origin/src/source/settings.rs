@@ -26,7 +26,12 @@ pub fn check(settings: &BuildSettings) -> Result<(), InvalidSettings> {
             return Err(InvalidSettings { what, problem });
         }
     }
-    for (what, line) in [("install", &settings.install), ("build", &settings.build)] {
+    let lines = [
+        ("install", &settings.install),
+        ("build", &settings.build),
+        ("start", &settings.start),
+    ];
+    for (what, line) in lines {
         let is_line = |line: &str| line.len() <= MAX_LINE && !line.contains('\0');
         if !line.as_deref().is_none_or(is_line) {
             let problem = "is a shell line of at most 4096 bytes";
@@ -90,5 +95,10 @@ mod tests {
         assert!(with("npm run build && cp -r a b".to_owned()).is_ok());
         assert!(with("x".repeat(MAX_LINE + 1)).is_err());
         assert!(with("a\0b".to_owned()).is_err());
+        let refused = check(&BuildSettings {
+            start: Some("a\0b".to_owned()),
+            ..BuildSettings::default()
+        });
+        assert!(refused.unwrap_err().to_string().starts_with("start: "));
     }
 }

@@ -188,6 +188,41 @@ async fn the_newest_commit_is_built_again_when_somebody_says_so() {
 }
 
 #[tokio::test]
+async fn a_build_with_rules_that_cannot_be_carried_out_fails_with_file_and_line_and_nothing_goes_live()
+ {
+    let world = World::start().await;
+    let secret = world.link(json!({})).await;
+    let worker = world.token("build").await;
+    let output = r#"{"version": 3, "routes": [
+{"src": "/("}]}"#;
+    let cases = [
+        ("_redirects", "/ok /fine\n/a\n", "_redirects:2"),
+        ("_headers", "/*\n  x-a: b\n  no field\n", "_headers:3"),
+        (
+            ".vercel/output/config.json",
+            output,
+            "config.json:2: routes[0].src",
+        ),
+    ];
+    for ((name, text, words), digit) in cases.into_iter().zip('a'..) {
+        let build = world.push(&secret, &commit('0'), &commit(digit)).await;
+        json_of(world.claim(&worker, &build, "w").await).await;
+        let page = match name.strip_suffix("config.json") {
+            Some(folder) => format!("{folder}static/index.html"),
+            None => "index.html".to_owned(),
+        };
+        let broken = files(&[(&page, "page"), (name, text)]);
+        json_of(world.succeed(&worker, &build, "w", &broken).await).await;
+        let view = world.build(&build).await;
+        assert_eq!(view["state"], "failed", "{view}");
+        let reason = view["reason"].as_str().unwrap();
+        assert!(reason.contains(words), "{words}: {reason}");
+    }
+    let path = "/v1/projects/shop/releases";
+    assert_eq!(json_of(world.get(path).await).await, json!([]));
+}
+
+#[tokio::test]
 async fn a_preview_is_promoted_with_a_reason_that_is_kept() {
     let world = World::start().await;
     let secret = world.link(json!({})).await;

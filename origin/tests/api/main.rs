@@ -17,6 +17,7 @@ mod protection;
 mod provenance;
 mod published;
 mod purges;
+mod referring;
 mod remainder;
 mod remote;
 mod rules;

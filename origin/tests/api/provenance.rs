@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
+use helix_routing::id::Digest;
+use helix_service::shutdown::Shutdown;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt;
@@ -191,6 +194,67 @@ async fn the_same_files_are_the_same_artifact_with_one_bundle_for_each_source() 
     );
     let index: Value = answer.json().await.unwrap();
     assert_eq!(index["manifests"].as_array().unwrap(), &referrers);
+}
+
+#[tokio::test]
+async fn the_layouts_list_names_site_label_and_commit() {
+    let world = World::start().await;
+    let secret = world.link(json!({})).await;
+    let worker = world.token("build").await;
+    let build = &world.opened(&secret, &commit('b')).await;
+    json_of(world.claim(&worker, build, "w").await).await;
+    let page = files(&[("index.html", "preview")]);
+    let bill = json!("{\"bomFormat\": \"CycloneDX\"}");
+    json_of(world.succeed_with(&worker, build, "w", &page, &bill).await).await;
+    let artifact = world.releases("preview/42").await[0]["artifact"].clone();
+    let (shutdown, handle) = Shutdown::manual();
+    let artifacts = world.app.artifacts.clone();
+    let exporting = tokio::spawn(async move { artifacts.export_on_demand(&shutdown).await });
+    world.app.artifacts.export_soon();
+    let blob: Digest = artifact.as_str().unwrap().parse().unwrap();
+    let blob = world.app.artifacts.layout().path(&blob);
+    let list = blob.ancestors().nth(3).unwrap().join("index.json");
+    let whole = async {
+        loop {
+            let text = std::fs::read_to_string(&list).unwrap_or_default();
+            let list: Value = serde_json::from_str(&text).unwrap_or_default();
+            let listed = list["manifests"].as_array().cloned().unwrap_or_default();
+            if listed
+                .iter()
+                .filter(|one| one["digest"] == artifact)
+                .count()
+                == 2
+            {
+                return listed;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let whole = tokio::time::timeout(Duration::from_secs(30), whole).await;
+    let (named, referrers): (Vec<Value>, Vec<Value>) = whole
+        .unwrap()
+        .into_iter()
+        .partition(|one| one["digest"] == artifact);
+    let kinds: Vec<&Value> = referrers.iter().map(|one| &one["artifactType"]).collect();
+    assert_eq!(kinds, [BUNDLE, "application/vnd.cyclonedx+json"]);
+    let tags = [
+        "preview-42".to_owned(),
+        format!("git-{}-preview-42", commit('b')),
+    ];
+    for (one, tag) in named.iter().zip(tags) {
+        assert_eq!(
+            one["annotations"],
+            json!({
+                "dev.helixstack.project": "shop",
+                "dev.helixstack.environment": "preview/42",
+                "dev.helixstack.label": "preview/42",
+                "dev.helixstack.commit": commit('b'),
+                "org.opencontainers.image.ref.name": format!("shop:{tag}"),
+            })
+        );
+    }
+    handle.request();
+    exporting.await.unwrap();
 }
 
 #[tokio::test]

@@ -108,7 +108,11 @@ impl Pushing {
     }
 
     pub(crate) async fn verify(&self, view: &DeploymentView, read: bool) -> Value {
-        let path = format!("/v1/releases/{}/verify", view.release);
+        self.verify_release(view.release.as_str(), read).await
+    }
+
+    pub(crate) async fn verify_release(&self, release: &str, read: bool) -> Value {
+        let path = format!("/v1/releases/{release}/verify");
         let response = self.world.post(&path, &json!({ "read": read })).await;
         assert_eq!(response.status(), StatusCode::OK);
         response.json().await.unwrap()

@@ -9,10 +9,18 @@ use crate::world::{World, files, problem};
 #[tokio::test]
 async fn a_push_to_the_default_branch_is_built_and_goes_to_production() {
     let world = World::start().await;
-    let secret = world.link(json!({})).await;
+    let settings = json!({ "build": "make", "start": "node server.js" });
+    let secret = world.link(json!({ "settings": settings })).await;
+    let link = json_of(world.get("/v1/projects/shop/link").await).await;
+    assert_eq!(link["settings"], settings, "kept");
     let worker = world.token("build").await;
     let build = world.push(&secret, &commit('0'), &commit('a')).await;
     let job = json_of(world.claim(&worker, &build, "w1").await).await;
+    assert_eq!(
+        job["settings"],
+        json!({ "build": "make" }),
+        "as it is built"
+    );
     assert_eq!(job["trust"], "default");
     assert_eq!(job["environment"], "production");
     assert_eq!(

@@ -222,6 +222,12 @@ async fn a_settled_release_is_improved_once_and_the_improvement_refers_to_it() {
 
 /// As the rollout's machine would note it.
 pub(crate) async fn settle(world: &World, view: &DeploymentView) {
+    settle_all(world).await;
+    assert_eq!(view.site.to_string(), "shop/production");
+}
+
+/// Says of every release that it is live and settled.
+pub(crate) async fn settle_all(world: &World) {
     let mut tx = world.app.store.write().await.unwrap();
     for statement in [
         "UPDATE rollouts SET outcome = 'settled'",
@@ -232,5 +238,4 @@ pub(crate) async fn settle(world: &World, view: &DeploymentView) {
         sqlx::query(statement).execute(&mut *tx).await.unwrap();
     }
     tx.commit().await.unwrap();
-    assert_eq!(view.site.to_string(), "shop/production");
 }

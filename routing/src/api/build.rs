@@ -47,6 +47,9 @@ shape! {
         /// Folder of what is to be deployed, within `root`.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         pub output: Option<String>,
+        /// Shell line that starts the application. It is kept for a runtime; builds are not told of it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pub start: Option<String>,
     }
 }
 

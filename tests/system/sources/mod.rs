@@ -352,11 +352,26 @@ fn goes_back_and_begins_anew(site: &Site<'_>) {
             "--secret",
         ])
         .with(0);
-    let _ = site
-        .fleet
-        .helix()
-        .run(["restart", "--project", "walk", "--reload-env"])
+    // Nobody takes what is sent there, and what was to be sent is listed.
+    let helix = site.fleet.helix();
+    let hook = "http://127.0.0.1:9/";
+    let added = ["webhooks", "add", hook, "--project", "walk", "--event"];
+    let asked = "deployment.restart.requested";
+    let _ = helix.run(added.iter().chain(&[asked])).with(0);
+    let hooks: Value = site.fleet.api().get("/v1/webhooks");
+    let path = format!(
+        "/v1/webhooks/{}/deliveries",
+        hooks[0]["webhook"].as_str().unwrap()
+    );
+    let anew = ["restart", "--project", "walk", "--reload-env"];
+    let _ = helix
+        .run(anew.iter().chain(&["--reason", "a new key"]))
         .with(0);
+    let told: Value = site.fleet.api().get(&path);
+    assert_eq!(told.as_array().unwrap().len(), 1, "{told}");
+    assert_eq!(told[0]["kind"], asked, "{told}");
+    let audit: Value = site.fleet.api().get("/v1/audit?action=restart");
+    assert_eq!(audit["entries"][0]["reason"], "a new key", "{audit}");
     site.shows(&site.host(), 200, "three");
     assert_ne!(
         site.fleet.api().site("walk/production").unwrap().regions[0].live,
