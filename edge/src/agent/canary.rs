@@ -7,7 +7,7 @@ use crate::visitor::{Canary, Split};
 impl Place {
     /// None where all visitors get the same.
     pub(super) fn split(&mut self, plan: &Plan) -> Option<Box<Split>> {
-        let canary = plan.canary.as_ref();
+        let canary = plan.canary.as_deref();
         let named = canary.map(|(candidate, weight)| (&candidate.release, *weight));
         let counted = self.watch.follow_canary(named, plan.generation);
         let canary = canary

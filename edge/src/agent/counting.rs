@@ -8,7 +8,7 @@
 //! again and again meanwhile, and when it stops, so does this.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use helix_routing::bake::Window;
@@ -52,10 +52,22 @@ struct Canary {
 }
 
 /// Where requests to what is served are counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Counts {
     pub(super) counted: Arc<Counted>,
     pub(super) in_flight: Arc<InFlight>,
+}
+
+impl Counts {
+    /// Of sites that serve nothing, for all of them the same: nobody reads them.
+    fn of_nothing() -> Self {
+        static COUNTED: LazyLock<Arc<Counted>> = LazyLock::new(Arc::default);
+        static IN_FLIGHT: LazyLock<Arc<InFlight>> = LazyLock::new(Arc::default);
+        Self {
+            counted: Arc::clone(&COUNTED),
+            in_flight: Arc::clone(&IN_FLIGHT),
+        }
+    }
 }
 
 /// What a swap ended.
@@ -88,7 +100,7 @@ impl Watch {
     ) -> (Counts, Option<Ended>) {
         let Some(release) = live else {
             let ended = std::mem::take(self).live.map(|held| held.ended(false));
-            return (Counts::default(), ended);
+            return (Counts::of_nothing(), ended);
         };
         let ended = match self.live.take() {
             Some(held) if held.release == *release && held.since == since => {

@@ -90,14 +90,14 @@ impl Agent {
                 })
                 .await;
         });
-        place.gating = Some((release, task.abort_handle()));
+        place.gating = Some(Box::new((release, task.abort_handle())));
     }
 
     /// No longer runs them.
     pub(super) fn ungate(&mut self, site: &SiteId, release: &ReleaseRef) {
         let place = self.places.get_mut(site);
-        let held = place.and_then(|place| place.gating.take_if(|(held, _)| held == release));
-        if let Some((_, task)) = held {
+        let held = place.and_then(|place| place.gating.take_if(|held| held.0 == *release));
+        if let Some((_, task)) = held.map(|held| *held) {
             task.abort();
         }
     }
@@ -107,7 +107,7 @@ impl Agent {
         let Some(place) = self.places.get_mut(site) else {
             return;
         };
-        if place.gating.take_if(|(held, _)| *held == release).is_none() {
+        if place.gating.take_if(|held| held.0 == release).is_none() {
             // Dropped meanwhile.
             return;
         }

@@ -119,7 +119,7 @@ struct Place {
     ready: BTreeMap<ReleaseRef, Arc<Release>>,
     fetching: BTreeMap<ReleaseRef, AbortHandle>,
     /// The candidate whose gates are run.
-    gating: Option<(ReleaseRef, AbortHandle)>,
+    gating: Option<Box<(ReleaseRef, AbortHandle)>>,
     retired: Retired,
     watch: Watch,
     /// What was told last of what is in flight on the live release.

@@ -104,7 +104,7 @@ pub struct Plan {
     /// Ready, and reached by its own name only.
     pub kept: Vec<ReleaseRef>,
     /// A candidate that is ready, and the percentage of visitors who get it.
-    pub canary: Option<(ReleaseRef, u8)>,
+    pub canary: Option<Box<(ReleaseRef, u8)>>,
     /// Pins whose release is ready.
     pub pins: Vec<Pin>,
 }
@@ -119,7 +119,7 @@ pub struct State {
     /// The release served.
     pub live: Option<ReleaseId>,
     /// How far the candidate is.
-    pub candidate: Option<CandidateReport>,
+    pub candidate: Option<Box<CandidateReport>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,7 +147,8 @@ enum Candidacy {
 pub struct Placement {
     record: Option<Box<SiteRecord>>,
     releases: BTreeMap<ReleaseRef, Progress>,
-    candidacy: Option<(ReleaseRef, Candidacy)>,
+    /// Boxed, as what else few sites have: an edge may hold a hundred thousand of these.
+    candidacy: Option<Box<(ReleaseRef, Candidacy)>>,
     /// What this edge serves instead of the record's release.
     local: Option<Box<LocalOverride>>,
     served: Option<Plan>,
@@ -215,7 +216,7 @@ impl Placement {
                 self.failures = 0;
                 self.retry_failed(&mut commands, true);
                 self.candidacy
-                    .take_if(|(_, state)| matches!(state, Candidacy::Failed(_)));
+                    .take_if(|held| matches!(held.1, Candidacy::Failed(_)));
                 again = true;
             }
             Event::Absent(release) => {
@@ -240,7 +241,7 @@ impl Placement {
                 }
             }
             Event::Gated { release, failure } => {
-                if let Some((candidate, state)) = &mut self.candidacy
+                if let Some((candidate, state)) = self.candidacy.as_deref_mut()
                     && *candidate == release
                     && *state == Candidacy::Gating
                 {
@@ -302,14 +303,14 @@ impl Placement {
     /// A candidate is gated once, when it is ready; one that is live already, too: that is a restart.
     fn gate_candidate(&mut self, record: &SiteRecord, commands: &mut Vec<Command>) {
         let candidate = record.candidate.as_ref().filter(|_| !record.removed);
-        let is_other = |(held, _): &mut (ReleaseRef, Candidacy)| Some(&*held) != candidate;
-        if let Some((held, _)) = self.candidacy.take_if(is_other) {
-            commands.push(Command::Ungate(held));
+        let is_other = |held: &mut Box<(ReleaseRef, Candidacy)>| Some(&held.0) != candidate;
+        if let Some(held) = self.candidacy.take_if(is_other) {
+            commands.push(Command::Ungate(held.0));
         }
         if let Some(candidate) = candidate.filter(|candidate| self.is_ready(candidate))
             && self.candidacy.is_none()
         {
-            self.candidacy = Some((candidate.clone(), Candidacy::Gating));
+            self.candidacy = Some(Box::new((candidate.clone(), Candidacy::Gating)));
             commands.push(Command::Gate {
                 release: candidate.clone(),
                 returns: record.previous.contains(candidate),
@@ -381,17 +382,21 @@ impl Placement {
 
     /// The candidate, for a share of the visitors of what the record names as live. After a restart its gates may still run:
     /// it has passed them in the boot before, or the record would name no weight.
-    fn canary(&self, record: &SiteRecord, live: Option<&ReleaseRef>) -> Option<(ReleaseRef, u8)> {
+    fn canary(
+        &self,
+        record: &SiteRecord,
+        live: Option<&ReleaseRef>,
+    ) -> Option<Box<(ReleaseRef, u8)>> {
         let weight = record.weight?;
         let candidate = record.candidate.as_ref()?;
-        let has_failed = matches!(&self.candidacy, Some((_, Candidacy::Failed(_))));
+        let has_failed = matches!(self.candidacy.as_deref(), Some((_, Candidacy::Failed(_))));
         let counts = self.local.is_none()
             && self.is_ready(candidate)
             && !has_failed
             && live.is_some()
             && live == record.live.as_ref()
             && live != Some(candidate);
-        counts.then(|| (candidate.clone(), weight))
+        counts.then(|| Box::new((candidate.clone(), weight)))
     }
 
     /// What the record no longer names goes, but never what is served.
@@ -441,7 +446,7 @@ impl Placement {
                 .candidate
                 .as_ref()
                 .filter(|_| !record.removed)
-                .map(|candidate| self.candidate(candidate)),
+                .map(|candidate| Box::new(self.candidate(candidate))),
         };
         if again || self.reported.as_ref() != Some(&state) {
             self.reported = Some(state.clone());
@@ -451,7 +456,7 @@ impl Placement {
 
     fn candidate(&self, candidate: &ReleaseRef) -> CandidateReport {
         let state = match self.releases.get(candidate) {
-            Some(Progress::Ready { .. }) => match &self.candidacy {
+            Some(Progress::Ready { .. }) => match self.candidacy.as_deref() {
                 Some((_, Candidacy::Passed)) => CandidateState::Prepared,
                 Some((_, Candidacy::Failed(reason))) => CandidateState::Failed(reason.clone()),
                 Some((_, Candidacy::Gating)) | None => CandidateState::Preparing,

@@ -38,9 +38,9 @@ use crate::metrics::{Following, Metrics};
 const HEARTBEAT: Duration = Duration::from_secs(5);
 /// How soon a new link is noticed.
 const LINK_CHECK: Duration = Duration::from_millis(100);
-/// Sites whose reports wait to be sent, at most. Of more, the newest are told: origin sends a record again whose report it waits for,
+/// Sites whose reports are kept, at most. Of more, the newest are told: origin sends a record again whose report it waits for,
 /// and a thousand edges that tell of a hundred thousand sites after every new link would be heard by nobody.
-const MAX_UNSENT_SITES: usize = 4096;
+const MAX_SITES: usize = 4096;
 /// How often a drain's progress is told.
 const DRAIN_REPORT: Duration = Duration::from_secs(1);
 /// Refusals kept for origin; of a flood, the newest say as much as all.
@@ -71,8 +71,10 @@ pub struct Reports {
 
 #[derive(Debug, Default)]
 struct Pending {
-    /// The newest report of every site.
+    /// The newest report of each site that is told of.
     sites: BTreeMap<SiteId, Told>,
+    /// The same sites, in the order of those reports.
+    newest: BTreeMap<u64, SiteId>,
     /// Sites whose newest report was not sent, in order.
     unsent: VecDeque<SiteId>,
     /// Reports made since the start.
@@ -106,18 +108,36 @@ struct Told {
 impl Pending {
     fn tell(&mut self, site: &SiteId, state: State) {
         self.made += 1;
-        let was_queued = self.sites.get(site).is_some_and(|told| told.is_queued);
         let told = Told {
             state,
             number: self.made,
             is_queued: true,
         };
-        self.sites.insert(site.clone(), told);
-        if !was_queued {
+        let before = self.sites.insert(site.clone(), told);
+        if let Some(before) = &before {
+            self.newest.remove(&before.number);
+        }
+        self.newest.insert(self.made, site.clone());
+        if !before.is_some_and(|before| before.is_queued) {
             self.unsent.push_back(site.clone());
         }
-        if self.unsent.len() > MAX_UNSENT_SITES {
-            self.next_site();
+        if self.sites.len() > MAX_SITES {
+            self.forget_oldest();
+        }
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.newest.pop_first().map(|(_, site)| site);
+        let Some(oldest) = oldest else {
+            return;
+        };
+        let told = self.sites.remove(&oldest);
+        if told.is_some_and(|told| told.is_queued) {
+            // It is nearly always the first.
+            let at = self.unsent.iter().position(|site| *site == oldest);
+            if let Some(at) = at {
+                self.unsent.remove(at);
+            }
         }
     }
 
@@ -131,12 +151,10 @@ impl Pending {
 
     /// Queues the newest reports once more.
     fn queue_again(&mut self) {
-        let mut newest: Vec<_> = self.sites.iter_mut().collect();
-        newest.sort_by_key(|(_, told)| told.number);
-        let old = newest.len().saturating_sub(MAX_UNSENT_SITES);
-        let newest = newest.split_off(old);
-        for (site, told) in newest {
-            if !std::mem::replace(&mut told.is_queued, true) {
+        for site in self.newest.values() {
+            if let Some(told) = self.sites.get_mut(site)
+                && !std::mem::replace(&mut told.is_queued, true)
+            {
                 self.unsent.push_back(site.clone());
             }
         }
@@ -171,7 +189,7 @@ impl Reports {
             generation: state.generation,
             serving: state.serving,
             live: state.live,
-            candidate: state.candidate,
+            candidate: state.candidate.map(|candidate| *candidate),
         }
     }
 
@@ -592,14 +610,23 @@ mod tests {
     #[test]
     fn of_more_sites_than_are_told_the_newest_are() {
         let mut pending = Pending::default();
-        for number in 0..MAX_UNSENT_SITES + 100 {
+        for number in 0..MAX_SITES + 100 {
             tell(&mut pending, number, 1);
         }
         for _ in 0..2 {
             let told = all(&mut pending);
-            assert_eq!(told.len(), MAX_UNSENT_SITES);
+            assert_eq!(told.len(), MAX_SITES);
             assert_eq!(told[0].0, "p100/production");
             pending.queue_again();
         }
+        assert_eq!(pending.sites.len(), MAX_SITES, "of others nothing is kept");
+        // The oldest one is not it any more once there is news of it.
+        tell(&mut pending, 100, 2);
+        tell(&mut pending, 0, 2);
+        let told = all(&mut pending);
+        assert_eq!(told.len(), MAX_SITES);
+        assert_eq!(told[0], ("p100/production".to_owned(), 2));
+        assert_eq!(told[1].0, "p102/production");
+        assert_eq!(told[MAX_SITES - 1].0, "p0/production");
     }
 }

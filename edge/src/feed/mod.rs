@@ -118,6 +118,8 @@ pub struct Feed {
     newest_snapshot: u64,
     /// When a snapshot may be fetched to cover the logs.
     cover_at: Instant,
+    /// One is being fetched for that: no other may be written in its place.
+    is_covering: bool,
     recalls: Recalls,
 }
 
@@ -171,6 +173,7 @@ impl Feed {
                 missing: HashSet::new(),
                 newest_snapshot: 0,
                 cover_at: Instant::now(),
+                is_covering: false,
                 recalls: Recalls::new(edge),
             },
             shown,
@@ -206,6 +209,8 @@ impl Feed {
             return Ok(());
         };
         let mut follower = Follower::new(clock::now(), self.ledger.resume(clock::now()));
+        // What was under way ended with the work of before.
+        self.is_covering = false;
         let mut work = JoinSet::new();
         let mut tick = tokio::time::interval(TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
@@ -221,6 +226,10 @@ impl Feed {
                     Ok(done) => self.worked(&mut follower, done).await?,
                     Err(_) => follower.step(clock::now(), Event::PageFailed),
                 },
+                piece = self.ledger.next_piece(), if self.ledger.is_adopting() => {
+                    self.adopt(piece).await?;
+                    Vec::new()
+                }
                 _ = tick.tick() => follower.step(clock::now(), Event::Tick),
             };
             if self.connects() != connects {
@@ -351,10 +360,12 @@ impl Feed {
                 Event::Resynced { incarnation, at }
             }
             Work::Snapshot(Purpose::Cover, incarnation, Ok(taken)) => {
-                self.cover(follower, &incarnation, taken).await?;
+                self.is_covering = false;
+                self.cover(follower, &incarnation, taken);
                 return Ok(Vec::new());
             }
             Work::Snapshot(Purpose::Cover, _, Err(error)) => {
+                self.is_covering = false;
                 log_retry(&stream, "snapshot to cover the logs", &error);
                 return Ok(Vec::new());
             }

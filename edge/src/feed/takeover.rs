@@ -1,6 +1,7 @@
 //! What a feed does with snapshots: takes a stream over from one, and puts a newer one under its own state.
 //!
-//! While that is under way nothing else is admitted; messages wait in the subscription, and requests are served from what is held.
+//! A newer snapshot is taken in piece by piece, and records of the stream are admitted between the pieces. Where the stream itself
+//! begins with a snapshot there is nothing to admit before: messages wait in the subscription, and requests are served from what is held.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -16,8 +17,7 @@ use super::follower::Follower;
 use super::reader::Stored;
 use super::snapshot::{self, Taken};
 use super::{Change, Feed, Work};
-use crate::state::base::Base;
-use crate::state::{Position, Purpose, StateError};
+use crate::state::{Piece, Position, Progress, Purpose, Slice, StateError};
 
 /// Between two snapshots that are fetched to cover the logs.
 const COVER_INTERVAL: Duration = Duration::from_secs(10);
@@ -42,11 +42,13 @@ impl Feed {
 
     /// Fetches a newer snapshot when the logs behind the one on disk have become long.
     pub(super) fn cover_when_due(&mut self, follower: &Follower<Stored>, work: &mut JoinSet<Work>) {
-        if self.ledger.wants(self.newest_snapshot)
+        if !self.is_covering
+            && self.ledger.wants(self.newest_snapshot)
             && Instant::now() >= self.cover_at
             && let Some(life) = follower.incarnation()
         {
             self.cover_at = Instant::now() + COVER_INTERVAL;
+            self.is_covering = true;
             self.fetch_snapshot(Purpose::Cover, life.clone(), work);
         }
     }
@@ -58,11 +60,14 @@ impl Feed {
         incarnation: &Incarnation,
         taken: Option<Taken>,
     ) -> Result<u64, StateError> {
+        // One that was under way belongs to what the stream was before.
+        self.finish_adopting().await?;
         self.missing.clear();
         match taken {
             Some(Taken::Parts(base)) => {
                 let at = base.index.at_sequence;
-                if self.adopt(*base, Purpose::Resync).await? {
+                self.ledger.adopt(*base, Purpose::Resync);
+                if self.finish_adopting().await? {
                     return Ok(at);
                 }
                 // What is held goes on being served, and the stream is read.
@@ -108,39 +113,52 @@ impl Feed {
         self.ledger.mark(position).await
     }
 
-    /// Makes a snapshot of the stream that is followed the base of the state.
-    pub(super) async fn cover(
+    /// Begins to make a snapshot of the stream that is followed the base of the state.
+    pub(super) fn cover(
         &mut self,
         follower: &Follower<Stored>,
         incarnation: &Incarnation,
         taken: Option<Taken>,
-    ) -> Result<(), StateError> {
+    ) {
         match taken {
             Some(Taken::Parts(base))
                 if follower.is_following()
                     && follower.incarnation() == Some(incarnation)
                     && base.index.at_sequence <= follower.last() =>
             {
-                let at = base.index.at_sequence;
-                if self.adopt(*base, Purpose::Cover).await? {
+                self.ledger.adopt(*base, Purpose::Cover);
+            }
+            // The stream has moved on to something else meanwhile, or there is nothing better than what is held.
+            Some(Taken::Parts(_) | Taken::Whole(_)) | None => {}
+        }
+    }
+
+    /// Takes in the rest of the takeover that is under way, if one is. False when the snapshot lacks too much.
+    async fn finish_adopting(&mut self) -> Result<bool, StateError> {
+        while self.ledger.is_adopting() {
+            let piece = self.ledger.next_piece().await;
+            if !self.adopt(piece).await? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes in a piece of a snapshot, and hands on what is newer in it. False when the snapshot lacks too much.
+    pub(super) async fn adopt(&mut self, piece: Piece) -> Result<bool, StateError> {
+        match self.ledger.take_piece(piece).await {
+            Ok(Progress::Compared) => {}
+            Ok(Progress::Based { missing }) => self.missing = missing.into_iter().collect(),
+            Ok(Progress::Slice(slice)) => self.hand_on_slice(slice).await,
+            Ok(Progress::Done { purpose, at }) => {
+                if purpose == Purpose::Cover {
                     tracing::info!(
                         stream = self.scope.stream(),
                         sequence = at,
                         "state begins with a newer snapshot"
                     );
                 }
-                Ok(())
             }
-            // The stream has moved on to something else meanwhile, or there is nothing better than what is held.
-            Some(Taken::Parts(_) | Taken::Whole(_)) | None => Ok(()),
-        }
-    }
-
-    /// Makes a snapshot the base of the state, and hands on what is newer in it. False when it lacks too much.
-    #[expect(clippy::cognitive_complexity, reason = "most of it is what is logged")]
-    async fn adopt(&mut self, base: Base, purpose: Purpose) -> Result<bool, StateError> {
-        let mut adopted = match self.ledger.adopt(base, purpose).await {
-            Ok(adopted) => adopted,
             Err(error @ StateError::Shrinks { .. }) => {
                 // An operator has to look.
                 tracing::error!(
@@ -157,27 +175,26 @@ impl Feed {
                 | StateError::Read { .. }
                 | StateError::Base { .. }),
             ) => return Err(error),
-        };
-        while let Some(slice) = adopted.slices.recv().await {
-            let mut changes = Vec::with_capacity(slice.newer.len());
-            changes.extend(slice.newer.into_iter().map(|opened| Change::Record {
-                record: opened.record,
-                again: false,
-            }));
-            for (key, reason) in slice.refused {
-                tracing::error!(
-                    stream = self.scope.stream(),
-                    key,
-                    reason,
-                    "record of a snapshot is refused"
-                );
-                changes.push(self.refused(key, 0, reason));
-            }
-            self.hand_on(changes).await;
         }
-        self.missing = std::mem::take(&mut adopted.missing).into_iter().collect();
-        self.ledger.adopted(adopted).await?;
         Ok(true)
+    }
+
+    async fn hand_on_slice(&self, slice: Slice) {
+        let mut changes = Vec::with_capacity(slice.newer.len());
+        changes.extend(slice.newer.into_iter().map(|opened| Change::Record {
+            record: opened.record,
+            again: false,
+        }));
+        for (key, reason) in slice.refused {
+            tracing::error!(
+                stream = self.scope.stream(),
+                key,
+                reason,
+                "record of a snapshot is refused"
+            );
+            changes.push(self.refused(key, 0, reason));
+        }
+        self.hand_on(changes).await;
     }
 
     /// Drops what neither the snapshot taken over nor the stream after it has.

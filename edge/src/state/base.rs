@@ -13,7 +13,7 @@ use helix_routing::id::{Epoch, Incarnation};
 use helix_routing::key::{SNAPSHOT_NAME, Scope};
 use helix_routing::seal::KeyRole;
 use helix_routing::snapshot::{
-    HEAD_BYTES, MAX_PART_BYTES, PartRecords, SnapshotIndex, index_bytes,
+    HEAD_BYTES, MAX_PART_BYTES, PART_RECORDS, PartRecords, SnapshotIndex, index_bytes,
 };
 use helix_routing::wire::{Wire, WireError};
 use helix_service::keys::KeyRing;
@@ -93,6 +93,13 @@ impl Base {
             index,
             parts_at,
         })
+    }
+
+    /// How many records it holds, as far as its parts can hold so many.
+    #[must_use]
+    pub fn records(&self) -> usize {
+        let most = self.index.parts.len() * PART_RECORDS;
+        usize::try_from(self.index.records).map_or(most, |records| records.min(most))
     }
 
     /// Verifies every part.

@@ -10,6 +10,7 @@ pub mod base;
 mod files;
 mod frame;
 mod peek;
+mod reading;
 mod restore;
 mod slots;
 mod takeover;
@@ -33,9 +34,11 @@ use self::frame::Frame;
 pub use self::frame::Position;
 pub(crate) use self::frame::StoredRecord;
 pub(crate) use self::peek::Peeked;
+pub use self::reading::Piece;
+pub(crate) use self::reading::in_background;
 use self::slots::{Slot, Slots};
-pub(crate) use self::takeover::in_background;
-pub use self::takeover::{Adopted, Purpose, Slice};
+use self::takeover::Adopting;
+pub use self::takeover::{Progress, Purpose, Slice};
 use crate::feed::record::{Opened, Record};
 
 /// A log is folded with those before it when it is larger than this and larger than they are: so each record is written again a few times only.
@@ -121,6 +124,8 @@ pub struct Ledger {
     /// Bytes of the logs before it, behind the base.
     older_bytes: u64,
     compaction: Option<tokio::task::JoinHandle<()>>,
+    /// A snapshot on its way to be what the state begins with.
+    adopting: Option<Adopting>,
 }
 
 impl Ledger {
@@ -161,6 +166,7 @@ impl Ledger {
         let mut decisions = Vec::with_capacity(records.len());
         let mut bytes = Vec::new();
         let mut undo = Vec::new();
+        let mut late = Vec::new();
         for opened in records {
             let order = self.order(&opened);
             if order == Order::Newer {
@@ -172,6 +178,9 @@ impl Ledger {
                     key: opened.key.clone(),
                     sealed: opened.sealed.to_vec(),
                 };
+                if self.is_adopting() {
+                    late.push(record.clone());
+                }
                 frame::write(&Frame::Record(record), &mut bytes);
             }
             decisions.push(Decision { opened, order });
@@ -186,6 +195,7 @@ impl Ledger {
             }
             return Err(error);
         }
+        self.admitted_late(late);
         self.loose += undo.len();
         if !undo.is_empty() {
             failpoint::hit("edge.persisted");
@@ -215,7 +225,7 @@ impl Ledger {
     pub fn wants(&self, snapshot: u64) -> bool {
         let newer = snapshot.saturating_sub(self.covered.unwrap_or(0));
         let behind = self.position.sequence.saturating_sub(snapshot);
-        self.loose > LOOSE_RECORDS && newer > behind
+        !self.is_adopting() && self.loose > LOOSE_RECORDS && newer > behind
     }
 
     /// Where a snapshot is put together before it is taken over.
@@ -234,6 +244,7 @@ impl Ledger {
             frame::write(&Frame::Dropped { key: key.clone() }, &mut bytes);
         }
         self.append(bytes).await?;
+        self.dropped_late(&keys);
         Ok(keys
             .into_iter()
             .filter(|key| self.slots.remove(key).is_some())
@@ -249,7 +260,7 @@ impl Ledger {
     /// What a record is to the one held.
     #[must_use]
     pub fn order(&self, opened: &Opened) -> Order {
-        order_of(self.slots.get(&opened.key), opened)
+        order_of(self.slots.get(&opened.key), Slot::of(opened))
     }
 
     /// An origin of this term has signed something.
@@ -307,7 +318,11 @@ impl Ledger {
 
     /// Starts a new log when this one is long, and folds the finished ones in the background.
     fn compact_when_due(&mut self) {
-        if self.is_compacting() || self.log_bytes < COMPACT_BYTES.max(self.older_bytes) {
+        // A takeover has read the logs, and replaces them.
+        if self.is_adopting()
+            || self.is_compacting()
+            || self.log_bytes < COMPACT_BYTES.max(self.older_bytes)
+        {
             return;
         }
         // At start no log is open yet, and what damage left behind is folded before the first one.
@@ -335,14 +350,14 @@ impl Ledger {
     }
 }
 
-/// What `opened` is to the record held.
-fn order_of(held: Option<Slot>, opened: &Opened) -> Order {
+/// What a record at `found` is to the one held.
+fn order_of(held: Option<Slot>, found: Slot) -> Order {
     let held = held.map(|slot| (slot.epoch, slot.generation, slot.body.to_le_bytes()));
     let held = held
         .as_ref()
         .map(|(epoch, generation, body)| (*epoch, *generation, body.as_slice()));
-    let body = opened.body.0.to_le_bytes();
-    order(held, (opened.epoch, opened.generation, &body))
+    let body = found.body.to_le_bytes();
+    order(held, (found.epoch, found.generation, &body))
 }
 
 impl Slot {

@@ -17,7 +17,7 @@ use helix_service::keys::KeyRing;
 use super::base::{Base, BaseError};
 use super::files::{Folder, Loaded};
 use super::frame::StoredRecord;
-use super::slots::Slots;
+use super::slots::{Slot, Slots};
 use super::{Ledger, StateError, order_of};
 use crate::feed::record::{self, Opened};
 
@@ -72,6 +72,7 @@ impl Ledger {
             },
             older_bytes: loose_bytes as u64,
             compaction: None,
+            adopting: None,
             scope,
             ring,
         };
@@ -150,6 +151,7 @@ impl Ledger {
         loose: &mut HashMap<String, Opened>,
         each: &mut impl FnMut(Vec<Opened>),
     ) -> Result<(), BaseError> {
+        self.slots.reserve(base.records());
         let scope = self.scope.clone();
         let (sender, parts) = mpsc::sync_channel(WAITING_PARTS);
         thread::scope(|threads| {
@@ -174,10 +176,12 @@ impl Ledger {
                 for (key, opened) in part {
                     match opened {
                         Ok(opened) if !is_dropped(&key) => {
-                            if order_of(self.slots.get(&key), &opened) == Order::Newer {
-                                self.hold(&opened);
+                            let before = self.hold(&opened);
+                            if order_of(before, Slot::of(&opened)) == Order::Newer {
                                 loose.remove(&key);
                                 batch.push(opened);
+                            } else if let Some(before) = before {
+                                self.slots.insert(&key, before);
                             }
                         }
                         Ok(_) => {}

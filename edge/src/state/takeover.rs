@@ -1,4 +1,4 @@
-//! A snapshot becomes the base of the state, while requests are served from what is held.
+//! A snapshot becomes the base of the state, while requests are served from what is held and records go on being admitted.
 //!
 //! ```text
 //! incoming, verified ──compare──▶ too much is missing: refused, everything stays
@@ -6,21 +6,24 @@
 //!                        └─▶ base on disk, what is newer carried over ──▶ its newer records, slice by slice
 //! ```
 //!
-//! Everything that takes time runs in a thread that yields to the ones that serve. The ledger waits meanwhile, so nothing
-//! is admitted between the comparison and the last slice.
+//! Reading and verifying takes time, and happens in a thread that yields to the ones that serve. What it finds comes in pieces, each of
+//! which the owner of the ledger takes in within a millisecond or so; between two of them it may admit records. What
+//! was admitted during the comparison is carried over with the rest: the snapshot is compared with what was held when it began, and
+//! every record that it has is compared once more, by its generation, when it is taken in.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
+use std::sync::Arc;
 
 use helix_routing::record::Order;
-use helix_routing::snapshot::PartRecords;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 
 use super::base::{Base, BaseError};
 use super::frame::{Position, StoredRecord};
-use super::slots::{Slot, Slots};
+use super::reading::{Found, Keys, Piece, keys, reading, records, send};
+use super::slots::Slot;
 use super::{Ledger, StateError, order_of};
-use crate::feed::record::{self, Opened, Rejected};
+use crate::feed::record::{Opened, Rejected};
 
 /// A takeover may drop this share of the records held, in percent; more is refused as an accident.
 const MAX_DROP_PERCENT: usize = 5;
@@ -28,12 +31,8 @@ const MAX_DROP_PERCENT: usize = 5;
 const MAX_DROPS: usize = 50;
 /// So few records may always be dropped.
 const FREE_DROPS: usize = 10;
-/// Niceness of the thread: it gets a tenth of what a serving thread gets where both want a core.
-const NICENESS: i32 = 10;
-/// Slices that wait for the feed.
-const WAITING_SLICES: usize = 2;
-/// Records of one slice: whoever takes it in is busy for a few milliseconds.
-const SLICE_RECORDS: usize = 4096;
+/// Pages of places that are looked through at once.
+const PIECE_PAGES: usize = 4;
 
 /// Why a snapshot is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,14 +43,25 @@ pub enum Purpose {
     Cover,
 }
 
-/// What a takeover led to.
+/// How far a takeover has come with a piece.
 #[derive(Debug)]
-pub struct Adopted {
-    /// Keys that are held and that the snapshot lacks: gone, unless the stream after it has them.
-    pub missing: Vec<String>,
-    /// Its records that are newer than those held, in slices. They are held when all were received.
-    pub slices: mpsc::Receiver<Slice>,
-    rest: oneshot::Receiver<(Slots, Result<(), BaseError>)>,
+pub enum Progress {
+    /// It goes on.
+    Compared,
+    /// The snapshot is the base of the state now. These keys are held and it lacks them: gone, unless the stream after it has them.
+    Based {
+        /// The keys.
+        missing: Vec<String>,
+    },
+    /// Some of its records.
+    Slice(Slice),
+    /// That was all.
+    Done {
+        /// Why it was taken over.
+        purpose: Purpose,
+        /// The sequence it stands for.
+        at: u64,
+    },
 }
 
 /// Some records of a snapshot.
@@ -63,75 +73,270 @@ pub struct Slice {
     pub refused: Vec<(String, String)>,
 }
 
+/// A takeover under way.
+#[derive(Debug)]
+pub(super) struct Adopting {
+    base: Arc<Base>,
+    purpose: Purpose,
+    pieces: mpsc::Receiver<Found>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    Comparing(Comparing),
+    /// It is the base, and its records are taken in.
+    TakingIn,
+}
+
+/// What is held, beside a snapshot.
+#[derive(Debug, Default)]
+struct Comparing {
+    /// The records of the logs, once they were read; some of those admitted since may be among them.
+    loose: Arc<HashMap<String, StoredRecord>>,
+    /// Keys of those that the snapshot covers, or that nobody needs any more.
+    covered: HashSet<String>,
+    /// What was admitted since.
+    late: HashMap<String, StoredRecord>,
+    /// The page that is looked through next, once all keys were shown.
+    page: Option<usize>,
+    /// Held, and not in the snapshot.
+    missing: Vec<String>,
+    /// Tombstones that neither the snapshot nor what is carried over has.
+    forgotten: Vec<String>,
+}
+
 impl Ledger {
-    /// Makes the incoming snapshot the base. After its slices were received, [`Ledger::adopted`] has to be told.
-    ///
-    /// # Errors
-    /// When it lacks more than an orderly change explains, or cannot be read or kept. Nothing has changed then.
-    pub async fn adopt(&mut self, base: Base, purpose: Purpose) -> Result<Adopted, StateError> {
-        if let Some(compaction) = self.compaction.take() {
-            // It writes the same files, and takes less than a second.
-            let _ = compaction.await;
-        }
-        let folder = self.folder.clone();
-        let stream = self.stream.clone();
-        let loose = tokio::task::spawn_blocking(move || folder.loose())
-            .await
-            .map_err(io::Error::other)
-            .and_then(|read| read)
-            .map_err(|source| StateError::Append { stream, source })?;
-        let mut comparing = Comparing {
-            slots: std::mem::take(&mut self.slots),
-            loose: loose.records,
-            purpose,
-            scope: self.scope.clone(),
-        };
-        let (base, mut comparing, compared) = in_background(move || {
-            let compared = comparing.compare(&base);
-            (base, comparing, compared)
-        })
-        .await;
-        let judged = compared
-            .map_err(|source| StateError::Base {
-                stream: self.stream.clone(),
-                source,
-            })
-            .and_then(|missing| self.judge(&base, missing, comparing.slots.live()));
-        let missing = match judged {
-            Ok(missing) => missing,
-            Err(error) => {
-                self.slots = comparing.slots;
-                return Err(error);
+    /// Begins to make the incoming snapshot the base. Its pieces are then to be taken in, one after the other, until it is done;
+    /// records may be admitted between them. One that was under way is given up.
+    pub fn adopt(&mut self, base: Base, purpose: Purpose) {
+        self.stop_adopting();
+        let base = Arc::new(base);
+        let (read, scope, folder) = (Arc::clone(&base), self.scope.clone(), self.folder.clone());
+        let compaction = self.compaction.take();
+        let runtime = tokio::runtime::Handle::current();
+        let pieces = reading(move |pieces| {
+            if let Some(compaction) = compaction {
+                // It writes the same files, and takes less than a second.
+                let _ = runtime.block_on(compaction);
             }
-        };
-        let forgotten = comparing.forgotten();
-        let carried = std::mem::take(&mut comparing.loose);
-        if let Err(error) = self.put_in_place(&base, purpose, carried).await {
-            self.slots = comparing.slots;
-            return Err(error);
-        }
-        self.led_in(base.epoch);
-        for key in forgotten {
-            comparing.slots.remove(&key);
-        }
-        Ok(slice(comparing, base, missing))
+            let loose = Arc::new(folder.loose()?.records);
+            send(pieces, Found::Logs(Arc::clone(&loose)))?;
+            keys(&read, &scope, &loose, pieces)
+        });
+        self.slots.begin_seeing();
+        self.adopting = Some(Adopting {
+            base,
+            purpose,
+            pieces,
+            stage: Stage::Comparing(Comparing::default()),
+        });
     }
 
-    /// Takes back what a takeover worked with.
+    /// Whether a takeover is under way.
+    #[must_use]
+    pub const fn is_adopting(&self) -> bool {
+        self.adopting.is_some()
+    }
+
+    /// Waits for the next piece of the takeover that is under way; for ever when none is. What waits may be given up.
+    pub async fn next_piece(&mut self) -> Piece {
+        let Some(adopting) = &mut self.adopting else {
+            return std::future::pending().await;
+        };
+        if let Stage::Comparing(Comparing { page: Some(_), .. }) = adopting.stage {
+            return Piece(Found::Pages);
+        }
+        // A thread that panicked has not read to the end.
+        let lost = Found::End(Err(BaseError::Shape));
+        Piece(adopting.pieces.recv().await.unwrap_or(lost))
+    }
+
+    /// Takes a piece in.
     ///
     /// # Errors
-    /// When the snapshot was not read to its end: then the stream has to be taken over again.
-    pub async fn adopted(&mut self, adopted: Adopted) -> Result<(), StateError> {
-        let lost = |_| (Slots::default(), Err(BaseError::Shape));
-        let (slots, read) = adopted.rest.await.unwrap_or_else(lost);
-        self.slots = slots;
-        read.map_err(|source| {
-            self.position.incarnation = None;
-            StateError::Base {
-                stream: self.stream.clone(),
-                source,
+    /// When the snapshot lacks more than an orderly change explains, or cannot be read or kept: then it is given up and nothing has
+    /// changed. When its records were not read to their end: then the stream has to be taken over again.
+    pub async fn take_piece(&mut self, Piece(found): Piece) -> Result<Progress, StateError> {
+        let Some(mut adopting) = self.adopting.take() else {
+            return Ok(Progress::Compared);
+        };
+        let taken = match self.take(&mut adopting, found) {
+            Ok(None) => self.found_on(&mut adopting).await,
+            Ok(Some(progress)) => Ok(progress),
+            Err(error) => Err(error),
+        };
+        match taken {
+            Ok(Progress::Done { .. }) => {}
+            Ok(Progress::Compared | Progress::Based { .. } | Progress::Slice(_)) => {
+                self.adopting = Some(adopting);
             }
-        })
+            Err(_) => self.slots.end_seeing(),
+        }
+        taken
+    }
+
+    /// None when everything was compared.
+    fn take(
+        &mut self,
+        adopting: &mut Adopting,
+        found: Found,
+    ) -> Result<Option<Progress>, StateError> {
+        let at = adopting.base.index.at_sequence;
+        let purpose = adopting.purpose;
+        match (&mut adopting.stage, found) {
+            (Stage::Comparing(comparing), Found::Logs(loose)) => comparing.loose = loose,
+            (Stage::Comparing(comparing), Found::Keys(keys)) => self.compare(comparing, &keys),
+            (Stage::Comparing(comparing), Found::End(Ok(()))) => comparing.page = Some(0),
+            (Stage::Comparing(comparing), Found::Pages) => {
+                if self.look_through(comparing, purpose, at) {
+                    return Ok(None);
+                }
+            }
+            (Stage::TakingIn, Found::Records(records)) => {
+                return Ok(Some(Progress::Slice(self.take_in_newer(records))));
+            }
+            (Stage::TakingIn, Found::End(Ok(()))) => {
+                return Ok(Some(Progress::Done { purpose, at }));
+            }
+            (stage, Found::End(Err(source))) => {
+                if matches!(stage, Stage::TakingIn) {
+                    self.position.incarnation = None;
+                }
+                return Err(StateError::Base {
+                    stream: self.stream.clone(),
+                    source,
+                });
+            }
+            (Stage::Comparing(_), Found::Records(_))
+            | (Stage::TakingIn, Found::Logs(_) | Found::Keys(_) | Found::Pages) => {}
+        }
+        Ok(Some(Progress::Compared))
+    }
+
+    /// What was admitted while a snapshot is compared, and so is not in the logs that were read for that.
+    pub(super) fn admitted_late(&mut self, records: Vec<StoredRecord>) {
+        if let Some(Adopting {
+            stage: Stage::Comparing(comparing),
+            ..
+        }) = &mut self.adopting
+        {
+            let records = records
+                .into_iter()
+                .map(|stored| (stored.key.clone(), stored));
+            comparing.late.extend(records);
+        }
+    }
+
+    /// Keys that were dropped meanwhile need not be carried over.
+    pub(super) fn dropped_late(&mut self, keys: &[String]) {
+        if let Some(Adopting {
+            stage: Stage::Comparing(comparing),
+            ..
+        }) = &mut self.adopting
+        {
+            for key in keys {
+                comparing.late.remove(key);
+                comparing.covered.insert(key.clone());
+            }
+        }
+    }
+
+    fn stop_adopting(&mut self) {
+        if self.adopting.take().is_some() {
+            self.slots.end_seeing();
+        }
+    }
+
+    /// Takes note of keys that the snapshot has, and which records it covers.
+    fn compare(&mut self, comparing: &mut Comparing, keys: &Keys) {
+        let mut from = 0;
+        for end in &keys.ends {
+            self.slots.see(&keys.text[from..*end]);
+            from = *end;
+        }
+        for (key, slot) in &keys.loose {
+            if order_of(self.slots.get(key), *slot) != Order::Older {
+                comparing.covered.insert(key.clone());
+            }
+        }
+    }
+
+    /// Looks for what the snapshot lacks, in some pages. True when they were the last.
+    fn look_through(&self, comparing: &mut Comparing, purpose: Purpose, at: u64) -> bool {
+        let from = comparing.page.unwrap_or(0);
+        let to = self.slots.pages().min(from + PIECE_PAGES);
+        for (key, is_tombstone) in (from..to).flat_map(|page| self.slots.unseen(page)) {
+            let came_later = comparing
+                .stored(key)
+                .is_some_and(|stored| stored.sequence > at);
+            if is_tombstone && !came_later {
+                comparing.forgotten.push(key.to_owned());
+                comparing.covered.insert(key.to_owned());
+            } else if !is_tombstone && !(came_later && purpose == Purpose::Cover) {
+                comparing.missing.push(key.to_owned());
+            }
+        }
+        comparing.page = Some(to);
+        to == self.slots.pages()
+    }
+
+    /// Everything was compared: the snapshot becomes the base, if it may.
+    async fn found_on(&mut self, adopting: &mut Adopting) -> Result<Progress, StateError> {
+        let Stage::Comparing(comparing) = &mut adopting.stage else {
+            return Ok(Progress::Compared);
+        };
+        // What was admitted since its page was looked through is neither.
+        let came_late = |key: &String| comparing.late.contains_key(key);
+        comparing.missing.retain(|key| !came_late(key));
+        comparing.forgotten.retain(|key| !came_late(key));
+        let missing = std::mem::take(&mut comparing.missing);
+        let missing = self.judge(&adopting.base, missing, self.slots.live())?;
+        let forgotten = std::mem::take(&mut comparing.forgotten);
+        // What the stream repeats as it is held is not written again, so all that may still come is carried.
+        let carried = comparing.carried();
+        self.put_in_place(&adopting.base, adopting.purpose, carried)
+            .await?;
+        self.led_in(adopting.base.epoch);
+        self.slots.end_seeing();
+        for key in forgotten {
+            self.slots.remove(&key);
+        }
+        self.slots.reserve(adopting.base.records());
+        let (read, scope) = (Arc::clone(&adopting.base), self.scope.clone());
+        adopting.pieces = reading(move |pieces| records(&read, &scope, pieces));
+        adopting.stage = Stage::TakingIn;
+        Ok(Progress::Based { missing })
+    }
+
+    /// The records of the snapshot that are newer than those held, which they replace.
+    fn take_in_newer(&mut self, records: Vec<(String, Result<Opened, Rejected>)>) -> Slice {
+        let mut slice = Slice::default();
+        for (key, opened) in records {
+            let opened = match opened {
+                Ok(opened) => opened,
+                Err(error) => {
+                    slice.refused.push((key, error.to_string()));
+                    continue;
+                }
+            };
+            match self.order(&opened) {
+                Order::Newer => {
+                    self.slots.insert(&opened.key, Slot::of(&opened));
+                    slice.newer.push(opened);
+                }
+                // A snapshot may lag behind what is held.
+                Order::Same | Order::Older => {}
+                Order::Conflict => {
+                    let reason = format!(
+                        "generation {} is held with other content",
+                        opened.generation
+                    );
+                    slice.refused.push((opened.key, reason));
+                }
+            }
+        }
+        slice
     }
 
     fn judge(
@@ -210,139 +415,19 @@ impl Ledger {
     }
 }
 
-/// What is held, beside a snapshot.
-struct Comparing {
-    slots: Slots,
-    /// The records of the logs; after the comparison those that the snapshot does not cover.
-    loose: HashMap<String, StoredRecord>,
-    purpose: Purpose,
-    scope: helix_routing::key::Scope,
-}
-
 impl Comparing {
-    /// Finds which records have to be carried over, and which keys the snapshot lacks.
-    fn compare(&mut self, base: &Base) -> Result<Vec<String>, BaseError> {
-        self.slots.begin_seeing();
-        base.each_record(|key, body| {
-            self.slots.see(key);
-            if self.loose.contains_key(key)
-                && let Ok(opened) = record::open_covered(&self.scope, key, body, base.epoch)
-                && order_of(self.slots.get(key), &opened) != Order::Older
-            {
-                self.loose.remove(key);
-            }
-        })?;
-        let at = base.index.at_sequence;
-        let unseen: HashMap<&str, bool> = self.slots.unseen().collect();
-        // What the stream repeats as it is held is not written again, so all that may still come is carried.
-        self.loose.retain(|key, stored| {
-            unseen
-                .get(key.as_str())
-                .is_none_or(|is_tombstone| !is_tombstone || stored.sequence > at)
-        });
-        let came_later = |key: &str| {
-            let stored = self.loose.get(key);
-            self.purpose == Purpose::Cover && stored.is_some_and(|stored| stored.sequence > at)
-        };
-        let missing = unseen
-            .iter()
-            .filter(|(key, is_tombstone)| !**is_tombstone && !came_later(key))
-            .map(|(key, _)| (*key).to_owned());
-        Ok(missing.collect())
+    /// What the logs hold under `key`, and the snapshot does not cover.
+    fn stored(&self, key: &str) -> Option<&StoredRecord> {
+        let loose = || self.loose.get(key).filter(|_| !self.covered.contains(key));
+        self.late.get(key).or_else(loose)
     }
 
-    /// Tombstones that neither the snapshot nor what is carried over has.
-    fn forgotten(&self) -> Vec<String> {
-        let unseen = self.slots.unseen();
-        unseen
-            .filter(|(key, is_tombstone)| *is_tombstone && !self.loose.contains_key(*key))
-            .map(|(key, _)| key.to_owned())
-            .collect()
+    /// The records that have to be written behind the snapshot.
+    fn carried(&mut self) -> HashMap<String, StoredRecord> {
+        // The thread that read it, too, has ended, or is about to.
+        let mut carried = Arc::unwrap_or_clone(std::mem::take(&mut self.loose));
+        carried.retain(|key, _| !self.covered.contains(key));
+        carried.extend(std::mem::take(&mut self.late));
+        carried
     }
-
-    /// The records of the snapshot that are newer than those held, which they replace.
-    fn slice(&mut self, base: &Base, slices: &mpsc::Sender<Slice>) -> Result<(), BaseError> {
-        base.each_content(|number, content| {
-            let unreadable = |source| BaseError::Content { number, source };
-            let mut slice = Slice::default();
-            for record in PartRecords::new(content).map_err(unreadable)? {
-                let (key, body) = record.map_err(unreadable)?;
-                self.look_at(
-                    key,
-                    record::open_covered(&self.scope, key, body, base.epoch),
-                    &mut slice,
-                );
-                if slice.newer.len() == SLICE_RECORDS {
-                    // Nobody takes it only when the process ends.
-                    let _ = slices.blocking_send(std::mem::take(&mut slice));
-                }
-            }
-            if !slice.newer.is_empty() || !slice.refused.is_empty() {
-                let _ = slices.blocking_send(slice);
-            }
-            Ok(())
-        })
-    }
-
-    fn look_at(&mut self, key: &str, opened: Result<Opened, Rejected>, slice: &mut Slice) {
-        let opened = match opened {
-            Ok(opened) => opened,
-            Err(error) => return slice.refused.push((key.to_owned(), error.to_string())),
-        };
-        match order_of(self.slots.get(key), &opened) {
-            Order::Newer => {
-                self.slots.insert(key, Slot::of(&opened));
-                slice.newer.push(opened);
-            }
-            // A snapshot may lag behind what is held.
-            Order::Same | Order::Older => {}
-            Order::Conflict => slice.refused.push((
-                key.to_owned(),
-                format!(
-                    "generation {} is held with other content",
-                    opened.generation
-                ),
-            )),
-        }
-    }
-}
-
-fn slice(mut comparing: Comparing, base: Base, missing: Vec<String>) -> Adopted {
-    let (slices, receiver) = mpsc::channel(WAITING_SLICES);
-    let (done, rest) = oneshot::channel();
-    spawn(move || {
-        let read = comparing.slice(&base, &slices);
-        // Nobody waits for it only when the process ends.
-        let _ = done.send((comparing.slots, read));
-    });
-    Adopted {
-        missing,
-        slices: receiver,
-        rest,
-    }
-}
-
-/// Runs what takes time in a thread of its own that yields to those that serve.
-pub(crate) async fn in_background<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> T {
-    let (done, result) = oneshot::channel();
-    spawn(move || {
-        let _ = done.send(work());
-    });
-    result
-        .await
-        .expect("a thread whose work does not panic answers")
-}
-
-fn spawn(work: impl FnOnce() + Send + 'static) {
-    // A thread of its own, since a niceness cannot be taken back.
-    let thread = std::thread::Builder::new().name("takeover".to_owned());
-    let spawned = thread.spawn(move || {
-        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-            tracing::debug!(%error, "a takeover runs as urgently as requests");
-        }
-        work();
-    });
-    spawned.expect("the system has room for one more thread");
 }

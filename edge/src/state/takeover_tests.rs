@@ -232,18 +232,115 @@ async fn what_a_snapshot_lacks_is_kept_until_the_stream_had_its_say() {
     assert_eq!(bench.found().len(), 3);
 }
 
-/// Twenty thousand hosts, changed at random, through takeovers, restarts, torn tails and edited files.
 #[tokio::test]
-async fn state_agrees_with_a_model_through_everything_that_befalls_a_disk() {
+async fn what_comes_while_a_snapshot_is_taken_over_is_admitted_and_stays() {
+    for seed in 1..=24_u64 {
+        let mut random = numbers(seed);
+        let bench = Bench::new();
+        let (mut ledger, _) = bench.open();
+        let mut expected = model(6000);
+        let base = bench.snapshot(&ledger, Purpose::Resync, 6000, &expected, false);
+        adopt(&mut ledger, base, Purpose::Resync).await.unwrap();
+        let mut sequence = 6000;
+        let mut change =
+            async |ledger: &mut Ledger, expected: &mut Model, n: u64, to: Option<&str>| {
+                sequence += 1;
+                let record = bench.host(n, sequence, to);
+                let decided = ledger.admit(now(), vec![record], true).await.unwrap();
+                assert_eq!(decided[0].order, Order::Newer, "seed {seed}");
+                ledger.advance(sequence);
+                let site = to.map(|to| to.parse().unwrap());
+                expected.insert(format!("h{n}.example.com"), (sequence, site));
+            };
+        let to = |random: u64| {
+            [None, Some("shop/production"), Some("shoe/production")]
+                [usize::try_from(random).unwrap()]
+        };
+        for n in 0..40 {
+            change(&mut ledger, &mut expected, n * 7, to(random(3))).await;
+        }
+        // Of some hosts the stream has nothing any more.
+        let mut covered = expected.clone();
+        for n in [3, 5, 4000] {
+            covered.remove(&format!("h{n}.example.com"));
+        }
+        let base = bench.snapshot(&ledger, Purpose::Cover, 6040, &covered, false);
+        ledger.adopt(base, Purpose::Cover);
+        let (mut pieces, mut is_done) = (0, false);
+        while !is_done {
+            for _ in 0..random(3) {
+                let n = [random(10), random(6100)][usize::try_from(random(2)).unwrap()];
+                change(&mut ledger, &mut expected, n, to(random(3))).await;
+            }
+            let piece = ledger.next_piece().await;
+            pieces += 1;
+            match ledger.take_piece(piece).await.unwrap() {
+                Progress::Compared => {}
+                Progress::Based { missing } => {
+                    for key in ledger.drop_keys(missing).await.unwrap() {
+                        let is_it = |n: &u64| key::host(&host_record(*n, 1, None).host) == key;
+                        let n = [3, 5, 4000].into_iter().find(is_it).unwrap();
+                        expected.remove(&format!("h{n}.example.com"));
+                    }
+                }
+                Progress::Slice(slice) => {
+                    assert!(slice.newer.is_empty() && slice.refused.is_empty())
+                }
+                Progress::Done { at, .. } => is_done = at == 6040,
+            }
+        }
+        assert!(pieces > 12, "{pieces} pieces");
+        assert_eq!(bench.found(), expected, "seed {seed}");
+        assert!(!ledger.is_adopting());
+        // Signing is slow: some say enough.
+        for (host, (generation, site)) in expected.iter().step_by(60) {
+            let n = host[1..].split('.').next().unwrap().parse().unwrap();
+            let site = site.as_ref().map(ToString::to_string);
+            let known = ledger.order(&bench.host(n, *generation, site.as_deref()));
+            assert_eq!(known, Order::Same, "seed {seed}: {host}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_takeover_that_is_given_up_leaves_everything_as_it_was() {
     let bench = Bench::new();
-    let mut seed = 0x5eed_u64;
-    let mut random = move |below: u64| {
-        // xorshift64: the same every time.
+    let (mut ledger, _) = bench.open();
+    let mut expected = model(3000);
+    let base = bench.snapshot(&ledger, Purpose::Resync, 3000, &expected, false);
+    adopt(&mut ledger, base, Purpose::Resync).await.unwrap();
+    let base = bench.snapshot(&ledger, Purpose::Cover, 3000, &expected, false);
+    ledger.adopt(base, Purpose::Cover);
+    let piece = ledger.next_piece().await;
+    ledger.take_piece(piece).await.unwrap();
+    let late = bench.host(1, 3001, None);
+    ledger.admit(now(), vec![late], true).await.unwrap();
+    ledger.advance(3001);
+    expected.insert("h1.example.com".to_owned(), (3001, None));
+    assert_eq!(bench.found(), expected);
+    // Another one is begun in its place.
+    let base = bench.snapshot(&ledger, Purpose::Cover, 3001, &expected, false);
+    let taken = adopt(&mut ledger, base, Purpose::Cover).await.unwrap();
+    assert_eq!(taken, (0, Vec::new()));
+    assert_eq!(bench.found(), expected);
+}
+
+/// xorshift64: the same every time. Each is below what is asked for.
+fn numbers(mut seed: u64) -> impl FnMut(u64) -> u64 {
+    seed = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    move |below| {
         seed ^= seed << 13;
         seed ^= seed >> 7;
         seed ^= seed << 17;
         seed % below
-    };
+    }
+}
+
+/// Twenty thousand hosts, changed at random, through takeovers, restarts, torn tails and edited files.
+#[tokio::test]
+async fn state_agrees_with_a_model_through_everything_that_befalls_a_disk() {
+    let bench = Bench::new();
+    let mut random = numbers(0x5eed);
     let mut stream = model(20_000);
     let (mut ledger, _) = bench.open();
     let base = bench.snapshot(&ledger, Purpose::Resync, 20_000, &stream, false);

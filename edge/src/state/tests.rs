@@ -174,15 +174,21 @@ async fn adopt(
     base: Base,
     purpose: Purpose,
 ) -> Result<(usize, Vec<String>), StateError> {
-    let mut adopted = ledger.adopt(base, purpose).await?;
-    let mut newer = 0;
-    while let Some(slice) = adopted.slices.recv().await {
-        assert!(slice.refused.is_empty(), "{:?}", slice.refused);
-        newer += slice.newer.len();
+    ledger.adopt(base, purpose);
+    let (mut newer, mut missing) = (0, Vec::new());
+    loop {
+        let piece = ledger.next_piece().await;
+        match ledger.take_piece(piece).await? {
+            Progress::Compared => {}
+            Progress::Based { missing: found } => missing = found,
+            Progress::Slice(slice) => {
+                assert!(slice.refused.is_empty(), "{:?}", slice.refused);
+                newer += slice.newer.len();
+            }
+            Progress::Done { .. } => break,
+        }
     }
-    let mut missing = std::mem::take(&mut adopted.missing);
     missing.sort();
-    ledger.adopted(adopted).await?;
     Ok((newer, missing))
 }
 

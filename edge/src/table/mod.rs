@@ -156,9 +156,6 @@ pub enum Resolved {
     Nobody,
 }
 
-/// Its keys come from signed records alone, so that no visitor can choose them to collide.
-type Map<K, V> = papaya::HashMap<K, V, foldhash::fast::RandomState>;
-
 /// Hosts, sites, and what they serve. Read by every request, written when a record arrives.
 #[derive(Debug)]
 pub struct Table {
@@ -166,10 +163,8 @@ pub struct Table {
     exact: Hosts<Site>,
     /// By suffix, without the `*.`.
     wildcard: Hosts<Site>,
-    /// Every site that has a record, or a host.
-    sites: Map<SiteId, Arc<Site>>,
-    /// A project's sites, to find a release by its name.
-    projects: Map<ProjectName, Arc<[Arc<Site>]>>,
+    /// Every site that has a record, or a host, by its id. Those of a project lie together, so that a release is found by its name.
+    sites: Hosts<Site>,
     /// Rises with every change, after it can be read.
     version: AtomicU64,
     /// Upstreams' responses, kept by site and release.
@@ -200,8 +195,7 @@ impl Table {
             base,
             exact: Hosts::default(),
             wildcard: Hosts::default(),
-            sites: Map::default(),
-            projects: Map::default(),
+            sites: Hosts::grouped(),
             version: AtomicU64::new(0),
             cache,
             left: AllLeft::default(),
@@ -326,39 +320,14 @@ impl Table {
     pub fn publish(&self, site: &SiteId, serving: Serving) {
         let _writing = self.writing();
         let held = self.known(site);
-        let was_known = held.serving.swap(Some(Arc::new(serving))).is_some();
-        if !was_known {
-            let projects = self.projects.pin();
-            let others = projects
-                .get(&site.project)
-                .map(AsRef::as_ref)
-                .unwrap_or_default();
-            let all = others.iter().cloned().chain([held]).collect();
-            projects.insert(site.project.clone(), all);
-        }
+        held.serving.store(Some(Arc::new(serving)));
         self.changed();
     }
 
     /// Serves nothing for `site` any more. Its hosts stay known.
     pub fn remove(&self, site: &SiteId) {
         let _writing = self.writing();
-        let projects = self.projects.pin();
-        let others = projects
-            .get(&site.project)
-            .map(AsRef::as_ref)
-            .unwrap_or_default();
-        let rest: Arc<[_]> = others
-            .iter()
-            .filter(|other| *other.id != *site)
-            .cloned()
-            .collect();
-        if rest.is_empty() {
-            projects.remove(&site.project);
-        } else {
-            projects.insert(site.project.clone(), rest);
-        }
-        let held = self.sites.pin().get(site).cloned();
-        if let Some(held) = held {
+        if let Some(held) = self.sites.get(&site.to_string()) {
             held.serving.store(None);
             self.forget_unless_used(&held);
         }
@@ -367,19 +336,21 @@ impl Table {
 
     /// The site, made if nobody has named it before.
     fn known(&self, site: &SiteId) -> Arc<Site> {
-        let sites = self.sites.pin();
-        if let Some(held) = sites.get(site) {
-            return Arc::clone(held);
+        let name = site.to_string();
+        if let Some(held) = self.sites.get(&name) {
+            return held;
         }
         let new = Site::unknown(site.clone());
-        sites.insert(site.clone(), Arc::clone(&new));
+        let made = (name.as_str(), Some(Arc::clone(&new)));
+        self.sites.apply(std::iter::once(made));
         new
     }
 
     /// Lets go of a site that has neither record nor host.
     fn forget_unless_used(&self, site: &Site) {
         if !site.is_known() && site.hosts.load(Ordering::Relaxed) == 0 {
-            self.sites.pin().remove(&*site.id);
+            let name = site.id.to_string();
+            self.sites.apply(std::iter::once((name.as_str(), None)));
         }
     }
 
@@ -391,22 +362,17 @@ impl Table {
     #[must_use]
     pub fn site(&self, site: &SiteId) -> Option<Arc<Site>> {
         self.sites
-            .pin()
-            .get(site)
+            .get(&site.to_string())
             .filter(|site| site.is_known())
-            .cloned()
     }
 
     /// Every site, in order of its id.
     #[must_use]
     pub fn sites(&self) -> Vec<Arc<Site>> {
-        let mut sites: Vec<_> = self
-            .sites
-            .pin()
-            .values()
-            .filter(|site| site.is_known())
-            .cloned()
-            .collect();
+        let mut sites = Vec::new();
+        self.sites.for_each(|_, site| {
+            sites.extend(site.is_known().then(|| Arc::clone(site)));
+        });
         sites.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         sites
     }
@@ -432,16 +398,15 @@ impl Table {
         };
         let release: ReleaseId = label.parse().ok()?;
         let project: ProjectName = project.parse().ok()?;
-        let sites = self.projects.pin().get(&project).cloned()?;
         let mut open = None;
-        for site in sites.iter() {
+        for site in self.sites.group(project.as_str()) {
             let serving = site.serving();
             let Some(release) = serving.release(&release).map(Arc::clone) else {
                 continue;
             };
             let is_protected = serving.protection.is_some();
             let found = Resolved::Release {
-                site: Arc::clone(site),
+                site,
                 serving,
                 release,
             };
