@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use helix_routing::api::{
-    OriginState, OriginStatus, ReleaseView, SiteRegionStatus, SiteStatus, Status,
+    OriginState, OriginStatus, ReleaseView, RolloutMark, RolloutView, SiteRegionStatus, SiteStatus,
+    Status,
 };
 use helix_routing::host::HostPattern;
 use helix_routing::id::{Generation, ProjectName, RegionId, ReleaseId, SiteId};
@@ -93,11 +94,15 @@ type ReleaseRow = (
     Option<String>,
 );
 
-/// The releases of a site that are kept, newest first.
+/// The releases of a site that are kept, newest first, with what `rollouts` did with them.
 ///
 /// # Errors
 /// When there is no such project, or the database fails.
-pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, ProjectError> {
+pub async fn releases(
+    app: &App,
+    site: &SiteId,
+    rollouts: &[RolloutView],
+) -> Result<Vec<ReleaseView>, ProjectError> {
     let mut connection = app.store.snapshot().await?;
     project::check(&mut connection, &site.project).await?;
     // The newest deployment of each names it; one that was made and never deployed has none.
@@ -143,6 +148,10 @@ pub async fn releases(app: &App, site: &SiteId) -> Result<Vec<ReleaseView>, Proj
             push: None,
             source,
             url: app.addresses.release_url(&site.project, &release),
+            rollouts: rollouts
+                .iter()
+                .filter_map(|rollout| RolloutMark::of(rollout, &release))
+                .collect(),
             live_in: live.get(&release).cloned().unwrap_or_default(),
             quarantined_in: quarantined.get(&release).cloned().unwrap_or_default(),
             in_flight: in_flight

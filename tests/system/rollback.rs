@@ -1,6 +1,7 @@
 //! Going back: which release, in which region, and when there is none.
 
 use helix_routing::id::ReleaseId;
+use helix_routing::rollout::Outcome;
 use helix_tests::fleet::{Fleet, release_of};
 use helix_tests::folder::Folder;
 
@@ -57,6 +58,25 @@ fn one_region_goes_back_and_the_other_stays() {
         held,
         [true, false],
         "only the region that went back is held"
+    );
+    let releases = fleet.api().releases("back-one");
+    let history = |release: &ReleaseId| {
+        let release = releases.iter().find(|view| view.release == *release);
+        release.unwrap().rollouts.clone()
+    };
+    let back = &history(&second)[0];
+    assert_eq!(
+        (back.kind.as_str(), back.outcome),
+        ("rollback", Some(Outcome::Settled))
+    );
+    assert_eq!(back.regions.len(), 1, "{back:?}");
+    assert_eq!(back.regions[0].region.as_str(), "fra");
+    assert_eq!(history(&second)[1].kind, "deploy");
+    assert_eq!(history(&third)[0].regions.len(), 2);
+    let shown = fleet.helix().run(["releases", "--project", "back-one"]);
+    assert!(
+        shown.with(0).stdout.contains("rollback by "),
+        "the last rollout of a release is shown"
     );
 }
 

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use helix_routing::api::{PushState, ReleaseView};
+use helix_routing::api::{PushState, ReleaseView, RolloutMark};
 
 use super::flights::{counts, draining};
 use super::table::{moment, table};
 use super::{NONE, joined};
 use crate::arguments::Releases;
 use crate::output;
-use crate::rollout::now;
+use crate::rollout::{now, phase_name};
 use helix_client::Origin;
 
 pub(crate) async fn run(
@@ -39,6 +39,10 @@ pub(crate) async fn run(
                 rules(release),
                 source(release),
                 joined(&release.live_in),
+                release
+                    .rollouts
+                    .first()
+                    .map_or_else(|| NONE.to_owned(), went_out),
                 joined(&release.quarantined_in),
                 in_flight(release),
                 registry(release),
@@ -56,6 +60,7 @@ pub(crate) async fn run(
             "RULES",
             "SOURCE",
             "LIVE IN",
+            "LAST ROLLOUT",
             "QUARANTINED IN",
             "IN FLIGHT",
             "REGISTRY",
@@ -64,6 +69,15 @@ pub(crate) async fn run(
         &rows,
     ));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Who did what, and how far it came in each region.
+fn went_out(rollout: &RolloutMark) -> String {
+    let regions = rollout.regions.iter();
+    let regions: Vec<_> = regions
+        .map(|mark| format!("{} {}", mark.region, phase_name(mark.phase)))
+        .collect();
+    format!("{} by {}: {}", rollout.kind, rollout.by, regions.join(", "))
 }
 
 /// Region by region.

@@ -124,7 +124,10 @@ pub(super) async fn releases(
     Query(query): Query<EnvironmentOf>,
 ) -> Result<axum::Json<Vec<ReleaseView>>, Rejection> {
     let site = query.site(project);
-    Ok(axum::Json(overview::releases(&app, &site).await?))
+    let rollouts = app.conductor.list(Some(&site)).await?;
+    Ok(axum::Json(
+        overview::releases(&app, &site, &rollouts).await?,
+    ))
 }
 
 pub(super) fn repeatable(

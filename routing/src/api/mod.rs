@@ -135,7 +135,9 @@ pub use protection::{
 };
 pub use purge::{MAX_PURGE_PART_BYTES, MAX_PURGE_PARTS, NewPurge, PurgeView, RegionPurge};
 pub use push::{NewReleaseCheck, PushState, PushView, RegistryCheck, RegistryStatus, ReleaseCheck};
-pub use rollout::{Approval, ControlReason, PhaseName, RegionView, RolloutView};
+pub use rollout::{
+    Approval, ControlReason, PhaseName, RegionMark, RegionView, RolloutMark, RolloutView,
+};
 pub use source::{
     EnvKind, EnvView, Forks, LinkView, LinkedView, MAX_ENV_BYTES, MAX_ENV_NAME_BYTES,
     MAX_ENV_NAMES, MAX_PREVIEW_DAYS, NewLink, NewVariable, PREVIEW_DAYS, Provider, VariableView,
@@ -333,6 +335,9 @@ shape! {
         pub label: String,
         /// Where it answers for as long as it is kept.
         pub url: String,
+        /// Rollouts that brought it out, newest first, of the newest 50 of the site.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        pub rollouts: Vec<RolloutMark>,
         /// Regions where it is live.
         pub live_in: Vec<RegionId>,
         /// Regions where it is quarantined.

@@ -80,6 +80,57 @@ shape! {
 }
 
 shape! {
+    /// A rollout in the history of one release.
+    pub struct RolloutMark {
+        /// Its id.
+        pub rollout: RolloutId,
+        /// `deploy`, `rollback` or `restart`.
+        pub kind: String,
+        /// Who started it.
+        pub by: String,
+        /// When it started.
+        pub started: Timestamp,
+        /// How it ended; none while it runs.
+        pub outcome: Option<Outcome>,
+        /// How far the release came in each region that it was to go to.
+        pub regions: Vec<RegionMark>,
+    }
+}
+
+shape! {
+    /// How far a release came in one region.
+    pub struct RegionMark {
+        /// The region.
+        pub region: RegionId,
+        /// How far.
+        pub phase: PhaseName,
+    }
+}
+
+impl RolloutMark {
+    /// What a rollout did with `release`; none where it was about others.
+    #[must_use]
+    pub fn of(rollout: &RolloutView, release: &ReleaseId) -> Option<Self> {
+        let regions = rollout.regions.iter();
+        let regions: Vec<RegionMark> = regions
+            .filter(|view| view.release == *release)
+            .map(|view| RegionMark {
+                region: view.region.clone(),
+                phase: view.phase,
+            })
+            .collect();
+        (!regions.is_empty()).then(|| Self {
+            rollout: rollout.rollout.clone(),
+            kind: rollout.kind.clone(),
+            by: rollout.by.clone(),
+            started: rollout.started,
+            outcome: rollout.outcome,
+            regions,
+        })
+    }
+}
+
+shape! {
     /// Why somebody pauses or aborts a rollout.
     pub struct ControlReason {
         /// Why, for the record.
