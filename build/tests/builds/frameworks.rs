@@ -71,6 +71,30 @@ const PROJECTS: &[Project] = &[
         output: "index.html",
     },
     Project {
+        name: "vite with yarn of before",
+        files: &[
+            (
+                "package.json",
+                r#"{"type": "module", "packageManager": "yarn@1.22.22", "scripts": {"build": "vite build"}, "devDependencies": {"vite": "7.1.12"}}"#,
+            ),
+            ("index.html", "<h1>hi</h1>"),
+        ],
+        root: None,
+        output: "index.html",
+    },
+    Project {
+        name: "vite with yarn",
+        files: &[
+            (
+                "package.json",
+                r#"{"type": "module", "packageManager": "yarn@4.10.3", "scripts": {"build": "vite build"}, "devDependencies": {"vite": "7.1.12"}}"#,
+            ),
+            ("index.html", "<h1>hi</h1>"),
+        ],
+        root: None,
+        output: "index.html",
+    },
+    Project {
         name: "a pnpm monorepo with turbo",
         files: &[
             (

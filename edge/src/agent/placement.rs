@@ -349,21 +349,26 @@ impl Placement {
         }
     }
 
-    /// What is served while what is wanted is fetched after a restart: of the releases that were live before, the latest that
+    /// What is served while what is wanted is fetched after a restart: of the releases that are or were live, the latest that
     /// was here when this edge started. None as long as it is not known what is here.
     ///
     /// What was served before the restart is among them, or older: nothing that was never here stands in. Nor does the generation
     /// fall, which is the last one under which another release than the record's was live.
     fn stand_in(&self, record: &SiteRecord) -> Option<(Generation, Option<ReleaseRef>)> {
         let was_here = Progress::Ready { was_here: true };
-        let mut before = record.previous.iter();
-        let latest = before.find(|release| {
+        // What is live comes first: an override may want another one.
+        let mut were_live = record.live.iter().chain(&record.previous);
+        let latest = were_live.find(|release| {
             !self.is_known(release) || self.releases.get(*release) == Some(&was_here)
         });
-        let last = Generation(record.live_since.0.saturating_sub(1));
+        let generation = if latest.is_some() && latest == record.live.as_ref() {
+            record.generation
+        } else {
+            Generation(record.live_since.0.saturating_sub(1))
+        };
         latest
             .is_none_or(|latest| self.is_known(latest))
-            .then(|| (last, latest.cloned()))
+            .then(|| (generation, latest.cloned()))
     }
 
     /// Whether it was looked for on disk.

@@ -208,6 +208,28 @@ fn after_a_restart_what_was_live_before_stands_in_for_what_is_fetched() {
 }
 
 #[test]
+fn what_is_live_stands_in_for_the_release_of_an_override_that_was_lost() {
+    let mut site = Placement::default();
+    let new = record(7, Some(3), None, &[2, 1]);
+    site.step(Event::Overridden(Box::new(overriding(release(1), &new))));
+    let mut commands = site.step(recorded(new));
+    for event in [
+        Event::Absent(release(1)),
+        Event::Ready(release(2)),
+        Event::Ready(release(3)),
+    ] {
+        commands.extend(site.step(event));
+    }
+    let plan = served(&commands).unwrap();
+    assert_eq!(
+        (plan.generation, plan.live.clone()),
+        (Generation(7), Some(release(3)))
+    );
+    let plan = site.step(Event::Ready(release(1)));
+    assert_eq!(served(&plan).unwrap().live, Some(release(1)));
+}
+
+#[test]
 fn what_was_never_here_stands_in_for_nothing() {
     let mut site = Placement::default();
     site.step(recorded(record(7, Some(3), None, &[2, 1])));

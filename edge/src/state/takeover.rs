@@ -273,7 +273,7 @@ impl Ledger {
             if is_tombstone && !came_later {
                 comparing.forgotten.push(key.to_owned());
                 comparing.covered.insert(key.to_owned());
-            } else if !is_tombstone && !(came_later && purpose == Purpose::Cover) {
+            } else if !(is_tombstone || came_later && purpose == Purpose::Cover) {
                 comparing.missing.push(key.to_owned());
             }
         }

@@ -89,6 +89,24 @@ async fn a_folder_carries_the_name_of_who_sent_it() {
 }
 
 #[tokio::test]
+async fn any_two_origins_call_the_same_files_the_same_release() {
+    let (one, other) = (World::start().await, World::start().await);
+    // It has packed a part of them before.
+    let before = other.deploy("production", &files(&[("a.txt", "kept")]));
+    assert_eq!(before.await.status(), StatusCode::CREATED);
+    let page = files(&[("index.html", "hello"), ("a.txt", "kept")]);
+    let mut made = Vec::new();
+    for world in [&one, &other] {
+        let deployed = json_of(world.deploy("production", &page).await).await;
+        made.push(deployed["release"].clone());
+    }
+    assert_eq!(made[0], made[1]);
+    let changed = files(&[("index.html", "hello!"), ("a.txt", "kept")]);
+    let deployed = json_of(one.deploy("production", &changed).await).await;
+    assert_ne!(deployed["release"], made[0]);
+}
+
+#[tokio::test]
 async fn a_build_carries_its_repository_commit_and_log() {
     let world = World::start().await;
     let secret = world
