@@ -94,6 +94,17 @@ type ReleaseRow = (
     Option<String>,
 );
 
+/// The newest deployment of each names it; one that was made and never deployed has none.
+const KEPT: &str = "SELECT releases.release_id, releases.artifact, releases.created, releases.files, releases.bytes,
+            COALESCE((SELECT label FROM deployments WHERE deployments.site = releases.site
+                      AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1), '') AS label,
+            releases.routes, releases.env_revision,
+            (SELECT commit_id FROM deployments WHERE deployments.site = releases.site
+             AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1) AS commit_id,
+            (SELECT said FROM provenances WHERE provenances.site = releases.site
+             AND provenances.artifact = releases.artifact ORDER BY used DESC, manifest LIMIT 1) AS said
+     FROM releases WHERE site = $1 AND collected IS NULL ORDER BY created DESC, release_id";
+
 /// The releases of a site that are kept, newest first, with what `rollouts` did with them.
 ///
 /// # Errors
@@ -105,21 +116,10 @@ pub async fn releases(
 ) -> Result<Vec<ReleaseView>, ProjectError> {
     let mut connection = app.store.snapshot().await?;
     project::check(&mut connection, &site.project).await?;
-    // The newest deployment of each names it; one that was made and never deployed has none.
-    let rows: Vec<ReleaseRow> = sqlx::query_as(
-        "SELECT releases.release_id, releases.artifact, releases.created, releases.files, releases.bytes,
-                COALESCE((SELECT label FROM deployments WHERE deployments.site = releases.site
-                          AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1), '') AS label,
-                releases.routes, releases.env_revision,
-                (SELECT commit_id FROM deployments WHERE deployments.site = releases.site
-                 AND deployments.release_id = releases.release_id ORDER BY number DESC LIMIT 1) AS commit_id,
-                (SELECT said FROM provenances WHERE provenances.site = releases.site
-                 AND provenances.artifact = releases.artifact ORDER BY used DESC, manifest LIMIT 1) AS said
-         FROM releases WHERE site = $1 AND collected IS NULL ORDER BY created DESC, release_id",
-    )
-    .bind(site.to_string())
-    .fetch_all(&mut *connection)
-    .await?;
+    let rows: Vec<ReleaseRow> = sqlx::query_as(KEPT)
+        .bind(site.to_string())
+        .fetch_all(&mut *connection)
+        .await?;
     let live = live_in(&mut connection, app, site).await?;
     let quarantined = quarantined_in(&mut connection, site).await?;
     let in_flight = app.roster.in_flight(site);

@@ -92,8 +92,8 @@ async fn a_folder_carries_the_name_of_who_sent_it() {
 async fn any_two_origins_call_the_same_files_the_same_release() {
     let (one, other) = (World::start().await, World::start().await);
     // It has packed a part of them before.
-    let before = other.deploy("production", &files(&[("a.txt", "kept")]));
-    assert_eq!(before.await.status(), StatusCode::CREATED);
+    let before = files(&[("a.txt", "kept")]);
+    json_of(other.deploy("production", &before).await).await;
     let page = files(&[("index.html", "hello"), ("a.txt", "kept")]);
     let mut made = Vec::new();
     for world in [&one, &other] {
