@@ -35,12 +35,13 @@ dist: setup ## build them as they are installed, into target/dist: slower to bui
 dev: build ## start everything on this machine and deploy the example site
 	target/release/helix dev
 
+# Always the whole workspace: a part of it has dependencies with other features, which are then built twice. What has tests over sockets
+# has its program built with them, which is all four.
 test: pure ## set up and run every test
 	@python3 deploy/setup/tools.py --tests
-	$(CARGO) build $(RELEASE) $(BINARIES)
 	$(TEST_THREADS) $(CARGO) test $(RELEASE) --workspace --no-fail-fast
 	@if [ -n "$$(ls -d $(INITDB) 2>/dev/null)" ]; then \
-		HELIX_TEST_STORE=postgres $(TEST_THREADS) $(CARGO) test $(RELEASE) --package helix-origin --no-fail-fast; \
+		HELIX_TEST_STORE=postgres $(TEST_THREADS) $(CARGO) test $(RELEASE) --workspace --lib --test api --test cutover --no-fail-fast; \
 	else echo "skipped: origin's tests on PostgreSQL, which is not installed: apt install postgresql"; fi
 	$(MAKE) fuzz FUZZ_SECONDS=20
 

@@ -139,7 +139,8 @@ async fn a_release_is_pushed_with_its_blobs_first_and_its_tags_last() {
     let put = position(&format!("PUT /v2/team/shop/manifests/{}", view.artifact)).unwrap();
     let sent = log[..put].iter();
     let sent = sent.filter(|line| line.starts_with("PUT /v2/team/shop/blobs/uploads/"));
-    assert_eq!(sent.count(), manifest.layers.len() + 1, "{log:?}");
+    // And those of what refers to it, if that was pushed with it.
+    assert!(sent.count() > manifest.layers.len(), "{log:?}");
     assert!(
         Some(put) < position("PUT /v2/team/shop/manifests/main-1"),
         "{log:?}"
