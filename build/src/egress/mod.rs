@@ -4,6 +4,7 @@
 //! name leads into the worker's own network. What is inside a tunnel is not looked at.
 
 mod allow;
+mod names;
 
 use std::collections::BTreeSet;
 use std::fs::Permissions;
@@ -17,12 +18,13 @@ use std::time::Duration;
 use helix_service::reachable::{Network, Reachable};
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy_bidirectional};
-use tokio::net::{TcpStream, UnixListener, UnixStream, lookup_host};
+use tokio::net::{TcpStream, UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use allow::{Asked, Hosts};
+use names::Names;
 
 /// Longest head of a request: a proxy is told little.
 const MAX_HEAD_BYTES: usize = 16 * 1024;
@@ -65,6 +67,7 @@ struct Shared {
     hosts: Hosts,
     ports: Vec<u16>,
     reachable: Reachable,
+    names: Names,
     refused: Mutex<BTreeSet<String>>,
     tell: Box<dyn Fn(&str) + Send + Sync>,
 }
@@ -113,6 +116,7 @@ impl Egress {
                 allow: config.allow.clone(),
                 own: Vec::new(),
             },
+            names: Names::new(),
             refused: Mutex::default(),
             tell: Box::new(tell),
         });
@@ -218,14 +222,12 @@ impl Shared {
         }
         let failed = |error| Refusal::Unreachable(host(), error);
         let late = |_| failed(io::ErrorKind::TimedOut.into());
-        let found = timeout(
-            CONNECT_WITHIN,
-            lookup_host((asked.host.as_str(), asked.port)),
-        )
-        .await;
+        let found = timeout(CONNECT_WITHIN, self.names.find(&asked.host)).await;
         let found = found.map_err(late)?.map_err(failed)?;
         let addresses: Vec<SocketAddr> = found
-            .filter(|address| self.reachable.permits(address.ip()))
+            .into_iter()
+            .filter(|address| self.reachable.permits(*address))
+            .map(|address| SocketAddr::new(address, asked.port))
             .collect();
         if addresses.is_empty() {
             return Err(Refusal::Address(host()));

@@ -89,6 +89,10 @@ const PROJECTS: &[Project] = &[
                 "package.json",
                 r#"{"type": "module", "packageManager": "yarn@4.10.3", "scripts": {"build": "vite build"}, "devDependencies": {"vite": "7.1.12"}}"#,
             ),
+            (
+                ".yarnrc.yml",
+                "npmRegistryServer: https://registry.npmjs.org\nnodeLinker: node-modules\n",
+            ),
             ("index.html", "<h1>hi</h1>"),
         ],
         root: None,
