@@ -145,12 +145,7 @@ pub(crate) async fn of(
             .bind(artifact.as_str())
             .fetch_optional(store.reader())
             .await?;
-    let Some(bill) = bill else {
-        return Ok(None);
-    };
-    let (layout, digest) = (layout.clone(), id(&bill)?);
-    let read = blocking(move || layout.read(&digest, MAX_MATERIALS_BYTES as u64));
-    Ok(Some(read.await?))
+    read(layout, bill).await
 }
 
 /// The bill of a release that another one is to be made of, if its build brought one.
@@ -163,18 +158,26 @@ pub(crate) async fn of_release(
     site: &SiteId,
     release: &ReleaseId,
 ) -> Result<Option<String>, BillError> {
-    let artifact: Option<String> =
-        sqlx::query_scalar("SELECT artifact FROM releases WHERE site = $1 AND release_id = $2")
-            .bind(site.to_string())
-            .bind(release.as_str())
-            .fetch_optional(store.reader())
-            .await?;
-    let Some(artifact) = artifact else {
-        return Ok(None);
-    };
-    let bill = of(store, layout, site, &id(&artifact)?).await?;
+    let bill: Option<String> = sqlx::query_scalar(
+        "SELECT bill FROM bills JOIN releases ON releases.site = bills.site AND releases.artifact = bills.artifact
+         WHERE releases.site = $1 AND releases.release_id = $2",
+    )
+    .bind(site.to_string())
+    .bind(release.as_str())
+    .fetch_optional(store.reader())
+    .await?;
+    let bill = read(layout, bill).await?;
     let bill = bill.map(|bill| String::from_utf8(bill).map_err(|_| BillError::NotOne));
     bill.transpose()
+}
+
+async fn read(layout: &Layout, bill: Option<String>) -> Result<Option<Vec<u8>>, BillError> {
+    let Some(bill) = bill else {
+        return Ok(None);
+    };
+    let (layout, digest) = (layout.clone(), id(&bill)?);
+    let read = blocking(move || layout.read(&digest, MAX_MATERIALS_BYTES as u64));
+    Ok(Some(read.await?))
 }
 
 #[cfg(test)]

@@ -90,7 +90,7 @@ enum Refusal {
     #[error("{0} has no address that builds may reach")]
     Address(String),
     #[error("reach {0}: {1}")]
-    Unreachable(String, io::Error),
+    Unreachable(String, Arc<io::Error>),
     #[error("not a request that a proxy understands")]
     Malformed,
 }
@@ -221,19 +221,21 @@ impl Shared {
             return Err(Refusal::Port(host(), asked.port));
         }
         let failed = |error| Refusal::Unreachable(host(), error);
-        let late = |_| failed(io::ErrorKind::TimedOut.into());
+        let late = |_| failed(Arc::new(io::ErrorKind::TimedOut.into()));
         let found = timeout(CONNECT_WITHIN, self.names.find(&asked.host)).await;
         let found = found.map_err(late)?.map_err(failed)?;
         let addresses: Vec<SocketAddr> = found
-            .into_iter()
-            .filter(|address| self.reachable.permits(*address))
-            .map(|address| SocketAddr::new(address, asked.port))
+            .iter()
+            .filter(|address| self.reachable.permits(**address))
+            .map(|address| SocketAddr::new(*address, asked.port))
             .collect();
         if addresses.is_empty() {
             return Err(Refusal::Address(host()));
         }
         let connected = timeout(CONNECT_WITHIN, TcpStream::connect(addresses.as_slice())).await;
-        connected.map_err(late)?.map_err(failed)
+        connected
+            .map_err(late)?
+            .map_err(|error| failed(Arc::new(error)))
     }
 
     fn note(&self, asked: &Asked, refusal: &Refusal) {

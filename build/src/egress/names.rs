@@ -1,109 +1,84 @@
-//! Addresses of the hosts that a build asks for: looked up a few at a time, and remembered for a short while.
+//! Addresses of the hosts that a build asks for: looked up once for all who ask at a time, and remembered for a short while.
 //!
 //! Package managers open dozens of connections to one host at once. A resolver that is asked for each by itself refuses some.
 
-use std::collections::HashMap;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
+use moka::future::Cache;
 use tokio::net::lookup_host;
-use tokio::sync::Semaphore;
-use tokio::time::Instant;
 
-/// Lookups of one build at once; more wait, and mostly find the answer there.
-const AT_ONCE: usize = 2;
 /// How long an answer is good.
 const REMEMBERED: Duration = Duration::from_secs(30);
 /// Names whose answers are kept.
-const MAX_NAMES: usize = 256;
+const MAX_NAMES: u64 = 256;
 
-pub(super) struct Names {
-    turns: Semaphore,
-    known: Mutex<HashMap<String, Answer>>,
-}
-
-struct Answer {
-    addresses: Vec<IpAddr>,
-    since: Instant,
-}
+pub(super) struct Names(Cache<String, Arc<[IpAddr]>>);
 
 impl Names {
     pub(super) fn new() -> Self {
-        Self {
-            turns: Semaphore::new(AT_ONCE),
-            known: Mutex::default(),
-        }
+        let known = Cache::builder()
+            .max_capacity(MAX_NAMES)
+            .time_to_live(REMEMBERED);
+        Self(known.build())
     }
 
-    /// The addresses of `host`, a name or an address.
-    pub(super) async fn find(&self, host: &str) -> io::Result<Vec<IpAddr>> {
-        let _turn = self.turns.acquire().await.map_err(io::Error::other)?;
-        if let Some(addresses) = self.remembered(host) {
-            return Ok(addresses);
-        }
-        let found = lookup_host((host, 0)).await?;
-        let mut addresses: Vec<IpAddr> = Vec::new();
-        for address in found.map(|address| address.ip()) {
-            if !addresses.contains(&address) {
-                addresses.push(address);
-            }
-        }
-        self.remember(host, &addresses);
-        Ok(addresses)
+    /// The addresses of `host`, a name or an address. What was not found is looked up again.
+    pub(super) async fn find(&self, host: &str) -> Result<Arc<[IpAddr]>, Arc<io::Error>> {
+        self.find_by(host, lookup(host)).await
     }
 
-    fn remembered(&self, host: &str) -> Option<Vec<IpAddr>> {
-        let known = self.known();
-        let answer = known.get(host)?;
-        (answer.since.elapsed() < REMEMBERED).then(|| answer.addresses.clone())
+    async fn find_by(
+        &self,
+        host: &str,
+        lookup: impl Future<Output = io::Result<Arc<[IpAddr]>>>,
+    ) -> Result<Arc<[IpAddr]>, Arc<io::Error>> {
+        self.0.try_get_with_by_ref(host, lookup).await
     }
+}
 
-    fn remember(&self, host: &str, addresses: &[IpAddr]) {
-        let mut known = self.known();
-        known.retain(|_, answer| answer.since.elapsed() < REMEMBERED);
-        if known.len() < MAX_NAMES {
-            let answer = Answer {
-                addresses: addresses.to_vec(),
-                since: Instant::now(),
-            };
-            known.insert(host.to_owned(), answer);
-        }
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Answer>> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
-    }
+async fn lookup(host: &str) -> io::Result<Arc<[IpAddr]>> {
+    let found = lookup_host((host, 0)).await?;
+    Ok(found.map(|address| address.ip()).collect())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use super::*;
 
-    #[tokio::test(start_paused = true)]
-    async fn an_answer_is_good_for_a_while_and_no_more_are_kept_than_have_room() {
+    #[tokio::test]
+    async fn fifty_who_ask_at_once_are_one_lookup() {
         let names = Names::new();
+        let lookups = AtomicUsize::new(0);
         let here: IpAddr = "192.0.2.7".parse().unwrap();
-        names.remember("shop.invalid", &[here]);
+        let ask = || {
+            names.find_by("shop.invalid", async {
+                lookups.fetch_add(1, Ordering::Relaxed);
+                tokio::task::yield_now().await;
+                Ok(Arc::from([here]))
+            })
+        };
+        let found = futures_util::future::join_all((0..50).map(|_| ask())).await;
+        assert!(
+            found
+                .iter()
+                .all(|found| *found.as_ref().unwrap().as_ref() == [here])
+        );
+        assert_eq!(lookups.into_inner(), 1);
         // Nobody could look that one up.
-        assert_eq!(names.find("shop.invalid").await.unwrap(), [here]);
-        for number in 0..MAX_NAMES * 2 {
-            names.remember(&format!("{number}.invalid"), &[here]);
-        }
-        assert_eq!(names.known().len(), MAX_NAMES);
-        tokio::time::advance(REMEMBERED).await;
-        assert!(names.remembered("shop.invalid").is_none());
-        names.remember("other.invalid", &[here]);
-        assert_eq!(names.known().len(), 1);
+        assert_eq!(names.find("shop.invalid").await.unwrap().as_ref(), [here]);
     }
 
     #[tokio::test]
-    async fn addresses_are_found_as_they_are() {
+    async fn what_was_not_found_is_looked_up_again() {
         let names = Names::new();
+        let away = async { Err(io::ErrorKind::TimedOut.into()) };
+        assert!(names.find_by("127.0.0.1", away).await.is_err());
         let found = names.find("127.0.0.1").await.unwrap();
-        assert_eq!(found, ["127.0.0.1".parse::<IpAddr>().unwrap()]);
-        assert!(names.find("shop.invalid").await.is_err());
-        assert!(names.remembered("shop.invalid").is_none());
+        assert_eq!(found.as_ref(), ["127.0.0.1".parse::<IpAddr>().unwrap()]);
     }
 }

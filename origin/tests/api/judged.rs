@@ -3,13 +3,14 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use helix_routing::artifact::Manifest;
 use serde_json::json;
 use tempfile::TempDir;
 
 use crate::remote::Pushing;
+use crate::running::Running;
 use crate::variants::settle;
 
 /// User and password of the registry, as its file of credentials has them: `secret`, by bcrypt.
@@ -18,17 +19,9 @@ const CREDENTIALS: &str = "ci:secret";
 
 /// The registry, which ends with this.
 struct Judge {
-    child: Child,
+    _running: Running,
     folder: TempDir,
     address: String,
-}
-
-impl Drop for Judge {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Judge {
@@ -64,7 +57,7 @@ impl Judge {
         // It must not wait for somebody to read what it logs.
         std::thread::spawn(move || lines.for_each(drop));
         Self {
-            child,
+            _running: Running(child),
             folder,
             address,
         }

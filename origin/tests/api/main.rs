@@ -21,6 +21,7 @@ mod referring;
 mod remainder;
 mod remote;
 mod rules;
+mod running;
 #[path = "../schema/mod.rs"]
 mod schema;
 mod source;

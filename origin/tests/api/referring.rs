@@ -3,7 +3,7 @@
 
 use std::net::TcpStream;
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use helix_routing::artifact::{IMPROVEMENT_TYPE, Manifest};
@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use crate::forge::{commit, json_of};
 use crate::remote::Pushing;
+use crate::running::Running;
 use crate::variants::settle_all;
 use crate::world::files;
 
@@ -23,17 +24,9 @@ const BUNDLE: &str = "application/vnd.dev.sigstore.bundle.v0.3+json";
 
 /// The registry: a folder of blobs, each by its digest. It ends with this.
 struct Judge {
-    child: Child,
+    _running: Running,
     folder: TempDir,
     address: String,
-}
-
-impl Drop for Judge {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }
 
 impl Judge {
@@ -57,7 +50,7 @@ impl Judge {
             while child.try_wait().unwrap().is_none() {
                 if TcpStream::connect(&address).is_ok() {
                     return Some(Self {
-                        child,
+                        _running: Running(child),
                         folder,
                         address,
                     });
