@@ -117,7 +117,6 @@ fn lookup(size: Size) -> anyhow::Result<()> {
         for host in hosts {
             found += usize::from(matches!(table.resolve(host), Resolved::Site { .. }));
         }
-        runs.push(begun.elapsed() / count);
         ensure!(found == asked.len(), "every host is found");
         runs.push(begun.elapsed() / count);
     }
@@ -250,6 +249,8 @@ fn await_cover(fleet: &Fleet) -> anyhow::Result<()> {
 /// An edge that was started here, under the config of the fleet's.
 struct Running {
     child: Child,
+    /// Where it says what it does.
+    said: PathBuf,
 }
 
 impl Running {
@@ -260,15 +261,43 @@ impl Running {
     }
 
     fn start(config: &Path) -> anyhow::Result<Self> {
+        let said = config.with_extension("out");
         let child = Command::new(program("helix-edge"))
             .arg("--config")
             .arg(config)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
-            .stderr(Stdio::null())
+            .stderr(fs::File::create(&said)?)
             .spawn()
             .context("start helix-edge")?;
-        Ok(Self { child })
+        Ok(Self { child, said })
+    }
+
+    /// Fails with what it said when it has ended by itself.
+    fn ensure_runs(&mut self) -> anyhow::Result<()> {
+        if let Some(ended) = self.child.try_wait()? {
+            let said = fs::read_to_string(&self.said)?;
+            let last: Vec<&str> = said.lines().rev().take(3).collect();
+            bail!("helix-edge ended, {ended}: {last:?}");
+        }
+        Ok(())
+    }
+
+    /// Until hosts from all over the map answer.
+    fn await_hosts(&mut self, edge: SocketAddr, size: Size, begun: Instant) -> anyhow::Result<()> {
+        let asked = |n: u64| (size.hosts - 1) * n / 199 / LIVE_SHARE * LIVE_SHARE;
+        for number in (0..200).map(asked) {
+            while status(edge, &host(number)).ok() != Some(200) {
+                self.ensure_runs()?;
+                ensure!(
+                    begun.elapsed() < START_LIMIT,
+                    "{} never answers",
+                    host(number)
+                );
+                wait::pause(Duration::from_millis(5));
+            }
+        }
+        Ok(())
     }
 
     fn resident(&self) -> anyhow::Result<f64> {
@@ -292,8 +321,8 @@ fn starts(data: &Place, edge: SocketAddr, size: Size) -> anyhow::Result<()> {
                 fs::remove_dir_all(&data.state)?;
             }
             let begun = Instant::now();
-            let running = Running::start(&data.config)?;
-            await_hosts(edge, size, begun)?;
+            let mut running = Running::start(&data.config)?;
+            running.await_hosts(edge, size, begun)?;
             spans.push(begun.elapsed());
             wait::pause(Duration::from_secs(3));
             weights.push(running.resident()?);
@@ -308,38 +337,23 @@ fn starts(data: &Place, edge: SocketAddr, size: Size) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Until hosts from all over the map answer.
-fn await_hosts(edge: SocketAddr, size: Size, begun: Instant) -> anyhow::Result<()> {
-    let asked = |n: u64| (size.hosts - 1) * n / 199 / LIVE_SHARE * LIVE_SHARE;
-    for number in (0..200).map(asked) {
-        while status(edge, &host(number)).ok() != Some(200) {
-            ensure!(
-                begun.elapsed() < START_LIMIT,
-                "{} never answers",
-                host(number)
-            );
-            wait::pause(Duration::from_millis(5));
-        }
-    }
-    Ok(())
-}
-
 /// What requests feel while an edge that serves takes over a million hosts.
 fn takeover(data: &Place, early: &Path, edge: SocketAddr, size: Size) -> anyhow::Result<()> {
     let (mut calm, mut busy) = (Vec::new(), Vec::new());
     for _ in 0..size.starts {
         fs::remove_dir_all(&data.state)?;
         copy(early, &data.state)?;
-        let _running = Running::start(&data.config)?;
+        let mut running = Running::start(&data.config)?;
         let begun = Instant::now();
         while status(edge, "bench.helix.localhost").ok() != Some(200) {
+            running.ensure_runs()?;
             ensure!(begun.elapsed() < START_LIMIT, "the edge does not serve");
             wait::pause(Duration::from_millis(1));
         }
         let last = host((size.hosts - 1) / LIVE_SHARE * LIVE_SHARE);
         ensure!(status(edge, &last)? != 200, "it has no million hosts yet");
         let loads = Loads::start(edge);
-        await_hosts(edge, size, Instant::now())?;
+        running.await_hosts(edge, size, Instant::now())?;
         busy.extend(loads.stop()?);
         wait::pause(Duration::from_secs(2));
         let loads = Loads::start(edge);

@@ -30,6 +30,10 @@ use clap::{Parser, Subcommand};
 use helix_tests::fleet::{Fleet, Options};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
+/// The edge's own, whose table is looked up in here.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Measures a fleet on this machine.
 #[derive(Debug, Parser)]
 struct Arguments {

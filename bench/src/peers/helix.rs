@@ -7,7 +7,7 @@ use anyhow::Context as _;
 use helix_tests::fleet::{Fleet, Options};
 
 use super::files::{Files, text};
-use super::process::{Server, pin};
+use super::process::{SERVER_CORE, Server, pin};
 
 const SETUP: &str = "built by make dist, 1 serving thread, a release deployed through origin, access log (combined, pages of 64 KiB) to a file, metrics, forward without cache";
 
@@ -17,12 +17,17 @@ const COMBINED: (&str, &str) = ("HELIX_EDGE_ACCESS_LOG__FORMAT", "combined");
 const TWO_THREADS: &str = "2 serving threads";
 
 pub(crate) fn start(files: &Files, upstream: SocketAddr) -> anyhow::Result<Server> {
+    start_on(SERVER_CORE, files, upstream)
+}
+
+/// On this core.
+pub(crate) fn start_on(core: &str, files: &Files, upstream: SocketAddr) -> anyhow::Result<Server> {
     let options = Options {
         settings: &[COMBINED],
         ..Options::default()
     };
     let server = of(Fleet::start(&options), files, upstream, SETUP)?;
-    server.pid.map(pin).transpose()?;
+    server.pid.map(|pid| pin(pid, core)).transpose()?;
     Ok(server)
 }
 

@@ -55,7 +55,7 @@ fn said(mut command: Command) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn wrk(url: &str, time: Duration) -> anyhow::Result<Load> {
+pub(crate) fn wrk(url: &str, time: Duration) -> anyhow::Result<Load> {
     let mut command = pinned("wrk");
     command.args([
         "-t1",

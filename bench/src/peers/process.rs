@@ -142,10 +142,10 @@ pub(crate) fn free_address() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?)
 }
 
-/// Moves a process that runs already, with all its threads, to the core of servers under test.
-pub(crate) fn pin(pid: Pid) -> anyhow::Result<()> {
+/// Moves a process that runs already, with all its threads, to `core`.
+pub(crate) fn pin(pid: Pid, core: &str) -> anyhow::Result<()> {
     let moved = Command::new("taskset")
-        .args(["-acp", SERVER_CORE, &pid.to_string()])
+        .args(["-acp", core, &pid.to_string()])
         .stdout(Stdio::null())
         .status()?;
     anyhow::ensure!(moved.success(), "taskset: {moved}");
@@ -215,7 +215,7 @@ impl Moment {
 }
 
 /// CPU seconds of a process and its descendants.
-fn used(pid: Pid) -> f64 {
+pub(crate) fn used(pid: Pid) -> f64 {
     tree(pid).into_iter().filter_map(ticks).sum::<u64>() as f64 / TICKS_PER_SECOND
 }
 
