@@ -4,9 +4,17 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use super::wire::{ANSWER_LIMIT, VERSION, Word, hear, hear_with, say, unexpected};
 use super::{Handed, HandoverError, Purpose};
+
+/// How long a predecessor that hangs up may take to end. One that was killed takes connections into its queue until its memory has been
+/// freed, which is a second with a million hosts, and resets them then.
+const ENDING_LIMIT: Duration = Duration::from_secs(5);
+/// Between two looks at it.
+const ENDING_PAUSE: Duration = Duration::from_millis(20);
 
 /// The sockets of a predecessor, which waits to hear that they are served.
 #[derive(Debug)]
@@ -18,13 +26,39 @@ pub struct Taken {
     pub process: u16,
 }
 
-/// Asks the predecessor at `path` for its sockets. None when there is no predecessor.
+/// Asks the predecessor at `path` for its sockets. None when there is no predecessor, or when it ends before it gave them.
 ///
 /// # Errors
 /// When there is one that does not give them. It serves on then.
 pub fn take(path: &Path) -> Result<Option<Taken>, HandoverError> {
-    let mut stream = match UnixStream::connect(path) {
-        Ok(stream) => stream,
+    take_within(path, ENDING_LIMIT)
+}
+
+fn take_within(path: &Path, limit: Duration) -> Result<Option<Taken>, HandoverError> {
+    let until = Instant::now() + limit;
+    loop {
+        let Some(stream) = connect(path)? else {
+            return Ok(None);
+        };
+        match ask(stream) {
+            Ok(taken) => return Ok(Some(taken)),
+            Err(HandoverError::Talk(error)) if hung_up(&error) && Instant::now() < until => {
+                tracing::info!(
+                    path = %path.display(),
+                    error = &error as &dyn std::error::Error,
+                    "the process before hung up; looking whether it ends"
+                );
+                thread::sleep(ENDING_PAUSE);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// The predecessor, if somebody listens.
+fn connect(path: &Path) -> Result<Option<UnixStream>, HandoverError> {
+    match UnixStream::connect(path) {
+        Ok(stream) => Ok(Some(stream)),
         // No socket, or one that a process left behind when it was killed.
         Err(error)
             if matches!(
@@ -32,26 +66,34 @@ pub fn take(path: &Path) -> Result<Option<Taken>, HandoverError> {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
             ) =>
         {
-            return Ok(None);
+            Ok(None)
         }
-        Err(source) => {
-            return Err(HandoverError::Open {
-                path: path.to_owned(),
-                source,
-            });
-        }
-    };
+        Err(source) => Err(HandoverError::Open {
+            path: path.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn ask(mut stream: UnixStream) -> Result<Taken, HandoverError> {
     stream.set_write_timeout(Some(ANSWER_LIMIT))?;
     say(&mut stream, &Word::Take { version: VERSION })?;
     let (word, sockets) = hear_with(&mut stream, ANSWER_LIMIT)?;
     let Word::Sockets { purposes, process } = word else {
         return Err(unexpected(&word, "sockets"));
     };
-    Ok(Some(Taken {
+    Ok(Taken {
         stream,
         sockets: named(purposes, sockets)?,
         process,
-    }))
+    })
+}
+
+fn hung_up(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe | io::ErrorKind::UnexpectedEof
+    )
 }
 
 fn named(purposes: Vec<Purpose>, sockets: Vec<OwnedFd>) -> Result<Vec<Handed>, HandoverError> {
@@ -123,5 +165,37 @@ impl Packets {
                 packet,
             },
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+
+    #[test]
+    fn who_comes_while_the_process_before_is_killed_is_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("handover.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        let successor = {
+            let path = path.clone();
+            thread::spawn(move || take(&path))
+        };
+        let (stream, _) = listener.accept().unwrap();
+        drop(listener);
+        drop(stream);
+        assert!(successor.join().unwrap().unwrap().is_none());
+    }
+
+    #[test]
+    fn a_process_that_hangs_up_and_goes_on_is_not_passed_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("handover.sock");
+        let listener = UnixListener::bind(&path).unwrap();
+        thread::spawn(move || listener.incoming().for_each(drop));
+        let error = take_within(&path, Duration::from_millis(100)).unwrap_err();
+        assert!(matches!(error, HandoverError::Talk(_)), "{error}");
     }
 }
