@@ -273,7 +273,7 @@ impl Parts {
         let pages = Admin {
             app: self.app.clone(),
             feed: self.feed.clone(),
-            metrics: Metrics::new()?,
+            metrics: Metrics::new(self.app.conductor.ends())?,
         };
         Ok((api::router(self.app.clone()), admin::router(pages)))
     }

@@ -1,6 +1,65 @@
 //! Every metric of origin, by name. Labels are bounded: never a host, a project or a path.
 
-use prometheus::{Encoder, IntGauge, Registry, TextEncoder};
+use helix_routing::rollout::{Kind, Outcome};
+use helix_routing::verdict::Verdict;
+use prometheus::{Encoder, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+
+/// What came of rollouts and of bakes, counted where they are driven: since this origin leads. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Ends {
+    rollouts: IntCounterVec,
+    bakes: IntCounterVec,
+}
+
+impl Ends {
+    /// All of them at 0, which makes the first failure an increase.
+    #[must_use]
+    pub fn new() -> Self {
+        let counters = |name: &str, help: &str, labels: &[&str]| {
+            IntCounterVec::new(Opts::new(name, help), labels).expect("names and labels are legal")
+        };
+        let ends = Self {
+            rollouts: counters(
+                "helix_origin_rollouts_ended_total",
+                "Rollouts that ended",
+                &["kind", "outcome"],
+            ),
+            bakes: counters(
+                "helix_origin_bakes_total",
+                "Bakes that came to a verdict, region by region",
+                &["verdict"],
+            ),
+        };
+        for kind in Kind::ALL {
+            for outcome in Outcome::ALL {
+                let _ = ends.rollout(kind, outcome);
+            }
+        }
+        for verdict in Verdict::ALL {
+            let _ = ends.bake(verdict);
+        }
+        ends
+    }
+
+    /// How many rollouts of a kind ended so.
+    #[must_use]
+    pub fn rollout(&self, kind: Kind, outcome: Outcome) -> IntCounter {
+        self.rollouts
+            .with_label_values(&[kind.to_string().as_str(), outcome.label()])
+    }
+
+    /// How many bakes came to that.
+    #[must_use]
+    pub fn bake(&self, verdict: Verdict) -> IntCounter {
+        self.bakes.with_label_values(&[verdict.label()])
+    }
+}
+
+impl Default for Ends {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 /// Origin's metrics.
 #[derive(Clone, Debug)]
@@ -25,12 +84,14 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// All of them at 0.
+    /// All of them at 0, and what `ends` counts.
     ///
     /// # Errors
     /// When two have one name.
-    pub fn new() -> Result<Self, prometheus::Error> {
+    pub fn new(ends: &Ends) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
+        registry.register(Box::new(ends.rollouts.clone()))?;
+        registry.register(Box::new(ends.bakes.clone()))?;
         let gauge = |name: &str, help: &str| {
             let gauge = IntGauge::new(name, help)?;
             registry.register(Box::new(gauge.clone()))?;

@@ -21,6 +21,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Pass, Self::Fail, Self::Inconclusive, Self::Error];
+
     /// As in logs and on screens.
     #[must_use]
     pub const fn label(self) -> &'static str {

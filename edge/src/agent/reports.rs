@@ -32,7 +32,7 @@ use tokio::time::Instant;
 use super::placement::State;
 use crate::feed::{FeedStatus, Recalled, Refused};
 use crate::maintenance::{self, Maintenance};
-use crate::metrics::{Following, Metrics};
+use crate::metrics::{Following, Gates, Metrics};
 
 /// A lease is three of these.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -67,6 +67,8 @@ pub struct Reports {
     wake: Notify,
     refused: AtomicU64,
     ready: Arc<AtomicBool>,
+    /// Every gate that is told of is counted.
+    gates: Gates,
 }
 
 #[derive(Debug, Default)]
@@ -162,15 +164,16 @@ impl Pending {
 }
 
 impl Reports {
-    /// Nothing to tell yet. `ready` is shown in heartbeats.
+    /// Nothing to tell yet. `ready` is shown in heartbeats; `gates` counts those that are told of.
     #[must_use]
-    pub fn new(who: Reporter, ready: Arc<AtomicBool>) -> Arc<Self> {
+    pub fn new(who: Reporter, ready: Arc<AtomicBool>, gates: Gates) -> Arc<Self> {
         Arc::new(Self {
             who,
             pending: Mutex::default(),
             wake: Notify::new(),
             refused: AtomicU64::new(0),
             ready,
+            gates,
         })
     }
 
@@ -259,6 +262,9 @@ impl Reports {
         run: Option<Generation>,
         results: Vec<GateResult>,
     ) {
+        for result in &results {
+            self.gates.count(result);
+        }
         let report = GatesReport {
             edge: self.who.edge.clone(),
             region: self.who.region.clone(),

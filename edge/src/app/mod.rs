@@ -177,13 +177,14 @@ impl Parts {
             region: config.region.clone(),
             boot: random::boot_id(),
         };
+        let metrics = Arc::new(Metrics::new(&config.edge, &config.region));
         Self {
             table: Arc::new(Table::with_cache(
                 config.base_domain.clone(),
                 Cache::new(config.response_cache.memory_bytes),
             )),
-            metrics: Arc::new(Metrics::new(&config.edge, &config.region)),
-            reports: Reports::new(who, Arc::clone(&ready)),
+            reports: Reports::new(who, Arc::clone(&ready), metrics.gates.clone()),
+            metrics,
             ready,
             maintenance: Maintenance::of(&config.edge),
             asking: watch::channel(None).0,

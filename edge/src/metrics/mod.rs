@@ -4,6 +4,7 @@
 
 mod cores;
 mod disk_cache;
+mod gates;
 mod looked;
 mod sample;
 
@@ -18,6 +19,7 @@ use prometheus::{
 
 use self::cores::{All, Cores};
 pub use self::disk_cache::DiskCache;
+pub use self::gates::Gates;
 use self::looked::{Looker, Things};
 use self::sample::{Sample, each, one};
 use crate::forward::Upstreams;
@@ -188,6 +190,8 @@ pub struct Metrics {
     pub access_log_lost: IntCounter,
     /// Releases by what came of asking where they come from, `outcome` (verified, refused, unchecked).
     pub provenance: IntCounterVec,
+    /// What came of gates.
+    pub gates: Gates,
     /// Bodies that could not be read from the store.
     pub bodies_failed: IntCounter,
     /// Open connections.
@@ -305,6 +309,7 @@ impl Metrics {
                 "Releases by what came of asking where they come from.",
                 &["outcome"],
             ),
+            gates: Gates::new(&registry),
             bodies_failed: counter(
                 &registry,
                 "helix_edge_bodies_failed_total",

@@ -20,7 +20,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use super::control::{Asked, ControlError};
 use super::probe::{self, Probe};
 use super::saved::{self, Saved};
-use super::{Conductor, RolloutError, alias};
+use super::{Conductor, RolloutError, alias, counting};
 use crate::audit;
 use crate::event;
 use crate::store::StoreError;
@@ -320,6 +320,7 @@ impl Driver {
     /// A step that is saved, or that needs no saving: from now on it can be seen.
     fn show(&mut self, next: Saved) {
         log_phases(&self.saved.machine, &next.machine);
+        counting::count(&self.conductor.0.ends, &self.saved.machine, &next.machine);
         self.view.send_replace(next.view());
         self.saved = next;
     }

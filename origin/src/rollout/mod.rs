@@ -28,6 +28,7 @@ use tokio_stream::wrappers::WatchStream;
 
 use crate::feed::{Feed, RecordError};
 use crate::fleet::Roster;
+use crate::metrics::Ends;
 use crate::store::{Store, StoreError};
 
 mod adopt;
@@ -35,6 +36,7 @@ pub mod alias;
 pub mod bake;
 mod begin;
 mod control;
+mod counting;
 mod driver;
 pub mod policy;
 mod probe;
@@ -287,6 +289,7 @@ struct Inner {
     /// Held from a commit to the launch that follows it: drivers start in the order in which rollouts were committed.
     launching: tokio::sync::Mutex<()>,
     settled: Arc<Notify>,
+    ends: Ends,
 }
 
 /// One running driver, as others reach it.
@@ -324,6 +327,7 @@ impl Conductor {
             drivers: Mutex::default(),
             launching: tokio::sync::Mutex::default(),
             settled: Arc::default(),
+            ends: Ends::new(),
         }))
     }
 
@@ -436,6 +440,12 @@ impl Conductor {
         }
     }
 
+    /// What came of rollouts and of bakes since this origin leads.
+    #[must_use]
+    pub fn ends(&self) -> &Ends {
+        &self.0.ends
+    }
+
     /// Notified when a rollout ended: something may be there to collect.
     #[must_use]
     pub fn settled(&self) -> Arc<Notify> {
@@ -451,7 +461,8 @@ impl Conductor {
 
     /// Starts the driver of a saved rollout; with no commands it resumes.
     fn launch(&self, saved: Saved, commands: Option<Vec<Command>>) {
-        if saved.machine.outcome().is_some() {
+        if let Some(outcome) = saved.machine.outcome() {
+            self.0.ends.rollout(saved.machine.kind(), outcome).inc();
             self.0.settled.notify_one();
             return;
         }

@@ -84,7 +84,7 @@ impl Saved {
         .bind(store::number(self.revision))
         .bind(store::millis(self.started))
         .bind(store::millis(self.changed))
-        .bind(self.machine.outcome().map(outcome_text))
+        .bind(self.machine.outcome().map(Outcome::label))
         .execute(&mut **tx)
         .await?;
         Ok(())
@@ -101,7 +101,7 @@ impl Saved {
         .bind(self.json()?)
         .bind(store::number(self.revision))
         .bind(store::millis(self.changed))
-        .bind(self.machine.outcome().map(outcome_text))
+        .bind(self.machine.outcome().map(Outcome::label))
         .execute(&mut **tx)
         .await?;
         self.stored = self.revision;
@@ -308,19 +308,8 @@ async fn finish(
     if outcome == Outcome::Settled && site.environment != Environment::Production {
         alias::refresh(tx, &site.project, base).await?;
     }
-    tracing::info!(rollout = %machine.id(), %site, from = "running", to = outcome_text(outcome), "rollout");
+    tracing::info!(rollout = %machine.id(), %site, from = "running", to = outcome.label(), "rollout");
     Ok(())
-}
-
-/// The outcome as its column holds it.
-pub(super) const fn outcome_text(outcome: Outcome) -> &'static str {
-    match outcome {
-        Outcome::Settled => "settled",
-        Outcome::WentBack => "went-back",
-        Outcome::Aborted => "aborted",
-        Outcome::Superseded => "superseded",
-        Outcome::NeedsOperator => "needs-operator",
-    }
 }
 
 type RolloutRow = (String, String, String, i64, i64, i64);

@@ -5,8 +5,9 @@ use helix_routing::api::PhaseName;
 use helix_routing::bake::{BakeRules, OnInconclusive, Window};
 use helix_routing::id::{ReleaseId, RolloutId};
 use helix_routing::report::WindowReport;
-use helix_routing::rollout::{BakePlan, Outcome};
+use helix_routing::rollout::{BakePlan, Kind, Outcome};
 use helix_routing::routes::Span;
+use helix_routing::verdict::Verdict;
 use helix_service::random;
 
 use crate::edge::Mood;
@@ -145,6 +146,11 @@ async fn while_a_release_bakes_it_is_left() {
     assert_eq!(phases(preempted.as_ref()), [PhaseName::Baking; 2]);
     assert_eq!(origin.outcome(&deploy).await, Some(Outcome::Superseded));
     assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
+    let superseded = origin
+        .conductor
+        .ends()
+        .rollout(Kind::Deploy, Outcome::Superseded);
+    until("its end is counted", async || superseded.get() == 1).await;
     assert!(fleet.all_serve(&site(), &second));
     assert_eq!(marked(&origin, 3).await, 2);
     crate::schema::events_fit(&origin.store).await;
@@ -180,6 +186,11 @@ async fn while_a_region_goes_back_by_itself_it_goes_there_and_no_further() {
     fleet.set(Mood::Silent);
     failing(&origin, &fleet);
     all_in(&origin, &deploy, PhaseName::RollingBack).await;
+    let failed = origin.conductor.ends().bake(Verdict::Fail);
+    assert!(
+        failed.get() >= 1,
+        "the other region may have been ended by the first"
+    );
     let (steps, preempted, rollout) = press(&origin, back(None, None)).await;
     let second = release(2).release;
     assert_eq!(to(&steps), [("fra", &second), ("iad", &second)]);
@@ -217,11 +228,17 @@ async fn what_a_bake_left_undecided_is_left() {
     };
     let deploy = origin.deploy_and_bake(&site(), &release(3), asks).await;
     assert_eq!(origin.outcome(&deploy).await, Some(Outcome::NeedsOperator));
+    let ends = origin.conductor.ends();
+    assert_eq!(ends.bake(Verdict::Inconclusive).get(), 2, "of two regions");
+    assert_eq!(ends.bake(Verdict::Pass).get(), 0);
+    assert_eq!(ends.rollout(Kind::Deploy, Outcome::NeedsOperator).get(), 1);
+    assert_eq!(ends.rollout(Kind::Deploy, Outcome::Settled).get(), 2);
     let (steps, preempted, rollout) = press(&origin, back(None, None)).await;
     let second = release(2).release;
     assert_eq!(to(&steps), [("fra", &second), ("iad", &second)]);
     assert!(preempted.is_none(), "it is over");
     assert_eq!(origin.outcome(&rollout).await, Some(Outcome::Settled));
+    assert_eq!(ends.rollout(Kind::Rollback, Outcome::Settled).get(), 1);
     assert!(fleet.all_serve(&site(), &second));
     crate::schema::events_fit(&origin.store).await;
 }

@@ -80,6 +80,19 @@ pub fn evidence(text: &str) -> String {
     shown
 }
 
+impl GateKind {
+    /// All of them.
+    pub const ALL: [Self; 7] = [
+        Self::Http,
+        Self::Tcp,
+        Self::Grpc,
+        Self::Exec,
+        Self::Artifact,
+        Self::Certificate,
+        Self::Upstream,
+    ];
+}
+
 impl fmt::Display for GateKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

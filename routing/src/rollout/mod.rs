@@ -77,6 +77,27 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// All of them.
+    pub const ALL: [Self; 5] = [
+        Self::Settled,
+        Self::WentBack,
+        Self::Aborted,
+        Self::Superseded,
+        Self::NeedsOperator,
+    ];
+
+    /// As in logs, metrics and databases.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Settled => "settled",
+            Self::WentBack => "went-back",
+            Self::Aborted => "aborted",
+            Self::Superseded => "superseded",
+            Self::NeedsOperator => "needs-operator",
+        }
+    }
+
     /// The exit code of a command that waited for it.
     #[must_use]
     pub const fn exit_code(self) -> u8 {
@@ -100,6 +121,11 @@ pub enum Kind {
     Rollback,
     /// What is live once more, one region after the other: gates, connections and what is known of servers begin anew.
     Restart,
+}
+
+impl Kind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Deploy, Self::Rollback, Self::Restart];
 }
 
 /// The edges of each region: who is registered, and who holds its lease.
