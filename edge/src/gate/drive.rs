@@ -3,9 +3,9 @@
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
-use helix_routing::gate::Timing;
 use helix_routing::gate::result::{GateKind, GateResult, evidence};
 use helix_routing::gate::watch::{Command, Event, Outcome, Watch};
+use helix_routing::gate::{Spread, Timing};
 use helix_routing::routes::Span;
 use helix_routing::time::Timestamp;
 use helix_routing::verdict::Verdict;
@@ -121,8 +121,8 @@ impl Ended {
     }
 }
 
-/// Runs a gate to its end; `probe` makes one probe.
-pub(crate) async fn drive<F>(timing: Timing, probe: impl Fn() -> F) -> Ended
+/// Runs a gate to its end; `probe` makes one probe, `spread` says by how much they are moved.
+pub(crate) async fn drive<F>(timing: Timing, spread: Spread, probe: impl Fn() -> F) -> Ended
 where
     F: Future<Output = Probed> + Send,
 {
@@ -132,7 +132,7 @@ where
         let passed = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX);
         Timestamp::from_millis(passed)
     };
-    let mut watch = Watch::new(timing, now());
+    let mut watch = Watch::new(timing, spread, now());
     let mut running: Option<(u32, Pin<Box<F>>)> = None;
     let mut last = Probed::bad("", "was not asked by the deadline");
     let mut last_probe = None;
@@ -220,7 +220,9 @@ mod tests {
                 )
             }
         };
-        drive(timing, probe).await.result("a", GateKind::Http)
+        drive(timing, Spread::none(), probe)
+            .await
+            .result("a", GateKind::Http)
     }
 
     #[tokio::test]
@@ -246,17 +248,38 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_first_probe_waits_for_its_dice() {
+        let timing = Timing {
+            interval: Span::from_millis(800),
+            rise: 1,
+            deadline: Span::from_millis(5000),
+            ..TIMING
+        };
+        let probe = || std::future::ready(Probed::good("there"));
+        let mut waited = Duration::ZERO;
+        for seed in 0..4 {
+            let ended = drive(timing, Spread::of(&timing, seed), probe).await;
+            assert_eq!((ended.verdict, ended.probes), (Verdict::Pass, 1));
+            waited = waited.max(ended.elapsed);
+        }
+        // The latest of four out of 0 to 200 ms, which these dice always show.
+        assert!(waited >= Duration::from_millis(50), "{waited:?}");
+    }
+
+    #[tokio::test]
     async fn a_probe_that_never_ends_is_let_go() {
         let fall = Timing {
             fall: Some(2),
             ..TIMING
         };
-        let ended = drive(fall, std::future::pending::<Probed>).await;
+        let ended = drive(fall, Spread::none(), std::future::pending::<Probed>).await;
         let result = ended.result("a", GateKind::Tcp);
         assert_eq!((result.verdict, result.probes), (Verdict::Fail, 2));
         assert_eq!(result.reason.as_deref(), Some("gave no answer in time"));
         let named = || within(TIMING.timeout, "10.0.0.1:80", std::future::pending());
-        let result = drive(fall, named).await.result("a", GateKind::Tcp);
+        let result = drive(fall, Spread::none(), named)
+            .await
+            .result("a", GateKind::Tcp);
         assert_eq!(result.asked, "10.0.0.1:80");
         assert_eq!(result.reason.as_deref(), Some("gave no answer within 50ms"));
     }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt as _, join_all};
 use helix_routing::gate::result::{GateKind, GateResult};
-use helix_routing::gate::{self, Ask, BUILT_IN_TIMING, Gate};
+use helix_routing::gate::{self, Ask, BUILT_IN_TIMING, Gate, Spread, Timing};
 use helix_routing::id::SiteId;
 use helix_routing::verdict::Verdict;
 use tokio::sync::Semaphore;
@@ -117,21 +117,23 @@ impl Asker {
 
     async fn certificate(&self, certificates: &Certificates, subject: &Subject) -> GateResult {
         let probe = || std::future::ready(built_in::covered(&self.edge, certificates, subject));
-        let ended = drive(BUILT_IN_TIMING, probe).await;
+        let ended = drive(BUILT_IN_TIMING, Spread::none(), probe).await;
         ended.result(gate::CERTIFICATE, GateKind::Certificate)
     }
 
     async fn upstream(&self, subject: &Subject) -> GateResult {
         let probe = || self.permitted(built_in::reachable(&self.edge, subject));
-        let ended = drive(BUILT_IN_TIMING, probe).await;
+        let spread = spread(subject, &BUILT_IN_TIMING);
+        let ended = drive(BUILT_IN_TIMING, spread, probe).await;
         ended.result(gate::UPSTREAM, GateKind::Upstream)
     }
 
     async fn declared(&self, subject: &Subject, gate: &Gate, returns: bool) -> GateResult {
-        let timing = if returns {
-            gate.timing.brief()
+        let (timing, spread) = if returns {
+            let brief = gate.timing.brief();
+            (brief, spread(subject, &brief).at_once())
         } else {
-            gate.timing
+            (gate.timing, spread(subject, &gate.timing))
         };
         let probe = || self.permitted(self.ask(subject, gate));
         let kind = match &gate.ask {
@@ -140,7 +142,7 @@ impl Asker {
             Ask::Grpc { .. } => GateKind::Grpc,
             Ask::Exec { .. } => GateKind::Exec,
         };
-        drive(timing, probe).await.result(&gate.name, kind)
+        drive(timing, spread, probe).await.result(&gate.name, kind)
     }
 
     /// One probe of a declared gate.
@@ -176,6 +178,15 @@ impl Asker {
     async fn permitted(&self, probe: impl Future<Output = Probed>) -> Probed {
         let _permit = self.probes.acquire().await;
         probe.await
+    }
+}
+
+/// How the probes of this run are kept out of step with those of other edges. A release without upstreams asks none.
+fn spread(subject: &Subject, timing: &Timing) -> Spread {
+    if subject.release.routes.upstreams.is_empty() {
+        Spread::none()
+    } else {
+        Spread::of(timing, rand::random())
     }
 }
 

@@ -1,7 +1,7 @@
 //! Gates: what a release has to show on every edge before it may go live there.
 //!
 //! Pure. [`config`] reads a gate as a site writes it and makes of it the [`Gate`] that a release carries; [`watch`] is
-//! the machine of one gate, [`result`] what came of it. [`record`] carries a run by hand to the edges, [`report`] what they
+//! the machine of one gate, [`Spread`] keeps those of many edges out of step, [`result`] what came of it. [`record`] carries a run by hand to the edges, [`report`] what they
 //! found, [`view`] shows it. Who asks, and over what, is the edge's matter.
 
 mod answer;
@@ -9,6 +9,7 @@ mod config;
 pub mod record;
 pub mod report;
 pub mod result;
+mod spread;
 pub mod view;
 pub mod watch;
 
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::answer::{BodyMatch, BodyTest, InvalidBodyMatch, InvalidStatus, Status};
 pub use self::config::{AskKind, GateConfig, check, parse};
+pub use self::spread::Spread;
 use crate::host::Host;
 use crate::routes::{HttpsPolicy, Routes, Span};
 

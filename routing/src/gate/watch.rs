@@ -13,7 +13,7 @@
 
 use alloc::vec::Vec;
 
-use super::Timing;
+use super::{Spread, Timing};
 use crate::time::Timestamp;
 use crate::verdict::Verdict;
 
@@ -72,6 +72,7 @@ enum State {
 #[derive(Clone, Debug)]
 pub struct Watch {
     timing: Timing,
+    spread: Spread,
     deadline: Timestamp,
     state: State,
     probes: u32,
@@ -81,14 +82,16 @@ pub struct Watch {
 }
 
 impl Watch {
-    /// A gate whose time begins now.
+    /// A gate whose time begins now. Its deadline is the same however its probes are spread.
     #[must_use]
-    pub fn new(timing: Timing, now: Timestamp) -> Self {
+    pub fn new(timing: Timing, mut spread: Spread, now: Timestamp) -> Self {
         let first = now + timing.initial_delay.duration();
+        let until = first + spread.first();
         Self {
             timing,
+            spread,
             deadline: first + timing.deadline.duration(),
-            state: State::Waiting { until: first },
+            state: State::Waiting { until },
             probes: 0,
             good: 0,
             others: 0,
@@ -185,7 +188,8 @@ impl Watch {
         } else if has_fallen {
             self.conclude(self.at_deadline(), commands);
         } else {
-            let until = (since + self.timing.interval.duration()).max(now);
+            let next = self.spread.next(self.timing.interval.duration());
+            let until = (since + next).max(now);
             self.state = State::Waiting { until };
         }
     }
