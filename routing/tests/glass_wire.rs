@@ -2,7 +2,9 @@
 //! readable, and no bytes from outside make a reader panic.
 #![expect(clippy::unwrap_used, reason = "a test may stop here")]
 
-use helix_routing::glass::{Cause, LocalOverride, LocalReport, Overrides};
+use helix_routing::glass::{
+    Cause, EndedOverride, EndedOverrides, EndedReport, LocalOverride, LocalReport, Overrides,
+};
 use helix_routing::id::Generation;
 use helix_routing::recall::{Held, HeldRecord, HeldReport, Recall};
 use helix_routing::record::ReleaseRef;
@@ -49,6 +51,24 @@ fn overrides() -> Overrides {
             ..local_override()
         }],
         guarded: [("shop/production".parse().unwrap(), Generation(300))].into(),
+    }
+}
+
+fn ended_overrides() -> EndedOverrides {
+    EndedOverrides {
+        overrides: vec![EndedOverride {
+            local: local_override(),
+            ended: Timestamp::from_millis(1_700_000_000_500),
+        }],
+    }
+}
+
+fn ended_report() -> EndedReport {
+    EndedReport {
+        edge: "fra-1".parse().unwrap(),
+        region: "fra".parse().unwrap(),
+        boot: "0123456789abcdef".parse().unwrap(),
+        ended: ended_overrides(),
     }
 }
 
@@ -99,6 +119,10 @@ fn fixture<T: Wire + PartialEq + std::fmt::Debug>(value: &T, text: &str) {
 fn what_is_said_of_overrides_and_of_what_is_held_is_written_as_it_always_was() {
     fixture(&local_report(), include_str!("fixtures/local-report-1.hex"));
     fixture(&overrides(), include_str!("fixtures/overrides-1.hex"));
+    let ended = include_str!("fixtures/ended-overrides-1.hex");
+    fixture(&ended_overrides(), ended);
+    let ended = include_str!("fixtures/ended-report-1.hex");
+    fixture(&ended_report(), ended);
     fixture(&recall(), include_str!("fixtures/recall-1.hex"));
     fixture(
         &held_report(records()),
@@ -127,6 +151,8 @@ proptest! {
     fn no_bytes_make_a_reader_panic(bytes in proptest::collection::vec(any::<u8>(), 0..400)) {
         let _ = LocalReport::decode(&bytes);
         let _ = Overrides::decode(&bytes);
+        let _ = EndedOverrides::decode(&bytes);
+        let _ = EndedReport::decode(&bytes);
         let _ = Recall::decode(&bytes);
         let _ = HeldReport::decode(&bytes);
     }

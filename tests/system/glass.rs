@@ -170,11 +170,6 @@ fn one_edge_alone_is_shown_until_somebody_decides_and_survives_a_restart() {
     break_glass(&fleet, &["status", "--socket", at])
         .with(0)
         .says(&["a look at first", "uid"]);
-    // What is over within a second may escape origin.
-    wait::until_true("the audit log has the override", LIMIT, || {
-        let log = fleet.helix().run(["audit", "--json"]);
-        log.stdout.contains("break_glass.override")
-    });
     let _ = break_glass(&fleet, &["end", "--socket", at, "--project", "lone"]).with(0);
     assert!(serves(&fleet, "fra-1", "lone").contains("second"));
     break_glass(&fleet, &["end", "--socket", at, "--project", "lone"])
@@ -188,11 +183,47 @@ fn one_edge_alone_is_shown_until_somebody_decides_and_survives_a_restart() {
         log.stdout.contains("break_glass.end")
     });
     audited(&fleet, "break_glass.override", "a look at first");
+    // What is over at once is in the log as well.
+    let _ = locally(&fleet, "fra-2", "lone", &["--reason", "by mistake"]).with(0);
+    let at = socket(&fleet, "fra-2");
+    let at = at.to_str().unwrap();
+    let _ = break_glass(&fleet, &["end", "--socket", at, "--project", "lone"]).with(0);
+    wait::until_true("the audit log has both", LIMIT, || {
+        both_noted(&fleet, "by mistake", "fra-2")
+    });
     // A later cutover replaces an override by itself.
     let _ = locally(&fleet, "fra-1", "lone", &["--reason", "again"]).with(0);
     let _ = fleet.deploy("lone", &Folder::page("third"));
     fleet.all_answer(&fleet.host("lone"), "/", 200, None);
     assert!(serves(&fleet, "fra-1", "lone").contains("third"));
+}
+
+/// Whether the audit log has such an override, and one end on that edge.
+fn both_noted(fleet: &Fleet, reason: &str, edge: &str) -> bool {
+    let log = fleet.helix().run(["audit", "--json"]).stdout;
+    let of_edge = format!("edge {edge}: the override of");
+    log.contains(reason) && log.matches(&of_edge).count() == 1
+}
+
+#[test]
+fn an_override_that_began_and_ended_in_the_dark_is_in_the_audit_log() {
+    let _turn = own_fleet();
+    let fleet = Fleet::start(&Options::default());
+    let (_, second) = two_releases(&fleet, "brief");
+    darken(&fleet);
+    let _ = locally(&fleet, "iad-1", "brief", &["--reason", "only a look"]).with(0);
+    assert!(serves(&fleet, "iad-1", "brief").contains("first"));
+    let at = socket(&fleet, "iad-1");
+    let at = at.to_str().unwrap();
+    let _ = break_glass(&fleet, &["end", "--socket", at, "--project", "brief"]).with(0);
+    assert!(serves(&fleet, "iad-1", "brief").contains("second"));
+    let _ = fleet.kill("iad-1");
+    fleet.thaw();
+    wait::until_true("origin hears of it", LIMIT, || {
+        both_noted(&fleet, "only a look", "iad-1")
+    });
+    audited(&fleet, "break_glass.override", "only a look");
+    assert_eq!(region(&fleet, "brief", "iad").unwrap().live, Some(second));
 }
 
 #[test]

@@ -8,13 +8,17 @@
 //! ```
 //!
 //! One file holds all of them. What it says of a site that has cut over since is void, so a write that comes late harms nothing.
+//! What is over is in a file of its own, written before: origin has to hear of it also when it heard of nothing while it stood.
 
 use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use helix_routing::glass::{Cause, Held, LocalOverride, NewOverride, Overrides, Refused, decide};
+use helix_routing::glass::{
+    Cause, EndedOverride, EndedOverrides, Held, LocalOverride, NewOverride, Overrides, Refused,
+    decide,
+};
 use helix_routing::id::{Generation, SiteId};
 use helix_routing::record::{Override, ReleaseRef, SiteRecord};
 use helix_routing::wire::Wire;
@@ -132,10 +136,34 @@ impl Desk {
 pub(super) struct Glass {
     desk: Arc<Desk>,
     asks: mpsc::Receiver<Ask>,
-    file: PathBuf,
+    files: Files,
     held: Overrides,
-    /// The file is being written: what comes next waits, so that it is decided on what is on disk.
+    ended: EndedOverrides,
+    /// A file is being written: what comes next waits, so that it is decided on what is on disk.
     writing: bool,
+}
+
+/// Where they are kept.
+#[derive(Clone, Debug)]
+struct Files {
+    standing: PathBuf,
+    ended: PathBuf,
+}
+
+impl Files {
+    fn of(folder: &Path) -> Self {
+        Self {
+            standing: folder.join("overrides"),
+            ended: folder.join("overrides-ended"),
+        }
+    }
+
+    fn write(&self, held: &Overrides, ended: Option<&EndedOverrides>) -> Result<(), Denied> {
+        if let Some(ended) = ended {
+            keep_in(&self.ended, ended)?;
+        }
+        keep_in(&self.standing, held)
+    }
 }
 
 /// What comes of a write.
@@ -144,18 +172,22 @@ pub(super) struct Kept {
     site: SiteId,
     next: Option<LocalOverride>,
     held: Overrides,
+    over: Option<EndedOverride>,
     reply: Option<Reply>,
     written: Result<(), Denied>,
 }
 
 impl Glass {
-    /// What `file` holds. From now on wishes come here.
-    pub(super) fn open(desk: Arc<Desk>, file: PathBuf) -> Self {
+    /// What the files in `folder` hold. From now on wishes come here.
+    pub(super) fn open(desk: Arc<Desk>, folder: &Path) -> Self {
         let (sender, asks) = mpsc::channel(MAX_WAITING_ASKS);
-        let held = load(&file).unwrap_or_else(|error| {
-            tracing::error!(file = %file.display(), error = &error as &dyn std::error::Error, "overrides of this edge are lost");
-            Overrides::default()
-        });
+        let files = Files::of(folder);
+        let held: Overrides = opened(&files.standing);
+        let mut ended: EndedOverrides = opened(&files.ended);
+        // Ended only on paper: the process ended between the two writes.
+        ended
+            .overrides
+            .retain(|over| !held.standing.contains(&over.local));
         let mut shown = desk.shown();
         shown.asks = Some(sender);
         shown.standing.clear();
@@ -163,8 +195,9 @@ impl Glass {
         Self {
             desk,
             asks,
-            file,
+            files,
             held,
+            ended,
             writing: false,
         }
     }
@@ -196,11 +229,22 @@ impl Glass {
         held.standing.extend(next.cloned());
         held
     }
+
+    /// What is over once nothing, or something else, stands for `site`; none when nothing ends by that.
+    fn ending(&self, site: &SiteId) -> Option<EndedOverride> {
+        let mut standing = self.held.standing.iter();
+        let local = standing.find(|standing| standing.site == *site)?;
+        Some(EndedOverride {
+            local: local.clone(),
+            ended: clock::now(),
+        })
+    }
 }
 
 impl Agent {
     /// Lets what is on disk count again. To be called before records are.
     pub fn restore_overrides(&mut self) {
+        self.reports.ended(self.glass.ended.clone());
         for local in self.glass.held.standing.clone() {
             tracing::warn!(site = %local.site, release.id = %local.release.release, by = local.by, reason = local.reason, "an override of this edge stands");
             self.glass.desk.show(&local.site, Some(local.clone()));
@@ -289,17 +333,21 @@ impl Agent {
         reply: Option<Reply>,
     ) {
         self.glass.writing = true;
-        let (file, done) = (self.glass.file.clone(), self.done.clone());
+        let over = self.glass.ending(&site);
+        let ended = over.clone().map(|over| {
+            let mut ended = self.glass.ended.clone();
+            ended.add(over);
+            ended
+        });
+        let (files, done) = (self.glass.files.clone(), self.done.clone());
         tokio::task::spawn_blocking(move || {
-            let written = save(&file, &held).map_err(|error| Denied::Write {
-                path: file.display().to_string(),
-                reason: error.source.to_string(),
-            });
+            let written = files.write(&held, ended.as_ref());
             failpoint::hit("edge.override.persisted");
             let kept = Kept {
                 site,
                 next,
                 held,
+                over,
                 reply,
                 written,
             };
@@ -314,13 +362,17 @@ impl Agent {
             site,
             next,
             held,
+            over,
             reply,
             written,
         } = kept;
         self.glass.writing = false;
         let answer = written.map(|()| next.clone());
         match &answer {
-            Ok(_) => self.holds_now(&site, next, held),
+            Ok(_) => {
+                self.note_over(over);
+                self.holds_now(&site, next, held);
+            }
             Err(denied) => {
                 tracing::error!(%site, reason = %denied, "an override does not count");
             }
@@ -328,6 +380,13 @@ impl Agent {
         if let Some(reply) = reply {
             // Whoever asked may have left.
             let _ = reply.send(answer);
+        }
+    }
+
+    fn note_over(&mut self, over: Option<EndedOverride>) {
+        if let Some(over) = over {
+            self.glass.ended.add(over);
+            self.reports.ended(self.glass.ended.clone());
         }
     }
 
@@ -345,6 +404,8 @@ impl Agent {
     /// A later cutover replaced an override. The file may say so later: a restart would come to the same.
     pub(super) fn overruled(&mut self, site: &SiteId, local: &LocalOverride) {
         tracing::warn!(%site, release.id = %local.release.release, reason = local.reason, from = "overridden", to = "as recorded", "a later cutover replaces the override");
+        let over = self.glass.ending(site);
+        self.note_over(over);
         self.glass.held = self.glass.with(site, None);
         self.glass.desk.show(site, None);
         self.reports.overridden(site, None);
@@ -361,9 +422,23 @@ fn say(site: &SiteId, next: Option<&LocalOverride>) {
     }
 }
 
-fn load(file: &Path) -> io::Result<Overrides> {
+fn opened<T: Wire + Default>(file: &Path) -> T {
+    load(file).unwrap_or_else(|error| {
+        tracing::error!(file = %file.display(), error = &error as &dyn std::error::Error, "overrides of this edge are lost");
+        T::default()
+    })
+}
+
+fn keep_in(file: &Path, value: &impl Wire) -> Result<(), Denied> {
+    save(file, value).map_err(|error| Denied::Write {
+        path: file.display().to_string(),
+        reason: error.source.to_string(),
+    })
+}
+
+fn load<T: Wire + Default>(file: &Path) -> io::Result<T> {
     let bytes = match std::fs::read(file) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Overrides::default()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(T::default()),
         read => read?,
     };
     let damaged = || io::Error::new(io::ErrorKind::InvalidData, "its checksum does not fit");
@@ -371,11 +446,11 @@ fn load(file: &Path) -> io::Result<Overrides> {
     if digest::sha256(body).hex().as_bytes() != sum {
         return Err(damaged());
     }
-    Overrides::decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
+    T::decode(body).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn save(file: &Path, held: &Overrides) -> Result<(), disk::WriteError> {
-    let body = held.encode();
+fn save(file: &Path, value: &impl Wire) -> Result<(), disk::WriteError> {
+    let body = value.encode();
     let mut bytes = digest::sha256(&body).hex().as_bytes().to_vec();
     bytes.extend_from_slice(&body);
     disk::write_secret(file, &bytes)
@@ -389,7 +464,7 @@ mod tests {
     fn what_is_kept_comes_back_and_damage_is_found() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("overrides");
-        assert_eq!(load(&file).unwrap(), Overrides::default());
+        assert_eq!(load::<Overrides>(&file).unwrap(), Overrides::default());
         let release = |digit: &str| ReleaseRef {
             release: digit.repeat(20).parse().unwrap(),
             artifact: format!("sha256:{}", digit.repeat(64)).parse().unwrap(),
@@ -407,15 +482,15 @@ mod tests {
             until: clock::now(),
         });
         save(&file, &held).unwrap();
-        assert_eq!(load(&file).unwrap(), held);
+        assert_eq!(load::<Overrides>(&file).unwrap(), held);
         let mut bytes = std::fs::read(&file).unwrap();
         for at in [0, DIGEST_BYTES, bytes.len() - 1] {
             bytes[at] ^= 1;
             std::fs::write(&file, &bytes).unwrap();
-            assert!(load(&file).is_err(), "byte {at}");
+            assert!(load::<Overrides>(&file).is_err(), "byte {at}");
             bytes[at] ^= 1;
         }
         std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
-        assert!(load(&file).is_err());
+        assert!(load::<Overrides>(&file).is_err());
     }
 }

@@ -14,6 +14,7 @@ mod guard;
 mod hosting;
 mod improvement;
 mod noting;
+mod overriding;
 pub mod placement;
 mod purging;
 pub mod reports;
@@ -222,7 +223,7 @@ impl Agent {
             runs: HashMap::new(),
             baking: Baking::default(),
             flying: Told::default(),
-            glass: Glass::open(desk, data_dir.join("overrides")),
+            glass: Glass::open(desk, data_dir),
             stale_since: None,
         }
     }

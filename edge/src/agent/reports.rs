@@ -14,7 +14,7 @@ use helix_routing::bake::Window;
 use helix_routing::edge::report::EdgeReport;
 use helix_routing::gate::report::GatesReport;
 use helix_routing::gate::result::GateResult;
-use helix_routing::glass::{LocalOverride, LocalReport};
+use helix_routing::glass::{EndedOverrides, EndedReport, LocalOverride, LocalReport};
 use helix_routing::id::{BootId, EdgeId, Generation, RegionId, ReleaseId, SiteId};
 use helix_routing::in_flight::{Flying, InFlightReport};
 use helix_routing::key;
@@ -29,6 +29,7 @@ use helix_service::{clock, failpoint};
 use tokio::sync::{Notify, watch};
 use tokio::time::Instant;
 
+use super::overriding::Overriding;
 use super::placement::State;
 use crate::feed::{FeedStatus, Recalled, Refused};
 use crate::maintenance::{self, Maintenance};
@@ -41,6 +42,8 @@ const LINK_CHECK: Duration = Duration::from_millis(100);
 /// Sites whose reports are kept, at most. Of more, the newest are told: origin sends a record again whose report it waits for,
 /// and a thousand edges that tell of a hundred thousand sites after every new link would be heard by nobody.
 const MAX_SITES: usize = 4096;
+/// How often overrides that are over are told again: an origin that comes later than the link should have them in its audit log.
+const REPEAT_ENDED: Duration = Duration::from_secs(15);
 /// How often a drain's progress is told.
 const DRAIN_REPORT: Duration = Duration::from_secs(1);
 /// Refusals kept for origin; of a flood, the newest say as much as all.
@@ -85,10 +88,8 @@ struct Pending {
     purged: BTreeMap<SiteId, (Generation, bool)>,
     /// What gates showed, the newest of each site and, of those by hand, of each too; and whether that was sent.
     gates: VecDeque<(GatesReport, bool)>,
-    /// The newest word on each site that was overridden here, and whether that was sent.
-    local: BTreeMap<SiteId, (Option<LocalOverride>, bool)>,
-    /// Until when overrides of the region are meant, for the metrics: origin reads them where we do.
-    signed: BTreeMap<SiteId, Timestamp>,
+    /// Overrides that stand, and that are over.
+    overriding: Overriding,
     refusals: VecDeque<Refusal>,
     /// What is in flight on sites, and not sent.
     in_flight: BTreeMap<SiteId, InFlightReport>,
@@ -211,19 +212,19 @@ impl Reports {
 
     /// An override of this edge stands, or is over.
     pub fn overridden(&self, site: &SiteId, standing: Option<LocalOverride>) {
-        let mut pending = self.pending();
-        pending.local.insert(site.clone(), (standing, false));
-        drop(pending);
+        self.pending().overriding.stands(site, standing);
+        self.wake.notify_one();
+    }
+
+    /// These overrides of this edge are over.
+    pub(super) fn ended(&self, ended: EndedOverrides) {
+        self.pending().overriding.ended(ended);
         self.wake.notify_one();
     }
 
     /// The newest record of a site is an override of the region until then, or is none.
     pub(super) fn signed(&self, site: &SiteId, until: Option<Timestamp>) {
-        let mut pending = self.pending();
-        match until {
-            Some(until) => pending.signed.insert(site.clone(), until),
-            None => pending.signed.remove(site),
-        };
+        self.pending().overriding.signed(site, until);
     }
 
     /// What is held of a stream, unless the answer to this question is under way.
@@ -362,6 +363,7 @@ impl Reports {
         let mut connects = 0;
         let mut told: Option<(maintenance::Told, Instant)> = None;
         let mut beat_at = Instant::now();
+        let mut repeat_at = Instant::now() + REPEAT_ENDED;
         let mut shown_ready = false;
         loop {
             let connected = client.connection_state() == Link::Connected;
@@ -381,13 +383,17 @@ impl Reports {
                 self.send(&client, "heartbeat", self.heartbeat(&feeds).encode())
                     .await;
                 // Origin may have come later than the link: what stands is said with each heartbeat.
-                self.repeat_overrides();
+                self.pending().overriding.repeat_standing();
             }
             if connected && told.as_ref().is_none_or(|told| is_due(told, &maintenance)) {
                 let news = maintenance.told();
                 let report = self.edge_report(&news, &metrics).encode();
                 self.send(&client, "edge", report).await;
                 told = Some((news, Instant::now()));
+            }
+            if connected && Instant::now() >= repeat_at {
+                repeat_at = Instant::now() + REPEAT_ENDED;
+                self.pending().overriding.repeat_ended();
             }
             if connected {
                 self.send_pending(&client).await;
@@ -407,25 +413,7 @@ impl Reports {
         let gauge = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
         metrics.ready.set(i64::from(ready));
         metrics.records_refused.set(gauge(self.refused_count()));
-        let (mut standing, mut expired) = (0, 0);
-        let now = clock::now();
-        let pending = self.pending();
-        let locals = pending
-            .local
-            .values()
-            .filter_map(|(local, _)| local.as_ref());
-        for until in locals
-            .map(|local| local.until)
-            .chain(pending.signed.values().copied())
-        {
-            let count = if now >= until {
-                &mut expired
-            } else {
-                &mut standing
-            };
-            *count += 1;
-        }
-        drop(pending);
+        let (standing, expired) = self.pending().overriding.count(clock::now());
         for (state, count) in [("standing", standing), ("expired", expired)] {
             metrics.overrides.with_label_values(&[state]).set(count);
         }
@@ -453,6 +441,8 @@ impl Reports {
                     ("site", self.site_report(site, state).encode())
                 } else if let Some(report) = self.purge_report(&mut pending) {
                     ("purge", report.encode())
+                } else if let Some(report) = self.ended_report(&mut pending) {
+                    ("ended", report.encode())
                 } else if let Some(report) = self.local_report(&mut pending) {
                     ("local", report.encode())
                 } else if let Some(report) = pending.held.pop_front() {
@@ -485,17 +475,25 @@ impl Reports {
         })
     }
 
-    /// The newest word on a site that origin has not been told yet.
+    /// What is over, to be told before what stands instead.
+    fn ended_report(&self, pending: &mut Pending) -> Option<EndedReport> {
+        let ended = pending.overriding.untold_ended()?;
+        Some(EndedReport {
+            edge: self.who.edge.clone(),
+            region: self.who.region.clone(),
+            boot: self.who.boot.clone(),
+            ended,
+        })
+    }
+
     fn local_report(&self, pending: &mut Pending) -> Option<LocalReport> {
-        let mut unsent = pending.local.iter_mut().filter(|(_, (_, sent))| !sent);
-        let (site, (standing, sent)) = unsent.next()?;
-        *sent = true;
+        let (site, standing) = pending.overriding.untold()?;
         Some(LocalReport {
             edge: self.who.edge.clone(),
             region: self.who.region.clone(),
             boot: self.who.boot.clone(),
-            site: site.clone(),
-            standing: standing.clone(),
+            site,
+            standing,
         })
     }
 
@@ -520,15 +518,7 @@ impl Reports {
         for (_, sent) in pending.purged.values_mut() {
             *sent = false;
         }
-        for (_, sent) in pending.local.values_mut() {
-            *sent = false;
-        }
-    }
-
-    fn repeat_overrides(&self) {
-        for (standing, sent) in self.pending().local.values_mut() {
-            *sent &= standing.is_none();
-        }
+        pending.overriding.repeat_all();
     }
 
     fn edge_report(&self, told: &maintenance::Told, metrics: &Metrics) -> EdgeReport {

@@ -12,7 +12,7 @@ use helix_routing::edge::record::EdgeRecord;
 use helix_routing::edge::report::EdgeReport;
 use helix_routing::edge::view::EdgeView;
 use helix_routing::gate::report::GatesReport;
-use helix_routing::glass::{LocalOverride, LocalReport};
+use helix_routing::glass::{EndedOverride, EndedReport, LocalOverride, LocalReport};
 use helix_routing::id::{EdgeId, Generation, RegionId, SiteId};
 use helix_routing::in_flight::{self, InFlightReport};
 use helix_routing::report::{Heartbeat, PurgeReport, Refusal};
@@ -227,8 +227,18 @@ impl Roster {
         self.overrides().each()
     }
 
-    fn local(&self, report: LocalReport) {
+    pub(crate) fn local(&self, report: LocalReport) {
         self.overrides().heard(report);
+    }
+
+    /// Every edge's own word on what it overrode before.
+    #[must_use]
+    pub fn overrode(&self) -> Vec<(EdgeId, RegionId, EndedOverride)> {
+        self.overrides().each_ended()
+    }
+
+    pub(crate) fn ended_there(&self, report: EndedReport) {
+        self.overrides().heard_ended(report);
     }
 
     fn overrides(&self) -> MutexGuard<'_, Overrides> {

@@ -1,16 +1,23 @@
-//! Pure. Which edges serve something else than their records name, as they say it themselves.
+//! Pure. Which edges serve something else than their records name, or did, as they say it themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use helix_routing::glass::{LocalOverride, LocalReport};
+use helix_routing::glass::{
+    EndedOverride, EndedOverrides, EndedReport, LocalOverride, LocalReport,
+};
 use helix_routing::id::{BootId, EdgeId, RegionId, SiteId};
 
 /// Overrides remembered; each is made by a person or once in a bake. More are left out until some are over.
 const MAX_OVERRIDES: usize = 16_384;
 
-/// The newest word of each edge on each site.
+/// The newest word of each edge.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Overrides(BTreeMap<(SiteId, EdgeId), Said>);
+pub(super) struct Overrides {
+    /// On each site.
+    standing: BTreeMap<(SiteId, EdgeId), Said>,
+    /// On what is over.
+    ended: BTreeMap<EdgeId, (RegionId, EndedOverrides)>,
+}
 
 #[derive(Clone, Debug)]
 struct Said {
@@ -23,10 +30,12 @@ impl Overrides {
     pub(super) fn heard(&mut self, report: LocalReport) {
         let key = (report.site, report.edge);
         let Some(local) = report.standing else {
-            self.0.remove(&key);
+            self.standing.remove(&key);
             return;
         };
-        if local.site != key.0 || (self.0.len() >= MAX_OVERRIDES && !self.0.contains_key(&key)) {
+        if local.site != key.0
+            || (self.standing.len() >= MAX_OVERRIDES && !self.standing.contains_key(&key))
+        {
             return;
         }
         let said = Said {
@@ -34,24 +43,40 @@ impl Overrides {
             boot: report.boot,
             local,
         };
-        self.0.insert(key, said);
+        self.standing.insert(key, said);
+    }
+
+    /// What is over stays over, whatever boot says it.
+    pub(super) fn heard_ended(&mut self, report: EndedReport) {
+        let mut ended = report.ended;
+        ended.overrides.truncate(EndedOverrides::MAX);
+        self.ended.insert(report.edge, (report.region, ended));
+    }
+
+    pub(super) fn each_ended(&self) -> Vec<(EdgeId, RegionId, EndedOverride)> {
+        let each = |(edge, (region, ended)): (&EdgeId, &(RegionId, EndedOverrides))| {
+            let (edge, region) = (edge.clone(), region.clone());
+            let overrides = ended.overrides.clone().into_iter();
+            overrides.map(move |over| (edge.clone(), region.clone(), over))
+        };
+        self.ended.iter().flat_map(each).collect()
     }
 
     /// An edge says again in each boot what stands: what it said in another one is void.
     pub(super) fn booted(&mut self, edge: &EdgeId, boot: &BootId) {
-        self.0
+        self.standing
             .retain(|(_, said_by), said| said_by != edge || said.boot == *boot);
     }
 
     pub(super) fn each(&self) -> Vec<(EdgeId, RegionId, LocalOverride)> {
-        let said = self.0.iter();
+        let said = self.standing.iter();
         said.map(|((_, edge), said)| (edge.clone(), said.region.clone(), said.local.clone()))
             .collect()
     }
 
     pub(super) fn standing(&self) -> Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> {
         let mut groups: Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> = Vec::new();
-        for ((_, edge), said) in &self.0 {
+        for ((_, edge), said) in &self.standing {
             let agrees = |(region, local, _): &&mut (RegionId, LocalOverride, BTreeSet<EdgeId>)| {
                 *region == said.region
                     && local.site == said.local.site

@@ -13,7 +13,7 @@ use async_nats::{Client, HeaderMap, Message};
 use futures_util::StreamExt;
 use helix_routing::edge::report::EdgeReport;
 use helix_routing::gate::report::GatesReport;
-use helix_routing::glass::LocalReport;
+use helix_routing::glass::{EndedReport, LocalReport};
 use helix_routing::id::{EdgeId, InvalidId, RegionId};
 use helix_routing::in_flight::InFlightReport;
 use helix_routing::recall::HeldReport;
@@ -63,6 +63,7 @@ enum Report {
     InFlight(InFlightReport),
     Edge(EdgeReport),
     Local(LocalReport),
+    Ended(EndedReport),
     Held(HeldReport),
     Refusal(Refusal),
 }
@@ -128,6 +129,7 @@ fn accept(roster: &Roster, conductor: &Conductor, message: &Message) {
         Ok(Report::InFlight(report)) => roster.flies(clock::now(), report),
         Ok(Report::Edge(report)) => roster.report(report),
         Ok(Report::Local(report)) => roster.local(report),
+        Ok(Report::Ended(report)) => roster.ended_there(report),
         // It was asked for by a recovery, which is over.
         Ok(Report::Held(_)) => {}
         Ok(Report::Refusal(refusal)) => {
@@ -229,6 +231,11 @@ fn read(kind: &str, payload: &[u8]) -> Result<Option<(Report, RegionId, EdgeId)>
             let report = LocalReport::decode(payload)?;
             let named = (report.region.clone(), report.edge.clone());
             (Report::Local(report), named.0, named.1)
+        }
+        "ended" => {
+            let report = EndedReport::decode(payload)?;
+            let named = (report.region.clone(), report.edge.clone());
+            (Report::Ended(report), named.0, named.1)
         }
         "refusal" => {
             let refusal = Refusal::decode(payload)?;

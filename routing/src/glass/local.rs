@@ -192,6 +192,64 @@ impl Wire for LocalReport {
     const MAX_BYTES: usize = 8 * 1024;
 }
 
+/// An override of an edge that is over: ended by whoever made it, replaced by another one or by a later cutover.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedOverride {
+    /// As it stood.
+    pub local: LocalOverride,
+    /// Since when it is over.
+    pub ended: Timestamp,
+}
+
+/// The newest overrides of an edge that are over, over restarts. Origin may hear of one only then.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedOverrides {
+    /// In the order in which they ended.
+    pub overrides: Vec<EndedOverride>,
+}
+
+impl EndedOverrides {
+    /// The most that are kept: they are made by people, or once in a bake. Of more the newest say where things stand.
+    pub const MAX: usize = 32;
+    /// For how long they are kept: as long as the longest override may be meant for, origin has been back by then.
+    pub const KEPT: Duration = super::LONGEST;
+
+    /// One more is over. What is too old by then, or too much, goes.
+    pub fn add(&mut self, over: EndedOverride) {
+        let is_same = |held: &EndedOverride| {
+            held.local.site == over.local.site && held.local.since == over.local.since
+        };
+        let is_fresh = |held: &EndedOverride| over.ended.since(held.ended) < Self::KEPT;
+        self.overrides
+            .retain(|held| !is_same(held) && is_fresh(held));
+        self.overrides.push(over);
+        let excess = self.overrides.len().saturating_sub(Self::MAX);
+        self.overrides.drain(..excess);
+    }
+}
+
+impl Wire for EndedOverrides {
+    const WHAT: &'static str = "list of local overrides that are over";
+}
+
+/// What an edge says of overrides that are over. Sent when one more is, after every new link, and again once in a while:
+/// origin notes each once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndedReport {
+    /// The edge.
+    pub edge: EdgeId,
+    /// Its region.
+    pub region: RegionId,
+    /// This start of it.
+    pub boot: BootId,
+    /// Those that it remembers.
+    pub ended: EndedOverrides,
+}
+
+impl Wire for EndedReport {
+    const WHAT: &'static str = "report of local overrides that are over";
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -361,5 +419,46 @@ mod tests {
         for (now, expired) in [(0, false), (999, false), (1000, true), (5000, true)] {
             assert_eq!(local.is_expired(Timestamp::from_millis(now)), expired);
         }
+    }
+
+    #[test]
+    fn the_newest_that_are_over_are_kept_for_a_while() {
+        let of = |since: u64, ended: Timestamp| EndedOverride {
+            local: LocalOverride {
+                site: record().site,
+                release: release("a"),
+                left: None,
+                base: Generation(7),
+                cause: Cause::Operator,
+                reason: "sick".into(),
+                by: "ada".into(),
+                since: Timestamp::from_millis(since),
+                until: Timestamp::from_millis(since + 1),
+            },
+            ended,
+        };
+        let begun = |held: &EndedOverrides| -> Vec<u64> {
+            let each = held.overrides.iter();
+            each.map(|held| held.local.since.as_millis()).collect()
+        };
+        let mut held = EndedOverrides::default();
+        held.add(of(1, Timestamp::from_millis(10)));
+        held.add(of(2, Timestamp::from_millis(20)));
+        held.add(of(1, Timestamp::from_millis(30)));
+        assert_eq!(
+            begun(&held),
+            [2, 1],
+            "one that is over again is the same one"
+        );
+        let late = Timestamp::from_millis(20) + EndedOverrides::KEPT;
+        held.add(of(3, late));
+        assert_eq!(begun(&held), [1, 3], "the first is too old");
+        for since in 100..200 {
+            held.add(of(since, late));
+        }
+        assert_eq!(
+            begun(&held),
+            Vec::from_iter(200 - EndedOverrides::MAX as u64..200)
+        );
     }
 }

@@ -20,7 +20,10 @@ pub mod signed;
 pub(crate) mod view;
 
 pub use guard::{SILENCE, Seen, breaks};
-pub use local::{Cause, Held, LocalOverride, LocalReport, NewOverride, Overrides, decide};
+pub use local::{
+    Cause, EndedOverride, EndedOverrides, EndedReport, Held, LocalOverride, LocalReport,
+    NewOverride, Overrides, decide,
+};
 
 /// The longest time to live: who needs more has origin back by then, or says so again.
 pub const LONGEST: Duration = Duration::from_secs(7 * 24 * 60 * 60);
