@@ -275,6 +275,9 @@ impl Config {
         if let Some(advertise) = &self.advertise {
             check_url("advertise", advertise)?;
         }
+        for origin in self.admission.iter().flat_map(|own| &own.origins) {
+            check_url("admission.origins", origin)?;
+        }
         if let Some(prometheus) = &self.bake.prometheus {
             check_url("bake.prometheus", prometheus)?;
         }

@@ -168,6 +168,8 @@ struct ConfigFile<'a> {
 #[derive(Serialize)]
 struct OriginTable {
     url: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    others: Vec<String>,
     token_file: PathBuf,
 }
 
@@ -346,7 +348,8 @@ fn write(
         data_dir: arguments.data.clone(),
         base_domain: joined.base_domain.parse().map_err(|_| unexpected())?,
         origin: OriginTable {
-            url: arguments.origin.as_str().trim_end_matches('/').to_owned(),
+            url: base(arguments.origin.as_str()),
+            others: others(arguments.origin.as_str(), &joined.origins),
             token_file,
         },
         nats: NatsConfig {
@@ -358,4 +361,41 @@ fn write(
         keys: keys.collect::<Option<_>>().ok_or_else(unexpected)?,
     };
     Ok(write_atomic(config, toml::to_string(&file)?.as_bytes())?)
+}
+
+fn base(url: &str) -> String {
+    url.trim_end_matches('/').to_owned()
+}
+
+/// Those of the fleet's origins that the edge has not asked.
+fn others(asked: &str, origins: &[String]) -> Vec<String> {
+    let mut others: Vec<String> = Vec::new();
+    for origin in origins.iter().map(|origin| base(origin)) {
+        if origin != base(asked) && !others.contains(&origin) {
+            others.push(origin);
+        }
+    }
+    others
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_edge_is_told_of_the_origins_that_it_has_not_asked() {
+        let named = ["http://10.0.0.11:7700", "http://10.0.0.12:7700/"].map(str::to_owned);
+        for (asked, expected) in [
+            ("http://10.0.0.11:7700/", &named[1..]),
+            ("http://10.0.0.12:7700", &named[..1]),
+            // An address that balances over all of them.
+            ("https://origin.example/", &named[..]),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|origin| base(origin)).collect();
+            assert_eq!(others(asked, &named), expected, "{asked}");
+        }
+        assert!(others("http://10.0.0.11:7700", &[]).is_empty());
+        let twice = ["http://a".to_owned(), "http://a/".to_owned()];
+        assert_eq!(others("http://b", &twice), ["http://a"]);
+    }
 }

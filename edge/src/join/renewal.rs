@@ -75,6 +75,8 @@ async fn renew(config: &EdgeConfig, folder: &Path) -> Result<Timestamp, JoinErro
                 write_secret(&folder.join(CERTIFICATE), renewed.certificate.as_bytes())?;
                 return Ok(renewed.certificate_until);
             }
+            // What one says is more than that another is away.
+            Err(_) if matches!(last, Some(JoinError::Refused { .. })) => {}
             Err(error) => last = Some(error),
         }
     }

@@ -57,6 +57,9 @@ pub struct AdmissionConfig {
     /// What signed the certificates of NATS's servers, in PEM; none where they are spoken to in the clear.
     #[serde(default)]
     pub nats_ca: Option<PathBuf>,
+    /// Where edges reach each origin of the fleet, if there are several: they are told when they join.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
 }
 
 /// The leaf nodes of one region.
@@ -233,6 +236,7 @@ impl Admission {
             authority: inner.authority.pem.clone(),
             certificate_until: issued.until,
             artifact_token,
+            origins: inner.config.origins.clone(),
             edge,
             region,
         })

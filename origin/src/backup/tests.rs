@@ -248,6 +248,7 @@ async fn the_keys_that_let_edges_in_are_restored_where_the_config_has_a_place_fo
             nats_urls: Vec::new(),
             leafs: Vec::new(),
             nats_ca: None,
+            origins: Vec::new(),
         });
         keys
     };

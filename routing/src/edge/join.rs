@@ -126,6 +126,9 @@ pub struct Joined {
     pub certificate_until: Timestamp,
     /// The token that artifacts are read with.
     pub artifact_token: String,
+    /// Every origin of the fleet, by its base URL; none where origin's config does not name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub origins: Vec<String>,
 }
 
 /// A key that edges pin.

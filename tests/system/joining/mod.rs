@@ -10,13 +10,14 @@ mod world;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::time::Duration;
 
 use helix_tests::command::Helix;
 use helix_tests::fleet::release_of;
 use helix_tests::wait;
 
-use self::world::{CATCH_UP, World};
+use self::world::{CATCH_UP, OTHER_ORIGIN, World};
 use crate::own_fleet;
 
 /// Whether a server of NATS lets in who shows these credentials.
@@ -33,6 +34,22 @@ fn lets_in(url: &str, credentials: &str) -> bool {
             .await;
         connected.is_ok()
     })
+}
+
+fn is_for_its_owner_alone(identity: &Path) {
+    for entry in fs::read_dir(identity).unwrap().flatten() {
+        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
+        assert_eq!(mode, 0o600, "{}", entry.path().display());
+    }
+}
+
+/// An edge that joined knows the origins that it has not asked, too.
+fn knows_the_other_origin(world: &World, config: &Path) {
+    let config = fs::read_to_string(config).unwrap();
+    let known: toml::Table = toml::from_str(&config).unwrap();
+    assert_eq!(known["origin"]["url"].as_str(), Some(&*world.helix.api));
+    let others = known["origin"]["others"].as_array().unwrap();
+    assert_eq!(others, &[toml::Value::from(OTHER_ORIGIN)], "{config}");
 }
 
 #[test]
@@ -52,10 +69,8 @@ fn an_edge_joins_by_a_token_serves_and_is_out_once_it_is_removed() {
         );
     }
     let identity = world.folder.path().join("edges/fra-1/identity");
-    for entry in fs::read_dir(&identity).unwrap().flatten() {
-        let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
-        assert_eq!(mode, 0o600, "{}", entry.path().display());
-    }
+    is_for_its_owner_alone(&identity);
+    knows_the_other_origin(&world, &identity.with_file_name("edge.toml"));
     assert!(world.listed("fra-1").unwrap()["certificate_until"].is_u64());
 
     // With the same folder nobody joins twice, and nobody takes a name that somebody has.

@@ -19,6 +19,9 @@ pub(super) const START: Duration = Duration::from_secs(60);
 /// Within this, whatever was cut off has caught up.
 pub(super) const CATCH_UP: Duration = Duration::from_secs(30);
 
+/// The fleet's other origin, which is away.
+pub(super) const OTHER_ORIGIN: &str = "http://127.0.0.1:9";
+
 /// A fleet whose edges join.
 pub(super) struct World {
     pub(super) folder: tempfile::TempDir,
@@ -138,7 +141,7 @@ impl World {
              bootstrap_token_file = \"{token}\"\nedge_token_file = \"{edges}\"\nstream_replicas = {replicas}\n\
              [nats]\nurl = \"{urls}\"\nseed_file = \"{seed}\"\nmonitor = \"{monitors}\"\n\
              [bake]\nwindow = \"0s\"\nwindow_with_upstreams = \"0s\"\n\
-             [admission]\nkeys = \"{keys}\"\n{leafs}\
+             [admission]\nkeys = \"{keys}\"\norigins = [\"http://127.0.0.1:{api}\", \"{OTHER_ORIGIN}\"]\n{leafs}\
              [[regions]]\nregion = \"fra\"\n[[regions]]\nregion = \"iad\"\n",
             api = self.api,
             admin = port(),
