@@ -21,3 +21,4 @@ pub mod reachable;
 pub mod rules;
 pub mod shutdown;
 pub mod telemetry;
+pub mod tls;

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 use std::time::Duration;
 use std::{fs, io};
 
-use async_nats::{Client, ConnectOptions, Event, ServerAddr, rustls};
+use async_nats::{Client, ConnectOptions, Event, ServerAddr};
 use serde::{Deserialize, Serialize};
+
+use crate::tls;
 
 /// A half-open connection is noticed within two of these; the library's default is a minute.
 const PING_INTERVAL: Duration = Duration::from_secs(5);
@@ -101,8 +103,7 @@ pub async fn connect(config: &NatsConfig, name: &str) -> Result<Client, NatsErro
         path: config.seed_file.clone(),
         source,
     })?;
-    // TLS takes the provider of the process, and there are two to choose from. An error means that one was chosen already.
-    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+    tls::choose_provider();
     let process = name.to_owned();
     let mut options = identity(config, &seed)?;
     if let Some(ca) = &config.ca_file {

@@ -5,7 +5,7 @@
 use std::fs;
 use std::io::Write;
 use std::net::TcpStream;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -26,6 +26,8 @@ const PLACES: [&str; 5] = [
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// Who the server runs as when we are root: Debian's own user for it, or nobody.
 const USERS: [&str; 2] = ["postgres", "nobody"];
+/// The server's certificate, and its private key.
+const TLS_FILES: [&str; 2] = ["server.crt", "server.key"];
 /// A password that must not be found in any log.
 pub const PASSWORD: &str = "s3cret-of-the-tests";
 
@@ -93,6 +95,24 @@ impl Postgres {
         let name = format!("helix_{number}");
         self.query("postgres", &format!("CREATE DATABASE {name}"));
         format!("postgres://helix:{PASSWORD}@127.0.0.1:{}/{name}", self.port)
+    }
+
+    /// Starts it again with this certificate and its private key, both in PEM: clients may speak TLS from now on.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn secure(&self, certificate: &str, key: &str) {
+        let owner = fs::metadata(&self.folder).expect("the folder");
+        for (name, text) in TLS_FILES.into_iter().zip([certificate, key]) {
+            let path = self.folder.join(name);
+            let mut options = fs::File::options();
+            let file = options.create(true).write(true).truncate(true).mode(0o600);
+            let mut file = file.open(&path).expect("a new file");
+            file.write_all(text.as_bytes()).expect("a file");
+            chown(&path, Some(owner.uid()), Some(owner.gid())).expect("the server's own file");
+        }
+        self.stop();
+        self.run();
     }
 
     /// What a statement answers, as bare text.
@@ -182,6 +202,7 @@ impl Postgres {
                 "-c",
                 "shared_buffers=16MB",
             ])
+            .args(self.tls())
             .env("FOLDER", &self.folder)
             .current_dir(&self.folder)
             .stdin(Stdio::piped())
@@ -190,6 +211,23 @@ impl Postgres {
         let child = keeper.spawn().expect("sh starts");
         *self.keeper.lock().unwrap_or_else(PoisonError::into_inner) = Some(child);
         self.wait_until_ready();
+    }
+
+    /// The settings for TLS, once there is a certificate.
+    fn tls(&self) -> Vec<String> {
+        let [certificate, key] = TLS_FILES.map(|name| self.folder.join(name));
+        if !certificate.exists() {
+            return Vec::new();
+        }
+        let settings = [
+            "ssl=on".to_owned(),
+            format!("ssl_cert_file={}", certificate.display()),
+            format!("ssl_key_file={}", key.display()),
+        ];
+        settings
+            .into_iter()
+            .flat_map(|setting| ["-c".to_owned(), setting])
+            .collect()
     }
 
     fn wait_until_ready(&self) {

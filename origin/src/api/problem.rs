@@ -162,6 +162,8 @@ impl From<StoreError> for Rejection {
                 .header(header::RETRY_AFTER, RETRY_AFTER)
             }
             StoreError::Open { .. }
+            | StoreError::Untrusted { .. }
+            | StoreError::TlsFile { .. }
             | StoreError::Migrate(_)
             | StoreError::Sql(_)
             | StoreError::Illegal(_)

@@ -4,12 +4,13 @@
 //! can load; only the lists of tables and columns are asked for in each one's own words.
 
 use futures_util::TryStreamExt as _;
+use helix_service::tls;
 use serde::{Deserialize, Serialize};
 use sqlx::any::{AnyRow, AnyTypeInfoKind};
 use sqlx::migrate::Migrator;
 use sqlx::{AssertSqlSafe, Connection as _, Executor as _, Row as _, ValueRef as _};
 
-use super::{Connection, Place, StoreError, migrations, open};
+use super::{Connection, Place, StoreError, migrations, open, trust};
 
 /// A value of a row.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -75,10 +76,9 @@ const fn words(place: &Place) -> &'static Words {
 
 async fn connect(place: &Place, mode: &str) -> Result<Connection, StoreError> {
     sqlx::any::install_default_drivers();
-    let failed = |source| StoreError::Open {
-        place: Box::new(place.clone()),
-        source,
-    };
+    tls::choose_provider();
+    trust::check_files(place)?;
+    let failed = |source| trust::failed(place, source);
     let options = open::options(place, mode).map_err(failed)?;
     Connection::connect_with(&options).await.map_err(failed)
 }

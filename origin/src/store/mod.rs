@@ -7,6 +7,7 @@
 pub mod dump;
 
 use std::ops::{Deref, DerefMut};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 
@@ -24,6 +25,7 @@ mod statement;
 #[cfg(test)]
 #[path = "../../tests/place/mod.rs"]
 pub(crate) mod testing;
+mod trust;
 
 use lease::StandBy;
 pub use open::Opened;
@@ -57,6 +59,29 @@ pub enum StoreError {
         /// Why.
         #[source]
         source: sqlx::Error,
+    },
+    /// Its server is not spoken to over TLS as the URL asks.
+    #[error(
+        "speak TLS with the server of the database {place}: sslrootcert=FILE in the URL names the authority that signed its \
+         certificate, and the host is the name that this is for"
+    )]
+    Untrusted {
+        /// Where.
+        place: Box<Place>,
+        /// Why.
+        #[source]
+        source: sqlx::Error,
+    },
+    /// A file of TLS that its URL names cannot be read.
+    #[error("read {}, which the URL of the database {place} names", path.display())]
+    TlsFile {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        place: Box<Place>,
+        /// Why not.
+        #[source]
+        source: std::io::Error,
     },
     /// The schema could not be brought up to date.
     #[error("migrate the database")]
@@ -94,7 +119,11 @@ impl StoreError {
                 | sqlx::migrate::MigrateError::ExecuteMigration(error, _) => is_passing(error),
                 _ => false,
             },
-            Self::Fenced { .. } | Self::Illegal(_) | Self::Corrupt { .. } => false,
+            Self::Fenced { .. }
+            | Self::Untrusted { .. }
+            | Self::TlsFile { .. }
+            | Self::Illegal(_)
+            | Self::Corrupt { .. } => false,
         }
     }
 }

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use helix_service::tls;
 use sqlx::any::{AnyConnectOptions, AnyPoolOptions};
 use sqlx::{Connection as _, Executor};
 
-use super::{Connection, Place, Pool, StoreError, migrations};
+use super::{Connection, Place, Pool, StoreError, migrations, trust};
 
 /// Connections for reading. With SQLite each is a thread with a page cache of about 2 MB, with PostgreSQL a process there.
 const READERS: u32 = 3;
@@ -43,10 +44,9 @@ impl Opened {
     /// When it cannot be opened or migrated.
     pub async fn open(place: &Place) -> Result<Self, StoreError> {
         sqlx::any::install_default_drivers();
-        let open_failed = |source| StoreError::Open {
-            place: Box::new(place.clone()),
-            source,
-        };
+        tls::choose_provider();
+        trust::check_files(place)?;
+        let open_failed = |source| trust::failed(place, source);
         let writing = options(place, "rwc").map_err(open_failed)?;
         if place.is_shared() {
             // A pool would only say that it waited.

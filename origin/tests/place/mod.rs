@@ -9,7 +9,7 @@ use std::path::Path;
     reason = "one file, which the system tests use in full"
 )]
 #[path = "../../../tests/src/postgres.rs"]
-mod postgres;
+pub(crate) mod postgres;
 
 /// Names the database, as a config would.
 const VARIABLE: &str = "HELIX_TEST_STORE";
