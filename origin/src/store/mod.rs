@@ -17,6 +17,8 @@ use sqlx::Transaction;
 use sqlx::pool::PoolConnection;
 use tokio::sync::{Notify, watch};
 
+#[cfg(test)]
+mod early;
 pub mod lease;
 mod migrations;
 mod open;
