@@ -67,6 +67,19 @@ shape! {
 pub struct VisitorKey {
     /// The secret.
     pub secret: String,
+    /// Others that are accepted as well: the one that comes, and those that were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub also: Vec<String>,
+}
+
+shape! {
+    /// A new key of visitors' cookies is on its way.
+    pub struct VisitorKeyRotation {
+        /// From then on edges sign with it. Until then they are told of it, and accept it.
+        pub signs_from: Timestamp,
+        /// Until then what the one before has signed is accepted.
+        pub accepted_until: Timestamp,
+    }
 }
 
 impl core::fmt::Debug for VisitorKey {

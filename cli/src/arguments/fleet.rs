@@ -38,6 +38,8 @@ pub(crate) enum Edge {
         #[arg(long)]
         force: bool,
     },
+    /// Let edges sign visitors' cookies and passes with another key; what is signed stays good
+    RotateVisitorKey,
 }
 
 #[derive(Debug, Subcommand)]

@@ -7,6 +7,7 @@ use anyhow::bail;
 use helix_routing::edge::join::{CreatedJoinToken, JoinTokenView, NewJoinToken};
 use helix_routing::edge::view::{DrainView, EdgeView, NewDrain, Skew};
 use helix_routing::id::EdgeId;
+use helix_routing::visitor::VisitorKeyRotation;
 use tokio::time::sleep;
 
 use super::table::{moment, table};
@@ -50,6 +51,7 @@ pub(crate) async fn run(origin: &Origin, arguments: Edge, json: bool) -> anyhow:
             }
             Ok(ExitCode::SUCCESS)
         }
+        Edge::RotateVisitorKey => rotate(origin, json).await,
         Edge::Remove { edge, yes, force } => {
             confirm(&edge, yes)?;
             let force = if force { "true" } else { "false" };
@@ -62,6 +64,21 @@ pub(crate) async fn run(origin: &Origin, arguments: Edge, json: bool) -> anyhow:
             Ok(ExitCode::SUCCESS)
         }
     }
+}
+
+async fn rotate(origin: &Origin, json: bool) -> anyhow::Result<ExitCode> {
+    let path = ["visitor-key", "rotation"];
+    let rotation: VisitorKeyRotation = origin.create(&path, &()).await?;
+    if json {
+        output::print_json(&rotation)?;
+    } else {
+        output::say(&format!(
+            "edges are told of a new key and sign with it from {}; what the one before has signed is good until {}",
+            moment(rotation.signs_from),
+            moment(rotation.accepted_until)
+        ));
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 async fn tokens(origin: &Origin, arguments: JoinToken, json: bool) -> anyhow::Result<ExitCode> {

@@ -94,7 +94,7 @@ impl Story {
         let fetcher = fetcher.trusting(Trust::of(&self.ring, counted));
         tokio::spawn(visitor::key::keep(
             fetcher.clone(),
-            config.data_dir.join("visitor.key"),
+            config.data_dir.clone(),
             Arc::clone(&self.parts.table),
         ));
         Ok(Agent::new(

@@ -132,6 +132,8 @@ fn is_open(protection: &Protection, path: &str) -> bool {
 /// What passes of a site are checked and made with.
 struct Door {
     key: Key,
+    /// What was signed with another key of the fleet counts, too.
+    also: Vec<Key>,
     site: String,
     now: u64,
 }
@@ -139,8 +141,10 @@ struct Door {
 impl Door {
     /// None while this edge has no key.
     fn new(visitors: &Visitors, pinned: &Pinned, protection: &Protection) -> Option<Self> {
+        let (key, also) = visitors.pass_keys(&protection.secret)?;
         Some(Self {
-            key: visitors.pass_key(&protection.secret)?,
+            key,
+            also,
             site: pinned.site.to_string(),
             now: clock::now().as_millis() / 1000,
         })
@@ -148,7 +152,8 @@ impl Door {
 
     /// When the pass ends, if it is good.
     fn reads(&self, kind: Kind, pass: &[u8]) -> Option<u64> {
-        self.key.read(kind, &self.site, self.now, pass)
+        let mut keys = std::iter::once(&self.key).chain(&self.also);
+        keys.find_map(|key| key.read(kind, &self.site, self.now, pass))
     }
 
     /// Who opens a link gets a session that ends no later than it, and the same URL without the pass.

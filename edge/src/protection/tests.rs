@@ -11,7 +11,7 @@ use super::*;
 use crate::answer::{Answer, Answered, answer};
 use crate::release::Release;
 use crate::table::{Serving, Table};
-use crate::visitor::draw;
+use crate::visitor::{Keys, draw};
 
 const FLEET: &str = "the half that all edges of the fleet have";
 const OWN: &str = "the half that is in the record";
@@ -172,6 +172,23 @@ fn what_is_shown_has_to_be_good_here_and_now() {
     ] {
         is_refused(&Method::GET, &format!("/?{query}"), &[]);
     }
+}
+
+#[test]
+fn passes_are_good_through_a_change_of_the_fleets_key() {
+    let other = "f".repeat(64);
+    let signed = Key::of_secret(&other, OWN).write(Kind::Link, "shop/preview/1", now() + 600);
+    let table = table(true);
+    let asked = |table: &Table| {
+        let fields = [("x-helix-access", signed.as_str())];
+        status(&ask_of(table, Method::GET, HOST, "/a.txt", &fields))
+    };
+    assert_eq!(asked(&table), 401, "nobody knows it");
+    table.visitors().use_keys(Keys {
+        signs: draw::Key::new(FLEET.as_bytes()),
+        also: vec![draw::Key::new(other.as_bytes())],
+    });
+    assert_eq!(asked(&table), 200);
 }
 
 #[test]

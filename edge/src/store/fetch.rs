@@ -322,7 +322,7 @@ impl Fetcher {
     }
 
     /// What visitors' draws are signed with.
-    pub(crate) async fn visitor_key(&self) -> Result<String, FetchError> {
+    pub(crate) async fn visitor_key(&self) -> Result<VisitorKey, FetchError> {
         let url = format!("{}/v1/visitor-key", self.base());
         let transport = |source| FetchError::Transport {
             url: url.clone(),
@@ -342,8 +342,7 @@ impl Fetcher {
         {
             return Err(FetchError::Status { url, status });
         }
-        let key: VisitorKey = response.json().await.map_err(transport)?;
-        Ok(key.secret)
+        response.json().await.map_err(transport)
     }
 
     /// One request, from where the download stands to its end.

@@ -101,10 +101,33 @@ pub struct Chosen {
     pub cookie: Option<HeaderValue>,
 }
 
+/// The fleet's keys, as an edge has them.
+#[derive(Debug)]
+pub struct Keys {
+    /// What it signs with.
+    pub signs: Key,
+    /// What it accepts besides.
+    pub also: Vec<Key>,
+}
+
+impl Keys {
+    /// What a cookie says. One that this edge would sign otherwise by now is to be sent again.
+    fn read(&self, of: For<'_>, now: u64, value: &[u8]) -> Option<draw::Known> {
+        draw::read(&self.signs, of, now, value).or_else(|| {
+            let mut also = self.also.iter();
+            let known = also.find_map(|key| draw::read(key, of, now, value))?;
+            Some(draw::Known {
+                is_old: true,
+                ..known
+            })
+        })
+    }
+}
+
 /// What all requests of an edge draw with.
 #[derive(Debug, Default)]
 pub struct Visitors {
-    key: ArcSwapOption<Key>,
+    keys: ArcSwapOption<Keys>,
     /// Draws with a seed, for tests; others come from the system.
     seeded: Option<Mutex<StdRng>>,
 }
@@ -114,20 +137,31 @@ impl Visitors {
     #[must_use]
     pub fn seeded(seed: u64) -> Self {
         Self {
-            key: ArcSwapOption::empty(),
+            keys: ArcSwapOption::empty(),
             seeded: Some(Mutex::new(StdRng::seed_from_u64(seed))),
         }
     }
 
-    /// Signs with this key from now on. Without any, every visitor gets what is live.
+    /// Signs with this key from now on, and accepts no other. Without any, every visitor gets what is live.
     pub fn sign_with(&self, key: Key) {
-        self.key.store(Some(Arc::new(key)));
+        self.use_keys(Keys {
+            signs: key,
+            also: Vec::new(),
+        });
     }
 
-    /// What passes of whatever has this half of a key are signed with; none while the fleet's half is not known.
-    pub(crate) fn pass_key(&self, half: &str) -> Option<pass::Key> {
-        let key = self.key.load();
-        Some(key.as_ref()?.for_passes(half))
+    /// Signs with and accepts these from now on.
+    pub fn use_keys(&self, keys: Keys) {
+        self.keys.store(Some(Arc::new(keys)));
+    }
+
+    /// What passes of whatever has this half of a key are signed with, and what they are accepted by besides; none while the fleet's half is
+    /// not known.
+    pub(crate) fn pass_keys(&self, half: &str) -> Option<(pass::Key, Vec<pass::Key>)> {
+        let keys = self.keys.load();
+        let keys = keys.as_ref()?;
+        let also = keys.also.iter().map(|key| key.for_passes(half));
+        Some((keys.signs.for_passes(half), also.collect()))
     }
 
     fn draw(&self) -> u16 {
@@ -163,10 +197,10 @@ pub(crate) fn choose(
     if canary.weight == 0 {
         return live(serving, "nobody is drawn yet", None);
     }
-    let Some(key) = visitors.key.load_full() else {
+    let Some(keys) = visitors.keys.load_full() else {
         return live(serving, "this edge has no key to sign draws with", None);
     };
-    drawn(visitors, &key, site, (serving, canary), head)
+    drawn(visitors, &keys, site, (serving, canary), head)
 }
 
 fn live(
@@ -185,7 +219,7 @@ fn live(
 /// By what the cookie says was drawn, else by a new draw.
 fn drawn(
     visitors: &Visitors,
-    key: &Key,
+    keys: &Keys,
     site: &SiteId,
     (serving, canary): (&Serving, &Canary),
     head: &RequestHead<'_>,
@@ -197,12 +231,12 @@ fn drawn(
     let now = clock::now().as_millis() / 1000;
     let held = cookies(head.fields, draw::NAME)
         .take(MAX_COOKIES)
-        .find_map(|value| draw::read(key, of, now, value));
+        .find_map(|value| keys.read(of, now, value));
     let (draw, is_known, sends) = match held {
         Some(known) => (known.draw, true, known.is_old),
         None => (visitors.draw(), false, true),
     };
-    let cookie = sends.then(|| draw::field(&draw::write(key, of, now, draw), head.secure));
+    let cookie = sends.then(|| draw::field(&draw::write(&keys.signs, of, now, draw), head.secure));
     if !draw::is_in(draw, canary.weight) {
         let reason = if is_known {
             "live by the visitor's cookie"

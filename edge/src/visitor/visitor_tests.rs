@@ -162,6 +162,32 @@ fn cookies_that_are_not_this_sites_and_candidates_are_drawn_for_anew() {
 }
 
 #[test]
+fn visitors_keep_their_draw_through_a_change_of_the_key() {
+    let (old, new) = ([7; 32], [8; 32]);
+    let asked = Asked::new(Some(50), Vec::new());
+    let keys = |signs: &[u8], also: &[u8]| Keys {
+        signs: Key::new(signs),
+        also: vec![Key::new(also)],
+    };
+    let (had, cookie) = asked.visitor();
+    // Announced: another edge may sign with it already.
+    asked.visitors.use_keys(keys(&old, &new));
+    let (release, chosen) = asked.choose(&[("cookie", &cookie)]);
+    assert_eq!((release, chosen.cookie.is_none()), (had, true));
+    asked.visitors.use_keys(keys(&new, &old));
+    let (release, chosen) = asked.choose(&[("cookie", &cookie)]);
+    assert_eq!(release, had, "on the same side");
+    let anew = chosen.cookie.expect("signed anew");
+    let anew = anew.to_str().unwrap().split(';').next().unwrap().to_owned();
+    assert_ne!(anew, cookie);
+    // The one before is forgotten: what was signed anew is known, what was not is drawn for.
+    asked.visitors.sign_with(Key::new(&new));
+    let (release, chosen) = asked.choose(&[("cookie", &anew)]);
+    assert_eq!((release, chosen.cookie.is_none()), (had, true));
+    assert!(asked.choose(&[("cookie", &cookie)]).1.cookie.is_some());
+}
+
+#[test]
 fn what_is_shown_goes_before_what_is_drawn() {
     let pins = vec![
         pin("beta", PinBy::Label),

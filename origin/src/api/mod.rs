@@ -69,7 +69,7 @@ pub fn router(app: App) -> Router {
 /// Every route by the role it needs and the size of its bodies.
 fn routes(app: &App) -> OpenApiRouter<App> {
     let deploys = |routes| words(changes(routes));
-    let operates = |routes| webhooks(operations(routes));
+    let operates = |routes| webhooks(fleet(operations(routes)));
     OpenApiRouter::with_openapi(description())
         // Whoever joins has no token yet but the one in its body.
         .merge(
@@ -188,7 +188,7 @@ fn words(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(control::abort))
 }
 
-/// What changes who may do what, and the fleet.
+/// What changes who may do what.
 fn operations(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
     routes
         .routes(routes!(control::approve))
@@ -202,8 +202,14 @@ fn operations(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(deployment::promote))
         .routes(routes!(token::list, token::create))
         .routes(routes!(token::revoke))
+}
+
+/// What changes the fleet.
+fn fleet(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    routes
         .routes(routes!(edge::drain, edge::undrain))
         .routes(routes!(edge::remove))
+        .routes(routes!(visitor::rotate))
         .routes(routes!(join::list, join::create))
         .routes(routes!(join::revoke))
 }

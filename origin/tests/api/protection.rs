@@ -327,6 +327,30 @@ async fn a_link_is_signed_with_both_halves_of_the_key_for_its_site() {
 }
 
 #[tokio::test]
+async fn an_operator_rotates_the_key_and_edges_are_told_of_both() {
+    let world = World::start().await;
+    let key = async || json_of(world.get("/v1/visitor-key").await).await;
+    let before = key().await;
+    assert_eq!(before["also"], Value::Null, "one alone");
+    let rotation = world.post("/v1/visitor-key/rotation", &json!(null)).await;
+    let rotation = json_of(rotation).await;
+    assert!(rotation["signs_from"].as_u64() > Some(clock::now().as_millis()));
+    let after = key().await;
+    assert_eq!(
+        after["secret"], before["secret"],
+        "nothing signs with it yet"
+    );
+    assert_eq!(after["also"].as_array().unwrap().len(), 1);
+    let again = world.post("/v1/visitor-key/rotation", &json!(null)).await;
+    let (status, kind, _) = problem(again).await;
+    assert_eq!((status, kind.as_str()), (409, "rotation-under-way"));
+    let audit = world.get("/v1/audit").await.text().await.unwrap();
+    let also = after["also"][0].as_str().unwrap();
+    assert!(audit.contains("visitor_key.rotate") && !audit.contains(also));
+    assert_eq!(key().await, after);
+}
+
+#[tokio::test]
 async fn a_preview_is_taken_down_for_its_age_and_a_commit_brings_it_back() {
     let world = World::start().await;
     let secret = world.link(json!({ "preview_days": 10 })).await;
