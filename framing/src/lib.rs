@@ -28,7 +28,7 @@ pub use head::{Framing, Head, is_authority, parse};
 pub use refusal::Refusal;
 pub use reply::{BadReply, Line, Reply, ReplyBody, parse_reply};
 pub use scan::{HeadScan, Preface, Scan, preface};
-pub use trailers::trailers;
+pub use trailers::{may_trail, trailers};
 pub use write::{chunk_size, content_length, field, status_line, write_head};
 
 /// Whether `byte` may stand in a method or field name (RFC 9110 5.6.2).

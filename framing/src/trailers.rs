@@ -2,13 +2,14 @@
 
 use http::header::{
     AUTHORIZATION, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE,
-    COOKIE, EXPECT, HOST, RANGE, SET_COOKIE, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    COOKIE, EXPECT, HOST, MAX_FORWARDS, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, RANGE, SET_COOKIE,
+    TE, TRAILER, TRANSFER_ENCODING, UPGRADE, WWW_AUTHENTICATE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 /// Fields that say how a message is framed, routed, read or permitted: whoever merges trailers into the head would
 /// take them for true after all has been decided (RFC 9110 6.5.1).
-const NEVER: [HeaderName; 15] = [
+const NEVER: [HeaderName; 19] = [
     AUTHORIZATION,
     CONNECTION,
     CONTENT_ENCODING,
@@ -18,13 +19,23 @@ const NEVER: [HeaderName; 15] = [
     COOKIE,
     EXPECT,
     HOST,
+    MAX_FORWARDS,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
     RANGE,
     SET_COOKIE,
     TE,
     TRAILER,
     TRANSFER_ENCODING,
     UPGRADE,
+    WWW_AUTHENTICATE,
 ];
+
+/// Whether a field may stand behind a body, in a message of any protocol. One that may not is left out.
+#[must_use]
+pub fn may_trail(name: &HeaderName) -> bool {
+    !NEVER.contains(name)
+}
 
 /// The fields of a trailer section, as lines with their ends; none if nothing is left of them.
 #[must_use]
@@ -40,7 +51,7 @@ pub fn trailers(section: &[u8]) -> Option<HeaderMap> {
         let name = HeaderName::from_bytes(&line[..colon]);
         let value = HeaderValue::from_bytes(line[colon + 1..].trim_ascii());
         if let (Ok(name), Ok(value)) = (name, value)
-            && !NEVER.contains(&name)
+            && may_trail(&name)
         {
             trailers.append(name, value);
         }
@@ -63,5 +74,6 @@ mod tests {
         assert_eq!(sums, ["a b", "c"]);
         assert!(trailers(b"").is_none());
         assert!(trailers(b"Transfer-Encoding: chunked\r\n").is_none());
+        assert!(trailers(b"Proxy-Authorization: x\r\nMax-Forwards: 1\r\n").is_none());
     }
 }

@@ -8,7 +8,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::ops::Range;
 
-use helix_framing::Reply;
+use helix_framing::{Reply, may_trail};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, EXPECT, FORWARDED, HOST, TE, TRANSFER_ENCODING, UPGRADE, VIA,
 };
@@ -196,10 +196,18 @@ impl ToUpstream<'_> {
 
 /// Makes of a client's trailers those that an upstream may see: they claim nothing either.
 pub(super) fn trailers_to_upstream(trailers: &mut HeaderMap) {
-    remove_all(trailers, |name| is_of_a_connection(name) || is_claim(name));
+    remove_all(trailers, |name| {
+        !may_trail(name) || is_of_a_connection(name) || is_claim(name)
+    });
 }
 
-/// Makes of an upstream's fields, or trailers, those that a client may see.
+/// Makes of an upstream's trailers those that a client may see.
+pub(super) fn trailers_to_client(trailers: &mut HeaderMap) {
+    to_client(trailers);
+    remove_all(trailers, |name| !may_trail(name));
+}
+
+/// Makes of an upstream's fields those that a client may see.
 pub fn to_client(headers: &mut HeaderMap) {
     let named = named(headers);
     remove_all(headers, |name| {
@@ -590,9 +598,23 @@ mod tests {
             ("x-forwarded-for", "127.0.0.1"),
             ("x-helix-edge", "x"),
             ("keep-alive", "5"),
+            ("authorization", "Basic x"),
+            ("content-length", "5"),
         ]);
         trailers_to_upstream(&mut trailers);
         assert_eq!(trailers, map(&[("grpc-timeout", "1")]));
+    }
+
+    #[test]
+    fn trailers_of_a_response_set_nothing() {
+        let mut trailers = map(&[
+            ("grpc-status", "0"),
+            ("set-cookie", "a=b"),
+            ("content-type", "text/html"),
+            ("x-helix-edge", "x"),
+        ]);
+        trailers_to_client(&mut trailers);
+        assert_eq!(trailers, map(&[("grpc-status", "0")]));
     }
 
     #[test]

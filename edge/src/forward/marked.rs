@@ -7,7 +7,7 @@ use helix_framing::Reply;
 use http::header::CACHE_CONTROL;
 use http::{HeaderMap, HeaderValue, StatusCode};
 
-use super::headers::{for_client, to_client, trailers_to_upstream};
+use super::headers::{for_client, to_client, trailers_to_client, trailers_to_upstream};
 use crate::answer::Pinned;
 use crate::edge::Edge;
 use crate::exchange::{Broken, Exchange, Own, Protocol, Relayed, ResponseHead, mark, marks};
@@ -93,7 +93,7 @@ impl<E: Exchange> Exchange for Marked<'_, E> {
         mut trailers: Option<HeaderMap>,
     ) -> impl Future<Output = Result<(), Broken>> + Send {
         if let Some(trailers) = &mut trailers {
-            to_client(trailers);
+            trailers_to_client(trailers);
         }
         self.inner.end(trailers)
     }

@@ -11,6 +11,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream, SendStream};
+use helix_framing::is_field_name;
+use helix_framing::limits::{MAX_HEADERS, MAX_TRAILER_BYTES};
 use http::header::{CONNECTION, DATE, TRANSFER_ENCODING, UPGRADE};
 use http::{HeaderMap, HeaderName, Response, StatusCode};
 use tokio::time::timeout;
@@ -199,7 +201,10 @@ impl Exchange for Stream {
             .map_err(|_| Broken::Client("does not end the request"))?
             .map_err(|error| broken(&error))?;
         match trailers {
-            Some(trailers) if trailers.keys().any(|name| name.as_str().contains('_')) => {
+            Some(trailers) if are_too_many(&trailers) => {
+                Err(Broken::Body("has trailers that are too large"))
+            }
+            Some(trailers) if !trailers.keys().all(is_legal) => {
                 Err(Broken::Body("has a malformed trailer"))
             }
             trailers => Ok(trailers),
@@ -276,6 +281,20 @@ impl Exchange for Stream {
             None => self.respond.send_reset(Reason::INTERNAL_ERROR),
         }
     }
+}
+
+/// As the other protocols have it: h2 takes some names that are none.
+fn is_legal(name: &HeaderName) -> bool {
+    name.as_str().bytes().all(is_field_name)
+}
+
+/// More than the other protocols take. h2 itself takes as many as in a head, and drops the rest.
+fn are_too_many(trailers: &HeaderMap) -> bool {
+    let fields = trailers.iter();
+    let bytes: usize = fields
+        .map(|(name, value)| name.as_str().len() + value.len())
+        .sum();
+    trailers.len() > MAX_HEADERS || bytes > MAX_TRAILER_BYTES
 }
 
 /// Takes out what belongs to a connection of HTTP/1.

@@ -28,8 +28,8 @@ use crate::limits::RETRY_BYTES;
 pub(super) enum Inbound {
     /// A part of the body, or of the tunnel.
     Part(Bytes),
-    /// Its end.
-    End,
+    /// Its end, with trailers if there are some.
+    End(Option<HeaderMap>),
 }
 
 /// What pingora sends, on its way to the client.
@@ -59,6 +59,13 @@ pub(super) struct Asked {
     pub(super) peer: InetAddr,
 }
 
+/// The request, and the two channels it is carried out between.
+pub(super) struct Ends {
+    pub(super) asked: Asked,
+    pub(super) inbound: mpsc::Receiver<Inbound>,
+    pub(super) outbound: mpsc::Sender<Outbound>,
+}
+
 /// The session.
 pub(super) struct Bridge {
     asked: Asked,
@@ -81,11 +88,12 @@ struct Read {
 }
 
 impl Bridge {
-    pub(super) fn new(
-        asked: Asked,
-        inbound: mpsc::Receiver<Inbound>,
-        outbound: mpsc::Sender<Outbound>,
-    ) -> Self {
+    pub(super) fn new(ends: Ends) -> Self {
+        let Ends {
+            asked,
+            inbound,
+            outbound,
+        } = ends;
         Self {
             peer: SocketAddr::Inet(asked.peer),
             read: Read {
@@ -115,7 +123,8 @@ impl Bridge {
                 self.read.keep(&part);
                 Ok(Some(part))
             }
-            Some(Inbound::End) => {
+            // pingora has no place for trailers: what it carries are tunnels and HTTP/1.1, and neither has any here.
+            Some(Inbound::End(_)) => {
                 self.read.done = true;
                 Ok(None)
             }

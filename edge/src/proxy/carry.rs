@@ -1,18 +1,18 @@
 //! Moves one exchange through pingora: what the client sends to it, what it sends to the client.
 //!
-//! One task, two futures: pingora's, which works on a [`Bridge`], and the pump, which works on the exchange.
+//! One task, two futures: the lane's, which works between two channels, and the pump, which works on the exchange.
 //! Whichever end breaks off ends both, so an upstream never works for a client that has left, and a client
 //! sees that a response is not whole. Between the two lie a few parts at most.
 
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
-use super::bridge::{Asked, Bridge, Inbound, Outbound};
+use super::bridge::{Asked, Ends, Inbound, Outbound};
 use super::websocket::{Close, Frames};
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, ResponseHead};
@@ -41,7 +41,7 @@ pub(super) struct Patience {
     pub(super) from_end: bool,
 }
 
-/// Carries `asked` by `lane`, which is given the session.
+/// Carries `asked` by `lane`, which is given its ends of the channels.
 pub(super) async fn carry<E, L, F>(
     edge: &Edge,
     (exchange, departure): (&mut E, Option<&Departure<'_>>),
@@ -51,13 +51,17 @@ pub(super) async fn carry<E, L, F>(
 ) -> Carried
 where
     E: Exchange,
-    L: FnOnce(Bridge) -> F,
+    L: FnOnce(Ends) -> F,
     F: Future<Output = ()> + Send,
 {
     let (to_pingora, inbound) = mpsc::channel(PARTS_BETWEEN);
     let (outbound, from_pingora) = mpsc::channel(PARTS_BETWEEN);
     let reading = asked.has_body;
-    let mut proxying = Box::pin(lane(Bridge::new(asked, inbound, outbound)));
+    let mut proxying = Box::pin(lane(Ends {
+        asked,
+        inbound,
+        outbound,
+    }));
     let pump = Pump {
         exchange,
         to_pingora,
@@ -121,8 +125,8 @@ enum Event {
     Out(Option<Outbound>),
     /// The client has sent something, for which there is room.
     In(Bytes),
-    /// It has sent everything.
-    End,
+    /// It has sent everything, and these trailers behind it.
+    End(Option<HeaderMap>),
     /// The client has left, or broke the protocol.
     Gone(Broken),
     /// The head has not come in time.
@@ -186,10 +190,10 @@ impl<E: Exchange> Pump<'_, E> {
                 self.hand_on(Inbound::Part(part));
                 Ok(Step::On)
             }
-            Event::End => {
+            Event::End(trailers) => {
                 self.head_by = Instant::now() + self.patience.head;
                 self.reading = false;
-                self.hand_on(Inbound::End);
+                self.hand_on(Inbound::End(trailers));
                 Ok(Step::On)
             }
             Event::Gone(broken) => Err(broken),
@@ -294,7 +298,7 @@ impl<E: Exchange> Pump<'_, E> {
         let between = |tunnel: &Tunnel| tunnel.from_client.is_between();
         if self.reading && self.tunnel.as_ref().is_some_and(between) {
             self.hand_on(Inbound::Part(Bytes::from_static(close.as_client())));
-            self.hand_on(Inbound::End);
+            self.hand_on(Inbound::End(None));
             self.reading = false;
         }
         let frame = Bytes::from_static(close.as_server());
@@ -333,14 +337,17 @@ async fn from_client<E: Exchange>(
         // pingora is done, which it says at the other channel.
         return std::future::pending().await;
     };
-    let read = exchange.read().await;
+    let event = match exchange.read().await {
+        Ok(Some(part)) => Event::In(part),
+        Ok(None) => match exchange.trailers().await {
+            Ok(trailers) => Event::End(trailers.filter(|trailers| !trailers.is_empty())),
+            Err(broken) => Event::Gone(broken),
+        },
+        Err(broken) => Event::Gone(broken),
+    };
     // Nobody else takes the room before it is used.
     drop(room);
-    match read {
-        Ok(Some(part)) => Event::In(part),
-        Ok(None) => Event::End,
-        Err(broken) => Event::Gone(broken),
-    }
+    event
 }
 
 /// Waits until the tunnel that drew `lot` is to be closed since its release is no longer live.

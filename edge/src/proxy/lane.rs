@@ -39,7 +39,7 @@ impl Call {
             .take()
     }
 
-    fn failed(&self, error: &Error) {
+    pub(super) fn failed(&self, error: &Error) {
         let failure = failure_of(error);
         *self
             .failure
@@ -57,15 +57,19 @@ thread_local! {
 }
 
 fn new() -> HttpProxy<Forwarding> {
+    http_proxy(&Arc::new(conf()), Forwarding)
+}
+
+/// What each thread's connections have in common.
+pub(super) fn conf() -> ServerConf {
     // pingora would choose another provider, without key exchange that outlasts quantum computers. An error
     // means that there is one already.
     let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
-    let conf = ServerConf {
+    ServerConf {
         max_retries: TRIES,
         upstream_keepalive_pool_size: UPSTREAM_IDLE_CONNECTIONS,
         ..ServerConf::default()
-    };
-    http_proxy(&Arc::new(conf), Forwarding)
+    }
 }
 
 /// Lets pingora carry out what stands in the session's head.

@@ -2,7 +2,8 @@
 //!
 //! Towards clients, [`Lane`]: each phase calls one function, and what a request gets is decided by
 //! [`crate::answer`], the same for every lane. Towards upstreams, [`through`]: any exchange, to any kind of
-//! upstream; slower than the lane for plain HTTP/1.1 and always right.
+//! upstream; slower than the lane for plain HTTP/1.1 and always right. Of HTTP/2 only the connections are pingora's
+//! ([`streams`]).
 
 mod bridge;
 mod carry;
@@ -11,6 +12,7 @@ mod head;
 mod lane;
 mod peer;
 mod session;
+mod streams;
 mod through;
 mod websocket;
 

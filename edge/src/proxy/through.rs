@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 use http::HeaderValue;
 use http::header::{HOST, SEC_WEBSOCKET_KEY};
 
-use super::bridge::Asked;
+use super::bridge::{Asked, Bridge};
 use super::carry::{Carried, Patience, carry};
 use super::head::request_header;
 use super::lane::{Call, process};
 use super::peer::Reach;
+use super::streams;
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, Request};
 use crate::forward::{Failure, is_grpc};
@@ -55,8 +56,15 @@ pub(crate) async fn through<E: Exchange>(
         tunnel: edge.limits.tunnel_idle,
         from_end: is_call,
     };
-    let carried = carry(edge, (exchange, departure), asked, patience, process).await;
-    // What pingora has taken of a body is gone.
+    let ways = (exchange, departure);
+    let carried = if reach.http2 && !tunnel {
+        let by_stream = |ends| streams::process(ends, &call);
+        carry(edge, ways, asked, patience, by_stream).await
+    } else {
+        let by_proxy = |ends| process(Bridge::new(ends));
+        carry(edge, ways, asked, patience, by_proxy).await
+    };
+    // What was taken of a body is gone.
     conclude(carried, &call).map_err(|failure| {
         let repeats = failure.repeats && !has_body;
         failure.repeating(repeats)

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use h2::{Reason, server};
-use http::Response;
+use http::{HeaderName, HeaderValue, Response};
 use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -28,6 +28,8 @@ enum Manner {
     LeavesInOrder,
     /// Says GOAWAY in the middle of the third.
     LeavesAbruptly,
+    /// Answers with a field that has no name of HTTP/1.1.
+    Misnames,
 }
 
 struct Http2 {
@@ -45,7 +47,7 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin>(io: I, manner: Manner) {
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         served += 1;
         match manner {
-            Manner::Steady => {}
+            Manner::Steady | Manner::Misnames => {}
             Manner::LeavesInOrder => connection.graceful_shutdown(),
             Manner::LeavesAbruptly if served == 3 => {
                 connection.abrupt_shutdown(Reason::NO_ERROR);
@@ -55,9 +57,13 @@ async fn serve<I: AsyncRead + AsyncWrite + Unpin>(io: I, manner: Manner) {
         }
         let authority = request.uri().authority().unwrap().as_str().to_owned();
         let head = Response::builder().header("x-authority", authority);
-        let mut out = respond
-            .send_response(head.body(()).unwrap(), false)
-            .unwrap();
+        let mut head = head.body(()).unwrap();
+        if matches!(manner, Manner::Misnames) {
+            let name = HeaderName::from_lowercase(b"x\"y").unwrap();
+            head.headers_mut()
+                .insert(name, HeaderValue::from_static("1"));
+        }
+        let mut out = respond.send_response(head, false).unwrap();
         out.send_data(Bytes::from_static(b"over http/2"), true)
             .unwrap();
     }
@@ -198,4 +204,11 @@ async fn a_request_that_a_leaving_server_may_have_taken_is_sent_again_only_if_th
         );
         assert_eq!(failed == 0, harmless, "{method}: {statuses:?}");
     }
+}
+
+#[tokio::test]
+async fn a_field_that_http1_has_no_name_for_is_no_response() {
+    let server = http2(None, Manner::Misnames).await;
+    let edge = edge_to(server.addr, &json!({ "protocol": "http2" }));
+    assert_eq!(ask(edge, "GET", 1).await, [(502, None)]);
 }

@@ -44,6 +44,7 @@ mod static_files;
 mod support;
 mod tls;
 mod trace;
+mod trailers;
 mod trust;
 mod upstream;
 mod websocket;
