@@ -54,6 +54,9 @@ pub enum Refusal {
     /// Both lengths at once.
     #[error("the request has both Content-Length and Transfer-Encoding")]
     TwoLengths,
+    /// In a way that whoever frames the protocol does not tell: HTTP/2 and HTTP/3 end a stream or a connection then.
+    #[error("the request head is malformed")]
+    Malformed,
     /// For a host that the certificate of this connection does not cover.
     #[error("this connection is for other hosts")]
     Misdirected,
@@ -80,7 +83,8 @@ impl Refusal {
             | Self::Host
             | Self::ContentLength
             | Self::TransferEncoding
-            | Self::TwoLengths => StatusCode::BAD_REQUEST,
+            | Self::TwoLengths
+            | Self::Malformed => StatusCode::BAD_REQUEST,
         }
     }
 
@@ -103,6 +107,7 @@ impl Refusal {
             Self::ContentLength => "content_length",
             Self::TransferEncoding => "transfer_encoding",
             Self::TwoLengths => "two_lengths",
+            Self::Malformed => "malformed",
             Self::Misdirected => "misdirected",
         }
     }

@@ -131,23 +131,21 @@ pub fn record(edge: &Edge, line: &Line<'_>) {
     }
 }
 
-/// Writes the line of a refused head, if lines are wanted, and counts it among the requests. With `told` the client has been sent all
-/// of the response.
+/// Writes the line of a refused head, if lines are wanted, and counts it among the requests. The client has been `sent` its status and a
+/// body of so many bytes, or nothing.
 pub fn record_refused(
     edge: &Edge,
     protocol: Protocol,
     peer: SocketAddr,
     started: Instant,
     refusal: Refusal,
-    told: bool,
+    sent: Option<u64>,
 ) {
     let error = refusal.to_string();
     let mut served = Served::refused(protocol, refusal);
-    if told {
-        // The body is the reason, in a line.
-        served.bytes = error.len() as u64 + 1;
-    } else {
-        served.status = None;
+    match sent {
+        Some(bytes) => served.bytes = bytes,
+        None => served.status = None,
     }
     let at = Instant::now();
     let line = Line {

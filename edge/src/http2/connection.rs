@@ -20,7 +20,9 @@ use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 use super::head::check;
 use super::settings;
 use super::stream::{Progress, Stream};
+use super::untaken::Refused;
 use super::wire::Wire;
+use crate::access_log::record_refused;
 use crate::answer::{Answer, Answered, Response, answer};
 use crate::edge::Edge;
 use crate::exchange::{
@@ -28,6 +30,9 @@ use crate::exchange::{
 };
 use crate::limits::{BODY_STALL, LINGER, LINGER_BYTES, Limits};
 use crate::tls::Secured;
+
+/// Why a connection is cut whose client does not end a head, as metrics have it.
+const SLOW_HEAD: &str = "slow_head";
 
 /// Who is on the other side.
 #[derive(Debug)]
@@ -125,6 +130,7 @@ where
             if let Poll::Ready(Err(_)) = self.wire.poll_send(cx) {
                 return Poll::Ready(());
             }
+            self.record_refused();
             let now = Instant::now();
             match self.verdict(now) {
                 Verdict::Gone => return Poll::Ready(()),
@@ -132,6 +138,9 @@ where
                     if let Some(abuse) = abuse {
                         let cut = &self.edge.metrics.http2_cut;
                         cut.with_label_values(&[abuse]).inc();
+                    }
+                    if abuse == Some(SLOW_HEAD) {
+                        self.record_unanswered(Refusal::HeadTooSlow);
                     }
                     self.ending = Some(now + LINGER);
                     self.h2.abrupt_shutdown(reason);
@@ -150,7 +159,13 @@ where
         loop {
             match self.h2.poll_accept(cx) {
                 Poll::Ready(Some(Ok((request, respond)))) => self.accept(request, respond),
-                Poll::Ready(Some(Err(_)) | None) => return Poll::Ready(()),
+                Poll::Ready(Some(Err(error))) => {
+                    if error.is_library() {
+                        self.record_unanswered(Refusal::Malformed);
+                    }
+                    return Poll::Ready(());
+                }
+                Poll::Ready(None) => return Poll::Ready(()),
                 Poll::Pending if self.wire.resume() => {}
                 Poll::Pending => return Poll::Pending,
             }
@@ -175,7 +190,7 @@ where
         }
         let head = waits.head.map(|since| since + self.limits.head_deadline);
         if over(head) {
-            return Verdict::End(Reason::ENHANCE_YOUR_CALM, Some("slow_head"));
+            return Verdict::End(Reason::ENHANCE_YOUR_CALM, Some(SLOW_HEAD));
         }
         if !self.tasks.is_empty() {
             self.idle_since = None;
@@ -205,6 +220,7 @@ where
     fn accept(&mut self, request: http::Request<RecvStream>, respond: SendResponse<Bytes>) {
         let started = std::time::Instant::now();
         self.idle_since = None;
+        self.wire.taken(respond.stream_id().as_u32());
         let (head, body) = request.into_parts();
         let mut request = Request {
             head,
@@ -286,9 +302,36 @@ where
         }
     }
 
-    fn refuse(&self, request: &mut Request, refusal: Refusal) -> Answered {
+    /// Of what h2 has answered by itself.
+    fn record_refused(&self) {
+        for refused in self.wire.refused() {
+            match refused {
+                Refused::TooLarge => self.record(Refusal::HeadTooLarge, Some(0)),
+                Refused::Malformed => self.record(Refusal::Malformed, None),
+            }
+        }
+    }
+
+    /// Requests that ended with the connection, for this reason, have their lines too.
+    fn record_unanswered(&self, refusal: Refusal) {
+        (0..self.wire.unanswered()).for_each(|_| self.record(refusal, None));
+    }
+
+    /// Counts a head that h2 refused, and writes its line. The client was sent a status if it was sent a body, of so many
+    /// bytes.
+    fn record(&self, refusal: Refusal, sent: Option<u64>) {
+        self.count(refusal);
+        let (peer, now) = (self.client.peer, std::time::Instant::now());
+        record_refused(&self.edge, Protocol::Http2, peer, now, refusal, sent);
+    }
+
+    fn count(&self, refusal: Refusal) {
         let refused = &self.edge.metrics.heads_refused;
         refused.with_label_values(&[refusal.label()]).inc();
+    }
+
+    fn refuse(&self, request: &mut Request, refusal: Refusal) -> Answered {
+        self.count(refusal);
         // What is refused is not held.
         request.head.headers = HeaderMap::new();
         let mut response = Response::text(refusal.status(), format!("{refusal}\n"));
@@ -306,6 +349,7 @@ where
 
     /// Lets the client read what it was told last, and the streams write their lines in the log.
     async fn end(self) {
+        self.record_refused();
         let Self {
             h2,
             wire,

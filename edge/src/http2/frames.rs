@@ -10,10 +10,12 @@ use crate::limits::{BYTES_PER_CONTROL_FRAME, CONTROL_FRAMES, CONTROL_FRAMES_PER_
 
 /// What a client sends before its first frame.
 const PREFACE_BYTES: u32 = 24;
-const HEAD_BYTES: usize = 9;
+/// Bytes before each frame.
+pub(super) const HEAD_BYTES: usize = 9;
 
 const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const HEADERS: u8 = 1;
+pub(super) const RST_STREAM: u8 = 3;
 const CONTINUATION: u8 = 9;
 
 const END_STREAM: u8 = 0x1;
@@ -26,6 +28,15 @@ pub(super) struct Seen {
     pub(super) heads: u32,
     /// Frames that carry nothing.
     pub(super) control: u32,
+}
+
+/// What happens to a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Event {
+    /// A header block of it begins.
+    Head(u32),
+    /// The client resets it.
+    Reset(u32),
 }
 
 /// Follows the frames of one connection, in bytes that arrive in any pieces.
@@ -57,8 +68,8 @@ impl Frames {
         }
     }
 
-    /// Goes over the next bytes.
-    pub(super) fn look(&mut self, mut bytes: &[u8]) -> Seen {
+    /// Goes over the next bytes, and tells what happens to streams in them.
+    pub(super) fn look(&mut self, mut bytes: &[u8], mut tell: impl FnMut(Event)) -> Seen {
         let mut seen = Seen::default();
         loop {
             let step = bytes
@@ -81,7 +92,7 @@ impl Frames {
             bytes = &bytes[step..];
             if self.have == HEAD_BYTES {
                 self.have = 0;
-                self.begin(&mut seen);
+                self.begin(&mut seen, &mut tell);
             }
         }
     }
@@ -92,11 +103,14 @@ impl Frames {
             .or_else(|| (self.have > 0).then_some(self.number))
     }
 
-    fn begin(&mut self, seen: &mut Seen) {
-        let [a, b, c, kind, flags, ..] = self.head;
+    fn begin(&mut self, seen: &mut Seen, tell: &mut impl FnMut(Event)) {
+        let [a, b, c, kind, flags, i, d, e, f] = self.head;
         self.payload = u32::from_be_bytes([0, a, b, c]);
+        // The first bit means nothing.
+        let stream = u32::from_be_bytes([i & 0x7f, d, e, f]);
         match kind {
             HEADERS => {
+                tell(Event::Head(stream));
                 seen.heads += 1;
                 self.block = Some(self.number);
                 self.block_ends = flags & END_HEADERS != 0;
@@ -106,7 +120,12 @@ impl Frames {
                 self.block_ends = self.block.is_some() && flags & END_HEADERS != 0;
             }
             DATA if self.payload > 0 || flags & END_STREAM != 0 => {}
-            _ => seen.control += 1,
+            kind => {
+                seen.control += 1;
+                if kind == RST_STREAM {
+                    tell(Event::Reset(stream));
+                }
+            }
         }
         if self.payload == 0 && self.block_ends {
             (self.block, self.block_ends) = (None, false);
@@ -171,7 +190,7 @@ mod tests {
 
     fn look(bytes: &[u8]) -> (Seen, Option<u64>) {
         let mut frames = Frames::new();
-        let seen = frames.look(&[PREFACE, bytes].concat());
+        let seen = frames.look(&[PREFACE, bytes].concat(), |_| {});
         (seen, frames.unfinished_head())
     }
 
@@ -238,17 +257,18 @@ mod tests {
         ) {
             let bytes = [PREFACE, &bytes].concat();
             let mut whole = Frames::new();
-            let expected = whole.look(&bytes);
+            let mut told = Vec::new();
+            let expected = whole.look(&bytes, |event| told.push(event));
             let mut cuts: Vec<_> = cuts.iter().map(|cut| (*cut).min(bytes.len())).chain([0, bytes.len()]).collect();
             cuts.sort_unstable();
             let mut frames = Frames::new();
-            let mut seen = Seen::default();
+            let (mut seen, mut again) = (Seen::default(), Vec::new());
             for pair in cuts.windows(2) {
-                let part = frames.look(&bytes[pair[0]..pair[1]]);
+                let part = frames.look(&bytes[pair[0]..pair[1]], |event| again.push(event));
                 seen.heads += part.heads;
                 seen.control += part.control;
             }
-            prop_assert_eq!(seen, expected);
+            prop_assert_eq!((seen, again), (expected, told));
             prop_assert_eq!(frames.unfinished_head(), whole.unfinished_head());
         }
     }

@@ -11,6 +11,7 @@ mod connection;
 mod frames;
 mod head;
 mod stream;
+mod untaken;
 mod wire;
 
 use h2::server::Builder;

@@ -2,7 +2,7 @@
 //!
 //! Shared by h2, which reads and writes it as its stream, and by the connection's loop, which decides when
 //! to send: the responses to all requests that came together leave together. What comes in is counted
-//! ([`Frames`]), and after bytes that begin requests nothing more is read until the loop has taken those
+//! ([`Frames`]), what h2 answers by itself is noted ([`Untaken`]), and after bytes that begin requests nothing more is read until the loop has taken those
 //! requests ([`Wire::resume`]), so that a client cannot make h2 hold many at once.
 
 use std::io::{self, IoSlice};
@@ -14,7 +14,8 @@ use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::Instant;
 
-use super::frames::{Budget, Frames};
+use super::frames::{Budget, Event, Frames};
+use super::untaken::{Refused, Untaken};
 use crate::limits::GATHER_BYTES;
 
 /// One connection's bytes; clones are the same connection.
@@ -29,6 +30,7 @@ struct State<I> {
     /// Written by h2, not sent yet.
     outbound: BytesMut,
     frames: Frames,
+    untaken: Untaken,
     budget: Budget,
     /// Sent bytes that have not been counted for the budget.
     uncounted: u64,
@@ -70,6 +72,7 @@ where
             ahead,
             outbound: BytesMut::new(),
             frames: Frames::new(),
+            untaken: Untaken::default(),
             budget: Budget::new(Instant::now().into_std()),
             uncounted: 0,
             flooded: false,
@@ -88,6 +91,21 @@ where
     pub(super) fn resume(&self) -> bool {
         let mut state = self.state();
         std::mem::take(&mut state.paused) && !state.flooded
+    }
+
+    /// The loop has taken the request of this stream.
+    pub(super) fn taken(&self, stream: u32) {
+        self.state().untaken.strike(stream);
+    }
+
+    /// The requests that h2 has refused since this was asked last.
+    pub(super) fn refused(&self) -> Vec<Refused> {
+        self.state().untaken.refused()
+    }
+
+    /// How many requests nobody has answered, nor will: each is told of once.
+    pub(super) fn unanswered(&self) -> usize {
+        self.state().untaken.drain()
     }
 
     /// Sends what has been written.
@@ -156,7 +174,13 @@ where
     }
 
     fn count(&mut self, bytes: &[u8]) {
-        let seen = self.frames.look(bytes);
+        let Self {
+            frames, untaken, ..
+        } = self;
+        let seen = frames.look(bytes, |event| match event {
+            Event::Head(stream) => untaken.begin(stream),
+            Event::Reset(stream) => drop(untaken.strike(stream)),
+        });
         self.paused = seen.heads > 0;
         if seen.control > 0 && !self.budget.spend(seen.control, Instant::now().into_std()) {
             self.flooded = true;
@@ -227,12 +251,14 @@ where
         loop {
             if state.outbound.len() + bytes.len() <= GATHER_BYTES {
                 state.outbound.extend_from_slice(bytes);
+                state.untaken.look(bytes);
                 return Poll::Ready(Ok(bytes.len()));
             }
             let sent = ready!(state.poll_send(cx, bytes))?;
             let gathered = state.outbound.len();
             state.outbound.advance(sent.min(gathered));
             if sent > gathered {
+                state.untaken.look(&bytes[..sent - gathered]);
                 return Poll::Ready(Ok(sent - gathered));
             }
         }

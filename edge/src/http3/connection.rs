@@ -34,7 +34,9 @@ use super::stream::{Inbound, NoRequest};
 use crate::access_log::record_refused;
 use crate::answer::{Answer, Response, answer as decide};
 use crate::edge::Edge;
-use crate::exchange::{Connect, Exchange, Key, Request, carry_out, head_of, response_head};
+use crate::exchange::{
+    Connect, Exchange, Key, Protocol, Request, carry_out, head_of, response_head,
+};
 use crate::limits::{DRAIN_GRACE, Limits};
 use crate::tls::{Certificates, Secured};
 
@@ -298,6 +300,7 @@ async fn answer(
         }
         Err(NoRequest::Connection(code)) => {
             session.close(code);
+            record_malformed(&session);
             return None;
         }
     };
@@ -365,6 +368,15 @@ fn broke_off(session: &Session, requests: u32) {
     }
 }
 
+/// A head that ends its connection has a line, though nobody is sent a status.
+fn record_malformed(session: &Session) {
+    let (edge, refusal) = (&session.edge, Refusal::Malformed);
+    let refused = &edge.metrics.heads_refused;
+    refused.with_label_values(&[refusal.label()]).inc();
+    let (peer, now) = (session.peer(), std::time::Instant::now());
+    record_refused(edge, Protocol::Http3, peer, now, refusal, None);
+}
+
 /// Says why a request is none. The connection goes on: each stream is framed by itself.
 async fn refuse(
     session: &Session,
@@ -373,8 +385,9 @@ async fn refuse(
 ) -> Option<SendStream> {
     let edge = &session.edge;
     let line = format!("{refusal}\n");
+    let length = line.len() as u64;
     let answer = Answer::Respond(Response::text(refusal.status(), line.clone()));
-    let mut head = response_head(edge, None, true, &answer, Some(line.len() as u64));
+    let mut head = response_head(edge, None, true, &answer, Some(length));
     if refusal == Refusal::Connect {
         let methods = HeaderValue::from_static("GET, HEAD, OPTIONS");
         head.headers.insert(ALLOW, methods);
@@ -386,12 +399,12 @@ async fn refuse(
         exchange.start(head, false).await?;
         exchange.send(line.into(), true).await
     };
-    let told = told.await.is_ok();
-    if !told {
+    let sent = told.await.is_ok().then_some(length);
+    if sent.is_none() {
         exchange.abort();
     }
     let (protocol, peer) = (exchange.protocol(), session.peer());
-    record_refused(edge, protocol, peer, started, refusal, told);
+    record_refused(edge, protocol, peer, started, refusal, sent);
     exchange.into_sent()
 }
 

@@ -293,13 +293,15 @@ impl Core {
         let refused = &self.edge.metrics.heads_refused;
         refused.with_label_values(&[refusal.label()]).inc();
         let told = io.refuse(&refusal.response(SystemTime::now())).await;
+        // The body is the reason, in a line.
+        let sent = told.then(|| refusal.to_string().len() as u64 + 1);
         record_refused(
             &self.edge,
             Protocol::Http1,
             io.peer(),
             started,
             refusal,
-            told,
+            sent,
         );
         if told {
             io.close().await;

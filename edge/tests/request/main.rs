@@ -38,6 +38,7 @@ mod paths;
 mod protection;
 mod raw;
 mod reach;
+mod refused;
 mod serving;
 mod smuggling;
 mod static_files;
