@@ -80,6 +80,37 @@ impl Purge {
     }
 }
 
+/// What becomes of a stored response; of two the later one counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fate {
+    /// Nothing fits it.
+    Kept,
+    /// It is kept, and asked about before its next use.
+    Stale,
+    /// It goes.
+    Gone,
+}
+
+impl Fate {
+    /// What `purges` make of a response of these facts.
+    #[must_use]
+    pub fn by(purges: &[Purge], facts: &Facts) -> Self {
+        Self::of(purges.iter(), facts)
+    }
+
+    fn of<'a>(purges: impl Iterator<Item = &'a Purge>, facts: &Facts) -> Self {
+        let fitting = purges.filter(|purge| purge.fits(facts));
+        let mut fate = Self::Kept;
+        for purge in fitting {
+            if !purge.mark_stale {
+                return Self::Gone;
+            }
+            fate = Self::Stale;
+        }
+        fate
+    }
+}
+
 /// Every purge that still matters.
 #[derive(Debug)]
 pub struct Purges {
@@ -137,16 +168,22 @@ impl Purges {
         drop(recent);
     }
 
-    /// Whether what has these facts was purged since `began`, or may have been.
+    /// Whether what has these facts was purged since `began`, in either way, or may have been.
     #[must_use]
     pub fn since(&self, facts: &Facts, began: u64) -> bool {
+        self.fate_since(facts, began) != Fate::Kept
+    }
+
+    /// What the purges since `began` make of what has these facts. What may have been purged goes.
+    #[must_use]
+    pub fn fate_since(&self, facts: &Facts, began: u64) -> Fate {
         let recent = self.recent();
+        if began < recent.lost || self.cell(&facts.key).load(Ordering::Acquire) > began {
+            return Fate::Gone;
+        }
         let newer = recent.purges.iter().rev();
-        began < recent.lost
-            || self.cell(&facts.key).load(Ordering::Acquire) > began
-            || newer
-                .take_while(|(moment, _)| *moment > began)
-                .any(|(_, purge)| purge.fits(facts))
+        let newer = newer.take_while(|(moment, _)| *moment > began);
+        Fate::of(newer.map(|(_, purge)| purge), facts)
     }
 
     /// How many of the fleet's purges of `site` have come.
@@ -185,23 +222,22 @@ impl Purges {
         purge
     }
 
-    /// Whether a response that had lived through the fleet's first `number` purges of its site was purged by a later
-    /// one, or may have been.
+    /// What later purges of the fleet make of a response that had lived through the first `number` of its site. What may
+    /// have been purged goes.
     #[must_use]
-    pub fn after(&self, facts: &Facts, number: u64) -> bool {
+    pub fn fate_after(&self, facts: &Facts, number: u64) -> Fate {
         let fleet = self.fleet();
         let site = &facts.key.site;
         let Some(record) = fleet.get(site) else {
-            // It knows of purges that this edge has lost.
-            return number > 0;
+            // It may know of purges that this edge has lost.
+            return if number > 0 { Fate::Gone } else { Fate::Kept };
         };
-        if number > record.generation.0 {
-            return true;
-        }
-        record.since(number).is_none_or(|entries| {
-            let purges = entries.iter().flat_map(|entry| Purge::of(site, entry));
-            purges.into_iter().any(|purge| purge.fits(facts))
-        })
+        let entries = record.since(number);
+        let Some(entries) = entries.filter(|_| number <= record.generation.0) else {
+            return Fate::Gone;
+        };
+        let purges = entries.iter().flat_map(|entry| Purge::of(site, entry));
+        Fate::by(&purges.collect::<Vec<_>>(), facts)
     }
 
     fn remember_all(&self, site: &SiteId, purges: &[Purge]) {
@@ -283,6 +319,27 @@ mod tests {
     }
 
     #[test]
+    fn what_is_marked_by_one_purge_and_removed_by_another_goes() {
+        let purges = Purges::default();
+        let mut moments = Vec::new();
+        for mark_stale in [false, true, true] {
+            moments.push(purges.moment());
+            purges.remember(Purge {
+                mark_stale,
+                ..Purge::default()
+            });
+        }
+        let fates = moments
+            .iter()
+            .map(|began| purges.fate_since(&facts("/a", &[]), *began));
+        assert_eq!(
+            fates.collect::<Vec<_>>(),
+            [Fate::Gone, Fate::Stale, Fate::Stale]
+        );
+        assert!(purges.since(&facts("/a", &[]), moments[2]));
+    }
+
+    #[test]
     fn what_is_older_than_memory_counts_as_purged() {
         let purges = Purges::default();
         let began = purges.moment();
@@ -324,23 +381,23 @@ mod tests {
     #[test]
     fn a_stored_response_is_judged_by_the_purges_it_has_not_lived_through() {
         let purges = Purges::default();
-        assert!(!purges.after(&facts("/a", &[]), 0));
-        assert!(purges.after(&facts("/a", &[]), 1), "the record is lost");
-        purges.adopt(&record(5));
-        for (tags, number, purged) in [
-            (&["t5"][..], 4, true),
-            (&["t5"], 5, false),
-            (&["t4"], 4, false),
-            (&["t4"], 3, true),
-            (&["x"], 3, false),
-            (&["x"], 2, true),
-            (&["x"], 6, true),
+        let fate = |tags: &[&str], number| purges.fate_after(&facts("/a", tags), number);
+        assert_eq!(fate(&[], 0), Fate::Kept);
+        assert_eq!(fate(&[], 1), Fate::Gone, "the record is lost");
+        let mut newest = record(5);
+        newest.purges[1].stale = true;
+        purges.adopt(&newest);
+        for (tags, number, expected) in [
+            (&["t5"][..], 4, Fate::Stale),
+            (&["t5"], 5, Fate::Kept),
+            (&["t4"], 4, Fate::Kept),
+            (&["t4"], 3, Fate::Gone),
+            (&["t4", "t5"], 3, Fate::Gone),
+            (&["x"], 3, Fate::Kept),
+            (&["x"], 2, Fate::Gone),
+            (&["x"], 6, Fate::Gone),
         ] {
-            assert_eq!(
-                purges.after(&facts("/a", tags), number),
-                purged,
-                "{tags:?} {number}"
-            );
+            assert_eq!(fate(tags, number), expected, "{tags:?} {number}");
         }
     }
 

@@ -19,7 +19,7 @@ use super::content::{Content, MEMORY_BODY_BYTES};
 use super::directives::tokens;
 use super::disk::{Disk, Name};
 use super::policy::Freshness;
-use super::purge::{Purge, Purges};
+use super::purge::{Fate, Purge, Purges};
 
 /// Bytes of bodies and heads that are kept in memory, unless the config says otherwise.
 pub const DEFAULT_MEMORY_BYTES: u64 = 256 * 1024 * 1024;
@@ -306,8 +306,7 @@ impl Store {
         }
     }
 
-    /// Forgets, or marks as stale, what fits, and says how many that were. Looks at everything that is kept; what
-    /// lies on disk alone is forgotten in either case. Blocks.
+    /// Forgets, or marks as stale, what fits, and says how many that were. Looks at everything that is kept. Blocks.
     pub fn purge(&self, purge: &Purge) -> usize {
         self.purges.remember(purge.clone());
         self.forget(std::slice::from_ref(purge))
@@ -321,18 +320,11 @@ impl Store {
         }
         let (mut count, mut files) = (0, HashSet::<Name>::new());
         for (key, variants) in &self.resources {
-            let fitting = |stored: &Arc<Stored>| {
-                let mut fitting = purges.iter().filter(|purge| purge.fits(&stored.facts));
-                // What is to be removed by one of them is not kept for another.
-                let first = fitting.next()?;
-                Some(first.mark_stale && fitting.all(|purge| purge.mark_stale))
-            };
-            let fitting: Vec<_> = variants
-                .iter()
-                .filter_map(|stored| Some((stored, fitting(stored)?)))
-                .collect();
+            let fates = variants.iter();
+            let fates = fates.map(|stored| (stored, Fate::by(purges, &stored.facts)));
+            let fitting: Vec<_> = fates.filter(|(_, fate)| *fate != Fate::Kept).collect();
             count += fitting.len();
-            if fitting.iter().any(|(_, stale)| !stale) {
+            if fitting.iter().any(|(_, fate)| *fate == Fate::Gone) {
                 self.resources.invalidate(&*key);
             }
             for (stored, _) in fitting {
@@ -342,7 +334,7 @@ impl Store {
         }
         let on_disk = self
             .disk()
-            .map(|disk| disk.forget(|facts| purges.iter().any(|purge| purge.fits(facts))));
+            .map(|disk| disk.forget(|facts| Fate::by(purges, facts)));
         // What was in memory as well counts once.
         let on_disk = on_disk.unwrap_or_default().into_iter();
         count + on_disk.filter(|name| !files.contains(name)).count()

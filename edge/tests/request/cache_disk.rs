@@ -22,23 +22,28 @@ use crate::cache::{ask, cached, response};
 use crate::support::{Edge, KEPT, LIVE, PATIENCE};
 use crate::upstream::{HOST, Upstream};
 
-const MIB: usize = 1024 * 1024;
-const LARGE: usize = 20 * MIB + 5;
+pub(crate) const MIB: usize = 1024 * 1024;
+pub(crate) const LARGE: usize = 20 * MIB + 5;
 
 /// An edge whose responses lie in a folder.
-struct Keeping {
-    edge: Edge,
+pub(crate) struct Keeping {
+    pub(crate) edge: Edge,
     disk: Arc<Disk>,
     runtime: Runtime,
 }
 
 impl Keeping {
-    fn on(folder: &Path, upstream: &Upstream) -> Self {
+    pub(crate) fn on(folder: &Path, upstream: &Upstream) -> Self {
         Self::with(folder, upstream, 64 * MIB as u64, &[])
     }
 
     /// One that knew of these purges when it started.
-    fn with(folder: &Path, upstream: &Upstream, bytes: u64, known: &[PurgeRecord]) -> Self {
+    pub(crate) fn with(
+        folder: &Path,
+        upstream: &Upstream,
+        bytes: u64,
+        known: &[PurgeRecord],
+    ) -> Self {
         Self::of(Cache::default(), folder, upstream, bytes, known)
     }
 
@@ -79,17 +84,17 @@ impl Keeping {
     }
 
     /// Lets everything lie on disk.
-    fn flush(&self) {
+    pub(crate) fn flush(&self) {
         let store = &self.edge.table.cache().store;
         self.runtime.block_on(store.flush(PATIENCE));
     }
 
-    fn counted(&self, event: &str) -> u64 {
+    pub(crate) fn counted(&self, event: &str) -> u64 {
         self.edge.metrics.disk_cache.counted(event)
     }
 
     /// Waits until so many responses are kept.
-    fn until_kept(&self, count: u64) {
+    pub(crate) fn until_kept(&self, count: u64) {
         let until = Instant::now() + PATIENCE;
         while self.counted("kept") < count {
             assert!(Instant::now() < until, "{} are kept", self.counted("kept"));
@@ -100,7 +105,7 @@ impl Keeping {
 }
 
 /// The folder as a killed process leaves it.
-fn killed(folder: &Path) -> TempDir {
+pub(crate) fn killed(folder: &Path) -> TempDir {
     let copy = tempfile::tempdir().unwrap();
     for file in files(folder) {
         let to = copy.path().join(file.strip_prefix(folder).unwrap());
@@ -115,7 +120,7 @@ fn killed(folder: &Path) -> TempDir {
 }
 
 /// Every file of a stored response.
-fn files(folder: &Path) -> BTreeSet<PathBuf> {
+pub(crate) fn files(folder: &Path) -> BTreeSet<PathBuf> {
     let mut found = BTreeSet::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {
         let path = entry.path();
@@ -180,7 +185,7 @@ fn get_large(edge: &Edge) -> u8 {
     body[0]
 }
 
-fn purge_record(generation: u64, path: &str) -> PurgeRecord {
+pub(crate) fn purge_record(generation: u64, path: &str) -> PurgeRecord {
     PurgeRecord {
         site: "calls/production".parse().unwrap(),
         region: "fra".parse().unwrap(),

@@ -11,6 +11,7 @@ mod admin;
 mod cache;
 mod cache_disk;
 mod cache_judge;
+mod cache_stale;
 mod canary;
 mod checklist;
 mod claims;

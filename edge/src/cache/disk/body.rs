@@ -191,6 +191,9 @@ impl Writing {
         let Some(open) = self.open.take() else {
             return;
         };
+        if self.disk.purges.since(&stored.facts, stored.began) {
+            return;
+        }
         let body = open.summing.finish(true);
         let folder = &self.disk.folder;
         let name = self.disk.next_name(&stored.facts.key);

@@ -137,6 +137,22 @@ impl Folder {
         // The head first: a body without one is nobody's.
         remove_file(&self.path(name, "e"));
         remove_file(&self.path(name, "b"));
+        remove_file(&self.path(name, "s"));
+    }
+
+    /// Says that a response has to be asked about before its next use. Its head is not written anew for that.
+    pub(super) fn mark(&self, name: Name) -> io::Result<()> {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(self.path(name, "s"))
+            .map(drop)
+    }
+
+    /// Whether that was said.
+    pub(super) fn is_marked(&self, name: Name) -> bool {
+        fs::exists(self.path(name, "s")).unwrap_or(true)
     }
 
     /// Reads and checks the head of a response.

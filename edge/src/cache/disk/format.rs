@@ -3,6 +3,7 @@
 //! ```text
 //! <name>.e   "hxc" version  head length u32 LE  SHA-256 over these 8 bytes and the head  head  body, if not beside
 //! <name>.b   the body of a large response
+//! <name>.s   empty: the response has to be asked about before its next use, whatever its head says
 //! ```
 //!
 //! The head says everything: the name that the file has to have, what it answers, how it may be used, and a sum for

@@ -24,6 +24,8 @@ pub(super) struct Slot {
     pub(super) bytes: u64,
     /// When it was last used, in nanoseconds since 1970.
     pub(super) used: u64,
+    /// It has to be asked about before its next use, which its head does not say.
+    pub(super) stale: bool,
 }
 
 /// Where a response stands: by when it was last used, which file systems know to some milliseconds only, then by its age.
@@ -101,9 +103,25 @@ impl Index {
 
     /// Whether `name` is listed.
     pub(super) fn contains(&self, name: Name) -> bool {
-        self.by_key
-            .get(&name.key)
-            .is_some_and(|slots| slots.iter().any(|slot| slot.name == name))
+        self.is_stale(name).is_some()
+    }
+
+    /// Whether what is listed as `name` has to be asked about; none if nothing is.
+    pub(super) fn is_stale(&self, name: Name) -> Option<bool> {
+        let mut slots = self.by_key.get(&name.key)?.iter();
+        slots.find(|slot| slot.name == name).map(|slot| slot.stale)
+    }
+
+    /// Lets every response whose facts fit be asked about before its next use, and names them.
+    pub(super) fn mark(&mut self, fits: impl Fn(&Facts) -> bool) -> Vec<Name> {
+        let mut marked = Vec::new();
+        for slot in self.by_key.values_mut().flatten() {
+            if fits(&slot.facts) {
+                slot.stale = true;
+                marked.push(slot.name);
+            }
+        }
+        marked
     }
 
     /// Reserves room for `bytes`, and names what has to go for it; none if there is no such room.
@@ -212,6 +230,7 @@ mod tests {
             },
             bytes,
             used,
+            stale: false,
         }
     }
 
@@ -271,6 +290,28 @@ mod tests {
         assert_eq!(serials(&index.take(Some(hash), |_| true)), [3]);
         assert!(!index.has(hash));
         assert_eq!(index.size(), (1, 100));
+    }
+
+    #[test]
+    fn what_is_marked_stays_listed_until_it_is_replaced() {
+        let mut index = Index::new(1000);
+        for (serial, path) in [(1, "/a"), (2, "/b")] {
+            index.insert(slot(serial, path, 100, serial));
+        }
+        let names = index.mark(|facts| facts.key.target == "/a");
+        assert_eq!(serials(&names), [1]);
+        let b = slot(2, "/b", 100, 2).name;
+        assert_eq!(
+            (index.is_stale(names[0]), index.is_stale(b)),
+            (Some(true), Some(false))
+        );
+        let newer = slot(3, "/a", 100, 3);
+        let name = newer.name;
+        assert_eq!(serials(&index.insert(newer)), [1]);
+        assert_eq!(
+            (index.is_stale(names[0]), index.is_stale(name)),
+            (None, Some(false))
+        );
     }
 
     #[test]

@@ -6,7 +6,8 @@
 //! serves on. Files are not synced: after a power cut what is not whole is not believed, and the fleet's purges are
 //! compared with what each file says it has lived through.
 //!
-//! Invariant: what a purge fits is neither listed nor under its name on disk when the purge returns.
+//! Invariant: what a purge fits is neither listed nor under its name on disk when the purge returns; what one marks as
+//! stale is so in either place.
 
 mod body;
 mod files;
@@ -31,7 +32,7 @@ pub use self::format::{Harm, MOST_BODY_BYTES, Name};
 use self::format::{Head, hash};
 use self::index::Index;
 use super::content::Content;
-use super::purge::Purges;
+use super::purge::{Fate, Purges};
 use super::store::{Facts, Key, Stored};
 use crate::metrics::DiskCache;
 
@@ -185,8 +186,10 @@ impl Disk {
             read
         });
         match read.await.ok()? {
-            // A purge may have come meanwhile.
-            Ok(stored) if *stored.facts.key == **key && self.index().contains(name) => {
+            Ok(stored) if *stored.facts.key == **key => {
+                // A purge may have come meanwhile.
+                let stale = self.index().is_stale(name)?;
+                stored.invalid.fetch_or(stale, Ordering::AcqRel);
                 self.metrics.count("hit");
                 Some(stored)
             }
@@ -284,14 +287,30 @@ impl Disk {
         Some(Writing::new(Arc::clone(self), permit?))
     }
 
-    /// Takes out and deletes every response whose facts fit. Blocks.
-    pub fn forget(&self, fits: impl Fn(&Facts) -> bool) -> Vec<Name> {
+    /// Does with every response what `fate` says of its facts, and names those it says something of. Blocks.
+    pub fn forget(&self, fate: impl Fn(&Facts) -> Fate) -> Vec<Name> {
         let placing = self.placing();
-        let gone = self.index().take(None, fits);
-        drop(placing);
-        gone.iter().for_each(|name| self.folder.remove(*name));
+        let mut index = self.index();
+        let mut fitting = index.take(None, |facts| fate(facts) == Fate::Gone);
+        let stale = index.mark(|facts| fate(facts) == Fate::Stale);
+        drop((index, placing));
+        fitting.iter().for_each(|name| self.folder.remove(*name));
+        stale.iter().for_each(|name| self.mark(*name));
+        fitting.extend(stale);
         self.show();
-        gone
+        fitting
+    }
+
+    /// Lets a response that is listed as stale be so after a restart, too; where that cannot be, it goes.
+    fn mark(&self, name: Name) {
+        if let Err(error) = self.folder.mark(name) {
+            self.pause(&error);
+            self.index().remove(name);
+        }
+        // It may have been replaced before it was marked.
+        if !self.index().contains(name) {
+            self.folder.remove(name);
+        }
     }
 
     /// Takes out and deletes every response to `key`, also one of before the start that is not known yet.

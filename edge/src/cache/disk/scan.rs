@@ -1,7 +1,7 @@
 //! What lay there before the start, read in the background.
 //!
 //! Only heads are read; bodies are checked when they are used. A file that is no response of this version, was
-//! purged since it was asked for, or comes from the future is deleted.
+//! purged since it was asked for, or comes from the future is deleted; one that a purge only marks is marked.
 
 use std::fs;
 use std::io;
@@ -13,6 +13,7 @@ use super::files;
 use super::format::{Harm, Head, Name};
 use super::index::{Slot, on_disk};
 use super::{Disk, Stage};
+use crate::cache::purge::Fate;
 
 /// How often a folder that another process has is asked for again: one that drains needs it a little longer.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
@@ -70,7 +71,7 @@ fn lock(disk: &Weak<Disk>) -> io::Result<fs::File> {
 }
 
 fn read_folder(disk: &Arc<Disk>, folder: &Path, began: u64) -> io::Result<()> {
-    let mut bodies = Vec::new();
+    let mut beside = Vec::new();
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path
@@ -78,11 +79,11 @@ fn read_folder(disk: &Arc<Disk>, folder: &Path, began: u64) -> io::Result<()> {
             .and_then(|stem| Name::parse(stem.to_str()?));
         match (name, path.extension().and_then(|kind| kind.to_str())) {
             (Some(name), Some("e")) => read_entry(disk, name, began),
-            (Some(name), Some("b")) => bodies.push((name, path)),
+            (Some(name), Some("b" | "s")) => beside.push((name, path)),
             _ => files::remove_file(&path),
         }
     }
-    for (name, path) in bodies {
+    for (name, path) in beside {
         let placing = disk.placing();
         if !disk.index().contains(name) {
             files::remove_file(&path);
@@ -98,22 +99,28 @@ fn read_entry(disk: &Arc<Disk>, name: Name, began: u64) {
         return;
     }
     match slot(disk, name) {
-        Ok((slot, head)) => {
+        Ok((mut slot, head)) => {
             let placing = disk.placing();
             if disk.index().contains(name) {
                 // It was written since it was listed.
                 return;
             }
             let purges = &disk.purges;
+            let fate = purges.fate_after(&slot.facts, head.purged);
+            let fate = fate.max(purges.fate_since(&slot.facts, began));
             let future = head.freshness.received > crate::cache::now() + CLOCK_SLACK;
-            if future || purges.after(&slot.facts, head.purged) || purges.since(&slot.facts, began)
-            {
+            if future || fate == Fate::Gone {
                 disk.metrics.count("outdated");
                 disk.folder.remove(name);
                 return;
             }
+            let marks = fate == Fate::Stale && !slot.stale;
+            slot.stale |= marks;
             let gone = insert_older(disk, slot);
             drop(placing);
+            if marks {
+                disk.mark(name);
+            }
             disk.evicted(&gone);
         }
         // It went since the folder was listed.
@@ -153,6 +160,7 @@ fn slot(disk: &Disk, name: Name) -> Result<(Slot, Head), Harm> {
         facts,
         bytes: on_disk(bytes) + on_disk(beside),
         used: u64::try_from(used.as_nanos()).unwrap_or(0),
+        stale: disk.folder.is_marked(name),
     };
     Ok((slot, head))
 }

@@ -9,6 +9,7 @@ use super::files::{self, Folder};
 use super::format::{Body, Head, Name, Summing};
 use super::index::{Slot, on_disk};
 use super::{Disk, Job, nanos};
+use crate::cache::purge::Fate;
 use crate::cache::store::Stored;
 
 /// Works until nobody can send work any more.
@@ -38,7 +39,8 @@ impl Disk {
         let Some(bytes) = stored.content.bytes() else {
             return;
         };
-        if self.is_paused() || self.purges.since(&stored.facts, stored.began) {
+        let fate = self.purges.fate_since(&stored.facts, stored.began);
+        if self.is_paused() || fate == Fate::Gone {
             return;
         }
         let mut summing = Summing::new();
@@ -79,6 +81,7 @@ impl Disk {
             facts: stored.facts.clone(),
             bytes: room + on_disk(beside),
             used: nanos(),
+            stale: false,
         };
         let reserved = reserved + room;
         let placed = written.and_then(|()| self.place(stored, slot, beside > 0, reserved));
@@ -108,11 +111,21 @@ impl Disk {
     }
 
     /// Gives a response its name and lists it, unless it was purged.
-    fn place(&self, stored: &Stored, slot: Slot, beside: bool, reserved: u64) -> io::Result<bool> {
+    fn place(
+        &self,
+        stored: &Stored,
+        mut slot: Slot,
+        beside: bool,
+        reserved: u64,
+    ) -> io::Result<bool> {
         let (placing, name) = (self.placing(), slot.name);
-        if self.purges.since(&stored.facts, stored.began) {
+        let fate = self.purges.fate_since(&stored.facts, stored.began);
+        if fate == Fate::Gone {
             return Ok(false);
         }
+        // Its head may have been written before it was marked.
+        slot.stale = fate == Fate::Stale;
+        let stale = slot.stale;
         if beside {
             self.folder.place(name, "b")?;
         }
@@ -124,6 +137,9 @@ impl Disk {
         let gone = index.insert(slot);
         drop((index, placing));
         self.evicted(&gone);
+        if stale {
+            self.mark(name);
+        }
         Ok(true)
     }
 
@@ -153,6 +169,7 @@ impl Disk {
                 facts: stored.facts.clone(),
                 bytes: bytes + on_disk(head.len() as u64),
                 used: nanos(),
+                stale: false,
             });
             drop(index);
             self.folder.remove(old);
