@@ -2,6 +2,7 @@
 //!
 //! Pure, but for the body it points at (RFC 9110 13 and 14, RFC 9111 4.3.2, RFC 9211).
 
+use helix_framing::ranges::{Wanted, content_range, wanted};
 use http::header::{
     ACCEPT_RANGES, AGE, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE, DATE, ETAG,
     IF_MODIFIED_SINCE, IF_NONE_MATCH, IF_RANGE, LAST_MODIFIED, RANGE,
@@ -105,32 +106,34 @@ fn cut(reply: &mut Reply, stored: &Stored, request: &HeaderMap, length: u64) {
         .entry(ACCEPT_RANGES)
         .or_insert(HeaderValue::from_static("bytes"));
     headers.insert(CONTENT_LENGTH, HeaderValue::from(length));
-    let Some(range) = request.get(RANGE).and_then(|range| range.to_str().ok()) else {
-        return;
-    };
-    if !still_the_same(stored, request) {
-        return;
-    }
-    match one_range(range, length) {
-        Asked::Whole => {}
-        Asked::Nothing => {
+    match asked(stored, request, length) {
+        Wanted::Whole => {}
+        Wanted::Unsatisfiable => {
             reply.head.status = StatusCode::RANGE_NOT_SATISFIABLE;
             headers.insert(CONTENT_LENGTH, HeaderValue::from_static("0"));
-            insert(headers, &format!("bytes */{length}"));
+            if let Ok(range) = HeaderValue::try_from(format!("bytes */{length}")) {
+                headers.insert(CONTENT_RANGE, range);
+            }
             reply.body = None;
         }
-        Asked::Part(from, until) => {
+        Wanted::Ranges(ranges) => {
+            let [range] = &ranges[..] else {
+                return;
+            };
             reply.head.status = StatusCode::PARTIAL_CONTENT;
-            headers.insert(CONTENT_LENGTH, HeaderValue::from(until - from));
-            insert(headers, &format!("bytes {from}-{}/{length}", until - 1));
-            reply.body = Some((from, Some(until)));
+            headers.insert(CONTENT_LENGTH, HeaderValue::from(range.end - range.start));
+            headers.insert(CONTENT_RANGE, content_range(range, length));
+            reply.body = Some((range.start, Some(range.end)));
         }
     }
 }
 
-fn insert(headers: &mut HeaderMap, range: &str) {
-    if let Ok(range) = HeaderValue::from_str(range) {
-        headers.insert(CONTENT_RANGE, range);
+/// Which part the request wants, if it wants one of this very representation. Of two `Range` fields neither counts.
+fn asked(stored: &Stored, request: &HeaderMap, length: u64) -> Wanted {
+    let mut ranges = request.get_all(RANGE).iter();
+    match (ranges.next(), ranges.next()) {
+        (Some(range), None) if still_the_same(stored, request) => wanted(range.as_bytes(), length),
+        _ => Wanted::Whole,
     }
 }
 
@@ -144,63 +147,4 @@ fn still_the_same(stored: &Stored, request: &HeaderMap) -> bool {
         .headers
         .get(if strong { ETAG } else { LAST_MODIFIED });
     held == Some(asked)
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Asked {
-    Whole,
-    Nothing,
-    Part(u64, u64),
-}
-
-fn one_range(range: &str, length: u64) -> Asked {
-    let Some((first, last)) = range
-        .strip_prefix("bytes=")
-        .and_then(|range| range.trim().split_once('-'))
-    else {
-        return Asked::Whole;
-    };
-    let number = |text: &str| {
-        text.bytes()
-            .all(|byte| byte.is_ascii_digit())
-            .then(|| text.parse::<u64>().ok())
-            .flatten()
-    };
-    match (first, number(first), last, number(last)) {
-        ("", _, _, Some(0)) => Asked::Nothing,
-        ("", _, _, Some(_)) if length == 0 => Asked::Nothing,
-        ("", _, _, Some(suffix)) => Asked::Part(length.saturating_sub(suffix), length),
-        (_, Some(first), _, _) if first >= length && !last.contains(',') => Asked::Nothing,
-        (_, Some(first), "", _) => Asked::Part(first, length),
-        (_, Some(first), _, Some(last)) if first <= last => {
-            Asked::Part(first, length.min(last.saturating_add(1)))
-        }
-        _ => Asked::Whole,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn one_range_is_read_as_rfc_9110_says() {
-        for (range, expected) in [
-            ("bytes=0-1", Asked::Part(0, 2)),
-            ("bytes=1-", Asked::Part(1, 10)),
-            ("bytes=-1", Asked::Part(9, 10)),
-            ("bytes=-99", Asked::Part(0, 10)),
-            ("bytes=5-99", Asked::Part(5, 10)),
-            ("bytes=10-", Asked::Nothing),
-            ("bytes=-0", Asked::Nothing),
-            ("bytes=2-1", Asked::Whole),
-            ("bytes=0-1,3-4", Asked::Whole),
-            ("bytes=a-b", Asked::Whole),
-            ("bytes=-", Asked::Whole),
-            ("lines=0-1", Asked::Whole),
-            ("bytes=99999999999999999999-", Asked::Whole),
-        ] {
-            assert_eq!(one_range(range, 10), expected, "{range}");
-        }
-    }
 }

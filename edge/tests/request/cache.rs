@@ -114,6 +114,31 @@ fn a_fresh_response_is_used_again_with_its_age_and_where_it_came_from() {
 }
 
 #[test]
+fn a_range_of_what_is_stored_is_read_as_one_of_a_file() {
+    let (edge, upstream) = counting("max-age=60", "");
+    assert_eq!(ask(&edge, "GET", "/a", "").text(), "answer 1");
+    for (ranges, status, text, range) in [
+        ("bytes=0-1", 206, "an", Some("bytes 0-1/8")),
+        ("Bytes=-1", 206, "1", Some("bytes 7-7/8")),
+        (
+            "bytes=6-99999999999999999999",
+            206,
+            " 1",
+            Some("bytes 6-7/8"),
+        ),
+        ("bytes=99999999999999999999-", 416, "", Some("bytes */8")),
+        ("bytes=8-", 416, "", Some("bytes */8")),
+        ("bytes=2-1", 200, "answer 1", None),
+        ("bytes=0-1\r\nRange: bytes=2-3", 200, "answer 1", None),
+    ] {
+        let answer = ask(&edge, "GET", "/a", &format!("Range: {ranges}\r\n"));
+        assert_eq!((answer.status, answer.text()), (status, text), "{ranges}");
+        assert_eq!(answer.header("content-range"), range, "{ranges}");
+    }
+    assert_eq!(upstream.seen().len(), 1);
+}
+
+#[test]
 fn a_hundred_misses_at_once_are_one_request() {
     let gate = Arc::new(Barrier::new(2));
     let (held, asked) = (Arc::clone(&gate), AtomicUsize::new(0));
