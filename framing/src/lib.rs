@@ -3,8 +3,8 @@
 //! Pure. This is the only framing authority: whatever reads a message later is handed exactly the
 //! bytes found here ([`Gate`]). What two parsers could read in two ways is refused, also where
 //! RFC 9112 would allow to repair it. Beside the messages it reads what files are asked for with:
-//! [`conditions`] and [`ranges`] (RFC 9110 13 and 14), and [`qpack`], the field sections of HTTP/3. It does
-//! not route.
+//! [`conditions`] and [`ranges`] (RFC 9110 13 and 14), and of other protocols what nobody else reads as strictly: [`http3`] with
+//! its field sections ([`qpack`]), the heads of [`http2`], where frames of a [`websocket`] end. It does not route.
 
 mod chunked;
 mod class;
@@ -12,6 +12,8 @@ pub mod conditions;
 mod fields;
 mod gate;
 mod head;
+pub mod http2;
+pub mod http3;
 pub mod limits;
 pub mod qpack;
 pub mod ranges;
@@ -19,6 +21,7 @@ mod refusal;
 mod reply;
 mod scan;
 mod trailers;
+pub mod websocket;
 mod write;
 
 pub use chunked::{ChunkError, ChunkPart, Chunks};

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use h2::server::SendResponse;
 use h2::{Reason, RecvStream};
 use helix_framing::Refusal;
+use helix_framing::http2::check;
 use http::header::{ALLOW, EXPECT};
 use http::{HeaderMap, HeaderValue, Method};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -17,7 +18,6 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, Sleep, sleep_until, timeout, timeout_at};
 
-use super::head::check;
 use super::settings;
 use super::stream::{Progress, Stream};
 use super::untaken::Refused;
@@ -293,7 +293,10 @@ where
     }
 
     fn check(&self, request: &mut Request) -> Result<(), Refusal> {
-        check(&mut request.head)?;
+        let protocol = request.head.extensions.get::<h2::ext::Protocol>();
+        let websocket =
+            protocol.is_some_and(|protocol| protocol.as_str().eq_ignore_ascii_case("websocket"));
+        check(&mut request.head, websocket)?;
         match &self.client.secured {
             Some(secured) if !secured.covers(head_of(request).authority) => {
                 Err(Refusal::Misdirected)

@@ -9,7 +9,6 @@
 
 mod connection;
 mod frames;
-mod head;
 mod stream;
 mod untaken;
 mod wire;

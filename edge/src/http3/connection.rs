@@ -19,6 +19,7 @@ use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use helix_framing::Refusal;
+use helix_framing::http3::{Code, NOTHING, Unidirectional, Verdict, goaway, opening};
 use helix_framing::limits::MAX_HEAD_BYTES;
 use http::HeaderValue;
 use http::header::ALLOW;
@@ -26,8 +27,7 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until, timeout};
 
-use super::code::Code;
-use super::control::{Kind, NOTHING, Verdict, goaway, opening};
+use super::code;
 use super::exchange::StreamExchange;
 use super::priority::{Changed, Priority};
 use super::stream::{Inbound, NoRequest};
@@ -103,7 +103,7 @@ impl Session {
     }
 
     fn close(&self, code: Code) {
-        self.connection.close(code.into(), b"");
+        self.connection.close(super::code(code), b"");
     }
 
     fn peer(&self) -> SocketAddr {
@@ -162,9 +162,9 @@ struct Served<R, U> {
 }
 
 type Requests = futures_util::future::BoxFuture<'static, Option<SendStream>>;
-type Unidirectional = futures_util::future::BoxFuture<'static, ()>;
+type Listening = futures_util::future::BoxFuture<'static, ()>;
 
-impl Served<Requests, Unidirectional> {
+impl Served<Requests, Listening> {
     /// Serves until the connection ends (false) or is to be drained (true).
     async fn run_open(&mut self, mut draining: watch::Receiver<bool>) -> bool {
         let connection = self.session.connection.clone();
@@ -276,8 +276,8 @@ async fn drained(draining: &mut watch::Receiver<bool>) {
 
 fn reject(mut outbound: SendStream, mut inbound: RecvStream) {
     // Errors mean that the client has ended it already.
-    let _ = outbound.reset(Code::RequestRejected.into());
-    let _ = inbound.stop(Code::RequestRejected.into());
+    let _ = outbound.reset(code(Code::RequestRejected));
+    let _ = inbound.stop(code(Code::RequestRejected));
 }
 
 /// Answers one request. Gives back what may not have arrived yet.
@@ -410,13 +410,15 @@ async fn refuse(
 
 /// Reads a unidirectional stream to its end, which some may not have.
 async fn listen(session: Arc<Session>, mut stream: RecvStream) {
-    let mut kind = Kind::default();
+    let mut kind = Unidirectional::default();
     while let Ok(Some(chunk)) = stream.read_chunk(usize::MAX, true).await {
         let mut bytes: Bytes = chunk.bytes;
         while !bytes.is_empty() {
             match kind.take(&mut bytes) {
                 Ok(Verdict::On) => {}
-                Ok(Verdict::Prioritize(stream, priority)) => session.changed.set(stream, priority),
+                Ok(Verdict::Prioritize(stream, wish)) => {
+                    session.changed.set(stream, Priority::parse(&wish));
+                }
                 Ok(Verdict::Is(number)) => {
                     let bit = 1u8 << (number & 7);
                     if session.seen.fetch_or(bit, Ordering::Relaxed) & bit != 0 {
@@ -425,7 +427,7 @@ async fn listen(session: Arc<Session>, mut stream: RecvStream) {
                 }
                 Ok(Verdict::Ignored) => {
                     // An error means that it has ended anyway.
-                    let _ = stream.stop(Code::StreamCreation.into());
+                    let _ = stream.stop(code(Code::StreamCreation));
                     return;
                 }
                 Err(code) => return session.close(code),

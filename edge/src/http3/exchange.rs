@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use helix_framing::http3::{Code, DATA, HEADERS, put_variable};
 use helix_framing::qpack::{encode_response, encode_trailers};
 use http::header::DATE;
 use http::{HeaderMap, HeaderValue};
 use quinn::{SendStream, VarInt, WriteError};
 use tokio::time::timeout;
 
-use super::code::Code;
+use super::code;
 use super::connection::Session;
-use super::frames::{DATA, HEADERS, put_variable};
 use super::priority::{PRIORITY, Priority};
 use super::stream::Inbound;
 use crate::exchange::{Broken, Exchange, Protocol, ResponseHead, Taken};
@@ -241,7 +241,7 @@ impl Exchange for StreamExchange {
     fn abort(&mut self) {
         self.aborted = true;
         // Errors mean that the client has ended it already.
-        let _ = self.outbound.reset(Code::Internal.into());
+        let _ = self.outbound.reset(code(Code::Internal));
         self.inbound.stop(Code::RequestCancelled);
     }
 }

@@ -7,15 +7,13 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use helix_framing::Refusal;
+use helix_framing::http3::{Code, FrameError, Frames, Head, HeadBuilder, Part, trailer};
 use helix_framing::limits::{MAX_HEAD_BYTES, MAX_TRAILER_BYTES};
 use helix_framing::qpack::{self, QpackError};
 use http::HeaderMap;
 use quinn::{ReadError, RecvStream};
 use tokio::time::timeout;
 
-use super::code::Code;
-use super::frames::{FrameError, Frames, Part};
-use super::head::{Head, HeadBuilder, trailer};
 use crate::exchange::Broken;
 
 /// How long the edge waits for a body beyond what its bytes have earned: a phone may lose its network.
@@ -147,7 +145,7 @@ impl Inbound {
     /// Wants no more: what still comes is not needed for the response (RFC 9114 4.1.1).
     pub(super) fn stop(&mut self, code: Code) {
         // An error means that it has ended anyway.
-        let _ = self.stream.stop(code.into());
+        let _ = self.stream.stop(super::code(code));
     }
 
     fn take_trailers(&mut self, section: &Bytes) -> Result<(), Broken> {

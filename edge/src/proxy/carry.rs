@@ -7,13 +7,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use helix_framing::websocket::{Close, Frames};
 use http::{HeaderMap, StatusCode};
 use pingora_http::ResponseHeader;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::bridge::{Asked, Ends, Inbound, Outbound};
-use super::websocket::{Close, Frames};
 use crate::edge::Edge;
 use crate::exchange::{Broken, Ended, Exchange, ResponseHead};
 use crate::forward::Failure;

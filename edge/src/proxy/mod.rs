@@ -14,7 +14,6 @@ mod peer;
 mod session;
 mod streams;
 mod through;
-mod websocket;
 
 use std::sync::Arc;
 

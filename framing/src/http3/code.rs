@@ -1,14 +1,12 @@
 //! Why streams and connections end (RFC 9114 8.1, RFC 9204 6).
 
-use quinn::VarInt;
-
 /// An error code as it is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
-pub(super) enum Code {
+pub enum Code {
     /// Nothing is wrong.
     NoError = 0x100,
-    /// The edge failed.
+    /// Whoever answers failed.
     Internal = 0x102,
     /// A stream that may not be.
     StreamCreation = 0x103,
@@ -36,8 +34,10 @@ pub(super) enum Code {
     QpackEncoderStream = 0x201,
 }
 
-impl From<Code> for VarInt {
-    fn from(code: Code) -> Self {
-        Self::from_u32(code as u32)
+impl Code {
+    /// As it is sent.
+    #[must_use]
+    pub const fn number(self) -> u32 {
+        self as u32
     }
 }

@@ -1,13 +1,13 @@
 //! What a client sends on its unidirectional streams (RFC 9114 6.2), judged byte by byte.
 //!
-//! Pure. Settings and push ids are checked for what the protocol forbids and then forgotten; priorities are handed on.
+//! Pure. Settings and push ids are checked for what the protocol forbids and then forgotten; priorities are handed on as
+//! they came.
 //! No table is offered, so nothing may be put in one.
 
 use bytes::{Buf, Bytes, BytesMut};
 
 use super::code::Code;
 use super::frames::{self, Header, is_reserved, put_variable, variable};
-use super::priority::Priority;
 
 /// Longest frame on a control stream. Settings are a few dozen bytes, priorities of streams below a hundred.
 const MAX_CONTROL_FRAME_BYTES: usize = 4096;
@@ -22,9 +22,13 @@ const MAX_DECODER_BYTES: usize = 64 * 1024;
 /// Most instructions that set the capacity of a table to nothing, which is what it is: one is enough.
 const MAX_ENCODER_BYTES: usize = 64;
 
-/// What a unidirectional stream is for.
+/// A unidirectional stream, as far as it has come.
+#[derive(Debug, Default)]
+pub struct Unidirectional(Kind);
+
+/// What one is for.
 #[derive(Debug)]
-pub(super) enum Kind {
+enum Kind {
     /// Not known yet.
     Unknown { header: [u8; 8], have: usize },
     /// Settings and what follows them.
@@ -36,14 +40,14 @@ pub(super) enum Kind {
 }
 
 /// How a unidirectional stream goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Verdict {
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
     /// It is read on.
     On,
     /// It has been found out what it is; a connection has one of each.
     Is(u64),
-    /// A request's stream is to be sent so.
-    Prioritize(u64, Priority),
+    /// The response on a request's stream is to be sent so (RFC 9218 4).
+    Prioritize(u64, Bytes),
     /// Nobody knows its type, and nobody has to.
     Ignored,
 }
@@ -57,14 +61,27 @@ impl Default for Kind {
     }
 }
 
-impl Kind {
+impl Unidirectional {
     /// Whether a connection ends with it.
-    pub(super) const fn is_critical(&self) -> bool {
-        !matches!(self, Self::Unknown { .. })
+    #[must_use]
+    pub const fn is_critical(&self) -> bool {
+        !matches!(self.0, Kind::Unknown { .. })
     }
 
     /// Takes the next bytes of the stream. To be called until they are used up.
-    pub(super) fn take(&mut self, input: &mut Bytes) -> Result<Verdict, Code> {
+    ///
+    /// # Errors
+    /// When the connection cannot go on.
+    pub fn take(&mut self, input: &mut Bytes) -> Result<Verdict, Code> {
+        if input.is_empty() {
+            return Ok(Verdict::On);
+        }
+        self.0.take(input)
+    }
+}
+
+impl Kind {
+    fn take(&mut self, input: &mut Bytes) -> Result<Verdict, Code> {
         match self {
             Self::Unknown { header, have } => {
                 header[*have] = input.get_u8();
@@ -109,7 +126,7 @@ impl Kind {
 
 /// Reads a control stream.
 #[derive(Debug, Default)]
-pub(super) struct Control {
+struct Control {
     header: Header,
     frame: Option<(u64, usize)>,
     payload: BytesMut,
@@ -133,7 +150,7 @@ impl Control {
             if self.payload.len() == length {
                 let payload = self.payload.split();
                 (self.frame, self.header) = (None, Header::default());
-                return self.judge(kind, &payload);
+                return self.judge(kind, payload.freeze());
             }
         }
         Ok(Verdict::On)
@@ -159,7 +176,8 @@ impl Control {
         Ok(())
     }
 
-    fn judge(&mut self, kind: u64, mut payload: &[u8]) -> Result<Verdict, Code> {
+    fn judge(&mut self, kind: u64, whole: Bytes) -> Result<Verdict, Code> {
+        let mut payload = &whole[..];
         match kind {
             frames::SETTINGS => settings(payload).map(|()| Verdict::On),
             frames::PRIORITY_UPDATE => {
@@ -168,7 +186,7 @@ impl Control {
                 if !stream.is_multiple_of(4) {
                     return Err(Code::Id);
                 }
-                Ok(Verdict::Prioritize(stream, Priority::parse(payload)))
+                Ok(Verdict::Prioritize(stream, whole.slice_ref(payload)))
             }
             frames::PRIORITY_UPDATE_PUSH => Err(Code::Id),
             frames::GOAWAY => {
@@ -220,8 +238,9 @@ fn settings(mut payload: &[u8]) -> Result<(), Code> {
     Ok(())
 }
 
-/// What the edge's control stream starts with: its type and the settings.
-pub(super) fn opening(max_field_section: usize) -> BytesMut {
+/// What a server's control stream starts with: its type and the settings.
+#[must_use]
+pub fn opening(max_field_section: usize) -> BytesMut {
     let mut settings = BytesMut::new();
     put_variable(&mut settings, 0x6);
     put_variable(&mut settings, max_field_section as u64);
@@ -237,10 +256,11 @@ pub(super) fn opening(max_field_section: usize) -> BytesMut {
 }
 
 /// A frame that says nothing (RFC 9114 7.2.8). It is acknowledged, so that neither side takes the connection for dead.
-pub(super) const NOTHING: &[u8] = &[0x21, 0];
+pub const NOTHING: &[u8] = &[0x21, 0];
 
 /// A frame that says which requests will not be looked at any more: this one and those after it.
-pub(super) fn goaway(id: u64) -> BytesMut {
+#[must_use]
+pub fn goaway(id: u64) -> BytesMut {
     let mut payload = BytesMut::new();
     put_variable(&mut payload, id);
     let mut frame = BytesMut::new();
@@ -257,7 +277,7 @@ mod tests {
 
     /// Reads `bytes` as one stream, in pieces of `size`.
     fn read(bytes: &[u8], size: usize) -> Result<Vec<Verdict>, Code> {
-        let mut kind = Kind::default();
+        let mut kind = Unidirectional::default();
         let mut verdicts = Vec::new();
         for piece in bytes.chunks(size) {
             let mut input = Bytes::copy_from_slice(piece);
@@ -297,7 +317,7 @@ mod tests {
         assert_eq!(read(b"\x21xyz", 3), Ok(vec![Verdict::Ignored]));
         // A priority update and grease.
         let update = b"\x80\x0f\x07\x00\x04\x00u=1\x21\x00";
-        let urgent = Verdict::Prioritize(0, Priority::parse(b"u=1"));
+        let urgent = Verdict::Prioritize(0, Bytes::from_static(b"u=1"));
         assert_eq!(after_settings(update), Ok(vec![Verdict::Is(0), urgent]));
         // Twice the same GOAWAY, then a smaller one.
         assert!(after_settings(b"\x07\x01\x05\x07\x01\x05\x07\x01\x01").is_ok());

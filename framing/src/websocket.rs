@@ -5,8 +5,8 @@
 
 /// Why a tunnel ends that neither end has ended (RFC 6455 7.4.1, and IANA's registry of close codes).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Close {
-    /// 1001: this edge ends, or the server is silent for too long.
+pub enum Close {
+    /// 1001: who carries it ends, or the server is silent for too long.
     GoingAway,
     /// 1012: the site is served anew, and may be connected to again.
     ServiceRestart,
@@ -14,7 +14,8 @@ pub(super) enum Close {
 
 impl Close {
     /// The frame as a server sends it.
-    pub(super) const fn as_server(self) -> &'static [u8] {
+    #[must_use]
+    pub const fn as_server(self) -> &'static [u8] {
         match self {
             Self::GoingAway => &[0x88, 0x02, 0x03, 0xE9],
             Self::ServiceRestart => &[0x88, 0x02, 0x03, 0xF4],
@@ -23,7 +24,8 @@ impl Close {
 
     /// The frame as a client sends it: masked, which with a mask of nothing changes nothing. What a mask is to keep
     /// from happening needs bytes that somebody chose.
-    pub(super) const fn as_client(self) -> &'static [u8] {
+    #[must_use]
+    pub const fn as_client(self) -> &'static [u8] {
         match self {
             Self::GoingAway => &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xE9],
             Self::ServiceRestart => &[0x88, 0x82, 0, 0, 0, 0, 0x03, 0xF4],
@@ -36,7 +38,7 @@ const LONGEST_HEAD: usize = 14;
 
 /// Follows one direction of a WebSocket.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Frames {
+pub struct Frames {
     head: [u8; LONGEST_HEAD],
     /// Bytes of the head that have come.
     known: usize,
@@ -46,13 +48,14 @@ pub(super) struct Frames {
 
 impl Frames {
     /// Whether the next byte is the first of a frame.
-    pub(super) const fn is_between(&self) -> bool {
+    #[must_use]
+    pub const fn is_between(&self) -> bool {
         self.known == 0 && self.left == 0
     }
 
     /// How many of `bytes`, the next ones of the connection, belong to the frame that is under way.
     /// They count as passed. After it, either all have, or a frame ends there.
-    pub(super) fn pass(&mut self, bytes: &[u8]) -> usize {
+    pub fn pass(&mut self, bytes: &[u8]) -> usize {
         let mut at = 0;
         while at < bytes.len() {
             if self.left > 0 {
@@ -78,7 +81,7 @@ impl Frames {
     }
 
     /// Passes all of `bytes`.
-    pub(super) fn pass_all(&mut self, mut bytes: &[u8]) {
+    pub fn pass_all(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             bytes = &bytes[self.pass(bytes)..];
         }

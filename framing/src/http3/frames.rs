@@ -3,10 +3,9 @@
 //! Pure: bytes in, parts out. It holds no more than one unfinished field section, and a body is handed on
 //! as it comes. Anything a peer may send for ever without meaning is counted against a limit.
 
+use super::code::Code;
+use crate::limits::MAX_HEAD_BYTES;
 use bytes::{Buf, Bytes, BytesMut};
-use helix_framing::limits::MAX_HEAD_BYTES;
-
-use crate::http3::code::Code;
 
 /// Most frames of one message that carry nothing: unknown ones, and those without a byte. Extensions
 /// and greasing send a few.
@@ -15,8 +14,10 @@ const MAX_EMPTY_FRAMES: u32 = 64;
 /// Most bytes of unknown frames in one message.
 const MAX_UNKNOWN_BYTES: u64 = 64 * 1024;
 
-pub(super) const DATA: u64 = 0x0;
-pub(super) const HEADERS: u64 = 0x1;
+/// The type of a frame with some of a body.
+pub const DATA: u64 = 0x0;
+/// The type of a frame with a field section.
+pub const HEADERS: u64 = 0x1;
 pub(super) const CANCEL_PUSH: u64 = 0x3;
 pub(super) const SETTINGS: u64 = 0x4;
 pub(super) const PUSH_PROMISE: u64 = 0x5;
@@ -34,7 +35,7 @@ pub(super) const fn is_reserved(kind: u64) -> bool {
 
 /// What a message consists of.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Part {
+pub enum Part {
     /// A whole encoded field section: the head, or the trailers.
     Fields(Bytes),
     /// Some of the body.
@@ -43,7 +44,7 @@ pub(super) enum Part {
 
 /// Why the bytes are no message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum FrameError {
+pub enum FrameError {
     /// The connection cannot go on.
     Connection(Code),
     /// The head is larger than [`MAX_HEAD_BYTES`] even while encoded.
@@ -54,7 +55,7 @@ pub(super) enum FrameError {
 
 /// Reads the frames of one message.
 #[derive(Debug, Default)]
-pub(super) struct Frames {
+pub struct Frames {
     within: Within,
     stage: Stage,
     empty: u32,
@@ -90,7 +91,10 @@ enum Stage {
 
 impl Frames {
     /// The next part that `input` holds; none when it needs more. Data is a view of `input`.
-    pub(super) fn next(&mut self, input: &mut Bytes) -> Result<Option<Part>, FrameError> {
+    ///
+    /// # Errors
+    /// When a frame may not be there, or is too large.
+    pub fn next(&mut self, input: &mut Bytes) -> Result<Option<Part>, FrameError> {
         while !input.is_empty() {
             match &mut self.within {
                 Within::Between => self.within = Within::Header(Header::default()),
@@ -139,7 +143,8 @@ impl Frames {
     }
 
     /// Whether the stream may end here.
-    pub(super) const fn is_whole(&self) -> bool {
+    #[must_use]
+    pub const fn is_whole(&self) -> bool {
         matches!(self.within, Within::Between) && !matches!(self.stage, Stage::Nothing)
     }
 
@@ -221,7 +226,7 @@ impl Header {
 }
 
 /// Reads a variable-length integer (RFC 9000 16). None when it is not whole.
-pub(super) fn variable(bytes: &mut &[u8]) -> Option<u64> {
+pub fn variable(bytes: &mut &[u8]) -> Option<u64> {
     let first = *bytes.first()?;
     let length = 1usize << (first >> 6);
     let (whole, rest) = bytes.split_at_checked(length)?;
@@ -235,7 +240,7 @@ pub(super) fn variable(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// Writes a variable-length integer (RFC 9000 16). `number` must be below 2^62.
-pub(super) fn put_variable(buffer: &mut BytesMut, number: u64) {
+pub fn put_variable(buffer: &mut BytesMut, number: u64) {
     let bytes = number.to_be_bytes();
     let (length, mark) = match number {
         0..0x40 => (1, 0),

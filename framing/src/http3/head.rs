@@ -1,31 +1,32 @@
 //! From a field section to a request, or to the reason why it is none (RFC 9114 4.2, 4.3).
 //!
-//! Pure, and as strict as [`helix_framing`]: what passes here could be sent on over HTTP/1.1 without
+//! Pure, and as strict as [`crate::parse`]: what passes here could be sent on over HTTP/1.1 without
 //! meaning anything else there. Pseudo-fields are taken once each and before all others; what
 //! belongs to one connection may not be in a message at all.
 
 use bytes::{BufMut, Bytes, BytesMut};
-use helix_framing::limits::{MAX_HEADERS, MAX_METHOD_BYTES, MAX_TARGET_BYTES};
-use helix_framing::{Refusal, is_authority, is_field_name, is_field_value};
 use http::header::{CONTENT_LENGTH, COOKIE, HOST, HeaderName, HeaderValue, TE};
 use http::request::Parts;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderMap, Method, Request, Uri, Version};
 
+use crate::limits::{MAX_HEADERS, MAX_METHOD_BYTES, MAX_TARGET_BYTES};
+use crate::{Refusal, is_authority, is_field_name, is_field_value};
+
 /// A request up to its body.
 #[derive(Debug)]
-pub(super) struct Head {
+pub struct Head {
     /// Method, target with its authority, and fields.
-    pub(super) parts: Parts,
+    pub parts: Parts,
     /// How many bytes its body has, if it says so.
-    pub(super) length: Option<u64>,
+    pub length: Option<u64>,
     /// Whether it asks for a WebSocket (RFC 9220).
-    pub(super) websocket: bool,
+    pub websocket: bool,
 }
 
 /// Takes the fields of a request one by one.
 #[derive(Debug, Default)]
-pub(super) struct HeadBuilder {
+pub struct HeadBuilder {
     method: Option<Method>,
     scheme: Option<Vec<u8>>,
     authority: Option<Bytes>,
@@ -40,7 +41,10 @@ pub(super) struct HeadBuilder {
 
 impl HeadBuilder {
     /// Takes one field.
-    pub(super) fn take(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+    ///
+    /// # Errors
+    /// When it makes the head malformed, ambiguous or too large.
+    pub fn take(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         self.count += 1;
         if self.count > MAX_HEADERS {
             return Err(Refusal::TooManyHeaders);
@@ -63,7 +67,10 @@ impl HeadBuilder {
     }
 
     /// The request, if there is all that one needs.
-    pub(super) fn finish(mut self) -> Result<Head, Refusal> {
+    ///
+    /// # Errors
+    /// When there is not, or too much.
+    pub fn finish(mut self) -> Result<Head, Refusal> {
         let method = self.method.take().ok_or(Refusal::RequestLine)?;
         match (method == Method::CONNECT, self.protocol) {
             (false, None) | (true, Some(true)) => {}
@@ -136,7 +143,10 @@ impl HeadBuilder {
 }
 
 /// Reads one field of a trailer section into `trailers`.
-pub(super) fn trailer(trailers: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
+///
+/// # Errors
+/// When it may not be there.
+pub fn trailer(trailers: &mut HeaderMap, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
     if trailers.len() >= MAX_HEADERS {
         return Err(Refusal::TooManyHeaders);
     }
