@@ -102,14 +102,15 @@ impl Kind {
             Self::Control(control) => control.take(input),
             // To set a capacity of nothing is the one instruction that may come.
             Self::Encoder { bytes } => {
-                if input.iter().any(|byte| *byte != 0x20) {
+                let room = MAX_ENCODER_BYTES - *bytes;
+                let now = input.split_to(room.min(input.len()));
+                if now.iter().any(|byte| *byte != 0x20) {
                     return Err(Code::QpackEncoderStream);
                 }
-                *bytes += input.len();
-                input.clear();
-                if *bytes > MAX_ENCODER_BYTES {
+                if !input.is_empty() {
                     return Err(Code::ExcessiveLoad);
                 }
+                *bytes += now.len();
                 Ok(Verdict::On)
             }
             Self::Decoder { bytes } => {
@@ -359,7 +360,11 @@ mod tests {
         assert_eq!(read(&flood, 5000), Err(Code::ExcessiveLoad));
         // However small the pieces, nothing is not set for ever.
         let nothing = [&b"\x02"[..], &[0x20; MAX_ENCODER_BYTES + 1]].concat();
-        assert_eq!(read(&nothing, 1), Err(Code::ExcessiveLoad));
+        for more in [&b""[..], b"\xa1"] {
+            let nothing = [&nothing, more].concat();
+            assert_eq!(read(&nothing, 1), Err(Code::ExcessiveLoad));
+            assert_eq!(read(&nothing, 1000), Err(Code::ExcessiveLoad));
+        }
     }
 
     proptest! {

@@ -33,6 +33,8 @@ pub struct HeadBuilder {
     path: Option<Bytes>,
     /// Of an extended CONNECT: whether it is for a WebSocket.
     protocol: Option<bool>,
+    /// Whether a field has come that is no pseudo-field.
+    begun: bool,
     headers: HeaderMap,
     cookies: BytesMut,
     length: Option<u64>,
@@ -50,9 +52,7 @@ impl HeadBuilder {
             return Err(Refusal::TooManyHeaders);
         }
         match name {
-            [b':', ..] if !self.headers.is_empty() || !self.cookies.is_empty() => {
-                Err(Refusal::RequestLine)
-            }
+            [b':', ..] if self.begun => Err(Refusal::RequestLine),
             b":method" => once(&mut self.method, method(value)?, Refusal::RequestLine),
             b":scheme" => once(&mut self.scheme, value.to_vec(), Refusal::RequestLine),
             b":authority" => once(&mut self.authority, copy(value), Refusal::Host),
@@ -62,7 +62,10 @@ impl HeadBuilder {
                 once(&mut self.protocol, websocket, Refusal::RequestLine)
             }
             [b':', ..] => Err(Refusal::RequestLine),
-            _ => self.field(name, value),
+            _ => {
+                self.begun = true;
+                self.field(name, value)
+            }
         }
     }
 
@@ -121,7 +124,8 @@ impl HeadBuilder {
     fn field(&mut self, name: &[u8], value: &[u8]) -> Result<(), Refusal> {
         let (name, value) = field(name, value)?;
         if name == COOKIE {
-            if !self.cookies.is_empty() {
+            // An empty one would leave a space at the end of the value.
+            if !self.cookies.is_empty() && !value.is_empty() {
                 self.cookies.put_slice(b"; ");
             }
             self.cookies.put_slice(value.as_bytes());
@@ -273,7 +277,9 @@ mod tests {
         let head = with(&[
             ("accept", "*/*"),
             ("cookie", "a=b"),
+            ("cookie", ""),
             ("cookie", "c=d"),
+            ("cookie", ""),
             ("te", "trailers"),
             ("content-length", "12"),
             ("host", "a.example"),
@@ -303,8 +309,10 @@ mod tests {
             assert!(without(name, None).is_err(), "without {name}");
             assert!(with(&[(name, value)]).is_err(), "{name} twice");
             assert!(without(name, Some("")).is_err(), "empty {name}");
-            let late = [&[("accept", "*/*")], &PLAIN[..]].concat();
-            assert!(read(&late).is_err());
+            for field in [("accept", "*/*"), ("cookie", "")] {
+                let late = [&[field], &PLAIN[..]].concat();
+                assert!(read(&late).is_err());
+            }
         }
         for name in [":status", ":protocol", ":x", ":", ":Method"] {
             assert_eq!(with(&[(name, "x")]).unwrap_err(), Refusal::RequestLine);
