@@ -354,6 +354,7 @@ impl Fetching {
             purged: self.purged,
             file: OnceLock::new(),
             invalid: false.into(),
+            offered: false.into(),
         }
     }
 

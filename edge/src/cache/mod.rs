@@ -152,6 +152,9 @@ impl Asking<'_> {
         let usable = found.as_ref().map(|stored| self.usable(stored, &said));
         if let (Some(stored), Some(Use::Fresh | Use::Stale)) = (&found, usable) {
             let ttl = signed_ttl(stored);
+            self.cache()
+                .store
+                .used_again(stored, stored.freshness.left(now()));
             self.count(CacheOutcome::Hit);
             return self
                 .send(stored, &format!("{DEVICE}; hit; ttl={ttl}"), None, exchange)

@@ -30,6 +30,10 @@ const OVERHEAD_BYTES: u64 = 1024;
 /// Longest a stored response is kept in memory unused.
 const UNUSED: Duration = Duration::from_secs(24 * 60 * 60);
 
+/// How long a response has to stay fresh, in seconds, to be written to disk when it is used again: what comes anew each minute
+/// would wear the disk out, and is soon there again after a crash.
+const WORTH_WRITING: u64 = 60;
+
 /// What a stored response answers.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Key {
@@ -97,6 +101,8 @@ pub struct Stored {
     pub file: OnceLock<Name>,
     /// Set when it has to be asked about before it is used again.
     pub invalid: AtomicBool,
+    /// Set when it has been handed to the disk, or came from there.
+    pub offered: AtomicBool,
 }
 
 impl Stored {
@@ -176,7 +182,10 @@ impl Store {
             .time_to_idle(UNUSED)
             .eviction_listener(move |_, variants: Variants, cause| {
                 if let (RemovalCause::Size, Some(disk)) = (cause, behind.get()) {
-                    variants.iter().for_each(|stored| disk.keep_later(stored));
+                    for stored in variants.iter() {
+                        // What finds no room is lost with its place in memory.
+                        let _ = disk.keep_later(stored);
+                    }
                 }
             })
             .build();
@@ -288,6 +297,20 @@ impl Store {
         // One that happened in between has not seen it.
         if self.was_purged(stored) {
             self.resources.invalidate(key);
+        }
+    }
+
+    /// `stored` is used again, and stays fresh for `left` more seconds. What is worth it goes to disk now, once, where a crash does
+    /// not reach it.
+    pub fn used_again(&self, stored: &Arc<Stored>, left: u64) {
+        let Some(disk) = self.disk() else { return };
+        let worth = left >= WORTH_WRITING && stored.content.length().is_some();
+        if !worth || stored.offered.load(Ordering::Relaxed) {
+            return;
+        }
+        if !stored.offered.swap(true, Ordering::AcqRel) && !disk.keep_later(stored) {
+            // It is busy; the next use may find it idle.
+            stored.offered.store(false, Ordering::Release);
         }
     }
 

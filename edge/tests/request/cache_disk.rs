@@ -237,6 +237,37 @@ fn a_restart_finds_what_was_on_disk_and_its_age_goes_on() {
 }
 
 #[test]
+fn what_is_used_again_and_lasts_is_found_after_a_crash() {
+    let folder = tempfile::tempdir().unwrap();
+    let upstream = Upstream::answering(|seen| {
+        let control = if seen.head.contains("/brief") {
+            "max-age=30"
+        } else {
+            "max-age=600"
+        };
+        response(control, "", "kept")
+    });
+    let before = Keeping::on(folder.path(), &upstream);
+    for path in ["/once", "/again", "/brief"] {
+        before.text(path);
+    }
+    for path in ["/again", "/brief", "/again", "/again"] {
+        assert_eq!(before.text(path), "kept");
+    }
+    before.until_kept(1);
+    let copy = killed(folder.path());
+    let asked = upstream.seen().len();
+    let after = Keeping::on(copy.path(), &upstream);
+    assert_eq!(after.text("/again"), "kept");
+    assert_eq!(upstream.seen().len(), asked, "it was on disk");
+    for path in ["/once", "/brief"] {
+        assert_eq!(after.text(path), "kept");
+    }
+    assert_eq!(upstream.seen().len(), asked + 2, "they were not");
+    assert_eq!(before.counted("kept"), 1);
+}
+
+#[test]
 fn what_was_purged_does_not_come_back_with_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let upstream = counting("Cache-Tag: news\r\n");

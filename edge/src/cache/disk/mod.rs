@@ -1,4 +1,4 @@
-//! Stored responses on disk: what fell out of memory, and what is too large for it.
+//! Stored responses on disk: what fell out of memory, what is worth having after a crash, and what is too large for memory.
 //!
 //! An [`index`] in memory says what lies there; a file is read and checked only when it is used, and one that is not
 //! what it should be is deleted and was never there. One thread writes and deletes; reads run beside the
@@ -229,6 +229,7 @@ impl Disk {
             purged,
             file: name.into(),
             invalid: invalid.into(),
+            offered: true.into(),
         })
     }
 
@@ -238,25 +239,32 @@ impl Disk {
         self.index().newest(hash(key), key)
     }
 
-    /// Writes what fell out of memory, if there is room in the queue. It may be read as long as it waits.
-    pub fn keep_later(&self, stored: &Arc<Stored>) {
+    /// Writes what is in memory or fell out of it, if there is room in the queue; false if there is none. It may be read as
+    /// long as it waits.
+    pub fn keep_later(&self, stored: &Arc<Stored>) -> bool {
         let bytes = stored.content.length().unwrap_or(0);
         if self.waiting.load(Ordering::Acquire) + bytes > WAITING_BYTES {
             self.metrics.count("busy");
-            return;
+            return false;
         }
         self.keep_last(stored);
+        true
     }
 
     /// The same, however much waits.
     pub fn keep_last(&self, stored: &Arc<Stored>) {
-        let lies_there = |name: &Name| self.index().contains(*name);
-        if !self.is_open() || stored.file.get().is_some_and(lies_there) {
+        if !self.is_open() || self.has(stored) {
             return;
         }
         let bytes = stored.content.length().unwrap_or(0);
         self.waiting.fetch_add(bytes, Ordering::AcqRel);
         self.send(Job::Keep(Arc::clone(stored), bytes));
+    }
+
+    /// Whether it lies there.
+    fn has(&self, stored: &Stored) -> bool {
+        let file = stored.file.get();
+        file.is_some_and(|name| self.index().contains(*name))
     }
 
     /// What lies there gets a new head: a 304 has refreshed it.

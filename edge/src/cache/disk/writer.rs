@@ -39,6 +39,10 @@ impl Disk {
         let Some(bytes) = stored.content.bytes() else {
             return;
         };
+        if self.has(stored) {
+            // It was handed over twice.
+            return;
+        }
         let fate = self.purges.fate_since(&stored.facts, stored.began);
         if self.is_paused() || fate == Fate::Gone {
             return;
