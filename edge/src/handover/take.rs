@@ -34,6 +34,10 @@ pub fn take(path: &Path) -> Result<Option<Taken>, HandoverError> {
     take_within(path, ENDING_LIMIT)
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "it has a thread that waits for the other process anyway"
+)]
 fn take_within(path: &Path, limit: Duration) -> Result<Option<Taken>, HandoverError> {
     let until = Instant::now() + limit;
     loop {
@@ -179,10 +183,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("handover.sock");
         let listener = UnixListener::bind(&path).unwrap();
-        let successor = {
-            let path = path.clone();
-            thread::spawn(move || take(&path))
-        };
+        let successor = thread::spawn(move || take(&path));
         let (stream, _) = listener.accept().unwrap();
         drop(listener);
         drop(stream);
