@@ -154,14 +154,29 @@ async fn is_missed(
     edge: &EdgeId,
     region: &RegionId,
 ) -> Result<(), MaintenanceError> {
-    let serving = roster.serving(region);
-    if !serving.contains(edge) || serving.len() > 1 || !records::has_sites(tx, region).await? {
+    let mut others = roster.serving(region);
+    if !others.remove(edge) || !records::has_sites(tx, region).await? {
         return Ok(());
+    }
+    // The roster is told after a commit: of who was taken out a moment ago SQL alone knows.
+    for other in others {
+        if !registry::is_removed(tx, &other).await? && !is_drained(tx, region, &other).await? {
+            return Ok(());
+        }
     }
     Err(MaintenanceError::Last {
         edge: edge.clone(),
         region: region.clone(),
     })
+}
+
+async fn is_drained(
+    tx: &mut Tx,
+    region: &RegionId,
+    edge: &EdgeId,
+) -> Result<bool, MaintenanceError> {
+    let told = records::edge(tx, region, edge).await?;
+    Ok(told.is_some_and(|told| told.drain.is_some()))
 }
 
 fn reason(text: Option<&str>) -> Result<String, MaintenanceError> {
@@ -179,4 +194,58 @@ fn reason(text: Option<&str>) -> Result<String, MaintenanceError> {
         return Err(illegal(format!("is longer than {MAX_REASON} characters")));
     }
     Ok(text.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use helix_routing::id::{Epoch, Generation};
+    use helix_routing::record::SiteRecord;
+
+    use super::*;
+    use crate::fleet::{Edge, Enrolment};
+    use crate::store::Store;
+
+    #[tokio::test]
+    async fn of_two_edges_taken_out_at_once_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
+        let region: RegionId = "fra".parse().unwrap();
+        let [first, second]: [EdgeId; 2] = ["fra-1", "fra-2"].map(|name| name.parse().unwrap());
+        // Both have just been heard of: whoever starts counts for a lease.
+        let roster = Roster::new(Vec::new(), clock::now());
+        for edge in [&first, &second] {
+            let edge = Edge {
+                region: region.clone(),
+                edge: edge.clone(),
+                url: String::new(),
+            };
+            roster.admit(edge, Enrolment::default());
+        }
+        let mut tx = store.write().await.unwrap();
+        let site = "shop/production".parse().unwrap();
+        let mut record = SiteRecord::blank(site, region.clone(), Epoch(1));
+        record.generation = Generation(1);
+        records::put_site(&mut tx, &record).await.unwrap();
+        tx.commit().await.unwrap();
+        let new = NewDrain {
+            reason: None,
+            deadline_seconds: None,
+        };
+        let mut tx = store.write().await.unwrap();
+        let told = drain(&mut tx, &roster, &first, &new, false).await.unwrap();
+        tx.commit().await.unwrap();
+        // The next one has the lock before the roster is told.
+        let mut tx = store.write().await.unwrap();
+        let refused = drain(&mut tx, &roster, &second, &new, false).await;
+        assert!(matches!(refused, Err(MaintenanceError::Last { .. })));
+        let refused = remove(&mut tx, &roster, &second, false).await;
+        assert!(matches!(refused, Err(MaintenanceError::Last { .. })));
+        // Taken out for good is taken out as well.
+        undrain(&mut tx, &roster, &first).await.unwrap();
+        roster.told(&told);
+        remove(&mut tx, &roster, &first, true).await.unwrap();
+        let refused = drain(&mut tx, &roster, &second, &new, false).await;
+        assert!(matches!(refused, Err(MaintenanceError::Last { .. })));
+        assert!(drain(&mut tx, &roster, &second, &new, true).await.is_ok());
+    }
 }

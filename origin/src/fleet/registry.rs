@@ -120,6 +120,19 @@ fn read(row: Row) -> Result<(Edge, Enrolment), StoreError> {
     Ok((edge, enrolment))
 }
 
+/// Whether an edge was taken out of the fleet.
+///
+/// # Errors
+/// When the database fails.
+pub(super) async fn is_removed(tx: &mut Tx, edge: &EdgeId) -> Result<bool, StoreError> {
+    let removed: Option<i64> =
+        sqlx::query_scalar("SELECT 1 FROM edges WHERE edge = $1 AND removed IS NOT NULL")
+            .bind(edge.as_str())
+            .fetch_optional(&mut **tx)
+            .await?;
+    Ok(removed.is_some())
+}
+
 /// Takes an edge out of the fleet. What it could show ends with it, and what it could read is of no account any more.
 ///
 /// # Errors
