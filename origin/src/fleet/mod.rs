@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use helix_routing::api::{EdgeStatus, InFlightView};
 use helix_routing::edge::record::EdgeRecord;
@@ -221,6 +221,12 @@ impl Roster {
         self.overrides().standing()
     }
 
+    /// The same of those that edges have said lately, as they do with every heartbeat.
+    #[must_use]
+    pub fn overridden_lately(&self) -> Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> {
+        self.overrides().lately(Instant::now())
+    }
+
     /// Every edge's own word on what it overrides.
     #[must_use]
     pub fn overriding(&self) -> Vec<(EdgeId, RegionId, LocalOverride)> {
@@ -228,7 +234,7 @@ impl Roster {
     }
 
     pub(crate) fn local(&self, report: LocalReport) {
-        self.overrides().heard(report);
+        self.overrides().heard(Instant::now(), report);
     }
 
     /// Every edge's own word on what it overrode before.

@@ -1,6 +1,7 @@
 //! Pure. Which edges serve something else than their records name, or did, as they say it themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
 use helix_routing::glass::{
     EndedOverride, EndedOverrides, EndedReport, LocalOverride, LocalReport,
@@ -9,6 +10,10 @@ use helix_routing::id::{BootId, EdgeId, RegionId, SiteId};
 
 /// Overrides remembered; each is made by a person or once in a bake. More are left out until some are over.
 const MAX_OVERRIDES: usize = 16_384;
+
+/// For how long a word counts when edges are asked whether they agree: what stands is said with every heartbeat, so one that was not
+/// said three times may be over, and the word of that lost.
+const SAID_FOR: Duration = Duration::from_secs(15);
 
 /// The newest word of each edge.
 #[derive(Clone, Debug, Default)]
@@ -19,15 +24,19 @@ pub(super) struct Overrides {
     ended: BTreeMap<EdgeId, (RegionId, EndedOverrides)>,
 }
 
+/// An override, its region, and the edges that agree in it.
+pub(super) type Agreed = (RegionId, LocalOverride, BTreeSet<EdgeId>);
+
 #[derive(Clone, Debug)]
 struct Said {
     region: RegionId,
     boot: BootId,
+    at: Instant,
     local: LocalOverride,
 }
 
 impl Overrides {
-    pub(super) fn heard(&mut self, report: LocalReport) {
+    pub(super) fn heard(&mut self, at: Instant, report: LocalReport) {
         let key = (report.site, report.edge);
         let Some(local) = report.standing else {
             self.standing.remove(&key);
@@ -41,6 +50,7 @@ impl Overrides {
         let said = Said {
             region: report.region,
             boot: report.boot,
+            at,
             local,
         };
         self.standing.insert(key, said);
@@ -74,10 +84,20 @@ impl Overrides {
             .collect()
     }
 
-    pub(super) fn standing(&self) -> Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> {
-        let mut groups: Vec<(RegionId, LocalOverride, BTreeSet<EdgeId>)> = Vec::new();
-        for ((_, edge), said) in &self.standing {
-            let agrees = |(region, local, _): &&mut (RegionId, LocalOverride, BTreeSet<EdgeId>)| {
+    /// What edges have said, each with those that agree in it.
+    pub(super) fn standing(&self) -> Vec<Agreed> {
+        self.grouped(|_| true)
+    }
+
+    /// The same of what was said lately.
+    pub(super) fn lately(&self, now: Instant) -> Vec<Agreed> {
+        self.grouped(|said| now.duration_since(said.at) < SAID_FOR)
+    }
+
+    fn grouped(&self, counts: impl Fn(&Said) -> bool) -> Vec<Agreed> {
+        let mut groups: Vec<Agreed> = Vec::new();
+        for ((_, edge), said) in self.standing.iter().filter(|(_, said)| counts(said)) {
+            let agrees = |(region, local, _): &&mut Agreed| {
                 *region == said.region
                     && local.site == said.local.site
                     && local.release == said.local.release
@@ -164,7 +184,7 @@ mod tests {
             ("fra-2", "a", None, 9, vec![("fra", 1, 5), ("iad", 1, 4)]),
             ("fra-9", "a", None, 9, vec![("fra", 1, 5), ("iad", 1, 4)]),
         ] {
-            overrides.heard(report(edge, boot, release, since));
+            overrides.heard(Instant::now(), report(edge, boot, release, since));
             let expected: Vec<_> = expected
                 .into_iter()
                 .map(|(region, edges, since)| (region.to_owned(), edges, since))
@@ -179,5 +199,22 @@ mod tests {
             1,
             "what an earlier boot said is void"
         );
+    }
+
+    #[test]
+    fn a_word_that_is_not_repeated_is_shown_and_does_not_count() {
+        let (mut overrides, start) = (Overrides::default(), Instant::now());
+        overrides.heard(start, report("fra-1", "a", Some("a"), 5));
+        let later = start + SAID_FOR / 2;
+        overrides.heard(later, report("fra-2", "a", Some("a"), 5));
+        for (now, agree) in [
+            (later, Some(2)),
+            (start + SAID_FOR, Some(1)),
+            (later + SAID_FOR, None),
+        ] {
+            let lately = overrides.lately(now);
+            assert_eq!(lately.first().map(|(_, _, edges)| edges.len()), agree);
+        }
+        assert_eq!(counted(&overrides), [("fra".to_owned(), 2, 5)]);
     }
 }

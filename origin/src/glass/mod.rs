@@ -9,6 +9,7 @@ use std::time::Duration;
 use helix_routing::api::OverrideView;
 use helix_routing::glass::{Cause, LocalOverride};
 use helix_routing::id::{EdgeId, RegionId, SiteId};
+use helix_routing::rollout::RegionFleet;
 use helix_routing::time::Timestamp;
 use helix_service::clock;
 use helix_service::error::chain;
@@ -38,8 +39,10 @@ pub async fn run(roster: Roster, conductor: Conductor, shutdown: &Shutdown) {
         if let Err(error) = noted.follow(conductor.store(), &roster).await {
             tracing::error!(error = %chain(&error), "what edges override is not in the audit log yet");
         }
-        for (region, local, edges) in roster.overridden() {
-            if is_majority(&roster, &region, &edges) {
+        let fleet = roster.snapshot();
+        for (region, local, edges) in roster.overridden_lately() {
+            let here = fleet.regions.get(&region);
+            if here.is_some_and(|here| is_majority(here, &edges)) {
                 take_over(&conductor, region, local).await;
             }
         }
@@ -49,20 +52,15 @@ pub async fn run(roster: Roster, conductor: Conductor, shutdown: &Shutdown) {
 async fn take_over(conductor: &Conductor, region: RegionId, local: LocalOverride) {
     if local.cause == Cause::Guard && conductor.running(&local.site).is_some() {
         // Its rollout decides: the bake has failed here, and that may mean something for other regions.
-        conductor.went_back(&local.site, region, local.reason);
+        conductor.went_back(region, local);
     } else if let Err(error) = conductor.adopt(&region, &local).await {
         tracing::error!(site = %local.site, %region, error = %chain(&error), "an override is not taken over yet");
     }
 }
 
-/// More than half of the edges that were admitted to the region.
-fn is_majority(roster: &Roster, region: &RegionId, edges: &BTreeSet<EdgeId>) -> bool {
-    let fleet = roster.snapshot();
-    let registered = fleet
-        .regions
-        .get(region)
-        .map(|fleet| fleet.registered.len());
-    registered.is_some_and(|registered| edges.len() * 2 > registered)
+/// More than half of the edges that count in the region agree. Who is taken out for maintenance has no visitors, and no say.
+fn is_majority(here: &RegionFleet, edges: &BTreeSet<EdgeId>) -> bool {
+    edges.intersection(&here.registered).count() * 2 > here.registered.len()
 }
 
 /// The overrides of edges that stand for `site` in `region`, for people.
@@ -86,5 +84,37 @@ fn view(local: LocalOverride, edges: BTreeSet<EdgeId>, now: Timestamp) -> Overri
         by: local.by,
         since: local.since,
         until: local.until,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn edges(names: &[&str]) -> BTreeSet<EdgeId> {
+        names.iter().map(|name| name.parse().unwrap()).collect()
+    }
+
+    #[test]
+    fn most_edges_are_more_than_half_of_those_that_count() {
+        // Of three, `fra-3` is taken out: phases count the others alone.
+        let here = RegionFleet {
+            registered: edges(&["fra-1", "fra-2"]),
+            ..RegionFleet::default()
+        };
+        for (agree, expected) in [
+            (edges(&[]), false),
+            (edges(&["fra-1"]), false),
+            (edges(&["fra-1", "fra-3"]), false),
+            (edges(&["fra-3"]), false),
+            (edges(&["fra-1", "fra-2"]), true),
+        ] {
+            assert_eq!(is_majority(&here, &agree), expected, "{agree:?}");
+        }
+        let last = RegionFleet {
+            registered: edges(&["fra-1"]),
+            ..RegionFleet::default()
+        };
+        assert!(!is_majority(&last, &edges(&["fra-2", "fra-3"])));
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt, stream};
 use helix_routing::api::{RolloutView, SkippedRegion};
 use helix_routing::gate::report::GatesReport;
+use helix_routing::glass::LocalOverride;
 use helix_routing::host::Host;
 use helix_routing::id::{RegionId, ReleaseId, RolloutId, SiteId};
 use helix_routing::provenance::policy::Requires;
@@ -47,6 +48,7 @@ mod saved;
 mod target;
 
 pub use adopt::Adopter;
+pub(crate) use adopt::Place;
 pub use begin::Begun;
 pub use control::ControlError;
 use driver::{Driver, Message};
@@ -354,8 +356,13 @@ impl Conductor {
     }
 
     /// Most edges of a region took themselves back. Said again until the rollout has taken it in.
-    pub fn went_back(&self, site: &SiteId, region: RegionId, reason: String) {
-        self.tell(site, Event::WentBack { region, reason });
+    pub fn went_back(&self, region: RegionId, local: LocalOverride) {
+        let event = Event::WentBack {
+            region,
+            reason: local.reason,
+            base: local.base,
+        };
+        self.tell(&local.site, event);
     }
 
     fn tell(&self, site: &SiteId, event: Event) {

@@ -190,9 +190,13 @@ impl Rollout {
                     cutover.proved(edge, *generation, release);
                 }
             }
-            Event::WentBack { region, reason } => {
+            Event::WentBack {
+                region,
+                reason,
+                base,
+            } => {
                 if let Some(cutover) = self.cutovers.get_mut(region) {
-                    let turn = cutover.went_back(now, reason, &self.bake);
+                    let turn = cutover.went_back(now, reason, *base, &self.bake);
                     self.turn(region, turn, now, fleet, &mut commands);
                 }
             }

@@ -206,6 +206,8 @@ pub enum Event {
         region: RegionId,
         /// Why they did.
         reason: String,
+        /// The generation of the cutover after which they did: what they say of an earlier one is no news.
+        base: Generation,
     },
     /// A newer rollout of the site takes over.
     Superseded {

@@ -12,7 +12,7 @@ use super::phase::{Phase, Proof, plan_required};
 use super::{Command, RegionFleet};
 use crate::api::BakeView;
 use crate::bake::{Number, OnInconclusive};
-use crate::id::Epoch;
+use crate::id::{Epoch, Generation};
 use crate::record::{Hold, ReleaseRef};
 use crate::report::WindowReport;
 use crate::time::Timestamp;
@@ -171,13 +171,39 @@ impl Cutover {
         Turn::Unclear
     }
 
-    /// Most edges here took themselves back: the bake has failed, by what they saw.
-    pub(super) fn went_back(&mut self, now: Timestamp, reason: &str, plan: &BakePlan) -> Turn {
-        let Phase::Baking(baking) = &self.phase else {
+    /// Most edges here took themselves back since the last cutover: the bake has failed, by what they saw. It may have been
+    /// decided before they did: an edge knows only when a bake is over at the latest.
+    pub(super) fn went_back(
+        &mut self,
+        now: Timestamp,
+        reason: &str,
+        base: Generation,
+        plan: &BakePlan,
+    ) -> Turn {
+        if base < self.record.live_since {
             return Turn::None;
-        };
-        let decided = Some((now, Some(Verdict::Fail)));
-        self.evidence = Some(baking.evidence(&plan.rules, decided));
+        }
+        match &self.phase {
+            Phase::Baking(baking) => {
+                let decided = Some((now, Some(Verdict::Fail)));
+                self.evidence = Some(baking.evidence(&plan.rules, decided));
+            }
+            Phase::Stable if self.is_moved() => {}
+            Phase::Pending
+            | Phase::Preparing { .. }
+            | Phase::Ready { .. }
+            | Phase::Committing(_)
+            | Phase::Admitting(_)
+            | Phase::Canary(_)
+            | Phase::Admitted
+            | Phase::Stable
+            | Phase::Undecided
+            | Phase::RollingBack(_)
+            | Phase::RolledBack
+            | Phase::RevertBlocked
+            | Phase::Aborted
+            | Phase::Superseded => return Turn::None,
+        }
         self.reason = Some(String::from(reason));
         Turn::BakeFailed
     }

@@ -270,6 +270,46 @@ fn a_region_that_settled_goes_back_with_one_that_fails_later() {
     assert_eq!(oven.returns().len(), 2);
 }
 
+fn took_itself_back(oven: &Oven, name: &str) -> Event {
+    Event::WentBack {
+        region: region(name),
+        reason: "5xx 100.00%".to_owned(),
+        base: oven.record(name).live_since,
+    }
+}
+
+#[test]
+fn what_edges_did_by_themselves_after_an_earlier_cutover_says_nothing_of_this_one() {
+    let mut oven = Oven::new(a_minute());
+    let mut late = took_itself_back(&oven, "fra");
+    if let Event::WentBack { base, .. } = &mut late {
+        *base = Generation(base.0 - 1);
+    }
+    oven.step(&late);
+    assert_eq!(oven.phase("fra"), PhaseName::Baking);
+    let now = took_itself_back(&oven, "fra");
+    oven.step(&now);
+    assert_eq!(oven.phase("fra"), PhaseName::RollingBack);
+}
+
+#[test]
+fn edges_that_took_themselves_back_after_their_region_settled_are_heeded_while_the_rollout_runs() {
+    let mut oven = Oven::new(a_minute());
+    oven.now = oven.now + MINUTE;
+    oven.measure("fra", window(100, 0, 10), None);
+    assert_eq!(oven.phase("fra"), PhaseName::Stable);
+    assert_eq!(oven.phase("iad"), PhaseName::Baking, "it was not heard yet");
+    let event = took_itself_back(&oven, "fra");
+    oven.step(&event);
+    let (fra, iad) = (oven.phase("fra"), oven.phase("iad"));
+    assert_eq!((fra, iad), (PhaseName::RollingBack, PhaseName::RollingBack));
+    assert!(oven.record("fra").hold.is_some());
+    // Said again, it changes nothing.
+    let event = took_itself_back(&oven, "fra");
+    oven.step(&event);
+    assert!(oven.commands.is_empty(), "{:?}", oven.commands);
+}
+
 #[test]
 fn too_few_requests_settle_or_ask_a_person() {
     let mut oven = Oven::new(a_minute());
