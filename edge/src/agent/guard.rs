@@ -67,6 +67,7 @@ impl Agent {
         let release = place.ready.get(live).filter(|_| is_served)?;
         let seen = Seen {
             rules: &release.routes.bake,
+            is_parted: record.weight.is_some(),
             bake_until: record.bake_until,
             silence,
             is_spent: self.glass.is_spent(site, record.live_since),

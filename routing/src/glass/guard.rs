@@ -18,6 +18,8 @@ pub const SILENCE: Duration = Duration::from_secs(10);
 pub struct Seen<'a> {
     /// What the release is held to.
     pub rules: &'a BakeRules,
+    /// A share of the visitors gets a candidate: that is what bakes then, and what is counted is the release before.
+    pub is_parted: bool,
     /// When its bake is over; none when it does not bake.
     pub bake_until: Option<Timestamp>,
     /// How long no beacon has come.
@@ -37,7 +39,8 @@ pub fn breaks(seen: &Seen<'_>, now: Timestamp) -> Option<String> {
     let is_on = seen.rules.on_origin_loss == OnOriginLoss::LocalGuard
         && seen.bake_until.is_some_and(|until| now < until)
         && seen.silence >= SILENCE
-        && !seen.is_spent;
+        && !seen.is_spent
+        && !seen.is_parted;
     if !is_on || seen.window.requests() < u64::from(guard.min_requests) {
         return None;
     }
@@ -114,6 +117,7 @@ mod tests {
             let window = window(requests, errors);
             let seen = Seen {
                 rules,
+                is_parted: false,
                 bake_until: until,
                 silence,
                 is_spent,
@@ -121,6 +125,9 @@ mod tests {
                 before,
             };
             assert_eq!(breaks(&seen, now).is_some(), expected, "{seen:?}");
+            let is_parted = true;
+            let parted = Seen { is_parted, ..seen };
+            assert_eq!(breaks(&parted, now), None, "the candidate is not to blame");
         }
     }
 
@@ -133,6 +140,7 @@ mod tests {
         let now = Timestamp::from_millis(0);
         let seen = Seen {
             rules: &rules,
+            is_parted: false,
             bake_until: Some(now + SILENCE),
             silence: SILENCE,
             is_spent: false,
