@@ -1,7 +1,7 @@
 //! What operators wrote to a stream while no origin led.
 //!
-//! Read before our term goes into the stream: an operator's record is conditional on the operator's own term, so what is not
-//! there yet by then is refused by the server, and whoever writes it is told.
+//! Read before our term goes into the stream, and once more after it, before anything else does: an operator's record is
+//! conditional on the operator's own term, so what is not there by then is refused by the server, and whoever writes it is told.
 
 use async_nats::jetstream::stream::{DirectGetErrorKind, Stream};
 use helix_routing::key::Scope;
@@ -11,13 +11,14 @@ use helix_routing::wire::Wire;
 
 use super::Inner;
 use super::streams::{StreamError, link};
+use crate::rollout::Place;
 
-/// Takes over every override from this sequence on.
+/// Takes over every override from this sequence on. `is_known` says that SQL knows this life of the stream up to there.
 pub(super) async fn adopt(
     inner: &Inner,
     scope: &Scope,
     stream: &Stream,
-    from: u64,
+    (from, is_known): (u64, bool),
 ) -> Result<(), StreamError> {
     let (Scope::Region(region), Some(adopter)) = (scope, &inner.policy.operators.adopter) else {
         return Ok(());
@@ -42,7 +43,12 @@ pub(super) async fn adopt(
         let Some(record) = record.filter(|record| record.region == *region) else {
             continue;
         };
-        let adopted = adopter.signed(record).await;
+        let place = Place {
+            stream: &name,
+            sequence: message.sequence,
+            is_new: is_known,
+        };
+        let adopted = adopter.signed(record, &place).await;
         adopted.map_err(|source| StreamError::Adopt {
             stream: name.clone(),
             source: Box::new(source),

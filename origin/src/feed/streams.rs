@@ -133,14 +133,20 @@ pub(super) async fn establish(inner: &Inner, scope: &Scope) -> Result<Life, Stre
     });
     let is_same = is_same_life(held.as_ref(), found.as_ref());
     let is_overridden = term.as_ref().is_some_and(|term| term.by_operator);
-    if let (Some(stream), true) = (&stream, is_overridden) {
-        let known = held.as_ref().filter(|_| is_same);
-        let from = known.map_or(0, |held| held.acknowledged) + 1;
+    let known = held.as_ref().filter(|_| is_same);
+    let from = (known.map_or(0, |held| held.acknowledged) + 1, is_same);
+    // Also where a term of ours is there already: this origin may have ended between that and the second look.
+    if let (Some(stream), true) = (&stream, is_same || is_overridden) {
         glass::adopt(inner, scope, stream, from).await?;
     }
-    if let (Some(held), true) = (&held, is_same) {
+    if let (Some(held), Some(stream)) = (known, &stream) {
         configure(inner, scope, &held.incarnation).await?;
-        return lead(inner, scope, held, term).await;
+        let life = lead(inner, scope, held, term).await?;
+        if is_overridden {
+            // What came between the first look and our term; nothing can come any more.
+            glass::adopt(inner, scope, stream, from).await?;
+        }
+        return Ok(life);
     }
     let held = begin_life(inner, &name, found.as_ref()).await?;
     if let Some(stream) = stream {

@@ -17,7 +17,7 @@ use super::{Conductor, RolloutError, saved};
 use crate::audit::{self, Act};
 use crate::feed::records;
 use crate::fleet::Roster;
-use crate::store::{Store, Tx};
+use crate::store::{self, Store, Tx};
 use crate::{hold, quarantine};
 
 impl Conductor {
@@ -80,12 +80,16 @@ impl Adopter {
         }
     }
 
-    /// Takes over an override that an operator's key has signed, unless SQL has gone past it. It stands on the edges, so its
-    /// generation counts even where SQL has another of the same number, which then nobody has seen.
+    /// Takes over an override that an operator's key has signed, once. It stands on the edges, so its generation counts even where
+    /// SQL has that number or a higher one, of which then nobody has seen anything: whoever wrote those did not know of it.
     ///
     /// # Errors
     /// When the database fails; then nothing was changed.
-    pub(crate) async fn signed(&self, signed: SiteRecord) -> Result<bool, RolloutError> {
+    pub(crate) async fn signed(
+        &self,
+        signed: SiteRecord,
+        place: &Place<'_>,
+    ) -> Result<bool, RolloutError> {
         let Some(terms) = signed.overridden.clone() else {
             return Ok(false);
         };
@@ -94,7 +98,8 @@ impl Adopter {
         let Some(held) = held.filter(|held| held.overridden.is_none() && !held.removed) else {
             return Ok(false);
         };
-        if held.generation > signed.generation && held.live_since >= signed.live_since {
+        let is_past = held.generation > signed.generation && held.live_since >= signed.live_since;
+        if is_past && !place.is_new {
             tracing::warn!(site = %signed.site, region = %signed.region, reason = terms.reason, "an operator's override was replaced before");
             return Ok(false);
         }
@@ -119,6 +124,7 @@ impl Adopter {
         };
         record.live_since = record.generation.next();
         take_over(&mut tx, record, left.as_ref(), &why).await?;
+        place.note(&mut tx).await?;
         tx.commit().await?;
         Ok(true)
     }
@@ -131,6 +137,33 @@ impl Adopter {
             _ => true,
         };
         saved::supersede(tx, &self.base, &fleet, &signed.site, keeps).await
+    }
+}
+
+/// Where an operator's record stands in its stream.
+#[derive(Debug)]
+pub(crate) struct Place<'a> {
+    /// The stream.
+    pub(crate) stream: &'a str,
+    /// The record's sequence.
+    pub(crate) sequence: u64,
+    /// It came after all that SQL knows of this life of the stream, so it was never taken over. In another life nothing says so.
+    pub(crate) is_new: bool,
+}
+
+impl Place<'_> {
+    /// From now on SQL knows the stream up to here.
+    async fn note(&self, tx: &mut Tx) -> Result<(), RolloutError> {
+        if self.is_new {
+            sqlx::query(
+                "UPDATE streams SET acknowledged = $2 WHERE stream = $1 AND acknowledged < $2",
+            )
+            .bind(self.stream)
+            .bind(store::number(self.sequence))
+            .execute(&mut **tx)
+            .await?;
+        }
+        Ok(())
     }
 }
 
@@ -205,4 +238,88 @@ async fn settled(
     .execute(&mut **tx)
     .await?;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use helix_routing::id::{Epoch, Generation};
+    use helix_routing::record::Override;
+
+    use super::*;
+
+    fn release(digit: &str) -> ReleaseRef {
+        ReleaseRef {
+            release: digit.repeat(20).parse().unwrap(),
+            artifact: format!("sha256:{}", digit.repeat(64)).parse().unwrap(),
+        }
+    }
+
+    fn record(generation: u64, live_since: u64, live: &str) -> SiteRecord {
+        let (site, region) = ("shop/production".parse(), "fra".parse());
+        let mut record = SiteRecord::blank(site.unwrap(), region.unwrap(), Epoch(1));
+        record.generation = Generation(generation);
+        record.live_since = Generation(live_since);
+        record.live = Some(release(live));
+        record
+    }
+
+    /// What an operator signed over generation 2, which was all that edges had.
+    fn signed() -> SiteRecord {
+        let now = clock::now();
+        let mut record = record(3, 3, "a");
+        record.epoch = Epoch(9);
+        record.previous = vec![release("b")];
+        record.overridden = Some(Box::new(Override {
+            reason: "sick".to_owned(),
+            by: "ada".to_owned(),
+            since: now,
+            until: now,
+        }));
+        record
+    }
+
+    #[tokio::test]
+    async fn an_override_is_taken_over_once_also_where_nobody_had_seen_what_origin_decided_meanwhile()
+     {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::lead(&folder.path().join("origin.db")).await.unwrap();
+        let base = "example.net".parse().unwrap();
+        let adopter = Adopter::new(store.clone(), base, Roster::new(Vec::new(), clock::now()));
+        let mut tx = store.write().await.unwrap();
+        // Generations 3 and 4, a cutover and one more write, were never published.
+        for (generation, live_since, live) in [(1, 1, "a"), (2, 2, "b"), (3, 3, "c"), (4, 3, "c")] {
+            let record = record(generation, live_since, live);
+            records::put_site(&mut tx, &record).await.unwrap();
+        }
+        sqlx::query("INSERT INTO streams (stream, incarnation, acknowledged) VALUES ('KV_r_fra', '0123456789abcdef', 7)")
+            .execute(&mut *tx)
+            .await
+            .unwrap();
+        tx.commit().await.unwrap();
+        let place = |sequence, is_new| Place {
+            stream: "KV_r_fra",
+            sequence,
+            is_new,
+        };
+        assert!(adopter.signed(signed(), &place(8, true)).await.unwrap());
+        let mut connection = store.read().await.unwrap();
+        let (site, region) = (signed().site, signed().region);
+        let held = records::site(&mut connection, &region, &site)
+            .await
+            .unwrap();
+        let held = held.unwrap();
+        assert_eq!(held.live, Some(release("a")));
+        assert_eq!(
+            (held.generation, held.live_since),
+            (Generation(5), Generation(5))
+        );
+        assert!(held.hold.is_some() && held.overridden.is_none());
+        let known: i64 = sqlx::query_scalar("SELECT acknowledged FROM streams")
+            .fetch_one(store.reader())
+            .await
+            .unwrap();
+        assert_eq!(known, 8, "the next start begins to read after it");
+        // Found in another life of the stream, of which SQL knows nothing.
+        assert!(!adopter.signed(signed(), &place(1, false)).await.unwrap());
+    }
 }
