@@ -3,9 +3,12 @@
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 
-use helix_routing::id::Generation;
+use helix_routing::glass::LocalOverride;
+use helix_routing::id::{Epoch, Generation};
 
 use crate::network::Message;
+use crate::purges::Kept;
+use crate::sides::Key;
 use crate::sql::Answer;
 use crate::world::World;
 
@@ -14,6 +17,14 @@ pub(crate) enum Due {
     /// By its place in the scenario.
     Deed(usize),
     Arrival(Box<Message>),
+    /// Somebody is at an edge's local socket.
+    Break(usize),
+    EndBreak(usize),
+    /// An operator's record is at the stream.
+    Signed {
+        region: usize,
+        epoch: Epoch,
+    },
     /// An operator looks at what waits.
     Attention,
     /// A transaction is safe.
@@ -30,14 +41,44 @@ pub(crate) enum OnEdge {
     Repair,
     Serve,
     RecordSynced,
-    Fetched { release: u8 },
-    ArtifactSynced { release: u8 },
-    Gated { naming: u32 },
-    Answered { pinned: u8 },
+    Fetched {
+        release: u8,
+    },
+    ArtifactSynced {
+        release: u8,
+    },
+    Gated {
+        naming: u32,
+    },
+    Answered {
+        pinned: u8,
+    },
+    /// An override is on disk, or its end is.
+    Kept {
+        next: Option<Box<LocalOverride>>,
+    },
+    SideSynced {
+        key: Key,
+    },
+    PinFetched {
+        release: u8,
+    },
+    /// The page has come.
+    Filled {
+        moment: u64,
+        kept: Kept,
+    },
+    /// What was purged is forgotten.
+    Forgotten {
+        number: u64,
+        is_meant: bool,
+    },
 }
 
 pub(crate) enum InOrigin {
     Look,
+    /// Whether edges agree in an override.
+    Agreement,
     Wake {
         at: u64,
     },
@@ -49,7 +90,15 @@ pub(crate) enum InOrigin {
     Saved(Box<Answer>),
     /// A record is at the stream.
     Sent,
-    StreamTerm,
+    SideSent,
+    Establish {
+        region: usize,
+    },
+    /// Its own term goes into the stream, if nothing came after that one.
+    TakeStream {
+        region: usize,
+        after: Epoch,
+    },
     Sweep {
         garbage: Vec<u8>,
     },
@@ -116,6 +165,9 @@ impl World {
                 self.perform(deed);
             }
             Due::Arrival(message) => self.deliver(*message),
+            Due::Break(edge) => self.break_glass(edge),
+            Due::EndBreak(edge) => self.end_override(edge),
+            Due::Signed { region, epoch } => self.sign(region, epoch),
             Due::Attention => self.attend(),
             Due::Commit(transaction) => self.commit(transaction),
             Due::EdgeStarts(edge) => self.start_edge(edge),
@@ -149,17 +201,25 @@ impl World {
             OnEdge::ArtifactSynced { release } => self.artifact_synced(edge, release),
             OnEdge::Gated { naming } => self.gated(edge, naming),
             OnEdge::Answered { pinned } => self.answered(edge, pinned),
+            OnEdge::Kept { next } => self.kept(edge, next),
+            OnEdge::Filled { moment, kept } => self.filled(edge, moment, kept),
+            OnEdge::Forgotten { number, is_meant } => self.forgotten(edge, number, is_meant),
+            OnEdge::PinFetched { release } => self.pin_fetched(edge, release),
+            OnEdge::SideSynced { key } => self.side_synced(edge, key),
         }
     }
 
     fn happen_in_origin(&mut self, origin: usize, due: InOrigin) {
         match due {
             InOrigin::Look => self.look(origin),
+            InOrigin::Agreement => self.look_at_overrides(origin),
             InOrigin::Wake { at } => self.wake(origin, at),
             InOrigin::Probe { edge, generation } => self.probe(origin, edge, generation),
             InOrigin::Saved(answer) => self.saved(origin, *answer),
             InOrigin::Sent => self.sent(origin),
-            InOrigin::StreamTerm => self.raise_stream_term(origin),
+            InOrigin::SideSent => self.side_sent(origin),
+            InOrigin::Establish { region } => self.establish(origin, region),
+            InOrigin::TakeStream { region, after } => self.take_stream(origin, region, after),
             InOrigin::Sweep { garbage } => self.sweep(&garbage),
         }
     }

@@ -6,7 +6,6 @@ use helix_routing::rollout::{Command, Kind, Outcome, Rollout};
 
 use crate::agenda::InOrigin;
 use crate::names::number;
-use crate::publisher::Published;
 use crate::scenario::Safeguard;
 use crate::world::World;
 
@@ -19,8 +18,7 @@ impl World {
             if let Command::Write(record) = command {
                 self.check_write(record);
                 self.check_stage(machine, record);
-                let region = self.names.region(&record.region);
-                self.sql.records[region] = Published::new(record.clone());
+                self.put_record(record.clone());
             }
         }
         for command in commands {
@@ -115,7 +113,7 @@ impl World {
             since: self.origins[0].clock.read(self.now),
         });
         self.check_write(&record);
-        self.sql.records[region] = Published::new(record);
+        self.put_record(record);
     }
 
     /// References are read in the transaction that removes.

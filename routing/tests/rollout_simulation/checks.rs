@@ -29,6 +29,11 @@ pub(crate) enum Check {
     Returned,
     Asked,
     Drawn,
+    Overridden,
+    Drained,
+    Pinned,
+    Routed,
+    Purged,
     Panicked,
 }
 
@@ -66,6 +71,15 @@ impl Check {
                 "operators: what is asked twice changes nothing, what is refused neither"
             }
             Self::Drawn => "phases: no transition that is not drawn",
+            Self::Overridden => {
+                "overrides: what was answered stands, what is taken over is what most edges serve"
+            }
+            Self::Drained => {
+                "drains: who is taken out is not waited for, and somebody is left to serve"
+            }
+            Self::Pinned => "pins: every record carries them, and edges have what is pinned",
+            Self::Routed => "hosts: an edge routes by the newest record of each",
+            Self::Purged => "purges: what an edge said is forgotten nobody gets",
             Self::Panicked => "nothing panics",
         }
     }
@@ -174,6 +188,10 @@ impl World {
             return;
         };
         let release = number(&shown.release);
+        if self.stream.terms[region].by_operator {
+            // The stream refuses it, and whoever leads next knows better.
+            return;
+        }
         for edge in 0..self.edges.len() {
             if self.edges[edge].region != region || !self.counts_on(origin, edge) {
                 continue;
@@ -224,12 +242,21 @@ impl World {
             if this.region != region || !self.notes.is_steady(edge) {
                 continue;
             }
-            if this.serving() < generation || this.memory.live != Some(release) {
+            let local = this.memory.glass.local.as_ref();
+            let record = this.memory.record.as_ref();
+            let is_signed = record.is_some_and(|record| record.by_operator);
+            let is_overridden = is_signed
+                || local
+                    .zip(record)
+                    .is_some_and(|(local, record)| local.stands(&record.record));
+            let serves = this.memory.live == Some(release) || is_overridden;
+            if this.serving() < generation || !serves {
                 let text = format!(
-                    "{} serves {:?} at {}, and {release} settled at {generation}",
+                    "{} serves {:?} at {}, and {release} settled at {generation}, {:?}",
                     self.names.edges[edge],
                     this.memory.live,
-                    this.serving()
+                    this.serving(),
+                    this.memory.glass.local
                 );
                 return self.fail(Check::Agreement, text);
             }
@@ -247,6 +274,10 @@ impl World {
             if entered.0 != phase {
                 *entered = (phase, self.now);
                 self.at_phase(phase);
+                let views = machine.regions();
+                if let Some(view) = views.iter().find(|view| view.region == *id) {
+                    self.check_waited(view);
+                }
             }
         }
         for view in machine.regions() {

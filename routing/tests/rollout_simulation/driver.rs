@@ -159,7 +159,7 @@ impl World {
         self.origins[origin].publisher.sending = None;
         for command in commands {
             if let Command::Write(record) = command
-                && self.origins[origin].epoch == self.stream.term
+                && self.writes_to(origin, self.names.region(&record.region))
             {
                 self.append(Published::new(record.clone()));
             }
@@ -175,6 +175,17 @@ impl World {
             } => {
                 self.saved_step(origin, step);
                 self.at_moment(When::Save(save, Side::After));
+            }
+            Answer::Done {
+                change: Change::Adopt { .. },
+                ..
+            } => self.was_adopted(origin),
+            Answer::Done {
+                change: Change::Drain { .. },
+                ..
+            } => {
+                self.read_drains(origin);
+                self.publish_unsent(origin);
             }
             Answer::Done { .. } => self.publish_unsent(origin),
             Answer::Started { saved, commands } => self.launch(origin, *saved, commands),

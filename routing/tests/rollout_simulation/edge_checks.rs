@@ -1,6 +1,7 @@
 //! What must hold on every edge, whatever becomes of it.
 
 use crate::checks::Check;
+use crate::edges::live;
 use crate::names::number;
 use crate::world::World;
 
@@ -41,12 +42,11 @@ impl World {
         let Some(record) = &this.memory.record else {
             return;
         };
-        let named = record
-            .record
-            .live
-            .as_ref()
-            .map(|live| number(&live.release));
-        if this.serving() == record.record.generation && this.memory.live != named {
+        let wanted = this.wanted(&record.record);
+        let is_ready = this.serving() == record.record.generation;
+        // An override whose release is not here yet: what the record names stands in, and the edge is not ready.
+        let stands_in = this.overriding().is_some() && this.memory.live == live(record);
+        if is_ready && this.memory.live != wanted && !stands_in {
             let text = format!(
                 "{} is ready and serves {:?}",
                 self.names.edges[edge], this.memory.live
@@ -100,6 +100,7 @@ impl World {
             let this = &self.edges[edge];
             let record = &self.sql.records[this.region].record;
             let named = record.live.as_ref().map(|live| number(&live.release));
+            let named = this.overriding().or(named);
             let is_there = self.edges[edge].serving() == record.generation;
             if this.memory.live != named || (record.generation.0 > 0 && !is_there) {
                 let text = format!(

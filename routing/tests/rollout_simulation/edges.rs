@@ -3,18 +3,23 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
-use helix_routing::id::Generation;
+use helix_routing::glass::{LocalOverride, Overrides};
+use helix_routing::id::{Epoch, Generation};
+use helix_routing::record::HostRecord;
 use helix_routing::report::{CandidateReport, CandidateState, SiteReport};
 
 use crate::agenda::{Due, OnEdge};
 use crate::clocks::Clock;
 use crate::disk::Disk;
+use crate::glass::Glass;
 use crate::names::number;
 use crate::network::Message;
 use crate::publisher::Published;
+use crate::purges::{Kept, Purging};
 use crate::roster::boot_id;
 use crate::scenario::Safeguard;
 use crate::serving::Counting;
+use crate::sides::{Beside, Key};
 use crate::world::World;
 
 const HEARTBEAT: u64 = 5_000;
@@ -45,6 +50,10 @@ pub(crate) struct Edge {
     pub(crate) full_until: u64,
     pub(crate) clock: Clock,
     pub(crate) records: Disk<Rc<Published>>,
+    pub(crate) overrides: Disk<Overrides>,
+    pub(crate) sides: BTreeMap<Key, Disk<Rc<Beside>>>,
+    /// The highest term of an origin seen.
+    pub(crate) led_in: Epoch,
     /// Artifacts on disk, and whether they are whole there.
     pub(crate) artifacts: BTreeMap<u8, bool>,
     pub(crate) memory: Memory,
@@ -52,6 +61,19 @@ pub(crate) struct Edge {
     pub(crate) highest: Generation,
     pub(crate) reported: Generation,
     pub(crate) has_served: bool,
+    /// And the override that somebody was told of, the releases and cutovers it ever overrode with and after, with the end of
+    /// that, and the cutovers after which it took itself back.
+    pub(crate) answered: Option<LocalOverride>,
+    pub(crate) made: BTreeMap<(u8, Generation), u64>,
+    pub(crate) guarded: BTreeSet<Generation>,
+    pub(crate) kept: Option<Kept>,
+    pub(crate) routes: BTreeMap<u8, HostRecord>,
+    /// The newest purge that it has said it has forgotten.
+    pub(crate) purged: u64,
+    /// What it was told of itself last, and by which record; restarts take it from disk.
+    pub(crate) told: Generation,
+    pub(crate) drains: bool,
+    pub(crate) back_at: u64,
     sent: u64,
 }
 
@@ -70,6 +92,12 @@ pub(crate) struct Memory {
     pub(crate) told_until: u64,
     pub(crate) counting: Counting,
     pub(crate) in_flight: Vec<u8>,
+    pub(crate) glass: Glass,
+    /// Pinned, and on its way.
+    pub(crate) pins: BTreeSet<u8>,
+    pub(crate) purging: Purging,
+    /// When the last beacon came.
+    pub(crate) heard_at: u64,
 }
 
 impl Edge {
@@ -83,13 +111,31 @@ impl Edge {
             full_until: 0,
             clock: Clock::default(),
             records: Disk::new(),
+            overrides: Disk::new(),
+            sides: BTreeMap::new(),
+            led_in: Epoch(0),
+            told: Generation(0),
+            drains: false,
+            back_at: 0,
+            kept: None,
+            routes: BTreeMap::new(),
+            purged: 0,
             artifacts: BTreeMap::new(),
             memory: Memory::default(),
             highest: Generation(0),
             reported: Generation(0),
             has_served: false,
+            answered: None,
+            made: BTreeMap::new(),
+            guarded: BTreeSet::new(),
             sent: 0,
         }
+    }
+
+    /// One connection keeps the order of what is said.
+    pub(crate) const fn next_sent(&mut self) -> u64 {
+        self.sent += 1;
+        self.sent
     }
 
     /// The generation that requests are answered under.
@@ -111,21 +157,29 @@ impl Edge {
         self.memory.held.contains(&release) && (!is_candidate || self.memory.gate == Gate::Passed)
     }
 
-    /// What was live before is served as long as what is live is not here: the latest of it that is. Whether any is.
+    /// What is or was live is served as long as what is wanted is not here: the latest of it that is. Whether any is.
     fn stand_in(&mut self, record: &Published) -> bool {
         let held = &self.memory.held;
-        if live(record).is_none_or(|live| held.contains(&live)) {
+        if self
+            .wanted(&record.record)
+            .is_none_or(|wanted| held.contains(&wanted))
+        {
             return false;
         }
-        let before = record.record.previous.iter();
-        let mut before = before.map(|before| number(&before.release));
-        self.memory.live = before.find(|before| held.contains(before));
-        let last = Generation(record.record.live_since.0.saturating_sub(1));
-        self.memory.served = Served {
-            generation: last,
-            live_since: last,
+        let were_live = record.record.live.iter().chain(&record.record.previous);
+        let mut were_live = were_live.map(|live| number(&live.release));
+        let latest = were_live.find(|latest| held.contains(latest));
+        let generation = if latest.is_some() && latest == live(record) {
+            record.record.generation
+        } else {
+            Generation(record.record.live_since.0.saturating_sub(1))
         };
-        self.memory.live.is_some()
+        self.memory.live = latest;
+        self.memory.served = Served {
+            generation,
+            live_since: generation,
+        };
+        latest.is_some()
     }
 
     /// What is on disk and named by nothing goes.
@@ -135,6 +189,8 @@ impl Edge {
         let named = named.flat_map(|kept| kept.record.releases());
         let mut kept: BTreeSet<u8> = named.map(|named| number(&named.release)).collect();
         kept.extend(memory.live);
+        let local = memory.glass.local.iter();
+        kept.extend(local.map(|local| number(&local.release.release)));
         kept.extend(memory.fetching);
         kept.extend(&memory.in_flight);
         self.artifacts.retain(|release, _| kept.contains(release));
@@ -152,16 +208,23 @@ impl World {
         self.counts.found_torn(this.artifacts.len() < on_disk);
         this.memory = Memory {
             held: this.artifacts.keys().copied().collect(),
+            glass: Glass::restored(this.overrides.synced().cloned().unwrap_or_default()),
+            heard_at: self.now,
             ..Memory::default()
         };
         if let Some(record) = this.records.synced().map(Rc::clone) {
+            self.overrule(edge, &record.record);
+            let this = &mut self.edges[edge];
             let stands_in = this.stand_in(&record);
             this.memory.record = Some(record);
             self.counts.stood_in(stands_in);
             self.reconcile(edge);
             self.work(edge);
         }
+        self.restore_sides(edge);
+        self.restore_page(edge);
         self.check_started(edge);
+        self.check_restored(edge);
         self.due_on_edge(10, edge, OnEdge::Repair);
         self.due_on_edge(50, edge, OnEdge::Heartbeat);
         self.due_on_edge(1_000, edge, OnEdge::Serve);
@@ -175,6 +238,10 @@ impl World {
         this.is_up = false;
         this.boot += 1;
         let is_torn = this.records.crash(&mut self.dice);
+        this.overrides.crash(&mut self.dice);
+        for disk in this.sides.values_mut() {
+            disk.crash(&mut self.dice);
+        }
         for is_whole in this.artifacts.values_mut() {
             *is_whole |= self.dice.one_in(2);
         }
@@ -187,16 +254,20 @@ impl World {
     pub(crate) fn beat(&mut self, edge: usize) {
         self.check_ready(edge);
         let this = &mut self.edges[edge];
-        this.sent += 1;
-        let record = this.memory.record.as_ref();
-        let is_ready = record.is_none_or(|record| record.record.generation == this.serving());
-        let (sent, boot) = (this.sent, this.boot);
+        let (sent, boot) = (this.next_sent(), this.boot);
+        let is_ready = this.memory.record.as_ref().is_none_or(|record| {
+            let is_wanted = this.memory.live == this.wanted(&record.record);
+            record.record.generation == this.serving() && is_wanted
+        });
         self.send(Message::Heartbeat {
             edge,
             boot,
             is_ready,
             sent,
         });
+        if self.edges[edge].overriding().is_some() {
+            self.tell_override(edge);
+        }
         self.due_on_edge(HEARTBEAT, edge, OnEdge::Heartbeat);
     }
 

@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
+use helix_routing::glass::LocalReport;
 use helix_routing::report::{SiteReport, WindowReport};
 use helix_routing::rollout::Event;
 
 use crate::agenda::Due;
 use crate::publisher::Published;
+use crate::sides::Beside;
 use crate::world::World;
 
 /// Usually it takes at most so many milliseconds.
@@ -35,6 +37,17 @@ pub(crate) enum Message {
         edge: usize,
         report: Box<WindowReport>,
     },
+    Side {
+        edge: usize,
+        side: Rc<Beside>,
+    },
+    /// What an edge overrides, if it does.
+    Local {
+        edge: usize,
+        boot: u32,
+        sent: u64,
+        report: Box<LocalReport>,
+    },
     /// What a probe saw, or what Prometheus said, for the driver that asked.
     Heard {
         origin: usize,
@@ -51,6 +64,8 @@ impl Message {
             Self::Record { edge, .. }
             | Self::Heartbeat { edge, .. }
             | Self::Report { edge, .. }
+            | Self::Local { edge, .. }
+            | Self::Side { edge, .. }
             | Self::Window { edge, .. } => Some(*edge),
             Self::Heard { .. } => None,
         }
@@ -111,6 +126,21 @@ impl World {
                 let event = Event::Reported(report);
                 for origin in self.listening() {
                     self.tell(origin, event.clone());
+                }
+            }
+            Message::Side { edge, side } => {
+                if self.edges[edge].deaf_until <= self.now {
+                    self.receive_side(edge, &side);
+                }
+            }
+            Message::Local {
+                edge,
+                boot,
+                sent,
+                report,
+            } => {
+                for origin in self.listening() {
+                    self.heard_local(origin, edge, (boot, sent), (*report).clone());
                 }
             }
             Message::Window { report, .. } => {

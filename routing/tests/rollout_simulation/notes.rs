@@ -31,13 +31,19 @@ pub(crate) struct Notes {
     pub(crate) is_unanswered: bool,
     /// Requests that were truly answered, by region, release and since when that was live; of all rollouts.
     pub(crate) answered: BTreeMap<(usize, u8, Generation), u64>,
+    /// A region whose record an operator has signed, while that is taken over.
+    pub(crate) signed: Option<usize>,
+    /// Which version of the page each purge of it asks for, by region and number.
+    pub(crate) purged: BTreeMap<(usize, u64), u64>,
 }
 
 impl Notes {
     pub(crate) fn begin(&mut self, steady: Vec<bool>) {
         let answered = std::mem::take(&mut self.answered);
+        let purged = std::mem::take(&mut self.purged);
         *self = Self {
             answered,
+            purged,
             steady,
             ..Self::default()
         };

@@ -52,6 +52,11 @@ impl World {
                 }
             }
             Deed::LoseTail => self.lose_tail(),
+            Deed::LoseOrigins { millis } => self.lose_origins(millis),
+            Deed::Break(edge) => self.break_glass(edge % edges),
+            Deed::BreakRegion(region) => self.go_round(region % self.names.regions.len()),
+            Deed::Sign(region) => self.raise_term(region % self.names.regions.len()),
+            Deed::EndBreak(edge) => self.end_override(edge % edges),
             Deed::Press(press) => self.press_on(press),
         }
     }
@@ -92,7 +97,31 @@ impl World {
             Press::Hold { region } => self.hold(origin, region, true),
             Press::Unhold => self.hold(origin, 0, false),
             Press::Collect => self.transact(origin, Change::Collect),
+            Press::Drain { edge, drains } => {
+                let edge = edge % self.edges.len();
+                self.transact(origin, Change::Drain { edge, drains });
+            }
+            Press::Pin { label, release } => {
+                self.transact(origin, Change::Pin { label, release });
+            }
+            Press::Route { host, site } => self.transact(origin, Change::Route { host, site }),
+            Press::Purge { times, is_other } => {
+                self.page += u64::from(!is_other);
+                self.transact(origin, Change::Purge { times, is_other });
+            }
+            Press::DrainRegion(region) => {
+                for edge in self.edges_of(region % self.names.regions.len()) {
+                    let drains = true;
+                    self.transact(origin, Change::Drain { edge, drains });
+                }
+            }
         }
+    }
+
+    pub(crate) fn edges_of(&self, region: usize) -> Vec<usize> {
+        let all = 0..self.edges.len();
+        all.filter(|edge| self.edges[*edge].region == region)
+            .collect()
     }
 
     fn hold(&mut self, origin: usize, region: usize, is_held: bool) {
@@ -100,14 +129,32 @@ impl World {
         self.transact(origin, Change::Hold { region, is_held });
     }
 
-    /// Somebody looks, and mostly lets what waits go on; once nothing goes wrong any more, always.
+    /// Somebody looks, and mostly lets what waits go on; once nothing goes wrong any more, always. Then an origin that was gone past
+    /// and has had nothing to write since is told, too.
     pub(crate) fn attend(&mut self) {
         self.due(ATTENTION, Due::Attention);
+        if self.is_healed {
+            self.look_after_origins();
+        }
         let is_looked_at = self.is_healed || self.dice.one_in(3);
         if let Some(origin) = self.leader()
             && is_looked_at
         {
             self.let_go_on(origin);
+        }
+    }
+
+    /// Who was replaced hears of it with its lease.
+    fn look_after_origins(&mut self) {
+        for origin in [0, 1] {
+            let process = &self.origins[origin];
+            if process.is_up && process.leads && process.epoch < self.sql.term {
+                self.fence(origin);
+            }
+        }
+        let is_overruled = self.stream.terms.iter().any(|term| term.by_operator);
+        if let (true, Some(origin)) = (is_overruled, self.leader()) {
+            self.begin_again(origin);
         }
     }
 

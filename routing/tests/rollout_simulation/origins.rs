@@ -21,6 +21,7 @@ pub(crate) struct Origin {
     pub(crate) leads: bool,
     pub(crate) epoch: Epoch,
     pub(crate) frozen_until: u64,
+    pub(crate) dead_until: u64,
     pub(crate) clock: Clock,
     pub(crate) roster: Roster,
     pub(crate) publisher: Publisher,
@@ -37,6 +38,7 @@ impl Origin {
             leads: false,
             epoch: Epoch(0),
             frozen_until: 0,
+            dead_until: 0,
             clock: Clock::default(),
             roster: Roster::new(edges),
             publisher: Publisher::default(),
@@ -77,9 +79,13 @@ impl World {
         process.epoch = self.sql.term;
         let now = process.clock.read(self.now);
         process.roster.forget(now);
-        let millis = self.dice.between(1, 300);
-        self.due_in_origin(millis, origin, InOrigin::StreamTerm);
+        self.read_drains(origin);
+        for region in 0..self.stream.terms.len() {
+            let millis = self.dice.between(1, 300);
+            self.due_in_origin(millis, origin, InOrigin::Establish { region });
+        }
         self.due_in_origin(LOOK, origin, InOrigin::Look);
+        self.due_in_origin(LOOK / 2, origin, InOrigin::Agreement);
         self.resume(origin);
     }
 
@@ -97,9 +103,36 @@ impl World {
         self.due(millis, Due::OriginStarts(origin));
     }
 
+    /// Its process ends, and another one is started in its place.
+    pub(crate) fn begin_again(&mut self, origin: usize) {
+        self.origins[origin].step_down();
+        self.origins[origin].is_up = false;
+        let millis = self.dice.between(50, 1_500);
+        self.due(millis, Due::OriginStarts(origin));
+    }
+
+    /// There is no origin for so long.
+    pub(crate) fn lose_origins(&mut self, millis: u64) {
+        for origin in [0, 1] {
+            self.origins[origin].dead_until = self.now + millis;
+            if self.origins[origin].is_up {
+                self.kill_origin(origin);
+            }
+        }
+        self.begin_deadlines_anew();
+    }
+
     /// One that finds its own address in the lease's row leads at once.
     pub(crate) fn start_origin(&mut self, origin: usize) {
-        self.origins[origin].is_up = true;
+        let process = &mut self.origins[origin];
+        if process.dead_until > self.now {
+            let wait = process.dead_until - self.now;
+            return self.due(wait, Due::OriginStarts(origin));
+        }
+        if process.is_up {
+            return;
+        }
+        process.is_up = true;
         if self.sql.leader == origin {
             self.lead(origin);
         } else {

@@ -12,6 +12,7 @@ const GATE_FAILS: u64 = 25;
 impl World {
     /// What is live first, then the candidate, then its gate.
     pub(crate) fn work(&mut self, edge: usize) {
+        self.fetch_pins(edge);
         let this = &mut self.edges[edge];
         let (Some(record), None) = (&this.memory.record, this.memory.fetching) else {
             return;
@@ -19,7 +20,8 @@ impl World {
         let candidate = this.candidate();
         let is_absent = |release: &u8| !this.memory.held.contains(release);
         let is_ahead = this.memory.gate == Gate::Ahead;
-        let missing = live(record).filter(is_absent);
+        let missing = this.overriding().filter(is_absent);
+        let missing = missing.or_else(|| live(record).filter(is_absent));
         let missing = missing.or_else(|| candidate.filter(is_absent).filter(|_| is_ahead));
         if let Some(release) = missing {
             this.memory.fetching = Some(release);
@@ -53,7 +55,8 @@ impl World {
     pub(crate) fn give_up_fetch(&mut self, edge: usize) {
         let this = &mut self.edges[edge];
         let (live, candidate) = (live_of(this), this.candidate());
-        let is_wanted = |release: &u8| live == Some(*release) || candidate == Some(*release);
+        let wanted = [live, candidate, this.overriding()];
+        let is_wanted = |release: &u8| wanted.contains(&Some(*release));
         this.memory.fetching = this.memory.fetching.filter(is_wanted);
     }
 
@@ -63,10 +66,16 @@ impl World {
             return;
         }
         let is_full = this.full_until > self.now;
-        let must_have = live_of(this) == Some(release);
+        let is_override = this.overriding() == Some(release);
+        let must_have = is_override || live_of(this) == Some(release);
         let is_away = this.cut_until > self.now || !self.check_stored(edge, release);
         if is_away || (is_full && must_have) {
             self.due_on_edge(FETCH_PAUSE, edge, OnEdge::Fetched { release });
+            if is_override {
+                // Nobody is shown nothing for it.
+                self.edges[edge].memory.glass.is_lost = true;
+                self.reconcile(edge);
+            }
         } else if is_full {
             let memory = &mut self.edges[edge].memory;
             memory.fetching = None;
@@ -89,6 +98,7 @@ impl World {
         this.memory.fetching = None;
         this.artifacts.insert(release, true);
         this.memory.held.insert(release);
+        this.memory.glass.is_lost &= this.overriding() != Some(release);
         this.evict();
         self.reconcile(edge);
         self.work(edge);

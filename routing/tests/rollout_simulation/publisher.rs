@@ -1,6 +1,6 @@
 //! What origin publishes: one record at a time, read from SQL and sent to a stream that knows whose term it is.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use helix_routing::id::{Epoch, RegionId, SiteId};
@@ -11,6 +11,7 @@ use crate::agenda::InOrigin;
 use crate::checks::Check;
 use crate::network::Message;
 use crate::scenario::Safeguard;
+use crate::sides::{Beside, Key};
 use crate::world::World;
 
 /// A record with the bytes that edges compare.
@@ -18,12 +19,41 @@ use crate::world::World;
 pub(crate) struct Published {
     pub(crate) record: SiteRecord,
     pub(crate) body: Vec<u8>,
+    /// The term in its envelope, and who has signed that.
+    pub(crate) sealed: Epoch,
+    pub(crate) by_operator: bool,
+}
+
+/// Who may write to a stream.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Term {
+    pub(crate) epoch: Epoch,
+    pub(crate) by_operator: bool,
 }
 
 impl Published {
     pub(crate) fn new(record: SiteRecord) -> Rc<Self> {
-        let body = record.encode();
-        Rc::new(Self { record, body })
+        let sealed = record.epoch;
+        Rc::new(Self::of(record, sealed, false))
+    }
+
+    pub(crate) fn signed(record: SiteRecord) -> Rc<Self> {
+        let sealed = record.epoch;
+        Rc::new(Self::of(record, sealed, true))
+    }
+
+    /// The same bytes, published in this term.
+    fn sealed(&self, epoch: Epoch) -> Rc<Self> {
+        Rc::new(Self::of(self.record.clone(), epoch, false))
+    }
+
+    fn of(record: SiteRecord, sealed: Epoch, by_operator: bool) -> Self {
+        Self {
+            body: record.encode(),
+            record,
+            sealed,
+            by_operator,
+        }
     }
 
     pub(crate) fn blank(site: &SiteId, region: &RegionId) -> Rc<Self> {
@@ -31,17 +61,20 @@ impl Published {
     }
 }
 
-/// The feed: the newest record of each region, and who may write.
+/// The feed: one stream for each region, with its newest record and who may write.
 pub(crate) struct Stream {
-    pub(crate) term: Epoch,
+    /// By region, and of the one that all edges follow.
+    pub(crate) terms: Vec<Term>,
     pub(crate) newest: Vec<Option<Rc<Published>>>,
+    pub(crate) sides: BTreeMap<Key, Rc<Beside>>,
 }
 
 impl Stream {
     pub(crate) fn new(regions: usize) -> Self {
         Self {
-            term: Epoch(0),
+            terms: vec![Term::default(); regions + 1],
             newest: vec![None; regions],
+            sides: BTreeMap::new(),
         }
     }
 }
@@ -51,6 +84,8 @@ impl Stream {
 pub(crate) struct Publisher {
     pub(crate) waiting: VecDeque<usize>,
     pub(crate) sending: Option<Rc<Published>>,
+    /// Another record that is.
+    pub(crate) side: Option<Rc<Beside>>,
 }
 
 impl World {
@@ -65,9 +100,14 @@ impl World {
     /// It begins after the stream's term is its own; between reading and sending another can take over.
     fn publish_next(&mut self, origin: usize) {
         let process = &mut self.origins[origin];
-        if process.publisher.sending.is_some() || process.epoch > self.stream.term {
+        if process.publisher.sending.is_some() {
             return;
         }
+        let terms = &self.stream.terms;
+        process
+            .publisher
+            .waiting
+            .retain(|region| process.epoch <= terms[*region].epoch);
         let Some(region) = process.publisher.waiting.pop_front() else {
             return;
         };
@@ -75,6 +115,7 @@ impl World {
         if record.record.generation.0 == 0 {
             return;
         }
+        let record = record.sealed(self.origins[origin].epoch);
         self.send_to_stream(origin, record);
     }
 
@@ -93,21 +134,29 @@ impl World {
         let Some(record) = self.origins[origin].publisher.sending.take() else {
             return;
         };
-        let is_own = self.origins[origin].epoch == self.stream.term;
+        let region = self.names.region(&record.record.region);
+        let is_own = self.writes_to(origin, region);
         if is_own || self.without == Some(Safeguard::StreamTerm) {
             self.append(record);
             self.publish_next(origin);
         } else {
             self.counts
                 .count("the stream refused an origin that was replaced");
-            self.fence(origin);
+            self.establish(origin, region);
         }
+    }
+
+    /// Whether the term in the stream of the region is this origin's.
+    pub(crate) fn writes_to(&self, origin: usize, region: usize) -> bool {
+        let term = self.stream.terms[region];
+        !term.by_operator && term.epoch == self.origins[origin].epoch
     }
 
     /// What is on the stream reaches every edge of its region now, again, late or never.
     pub(crate) fn append(&mut self, record: Rc<Published>) {
         let region = self.names.region(&record.record.region);
         self.check_append(region, &record);
+        self.check_taken_in(region, &record);
         for edge in 0..self.edges.len() {
             if self.edges[edge].region == region {
                 let record = Rc::clone(&record);
@@ -132,22 +181,15 @@ impl World {
     pub(crate) fn check_published(&mut self) {
         let published = self.stream.newest.iter().zip(&self.sql.records);
         let is_lost = |(newest, saved): &(&Option<Rc<Published>>, &Rc<Published>)| {
-            let newest = newest.as_ref().map(|newest| newest.record.generation);
+            // What an operator has signed was never saved here.
+            let newest = newest.as_ref().filter(|newest| !newest.by_operator);
+            let newest = newest.map(|newest| newest.record.generation);
             newest > Some(saved.record.generation)
         };
         let lost = published.into_iter().find(is_lost);
         if let Some(text) = lost.map(|(newest, _)| format!("published and not saved: {newest:?}")) {
             self.fail(Check::NothingLost, text);
         }
-    }
-
-    pub(crate) fn raise_stream_term(&mut self, origin: usize) {
-        let epoch = self.origins[origin].epoch;
-        if epoch < self.stream.term {
-            return self.fence(origin);
-        }
-        self.stream.term = epoch;
-        self.publish_unsent(origin);
     }
 
     /// What is in the outbox and not on the stream.
@@ -160,5 +202,6 @@ impl World {
                 self.publish(origin, region);
             }
         }
+        self.publish_sides(origin);
     }
 }

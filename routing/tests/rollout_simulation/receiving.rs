@@ -7,7 +7,7 @@ use helix_routing::record::{Order, order};
 
 use crate::agenda::OnEdge;
 use crate::checks::Check;
-use crate::edges::{Gate, Served, live};
+use crate::edges::{Gate, Served};
 use crate::publisher::Published;
 use crate::scenario::Safeguard;
 use crate::world::World;
@@ -23,6 +23,10 @@ impl World {
     /// What the feed did not bring is fetched.
     pub(crate) fn repair(&mut self, edge: usize) {
         self.due_on_edge(REPAIR, edge, OnEdge::Repair);
+        let this = &self.edges[edge];
+        if this.cut_until.max(this.deaf_until) <= self.now {
+            self.repair_sides(edge);
+        }
         let this = &self.edges[edge];
         let Some(newest) = self.stream.newest[this.region].clone() else {
             return;
@@ -47,7 +51,11 @@ impl World {
                 held.body.as_slice(),
             )
         });
-        match order(held, (new.record.epoch, new.record.generation, &new.body)) {
+        let order = order(held, (new.record.epoch, new.record.generation, &new.body));
+        if !self.believes(edge, new, order == Order::Newer) {
+            return;
+        }
+        match order {
             Order::Newer => self.write_record(edge, new),
             Order::Older if self.without == Some(Safeguard::GenerationCompare) => {
                 self.write_record(edge, new)
@@ -63,6 +71,9 @@ impl World {
 
     fn write_record(&mut self, edge: usize, new: &Rc<Published>) {
         let this = &mut self.edges[edge];
+        if !new.by_operator {
+            this.led_in = this.led_in.max(new.sealed);
+        }
         this.records.write(Rc::clone(new));
         let millis = if self.dice.one_in(8) {
             600
@@ -89,7 +100,9 @@ impl World {
     fn take_record(&mut self, edge: usize, record: Rc<Published>) {
         let this = &mut self.edges[edge];
         let before = this.candidate();
-        this.memory.record = Some(record);
+        this.memory.record = Some(Rc::clone(&record));
+        self.overrule(edge, &record.record);
+        let this = &mut self.edges[edge];
         if this.candidate() != before {
             this.memory.naming += 1;
             this.memory.gate = Gate::Ahead;
@@ -131,15 +144,15 @@ impl World {
         this.memory.told_until = if is_asked { self.now + TOLD } else { 0 };
     }
 
-    /// What its record names as live is served as soon as it is there.
+    /// What its record names as live, or an override does, is served as soon as it is there.
     pub(crate) fn reconcile(&mut self, edge: usize) {
         let this = &mut self.edges[edge];
         let Some(record) = this.memory.record.clone() else {
             return;
         };
-        let named = live(&record);
-        if named.is_none_or(|named| this.memory.held.contains(&named)) {
-            this.memory.live = named;
+        let wanted = this.wanted(&record.record);
+        if wanted.is_none_or(|wanted| this.memory.held.contains(&wanted)) {
+            this.memory.live = wanted;
             this.memory.served = Served {
                 generation: record.record.generation,
                 live_since: record.record.live_since,

@@ -1,5 +1,6 @@
 //! Who is in the fleet, as one origin has heard: leases by its own clock, and the boot that each edge was last heard in.
 
+use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use helix_routing::id::BootId;
 use helix_routing::rollout::{Event, Fleet, RegionFleet};
 use helix_routing::time::Timestamp;
 
+use crate::adoption::Said;
 use crate::scenario::Safeguard;
 use crate::world::World;
 
@@ -23,6 +25,11 @@ struct Seen {
 
 pub(crate) struct Roster {
     seen: Vec<Option<Seen>>,
+    /// What edges said of their overrides.
+    pub(crate) said: BTreeMap<usize, Said>,
+    /// Edges that are taken out, and since when that is known here.
+    pub(crate) drained: BTreeMap<usize, u64>,
+    out: Vec<bool>,
     /// Until then an edge that was not heard of counts.
     grace_until: Timestamp,
     /// What was true when it was last looked at.
@@ -35,6 +42,9 @@ impl Roster {
     pub(crate) fn new(edges: usize) -> Self {
         Self {
             seen: vec![None; edges],
+            said: BTreeMap::new(),
+            drained: BTreeMap::new(),
+            out: Vec::new(),
             grace_until: Timestamp::from_millis(0),
             fleet: Rc::default(),
             live: Vec::new(),
@@ -45,6 +55,8 @@ impl Roster {
     /// A process that begins knows who is registered, and waits one lease for each of them.
     pub(crate) fn forget(&mut self, now: Timestamp) {
         self.seen.fill(None);
+        self.said.clear();
+        self.drained.clear();
         self.live.clear();
         self.grace_until = now + LEASE;
     }
@@ -86,6 +98,9 @@ impl World {
             sent,
             has_joined: had_joined || is_ready,
         });
+        // It says again in each boot what stands.
+        let said = &mut self.origins[origin].roster.said;
+        said.retain(|by, said| *by != edge || said.boot == boot);
         self.look_at_fleet(origin);
     }
 
@@ -100,9 +115,14 @@ impl World {
     /// The fleet by this origin's clock.
     pub(crate) fn fleet(&mut self, origin: usize) -> Rc<Fleet> {
         let now = self.origins[origin].clock.read(self.now);
+        let edges = 0..self.edges.len();
+        let out: Vec<bool> = edges
+            .clone()
+            .map(|edge| self.is_left_out(origin, edge))
+            .collect();
         let roster = &self.origins[origin].roster;
-        let edges = 0..roster.seen.len();
         let is_same = roster.live.len() == roster.seen.len()
+            && roster.out == out
             && edges.clone().all(|edge| {
                 roster.live[edge] == roster.is_live(edge, now)
                     && roster.boots[edge] == roster.boot(edge)
@@ -114,12 +134,20 @@ impl World {
                 .collect();
             let boots = edges.map(|edge| roster.boot(edge)).collect();
             let roster = &mut self.origins[origin].roster;
-            (roster.live, roster.boots) = (live, boots);
+            (roster.live, roster.boots, roster.out) = (live, boots, out);
             let fleet = Rc::new(self.draw_up(origin));
             self.origins[origin].roster.fleet = fleet;
             self.note_gone(origin);
         }
         Rc::clone(&self.origins[origin].roster.fleet)
+    }
+
+    /// Those of a region that hold their lease.
+    pub(crate) fn leased(&self, origin: usize, region: usize) -> Vec<usize> {
+        let now = self.origins[origin].clock.read(self.now);
+        let roster = &self.origins[origin].roster;
+        let here = self.edges_of(region).into_iter();
+        here.filter(|edge| roster.is_live(*edge, now)).collect()
     }
 
     fn draw_up(&self, origin: usize) -> Fleet {
@@ -128,6 +156,9 @@ impl World {
         for (edge, id) in self.names.edges.iter().enumerate() {
             let region = self.names.regions[self.edges[edge].region].clone();
             let here: &mut RegionFleet = fleet.regions.entry(region).or_default();
+            if roster.out[edge] {
+                continue;
+            }
             here.registered.insert(id.clone());
             if roster.live[edge] {
                 here.live.insert(id.clone());
@@ -151,7 +182,10 @@ impl World {
                 .is_none_or(|boot| boot == self.edges[edge].boot)
         };
         (0..self.edges.len())
-            .map(|edge| roster.live[edge] && self.edges[edge].is_up && is_known(edge))
+            .map(|edge| {
+                let counts = roster.live[edge] && !roster.out[edge];
+                counts && self.edges[edge].is_up && is_known(edge)
+            })
             .collect()
     }
 
@@ -159,8 +193,10 @@ impl World {
     fn note_gone(&mut self, origin: usize) {
         if self.leader() == Some(origin) {
             let roster = &self.origins[origin].roster;
-            let steady = self.notes.steady.iter_mut().zip(&roster.live);
-            steady.for_each(|(steady, live)| *steady &= live);
+            let counts = roster.live.iter().zip(&roster.out);
+            let counts = counts.map(|(live, out)| *live && !out);
+            let steady = self.notes.steady.iter_mut().zip(counts);
+            steady.for_each(|(steady, counts)| *steady &= counts);
         }
     }
 }

@@ -6,6 +6,8 @@ use helix_routing::api::PhaseName;
 
 use crate::clocks::MOST_SKEW;
 use crate::dice::Dice;
+use crate::hosts::HOSTS;
+use crate::pins::LABELS;
 
 /// Releases there are, by number. Those below [`crate::bakes::SICK`] answer every request with 500.
 pub(crate) const RELEASES: u8 = 7;
@@ -40,6 +42,24 @@ pub(crate) enum Safeguard {
     PersistBeforeAct,
     SyncBeforeReport,
     CollectInOneTransaction,
+    OverrideOnDisk,
+    OverrideStands,
+    MostEdges,
+    AdoptStanding,
+    GuardInSilence,
+    GuardOnce,
+    DrainedHaveNoSay,
+    OperatorTerm,
+    AdoptSigned,
+    AdoptAgain,
+    AdoptOnce,
+    GuardOfWhole,
+    DrainsDoNotCount,
+    LastEdge,
+    PinsCarried,
+    HostCompare,
+    PurgeMoment,
+    PurgeNumber,
 }
 
 /// What an operator presses.
@@ -65,6 +85,27 @@ pub(crate) enum Press {
     },
     Unhold,
     Collect,
+    /// An edge is taken out for maintenance, or put back; or the whole of a region at once.
+    Drain {
+        edge: usize,
+        drains: bool,
+    },
+    DrainRegion(usize),
+    /// A release is pinned under a label, or the label goes.
+    Pin {
+        label: u8,
+        release: Option<u8>,
+    },
+    /// A host is pointed at this site, at the other one, or at none.
+    Route {
+        host: u8,
+        site: u8,
+    },
+    /// So many purges of a page that has changed, or of another.
+    Purge {
+        times: u32,
+        is_other: bool,
+    },
 }
 
 /// Something that an operator does, or that happens to a node. Nodes are counted round, where there are fewer.
@@ -104,6 +145,17 @@ pub(crate) enum Deed {
     },
     /// The standby leads from now on, whatever the other one thinks.
     TakeOver,
+    /// Both of them lose their power.
+    LoseOrigins {
+        millis: u64,
+    },
+    /// Somebody at the local socket of an edge, or of each of a region's, asks for the release before.
+    Break(usize),
+    BreakRegion(usize),
+    /// The same somebody lets the record count again.
+    EndBreak(usize),
+    /// An operator signs the release before for a region, past origin.
+    Sign(usize),
     /// The database starts again: what it had not synced may be gone, and nobody is told.
     LoseTail,
 }
@@ -206,6 +258,9 @@ fn draw(dice: &mut Dice, horizon: u64) -> (When, Deed) {
             let deed = match (phase, dice.roll(4)) {
                 (PhaseName::Undecided, _) | (_, 0) => Deed::Press(Press::Abort),
                 (_, 1) => Deed::Press(Press::Pause),
+                (PhaseName::Baking, 2) => Deed::LoseOrigins {
+                    millis: dice.between(15_000, 45_000),
+                },
                 (_, _) => draw_deed(dice),
             };
             (When::Phase(phase, times), deed)
@@ -220,9 +275,9 @@ fn draw_deed(dice: &mut Dice) -> Deed {
     let edge = dice.pick(9);
     let ahead =
         i64::try_from(dice.roll(MOST_SKEW)).unwrap() - i64::try_from(MOST_SKEW / 2).unwrap();
-    match dice.roll(40) {
+    match dice.roll(48) {
         0..=7 => deploy(dice),
-        8..=20 | 38.. => Deed::Press(draw_press(dice)),
+        8..=20 | 38..=39 => Deed::Press(draw_press(dice)),
         21..=24 => Deed::KillEdge(edge),
         25..=26 => Deed::CutEdge { edge, millis },
         27 => Deed::DeafenEdge {
@@ -239,11 +294,16 @@ fn draw_deed(dice: &mut Dice) -> Deed {
         },
         35..=36 => Deed::TakeOver,
         37 => Deed::LoseTail,
+        40..=41 => Deed::LoseOrigins { millis: millis * 2 },
+        42 => Deed::Break(edge),
+        43..=44 => Deed::BreakRegion(edge),
+        45 => Deed::EndBreak(edge),
+        46.. => Deed::Sign(edge),
     }
 }
 
 fn draw_press(dice: &mut Dice) -> Press {
-    match dice.roll(17) {
+    match dice.roll(22) {
         0..=2 => Press::Rollback,
         3 => Press::Restart,
         4..=5 => Press::Pause,
@@ -256,6 +316,24 @@ fn draw_press(dice: &mut Dice) -> Press {
             region: dice.pick(3),
         },
         13 => Press::Unhold,
+        14 | 17 => Press::Drain {
+            edge: dice.pick(9),
+            drains: !dice.one_in(3),
+        },
+        18 => Press::DrainRegion(dice.pick(3)),
+        19 => Press::Route {
+            host: u8::try_from(dice.roll(u64::from(HOSTS))).unwrap(),
+            site: u8::try_from(dice.roll(3)).unwrap(),
+        },
+        21 => Press::Pin {
+            label: u8::try_from(dice.roll(u64::from(LABELS))).unwrap(),
+            release: (!dice.one_in(3))
+                .then(|| u8::try_from(dice.roll(u64::from(RELEASES))).unwrap()),
+        },
+        20 => Press::Purge {
+            times: if dice.one_in(8) { 150 } else { 1 },
+            is_other: dice.one_in(3),
+        },
         _ => Press::Collect,
     }
 }

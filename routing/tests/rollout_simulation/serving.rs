@@ -7,7 +7,7 @@ use helix_routing::report::{Baseline, WindowReport};
 use crate::agenda::OnEdge;
 use crate::bakes::is_sick;
 use crate::dice::Dice;
-use crate::edges::Edge;
+use crate::edges::{Edge, Gate};
 use crate::names::number;
 use crate::network::Message;
 use crate::roster::boot_id;
@@ -30,6 +30,15 @@ pub(crate) struct Counting {
     before: Option<(u8, Window)>,
     /// Of the candidate, while so many percent of the visitors get it.
     canary: Option<(Count, u8)>,
+}
+
+impl Counting {
+    /// What is live, what was counted of it, and what the release before showed.
+    pub(crate) fn seen(&self) -> Option<(u8, &Window, Option<&Window>)> {
+        let live = self.live.as_ref()?;
+        let before = self.before.as_ref().map(|(_, window)| window);
+        Some((live.release, &live.window, before))
+    }
 }
 
 impl Edge {
@@ -78,9 +87,13 @@ impl World {
             .candidate
             .as_ref()
             .map(|named| number(&named.release));
-        let admitted = candidate.zip(record.weight).filter(|(candidate, _)| {
-            this.memory.live.is_some() && this.memory.held.contains(candidate)
-        });
+        let is_live = record.live.as_ref().map(|live| number(&live.release)) == this.memory.live;
+        let has_failed = matches!(this.memory.gate, Gate::Failed(_));
+        let parts =
+            this.memory.live.is_some() && is_live && !has_failed && this.overriding().is_none();
+        let admitted = candidate
+            .zip(record.weight)
+            .filter(|(candidate, _)| parts && this.memory.held.contains(candidate));
         let held = this.memory.counting.canary.as_ref();
         if held.map(|(count, weight)| (count.release, *weight)) != admitted {
             let since = record.generation;
@@ -101,6 +114,8 @@ impl World {
     /// A second of visitors; one of them is followed to the last byte.
     pub(crate) fn serve(&mut self, edge: usize) {
         self.due_on_edge(SECOND, edge, OnEdge::Serve);
+        self.guard(edge);
+        self.visit_page(edge);
         let requests = self.dice.roll(if self.scenario.is_quiet { 3 } else { 60 });
         let this = &mut self.edges[edge];
         let counting = &mut this.memory.counting;
@@ -115,7 +130,17 @@ impl World {
         if this.memory.told_until > self.now {
             self.tell_windows(edge);
         }
-        if let Some(pinned) = self.edges[edge].answers_with(&mut self.dice) {
+        let this = &self.edges[edge];
+        let shown = self
+            .dice
+            .one_in(4)
+            .then(|| this.answers_pinned(&mut self.dice));
+        let shown = shown.flatten();
+        if shown.is_some() {
+            self.counts.count("a visitor got what is pinned");
+        }
+        let got = shown.or_else(|| this.answers_with(&mut self.dice));
+        if let Some(pinned) = got {
             self.check_request(edge, pinned);
             self.edges[edge].memory.in_flight.push(pinned);
             let millis = self.dice.between(20, 6_000);

@@ -3,17 +3,19 @@
 //! A transaction that was sent is not safe yet: until it is, the database's machine may lose its power. Whether it was in or not,
 //! nobody is told then.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::rc::Rc;
 
+use helix_routing::glass::LocalOverride;
 use helix_routing::id::Epoch;
-use helix_routing::record::ReleaseRef;
+use helix_routing::record::{Pin, ReleaseRef};
 use helix_routing::rollout::{Command, Control, Rollout};
 
 use crate::agenda::{Due, InOrigin};
 use crate::names::number;
 use crate::publisher::Published;
 use crate::scenario::{Safeguard, Side, When};
+use crate::sides::{Beside, Key};
 use crate::starts::Start;
 use crate::world::World;
 
@@ -33,6 +35,11 @@ pub(crate) struct Sql {
     /// Whose address is in the lease's row.
     pub(crate) leader: usize,
     pub(crate) records: Vec<Rc<Published>>,
+    pub(crate) pins: Vec<Pin>,
+    /// Overrides that operators signed and that were taken over: how far it knows the streams.
+    pub(crate) adopted: BTreeSet<(usize, Epoch)>,
+    /// What else edges are told.
+    pub(crate) sides: BTreeMap<Key, Rc<Beside>>,
     pub(crate) settled: Vec<Option<ReleaseRef>>,
     pub(crate) quarantined: BTreeSet<(usize, u8)>,
     pub(crate) held: BTreeSet<usize>,
@@ -60,9 +67,32 @@ pub(crate) struct Transaction {
 pub(crate) enum Change {
     Step(Box<Step>),
     Start(Start),
-    Hold { region: usize, is_held: bool },
+    Hold {
+        region: usize,
+        is_held: bool,
+    },
     Lift,
     Collect,
+    Drain {
+        edge: usize,
+        drains: bool,
+    },
+    Pin {
+        label: u8,
+        release: Option<u8>,
+    },
+    Route {
+        host: u8,
+        site: u8,
+    },
+    Purge {
+        times: u32,
+        is_other: bool,
+    },
+    Adopt {
+        region: usize,
+        local: Box<LocalOverride>,
+    },
 }
 
 /// A step of the machine, to be saved over the revision that it was made from.
@@ -106,6 +136,9 @@ impl Sql {
             leader: 0,
             settled: vec![None; records.len()],
             records,
+            pins: Vec::new(),
+            adopted: BTreeSet::new(),
+            sides: BTreeMap::new(),
             quarantined: BTreeSet::new(),
             held: BTreeSet::new(),
             running: None,
@@ -129,6 +162,7 @@ impl Sql {
             .flat_map(|saved| saved.machine.regions());
         records
             .chain(self.settled.iter().flatten())
+            .chain(self.pins.iter().map(|pin| &pin.release))
             .map(|named| number(&named.release))
             .chain(running.map(|view| number(&view.release)))
             .collect()
@@ -211,7 +245,7 @@ impl World {
             return Answer::Fenced;
         }
         match change {
-            Change::Step(step) => self.apply_step(save, step),
+            Change::Step(step) => self.apply_step(save, epoch, step),
             Change::Start(start) => self.apply_start(origin, epoch, start),
             Change::Hold { region, is_held } => {
                 self.apply_hold(epoch, region, is_held);
@@ -225,10 +259,30 @@ impl World {
                 self.collect(origin);
                 Answer::Done { save, change }
             }
+            Change::Pin { label, release } => {
+                self.pin(epoch, (label, release));
+                Answer::Done { save, change }
+            }
+            Change::Route { host, site } => {
+                self.put_host(epoch, host, site);
+                Answer::Done { save, change }
+            }
+            Change::Purge { times, is_other } => {
+                self.purge(origin, epoch, (times, is_other));
+                Answer::Done { save, change }
+            }
+            Change::Drain { edge, drains } => {
+                self.drain(origin, epoch, (edge, drains));
+                Answer::Done { save, change }
+            }
+            Change::Adopt { region, ref local } => {
+                self.adopt(origin, epoch, (region, local));
+                Answer::Done { save, change }
+            }
         }
     }
 
-    fn apply_step(&mut self, save: u32, mut step: Box<Step>) -> Answer {
+    fn apply_step(&mut self, save: u32, epoch: Epoch, mut step: Box<Step>) -> Answer {
         let is_own = |running: &&Saved| {
             (running.number, running.revision) == (step.saved.number, step.saved.revision)
         };
@@ -245,6 +299,9 @@ impl World {
         self.check_terms(&step.commands);
         let is_over = step.saved.machine.outcome().is_some();
         self.sql.running = (!is_over).then(|| step.saved.clone());
+        if is_over {
+            self.tell_pins(epoch);
+        }
         Answer::Done {
             save,
             change: Change::Step(step),

@@ -241,7 +241,9 @@ impl World {
             .sql
             .records
             .iter()
-            .any(|saved| saved.record.weight.is_some());
+            .enumerate()
+            .filter(|(region, _)| Some(*region) != self.notes.signed)
+            .any(|(_, saved)| saved.record.weight.is_some());
         if is_left {
             self.fail(Check::Staged, "a weight was left behind".to_owned());
         }
@@ -254,14 +256,17 @@ impl World {
     }
 
     /// A newer rollout comes, at whatever moment.
-    pub(crate) fn count_superseded(&mut self, machine: &Rollout, by: Kind) {
+    pub(crate) fn count_superseded(&mut self, machine: &Rollout, by: Option<Kind>) {
         if machine.regions().iter().any(|view| view.weight.is_some()) {
             self.counts.count("superseded in a canary");
         }
         if machine.waits().is_some() {
             self.counts.count("superseded while it waited");
         }
-        if by == Kind::Rollback {
+        if by.is_none() {
+            self.counts.count("an override ended a rollout");
+        }
+        if by == Some(Kind::Rollback) {
             self.counts.count("a rollback pre-empted");
         }
     }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use helix_routing::id::Epoch;
 use helix_routing::record::{Hold, ReleaseRef};
-use helix_routing::rollout::{Event, Kind, Order, RegionPlan, Rollout};
+use helix_routing::rollout::{Command, Event, Kind, Order, RegionPlan, Rollout};
 
 use crate::names::number;
 use crate::sql::{Answer, Change, Saved};
@@ -29,7 +29,7 @@ impl World {
         if targets.iter().all(Option::is_none) || !self.may_start(start.kind) {
             return refused;
         }
-        self.supersede(origin, start.kind);
+        self.supersede(origin, Some(start.kind), None);
         if start.kind == Kind::Deploy {
             // Deployed with the word, and uploaded if it was not there.
             self.sql
@@ -66,6 +66,9 @@ impl World {
         };
         let is_over = saved.machine.outcome().is_some();
         self.sql.running = (!is_over).then(|| saved.clone());
+        if is_over {
+            self.tell_pins(epoch);
+        }
         Answer::Started {
             saved: Box::new(saved),
             commands,
@@ -78,7 +81,9 @@ impl World {
         kind != Kind::Restart || running.is_none_or(|running| running == Kind::Restart)
     }
 
-    fn supersede(&mut self, origin: usize, by: Kind) {
+    /// By a newer one, or by what was decided past origin.
+    /// `signed` is a region whose record is an operator's.
+    pub(crate) fn supersede(&mut self, origin: usize, by: Option<Kind>, signed: Option<usize>) {
         let Some(mut running) = self.sql.running.take() else {
             return;
         };
@@ -92,10 +97,15 @@ impl World {
         let fleet = self.fleet(origin);
         let epoch = self.origins[origin].epoch;
         let superseded = Event::Superseded { epoch };
-        let commands = running.machine.step(now, &fleet, &superseded);
+        let mut commands = running.machine.step(now, &fleet, &superseded);
+        commands.retain(|command| match command {
+            Command::Write(record) => Some(self.names.region(&record.region)) != signed,
+            _ => true,
+        });
         self.check_terms(&commands);
         self.check_transitions(&before, &running.machine);
         self.apply_commands(&running.machine, &commands);
+        self.tell_pins(epoch);
     }
 
     /// What it makes live in the region; none where it has nothing to do.

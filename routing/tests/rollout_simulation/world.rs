@@ -44,6 +44,8 @@ pub(crate) struct World {
     pub(crate) counts: Counts,
     pub(crate) failure: Option<Failure>,
     pub(crate) is_healed: bool,
+    /// The version of the page that visitors of purged sites ask for.
+    pub(crate) page: u64,
 }
 
 impl World {
@@ -73,6 +75,7 @@ impl World {
             counts: Counts::default(),
             failure: None,
             is_healed: false,
+            page: 0,
             names,
             edges,
             scenario,
@@ -111,6 +114,11 @@ impl World {
         self.run_until(self.now + quiet, |_| false);
         if self.failure.is_none() {
             self.check_converged();
+            self.check_taken_over();
+            self.check_told();
+            self.check_pins();
+            self.check_routed();
+            self.check_purged();
         }
     }
 
@@ -123,6 +131,12 @@ impl World {
             this.deaf_until = 0;
             this.full_until = 0;
             self.hurry(edge);
+        }
+        for origin in [0, 1] {
+            self.origins[origin].dead_until = 0;
+            if !self.origins[origin].is_up {
+                self.due(1_000, Due::OriginStarts(origin));
+            }
         }
         self.begin_deadlines_anew();
     }
