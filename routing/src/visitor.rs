@@ -1,6 +1,7 @@
 //! What the API says of visitors who do not all get the same: pins, and the key of their cookies.
 
 use alloc::string::String;
+use alloc::vec::Vec;
 
 use serde::{Deserialize, Serialize};
 

@@ -60,25 +60,25 @@ impl World {
     /// Nobody is moved by it: most edges of the region serve it, or did until a moment ago.
     pub(crate) fn check_adopted(&mut self, region: usize, local: &LocalOverride) {
         let record = &self.sql.records[region].record;
-        let mut here = self.counted(region);
+        let all = self.counted(region);
         // Whoever is put back at that moment may not be known yet to whoever looked.
-        here.retain(|edge| self.edges[*edge].back_at + PUT_BACK <= self.now);
-        let all = here.len();
-        let release = number(&local.release.release);
-        let is_lately = |until: &u64| until.saturating_add(LATEST_WORD) > self.now;
-        let serve = here
-            .iter()
-            .map(|edge| &self.edges[*edge])
-            .filter(|edge| {
-                edge.made
-                    .iter()
-                    .any(|((made, _), until)| *made == release && is_lately(until))
-            })
-            .count();
-        if (all > 0 && serve * 2 <= all) || local.base < record.live_since {
-            let text = format!("{serve} of {all} edges made it: {local:?}, {record:?}");
+        let mut known = all.clone();
+        known.retain(|edge| self.edges[*edge].back_at + PUT_BACK <= self.now);
+        let is_moved = !self.most_made(&all, local) && !self.most_made(&known, local);
+        if is_moved || local.base < record.live_since {
+            let text = format!("of {all:?} few edges made it: {local:?}, {record:?}");
             self.fail(Check::Overridden, text);
         }
+    }
+
+    fn most_made(&self, edges: &[usize], local: &LocalOverride) -> bool {
+        let release = number(&local.release.release);
+        let is_lately = |until: &u64| until.saturating_add(LATEST_WORD) > self.now;
+        let made = |edge: &&usize| {
+            let mut made = self.edges[**edge].made.iter();
+            made.any(|((made, _), until)| *made == release && is_lately(until))
+        };
+        edges.is_empty() || edges.iter().filter(made).count() * 2 > edges.len()
     }
 
     /// The edges whose visitors count: those that are not taken out, if there are any.
