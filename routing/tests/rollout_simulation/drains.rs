@@ -10,8 +10,9 @@ use crate::scenario::Safeguard;
 use crate::sides::{Beside, Key, Says};
 use crate::world::World;
 
-/// What was asked a moment ago may not have come to a rollout that waits already.
-const LATELY: u64 = 10_000;
+/// What was asked a moment ago may not have come to a rollout that waits already, and an origin stands still for up to 25 s between its
+/// look at the fleet and the answer of its save.
+const LATELY: u64 = 35_000;
 
 impl World {
     /// What SQL says: the edges that are taken out.
