@@ -78,7 +78,9 @@ impl World {
         if term.epoch > ours {
             return self.fence(origin);
         }
-        self.adopt_signed(origin, region);
+        if !self.adopt_signed(origin, region) {
+            return;
+        }
         let millis = self.dice.between(1, 60);
         let take = InOrigin::TakeStream {
             region,
@@ -97,24 +99,25 @@ impl World {
             by_operator: false,
         };
         // What came between the first look and our term; nothing can come any more.
-        if self.without != Some(Safeguard::AdoptAgain) {
-            self.adopt_signed(origin, region);
+        if self.without == Some(Safeguard::AdoptAgain) || self.adopt_signed(origin, region) {
+            self.publish_unsent(origin);
         }
-        self.publish_unsent(origin);
     }
 
-    /// Takes over what an operator has signed, in a transaction that is waited for, unless SQL has gone past it.
-    fn adopt_signed(&mut self, origin: usize, region: usize) {
+    /// Takes over what an operator has signed, in a transaction that is waited for, unless SQL has gone past it. False when another
+    /// leads by then: this one writes nothing more.
+    fn adopt_signed(&mut self, origin: usize, region: usize) -> bool {
         let newest = self.stream.newest.get(region).cloned().flatten();
         let Some(newest) = newest.filter(|newest| newest.by_operator) else {
-            return;
+            return true;
         };
         if self.without == Some(Safeguard::AdoptSigned) {
-            return;
+            return true;
         }
         let epoch = self.origins[origin].epoch;
         if epoch != self.sql.term {
-            return self.fence(origin);
+            self.fence(origin);
+            return false;
         }
         let over = &newest.record;
         let held = self.sql.records[region].record.clone();
@@ -124,7 +127,8 @@ impl World {
             _ => self.sql.adopted.contains(&(region, over.epoch)),
         };
         if is_over {
-            return self.counts.count("an override had been taken over before");
+            self.counts.count("an override had been taken over before");
+            return true;
         }
         if is_past {
             self.counts
@@ -148,6 +152,7 @@ impl World {
         self.sql.adopted.insert((region, over.epoch));
         self.counts.count("an operator's override was taken over");
         self.was_adopted(origin);
+        true
     }
 
     /// What an operator has signed is not written over by who does not know of it.
