@@ -236,7 +236,7 @@ impl Agent {
     }
 
     /// Acts on changes until the feeds are gone. `whole` says that every stream had a position on disk to go on
-    /// from; `settled` is told when this edge becomes ready.
+    /// from; `settled` is told when every site first gets what its record names, be those all records or not.
     pub async fn run(
         mut self,
         mut changes: mpsc::Receiver<Vec<Change>>,
@@ -514,13 +514,15 @@ impl Agent {
     /// Ready when the feeds were followed to their ends once, or there was state on disk to serve from, and
     /// every site gets what its record names.
     fn show_readiness(&self, settled: &watch::Sender<bool>) {
+        if self.unsettled.is_empty() && !*settled.borrow() {
+            settled.send_replace(true);
+        }
         let informed = self.had_state
             || (!self.feeds.is_empty() && self.feeds.iter().all(|feed| feed.borrow().caught_up));
         let ready = informed && self.unsettled.is_empty();
         if self.ready.swap(ready, Ordering::AcqRel) != ready {
             tracing::info!(from = !ready, to = ready, "readiness");
             self.reports.readiness_changed();
-            settled.send_replace(ready);
         }
     }
 }

@@ -35,8 +35,7 @@ pub(super) struct Story {
 pub(super) struct Restored {
     agent: JoinHandle<()>,
     feeds: Vec<(Feed, watch::Receiver<FeedStatus>)>,
-    /// None when the disk did not know everything, so that there is nothing to wait for.
-    settled: Option<watch::Receiver<bool>>,
+    settled: watch::Receiver<bool>,
 }
 
 impl Story {
@@ -70,7 +69,7 @@ impl Story {
         Ok(Restored {
             agent,
             feeds,
-            settled: whole.then_some(settled),
+            settled,
         })
     }
 
@@ -112,10 +111,9 @@ impl Story {
 impl Restored {
     /// Waits until what the disk names is ready, but not for long.
     pub(super) async fn wait(&mut self) {
-        if let Some(settled) = &mut self.settled {
-            // Late or never: the listener opens all the same, and what is ready is served.
-            let _ = tokio::time::timeout(RESTORE_WAIT, settled.wait_for(|settled| *settled)).await;
-        }
+        let settled = self.settled.wait_for(|settled| *settled);
+        // Late or never: the listener opens all the same, and what is ready is served.
+        let _ = tokio::time::timeout(RESTORE_WAIT, settled).await;
     }
 
     /// How far each stream is followed.

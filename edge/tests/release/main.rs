@@ -39,7 +39,12 @@ use world::*;
 
 /// Prepares and commits a first release whose index says `text`.
 async fn settle(world: &mut World, text: &str) -> ReleaseRef {
-    let release = world.release(SITE, &[("index.html", text.as_bytes())]);
+    settle_files(world, &[("index.html", text.as_bytes())]).await
+}
+
+/// The same, of many files.
+async fn settle_files(world: &mut World, files: &[(&str, &[u8])]) -> ReleaseRef {
+    let release = world.release(SITE, files);
     world.host(HOST, 1, Some(SITE)).await;
     world.site(&record(1, None, Some(&release), &[])).await;
     world

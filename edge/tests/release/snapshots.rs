@@ -11,13 +11,15 @@ use helix_routing::snapshot::{Part, PartContent, SnapshotIndex, head};
 use helix_routing::wire::Wire;
 use helix_service::clock;
 
-use crate::settle;
+use crate::settle_files;
 use crate::world::*;
 
 /// Several parts of them, and several chunks of the object.
 const HOSTS: u64 = 20_000;
 /// Records of a part here.
 const PART: usize = 3000;
+/// Files of the release that is live.
+const FILES: usize = 30_000;
 
 impl World {
     /// Stores a snapshot of these hosts, which is older than anything in the stream.
@@ -107,7 +109,14 @@ async fn a_snapshot_in_parts_is_taken_over_kept_and_fetched_again_when_the_disk_
     in_world!(world, {
         world.snapshot_of_hosts(HOSTS).await;
         let edge = world.edge().await;
-        settle(&mut world, "one").await;
+        // Opening it takes a while, in which a listener that does not wait for it has nothing.
+        let names: Vec<String> = (0..FILES).map(|n| format!("{n}.txt")).collect();
+        let mut files: Vec<(&str, &[u8])> = names
+            .iter()
+            .map(|name| (&name[..], name.as_bytes()))
+            .collect();
+        files.push(("index.html", b"one"));
+        settle_files(&mut world, &files).await;
         while !all_answer(&edge).await {
             world.beacon().await;
         }
