@@ -2,7 +2,7 @@
 //!
 //! Everything is parsed once, where it enters; inside, a [`ProjectName`] needs no second look.
 
-use alloc::borrow::ToOwned;
+use alloc::boxed::Box;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
@@ -39,7 +39,7 @@ macro_rules! text_id {
         #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
         #[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(value_type = String))]
         #[serde(try_from = "String", into = "String")]
-        pub struct $name(String);
+        pub struct $name(Box<str>);
 
         impl $name {
             /// The text itself.
@@ -54,7 +54,7 @@ macro_rules! text_id {
 
             fn from_str(text: &str) -> Result<Self, InvalidId> {
                 let legal: fn(&str) -> bool = $check;
-                if legal(text) { Ok(Self(text.to_owned())) } else { Err(InvalidId::new($kind, text, $rule)) }
+                if legal(text) { Ok(Self(text.into())) } else { Err(InvalidId::new($kind, text, $rule)) }
             }
         }
 
@@ -68,7 +68,7 @@ macro_rules! text_id {
 
         impl From<$name> for String {
             fn from(id: $name) -> Self {
-                id.0
+                id.0.into_string()
             }
         }
 
