@@ -178,7 +178,7 @@ pub async fn ensure_file(
             });
         }
     };
-    if matches!(authenticate(store, &held).await, Ok(caller) if caller.role >= role) {
+    if matches!(authenticate(store, &held).await, Ok(caller) if caller.role.includes(role)) {
         return Ok(());
     }
     let mut tx = store.write().await?;
@@ -193,7 +193,7 @@ pub async fn ensure_file(
         role,
     };
     let view = insert(&mut tx, new, &held).await?;
-    let detail = format!("{name}, role {}, in {}", role_name(role), path.display());
+    let detail = format!("{name}, role {}, in {}", role.as_str(), path.display());
     let act = Act::new("token.create", view.id).detail(Some(detail));
     audit::record(&mut tx, &Caller::origin(), act).await?;
     tx.commit().await?;
@@ -218,7 +218,7 @@ async fn insert(tx: &mut Tx, new: NewToken, secret: &str) -> Result<TokenView, A
     )
     .bind(&view.id)
     .bind(&view.name)
-    .bind(role_name(role))
+    .bind(role.as_str())
     .bind(hash(secret))
     .bind(millis(view.created))
     .execute(&mut **tx)
@@ -257,30 +257,10 @@ fn hash(secret: &str) -> String {
     sha256(secret.as_bytes()).hex().to_owned()
 }
 
-/// The role as it is written.
-#[must_use]
-pub const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Build => "build",
-        Role::Read => "read",
-        Role::Deploy => "deploy",
-        Role::Operate => "operate",
-    }
-}
-
 fn view((id, name, role, created, used): Row) -> Result<TokenView, AuthError> {
-    let role = match role.as_str() {
-        "build" => Role::Build,
-        "read" => Role::Read,
-        "deploy" => Role::Deploy,
-        "operate" => Role::Operate,
-        _ => {
-            return Err(StoreError::Corrupt {
-                what: "tokens.role",
-            }
-            .into());
-        }
-    };
+    let role = role.parse().map_err(|_| StoreError::Corrupt {
+        what: "tokens.role",
+    })?;
     Ok(TokenView {
         id,
         name,
@@ -352,6 +332,19 @@ mod tests {
                 authenticate(&store, &secret).await.unwrap().role,
                 Role::Operate
             );
+        }
+        assert_eq!(list(&store).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_token_file_gets_the_role_that_is_asked_for() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = store(folder.path()).await;
+        let path = folder.path().join("token");
+        for role in [Role::Read, Role::Edge] {
+            ensure_file(&store, &path, "edges", role).await.unwrap();
+            let secret = std::fs::read_to_string(&path).unwrap();
+            assert_eq!(authenticate(&store, &secret).await.unwrap().role, role);
         }
         assert_eq!(list(&store).await.unwrap().len(), 1);
     }

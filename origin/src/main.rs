@@ -320,7 +320,7 @@ async fn assemble(config: &Config, store: Store) -> anyhow::Result<Parts> {
         Role::Operate,
     )
     .await?;
-    auth::ensure_file(&store, &config.edge_token_file, "edges", Role::Read).await?;
+    auth::ensure_file(&store, &config.edge_token_file, "edges", Role::Edge).await?;
     let client = nats::connect(&config.nats, "origin").await?;
     let regions: Arc<[RegionId]> = config
         .regions

@@ -190,7 +190,13 @@ async fn authorize(app: &App, headers: &HeaderMap) -> Result<(), Refused> {
         None => basic_password(headers).ok_or_else(refused)?,
     };
     match auth::authenticate(&app.store, &secret).await {
-        Ok(caller) if caller.role >= Role::Read => Ok(()),
+        Ok(caller)
+            if [Role::Edge, Role::Read]
+                .iter()
+                .any(|role| caller.role.includes(*role)) =>
+        {
+            Ok(())
+        }
         Err(AuthError::Store(error)) => Err(error.into()),
         Ok(_) | Err(_) => Err(refused()),
     }

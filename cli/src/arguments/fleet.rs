@@ -92,8 +92,8 @@ pub(crate) enum Token {
     Create {
         /// What it is for
         name: String,
-        /// `read`, `deploy` or `operate`, each with all rights of the ones before
-        #[arg(long, value_parser = role)]
+        /// `read`, `deploy` or `operate`, each with all rights of the ones before; or `edge` or `build`, for an edge or a worker
+        #[arg(long)]
         role: Role,
     },
     /// List tokens
@@ -142,14 +142,4 @@ pub(crate) struct Dev {
     /// The folder to deploy as project `hello`; else deploy/examples/hello
     #[arg(long, value_name = "DIR")]
     pub(crate) example: Option<PathBuf>,
-}
-
-fn role(text: &str) -> Result<Role, &'static str> {
-    match text {
-        "build" => Ok(Role::Build),
-        "read" => Ok(Role::Read),
-        "deploy" => Ok(Role::Deploy),
-        "operate" => Ok(Role::Operate),
-        _ => Err("use build, read, deploy or operate"),
-    }
 }

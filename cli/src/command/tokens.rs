@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use helix_routing::api::{CreatedToken, NewToken, Role, TokenView};
+use helix_routing::api::{CreatedToken, NewToken, TokenView};
 
 use super::NONE;
 use super::table::{moment, table};
@@ -48,20 +48,11 @@ fn list(tokens: &[TokenView]) -> String {
             [
                 token.id.clone(),
                 token.name.clone(),
-                role_name(token.role).to_owned(),
+                token.role.as_str().to_owned(),
                 moment(token.created),
                 token.used.map_or_else(|| NONE.to_owned(), moment),
             ]
         })
         .collect();
     table(["ID", "NAME", "ROLE", "CREATED (UTC)", "USED (UTC)"], &rows)
-}
-
-const fn role_name(role: Role) -> &'static str {
-    match role {
-        Role::Build => "build",
-        Role::Read => "read",
-        Role::Deploy => "deploy",
-        Role::Operate => "operate",
-    }
 }

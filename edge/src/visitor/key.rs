@@ -7,10 +7,11 @@ use std::time::Duration;
 
 use helix_routing::visitor::VisitorKey;
 use helix_service::disk;
+use reqwest::StatusCode;
 
 use super::draw::Key;
 use super::{Keys, Visitors};
-use crate::store::Fetcher;
+use crate::store::{FetchError, Fetcher};
 use crate::table::Table;
 
 /// How often origin is asked whether it is still the same: it may have been rotated, and after a restore it may be another.
@@ -61,6 +62,13 @@ pub async fn keep(fetcher: Fetcher, folder: PathBuf, table: Arc<Table>) {
                 continue;
             }
             Ok(None) => tracing::warn!("origin's key of visitors' draws is none"),
+            Err(FetchError::Status {
+                url,
+                status: StatusCode::FORBIDDEN,
+            }) => tracing::warn!(
+                url,
+                "the key of visitors' draws is refused: this edge's token needs the role `edge`"
+            ),
             Err(error) => {
                 tracing::debug!(
                     error = &error as &dyn std::error::Error,

@@ -355,7 +355,7 @@ async fn account(
             let by = Caller {
                 id: token.id.clone(),
                 name: format!("join token {}", token.id),
-                role: Role::Read,
+                role: Role::Edge,
                 request: None,
             };
             let (edge, url) = (request.edge.as_str(), Some(request.url.as_str()));
@@ -369,7 +369,7 @@ async fn account(
 async fn read_token(tx: &mut Tx, edge: &EdgeId) -> Result<(String, String), AdmissionError> {
     let new = NewToken {
         name: format!("edge {edge}"),
-        role: Role::Read,
+        role: Role::Edge,
     };
     let created = auth::create(tx, new).await?;
     Ok((created.view.id, created.token))

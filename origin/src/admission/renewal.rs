@@ -63,7 +63,7 @@ impl Admission {
         let by = Caller {
             id: user,
             name: format!("edge {edge}"),
-            role: Role::Read,
+            role: Role::Edge,
             request: None,
         };
         let serial = Some(issued.serial.as_str());

@@ -130,7 +130,7 @@ pub async fn authorize(
 ) -> Result<Response, Rejection> {
     let asked = Asked::of(&request);
     let caller = asked.caller(&app).await?;
-    if caller.role < role {
+    if !caller.role.includes(role) {
         return Err(asked.refuse(&app, &caller, role).await);
     }
     Ok(pass(caller, request, next).await)
@@ -149,7 +149,7 @@ pub async fn authorize_upload(
     let caller = asked.caller(&app).await?;
     let may = match caller.role {
         Role::Deploy | Role::Operate => true,
-        Role::Read => false,
+        Role::Edge | Role::Read => false,
         Role::Build => {
             // `/v1/projects/{project}/…`
             let project = request.uri().path().split('/').nth(3);
@@ -160,23 +160,6 @@ pub async fn authorize_upload(
         return Err(asked.refuse(&app, &caller, Role::Deploy).await);
     }
     Ok(pass(caller, request, next).await)
-}
-
-/// Lets workers pass, and who may make tokens for workers. Others would see what only builds may.
-///
-/// # Errors
-/// When there is no token, nobody's, or another one.
-pub async fn authorize_worker(
-    State(app): State<App>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Rejection> {
-    let asked = Asked::of(&request);
-    let caller = asked.caller(&app).await?;
-    match caller.role {
-        Role::Build | Role::Operate => Ok(pass(caller, request, next).await),
-        Role::Read | Role::Deploy => Err(asked.refuse(&app, &caller, Role::Build).await),
-    }
 }
 
 /// What of a request says who asks for what. A request with its body cannot be looked at while something is waited for.
@@ -216,7 +199,7 @@ impl Asked {
         let title = format!(
             "token {:?} may not do this: it needs the role {}",
             caller.name,
-            auth::role_name(needed)
+            needed.as_str()
         );
         Rejection::new(StatusCode::FORBIDDEN, "forbidden", title)
     }

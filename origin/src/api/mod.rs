@@ -97,13 +97,16 @@ fn routes(app: &App) -> OpenApiRouter<App> {
         .merge(group(app, Role::Deploy, MAX_VARIABLE_BYTES, |routes| {
             routes.routes(routes!(source::set_variable))
         }))
-        .merge(workers(app, MAX_LIST_BYTES, |routes| {
+        .merge(group(app, Role::Build, MAX_LIST_BYTES, |routes| {
             routes.routes(routes!(build::end))
         }))
-        .merge(workers(app, MAX_LOG_BYTES, |routes| {
+        .merge(group(app, Role::Build, MAX_LOG_BYTES, |routes| {
             routes.routes(routes!(build::log))
         }))
-        .merge(workers(app, MAX_BODY_BYTES, |routes| {
+        .merge(group(app, Role::Edge, MAX_BODY_BYTES, |routes| {
+            routes.routes(routes!(visitor::key))
+        }))
+        .merge(group(app, Role::Build, MAX_BODY_BYTES, |routes| {
             routes
                 .routes(routes!(build::claim))
                 .routes(routes!(build::heartbeat))
@@ -130,7 +133,6 @@ fn views(routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
         .routes(routes!(gate::show))
         .routes(routes!(hold::list))
         .routes(routes!(hold::quarantines))
-        .routes(routes!(visitor::key))
         .routes(routes!(rollout::show))
         .routes(routes!(pin::list))
         .routes(routes!(lane::freezes))
@@ -251,20 +253,6 @@ fn uploads(
         .route_layer(middleware::from_fn_with_state(
             app.clone(),
             extract::authorize_upload,
-        ))
-}
-
-/// What workers say.
-fn workers(
-    app: &App,
-    body_bytes: usize,
-    add: impl FnOnce(OpenApiRouter<App>) -> OpenApiRouter<App>,
-) -> OpenApiRouter<App> {
-    add(OpenApiRouter::new())
-        .route_layer(DefaultBodyLimit::max(body_bytes))
-        .route_layer(middleware::from_fn_with_state(
-            app.clone(),
-            extract::authorize_worker,
         ))
 }
 

@@ -6,6 +6,7 @@ use helix_routing::api::Role;
 use helix_routing::id::{Epoch, Generation, ProjectName, SiteId};
 use helix_routing::rollout::{Outcome, Rollout};
 use helix_service::digest::sha256;
+use sqlx::AnyPool;
 use sqlx::any::AnyPoolOptions;
 use sqlx::migrate::Migrator;
 
@@ -58,16 +59,14 @@ fn machine(id: &str, phase: &str, outcome: &str) -> String {
     )
 }
 
-/// The database of an origin of then.
-async fn written(place: &Place) {
+/// A database after the migrations up to this one.
+async fn migrated(place: &Place, to: i64) -> AnyPool {
     sqlx::any::install_default_drivers();
     let all = match place {
         Place::File(_) => migrations::FILES.migrations.to_vec(),
         Place::Postgres(_) => migrations::postgres().migrations.to_vec(),
     };
-    let early = all
-        .into_iter()
-        .filter(|migration| migration.version <= EARLY);
+    let early = all.into_iter().filter(|migration| migration.version <= to);
     let migrator = Migrator {
         migrations: Cow::Owned(early.collect()),
         ..Migrator::DEFAULT
@@ -76,6 +75,12 @@ async fn written(place: &Place) {
     let pool = AnyPoolOptions::new().max_connections(1);
     let pool = pool.connect_with(options).await.unwrap();
     migrator.run(&pool).await.unwrap();
+    pool
+}
+
+/// The database of an origin of then.
+async fn written(place: &Place) {
+    let pool = migrated(place, EARLY).await;
     for row in ROWS {
         sqlx::query(row).execute(&pool).await.unwrap();
     }
@@ -188,6 +193,38 @@ async fn log_goes_on(place: &Place, store: Store) {
     assert_eq!(checked(&mut connection).await, (2, 1, true));
     drop(connection);
     opened.close().await;
+}
+
+/// Tokens of edges were like others that read.
+async fn tokens_become_the_edges(place: &Place) {
+    let pool = migrated(place, 27).await;
+    for row in [
+        "INSERT INTO tokens (id, name, role, secret_hash, created) VALUES \
+         ('t1', 'edge fra-1', 'read', 's1', 1000), ('t2', 'edge fra-2', 'read', 's2', 1000), ('t3', 'ci', 'deploy', 's3', 1000)",
+        "INSERT INTO edges (edge, region, url, admitted, joined, read_token) VALUES \
+         ('fra-1', 'fra', 'http://127.0.0.1:1', 'token', 1000, 't1'), ('fra-2', 'fra', 'http://127.0.0.1:2', 'config', 1000, NULL)",
+    ] {
+        sqlx::query(row).execute(&pool).await.unwrap();
+    }
+    pool.close().await;
+    let store = Store::lead(place).await.unwrap();
+    let tokens = auth::list(&store).await.unwrap();
+    let roles: Vec<_> = tokens
+        .iter()
+        .map(|token| (token.id.as_str(), token.role))
+        .collect();
+    let expected = [("t1", Role::Edge), ("t2", Role::Read), ("t3", Role::Deploy)];
+    assert_eq!(roles, expected);
+    store.close().await;
+}
+
+#[tokio::test]
+async fn tokens_of_edges_that_joined_become_theirs() {
+    let folder = tempfile::tempdir().unwrap();
+    tokens_become_the_edges(&Place::File(folder.path().join("origin.db"))).await;
+    if let Some(server) = testing::server() {
+        tokens_become_the_edges(&server.database().parse().unwrap()).await;
+    }
 }
 
 #[tokio::test]

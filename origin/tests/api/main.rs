@@ -104,14 +104,20 @@ async fn a_token_may_do_what_its_role_says() {
     let mut world = World::start().await;
     let operate = world.token.clone();
     let (read, deploy) = (world.token("read").await, world.token("deploy").await);
+    let (edge, build) = (world.token("edge").await, world.token("build").await);
     let contents = json!({ "contents": [] });
-    for (token, list, upload, tokens) in [
-        (&read, 200, 403, 403),
-        (&deploy, 200, 200, 403),
-        (&operate, 200, 200, 200),
+    for (token, list, upload, tokens, key, pull) in [
+        (&build, 403, 403, 403, 403, 401),
+        (&edge, 403, 403, 403, 200, 404),
+        (&read, 200, 403, 403, 403, 404),
+        (&deploy, 200, 200, 403, 403, 404),
+        (&operate, 200, 200, 200, 200, 404),
     ] {
         world.token = token.clone();
         assert_eq!(world.get("/v1/projects").await.status(), list);
+        assert_eq!(world.get("/v1/visitor-key").await.status(), key);
+        let manifest = format!("/v2/shop/manifests/sha256:{}", "0".repeat(64));
+        assert_eq!(world.get(&manifest).await.status(), pull);
         assert_eq!(
             world
                 .post("/v1/projects/shop/uploads", &contents)

@@ -119,6 +119,7 @@ mod lane;
 mod protection;
 mod purge;
 mod push;
+mod role;
 mod rollout;
 mod source;
 
@@ -135,6 +136,7 @@ pub use protection::{
 };
 pub use purge::{MAX_PURGE_PART_BYTES, MAX_PURGE_PARTS, NewPurge, PurgeView, RegionPurge};
 pub use push::{NewReleaseCheck, PushState, PushView, RegistryCheck, RegistryStatus, ReleaseCheck};
+pub use role::{Role, UnknownRole};
 pub use rollout::{
     Approval, ControlReason, PhaseName, RegionMark, RegionView, RolloutMark, RolloutView,
 };
@@ -142,21 +144,6 @@ pub use source::{
     EnvKind, EnvView, Forks, LinkView, LinkedView, MAX_ENV_BYTES, MAX_ENV_NAME_BYTES,
     MAX_ENV_NAMES, MAX_PREVIEW_DAYS, NewLink, NewVariable, PREVIEW_DAYS, Provider, VariableView,
 };
-
-/// What a token may do; each includes the ones before it, but that only a worker's own claims builds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
-#[serde(rename_all = "lowercase")]
-pub enum Role {
-    /// Claim builds, and upload what came of them; nothing else is seen.
-    Build,
-    /// See everything, pull artifacts.
-    Read,
-    /// Deploy, roll back, manage domains.
-    Deploy,
-    /// Everything: tokens, removing projects.
-    Operate,
-}
 
 shape! {
     /// An error, after RFC 9457.
