@@ -356,7 +356,7 @@ impl User {
         let boot = helix_service::random::boot_id();
         tokio::spawn(async move {
             while let Some(batch) = inbox.recv().await {
-                for change in batch {
+                for change in batch.into_changes() {
                     let Change::Record {
                         record: Record::Site(record),
                         ..

@@ -10,6 +10,7 @@ pub mod admin;
 pub mod agent;
 pub mod answer;
 pub mod app;
+mod breaks;
 mod buffer;
 pub mod cache;
 pub mod config;

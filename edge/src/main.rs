@@ -16,6 +16,9 @@ use helix_service::{config, telemetry};
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Of the threads that follow, fetch and report.
+const NICENESS: i32 = 10;
+
 /// Serves the sites of one region.
 #[derive(Debug, Parser)]
 #[command(
@@ -64,9 +67,10 @@ fn start() -> anyhow::Result<()> {
         return writeln!(io::stdout(), "{text}").context("print the config");
     }
     telemetry::init(config.log);
-    // One thread follows, fetches and reports; the listener brings a thread per core.
+    // One thread follows, fetches and reports; the listener brings a thread per core, from this one.
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
+        .on_thread_start(give_way)
         .enable_all()
         .build()
         .context("start the runtime")?;
@@ -74,6 +78,14 @@ fn start() -> anyhow::Result<()> {
     // What still runs here holds nothing that is not on disk.
     runtime.shutdown_background();
     ended
+}
+
+/// Lets the threads that serve come first: one that wakes up for a request would wait some milliseconds for the core of one that is
+/// no less urgent. Where all cores are busy this one still gets a tenth of one.
+fn give_way() {
+    if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
+        tracing::debug!(%error, "following is as urgent as serving");
+    }
 }
 
 fn join_fleet(arguments: JoinArguments) -> anyhow::Result<()> {

@@ -41,6 +41,8 @@ pub(super) struct Program {
     pub(super) program: PathBuf,
     /// Its arguments.
     pub(super) arguments: Vec<OsString>,
+    /// How far it stands back when it wants a core that others want, too.
+    pub(super) niceness: i32,
     /// Where its process id is written.
     pub(super) pid: PathBuf,
     /// Where its output goes.
@@ -173,9 +175,21 @@ fn spawn(program: &Program) -> Result<Child, StartError> {
         .map_err(failed)?;
     log::copy(&program.name, &program.log, reader).map_err(failed)?;
     if let Some(id) = child.id() {
+        stand_back(id, program.niceness);
         write_atomic(&program.pid, id.to_string().as_bytes())?;
     }
     Ok(child)
+}
+
+/// Before it has any threads but one: those inherit it.
+fn stand_back(id: u32, niceness: i32) {
+    let pid = i32::try_from(id)
+        .ok()
+        .and_then(rustix::process::Pid::from_raw);
+    if let Some(pid) = pid {
+        // It may be gone already. Otherwise it is as urgent as the others, which does no harm.
+        let _ = rustix::process::setpriority_process(Some(pid), niceness);
+    }
 }
 
 async fn end(child: &mut Child) -> io::Result<()> {
@@ -198,6 +212,7 @@ mod tests {
             name: "child".to_owned(),
             program: PathBuf::from("/bin/sh"),
             arguments: vec!["-c".into(), script.into()],
+            niceness: 0,
             pid: folder.path().join("child.pid"),
             log: folder.path().join("child.log"),
         }

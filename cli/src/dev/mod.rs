@@ -132,13 +132,11 @@ async fn live(
     }
     for edge in &fleet.edges {
         let id = edge.edge.as_str();
-        others.start(program(
-            home,
-            id,
-            &programs.edge,
-            "--config",
-            &format!("{id}.toml"),
-        ));
+        let edge = program(home, id, &programs.edge, "--config", &format!("{id}.toml"));
+        others.start(Program {
+            niceness: 0,
+            ..edge
+        });
     }
     let status = ready::everything(&origin, fleet, others).await?;
     let site = example(arguments, &origin, &status).await?;
@@ -211,11 +209,16 @@ async fn check_nats_config(programs: &Programs, home: &Home) -> anyhow::Result<(
     Ok(())
 }
 
+/// Of all but the edges: visitors come before who deploys and builds.
+const BEHIND_EDGES: i32 = 10;
+
+/// How to start what stands behind the edges.
 fn program(home: &Home, name: &str, program: &Path, flag: &str, config: &str) -> Program {
     Program {
         name: name.to_owned(),
         program: program.to_owned(),
         arguments: vec![OsString::from(flag), home.config(config).into_os_string()],
+        niceness: BEHIND_EDGES,
         pid: home.run().join(format!("{name}.pid")),
         log: home.log(name),
     }

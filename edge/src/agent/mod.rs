@@ -41,13 +41,13 @@ use self::flying::Told;
 pub use self::gating::Asking;
 use self::gating::{Run, Unready};
 use self::glass::{Desk, Glass, Kept};
-use self::hosting::Routed;
+use self::hosting::Arriving;
 use self::placement::{Command, Event, Placement};
 use self::purging::Purging;
 use self::reports::Reports;
 use self::retired::Retired;
 use crate::feed::record::Record;
-use crate::feed::{Change, FeedStatus};
+use crate::feed::{Batch, Change, FeedStatus};
 use crate::gate;
 use crate::in_flight::Load;
 use crate::maintenance::Maintenance;
@@ -160,8 +160,8 @@ pub struct Agent {
     had_state: bool,
     /// Boxed: a map that grows moves what it holds, and a good part of it is empty.
     places: HashMap<SiteId, Box<Place>>,
-    /// Hosts that were on disk and are not in the table yet.
-    restoring: Routed,
+    /// Hosts that come by the million, and are not in the table yet.
+    arriving: Arriving,
     /// Sites whose record names something else than what requests get.
     unsettled: HashSet<SiteId>,
     done: mpsc::Sender<Done>,
@@ -208,7 +208,7 @@ impl Agent {
             feeds: Vec::new(),
             had_state: false,
             places: HashMap::new(),
-            restoring: Routed::default(),
+            arriving: Arriving::default(),
             unsettled: HashSet::new(),
             done,
             results,
@@ -239,7 +239,7 @@ impl Agent {
     /// from; `settled` is told when every site first gets what its record names, be those all records or not.
     pub async fn run(
         mut self,
-        mut changes: mpsc::Receiver<Vec<Change>>,
+        mut changes: mpsc::Receiver<Batch>,
         feeds: Vec<watch::Receiver<FeedStatus>>,
         whole: bool,
         settled: watch::Sender<bool>,
@@ -256,7 +256,7 @@ impl Agent {
             tokio::select! {
                 biased;
                 batch = changes.recv() => match batch {
-                    Some(batch) => self.change_all(batch),
+                    Some(batch) => self.take(batch),
                     None => return,
                 },
                 Some(done) = self.results.recv() => self.finish(done),

@@ -48,6 +48,28 @@ const MARK_INTERVAL: Duration = Duration::from_secs(60);
 /// After state could not be written (a full disk, mostly).
 const STATE_RETRY: Duration = Duration::from_secs(1);
 
+/// What a feed hands on together, in order.
+#[derive(Debug)]
+pub enum Batch {
+    /// Changes of the stream, which count at once.
+    Now(Vec<Change>),
+    /// Some of a snapshot; the others follow.
+    Slice(Vec<Change>),
+    /// That was all of the snapshot, or it was given up.
+    SnapshotEnd,
+}
+
+impl Batch {
+    /// The changes in it.
+    #[must_use]
+    pub fn into_changes(self) -> Vec<Change> {
+        match self {
+            Self::Now(changes) | Self::Slice(changes) => changes,
+            Self::SnapshotEnd => Vec::new(),
+        }
+    }
+}
+
 /// What a stream says, after it is on disk.
 #[derive(Debug)]
 pub enum Change {
@@ -109,7 +131,7 @@ pub struct Feed {
     /// What is served, and so ready.
     table: Arc<Table>,
     /// Where changes go, in order.
-    changes: mpsc::Sender<Vec<Change>>,
+    changes: mpsc::Sender<Batch>,
     /// Where the status is shown.
     status: watch::Sender<FeedStatus>,
     /// Keys that the snapshot taken over lacks; those that do not come until the stream's end are dropped.
@@ -152,7 +174,7 @@ impl Feed {
             table,
             edge,
         }: Known,
-        changes: mpsc::Sender<Vec<Change>>,
+        changes: mpsc::Sender<Batch>,
     ) -> (Self, watch::Receiver<FeedStatus>) {
         let position = ledger.position();
         let (status, shown) = watch::channel(FeedStatus {
@@ -495,9 +517,13 @@ impl Feed {
 
     async fn hand_on(&self, changes: Vec<Change>) {
         if !changes.is_empty() {
-            // A closed receiver ends `run`.
-            let _ = self.changes.send(changes).await;
+            self.hand_on_batch(Batch::Now(changes)).await;
         }
+    }
+
+    async fn hand_on_batch(&self, batch: Batch) {
+        // A closed receiver ends `run`.
+        let _ = self.changes.send(batch).await;
     }
 
     async fn mark(&mut self, follower: &Follower<Stored>) -> Result<(), StateError> {

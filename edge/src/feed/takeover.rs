@@ -16,7 +16,7 @@ use tokio::time::Instant;
 use super::follower::Follower;
 use super::reader::Stored;
 use super::snapshot::{self, Taken};
-use super::{Change, Feed, Work};
+use super::{Batch, Change, Feed, Work};
 use crate::state::{Piece, Position, Progress, Purpose, Slice, StateError};
 
 /// Between two snapshots that are fetched to cover the logs.
@@ -146,19 +146,20 @@ impl Feed {
 
     /// Takes in a piece of a snapshot, and hands on what is newer in it. False when the snapshot lacks too much.
     pub(super) async fn adopt(&mut self, piece: Piece) -> Result<bool, StateError> {
-        match self.ledger.take_piece(piece).await {
-            Ok(Progress::Compared) => {}
+        let progress = self.ledger.take_piece(piece).await;
+        if !self.ledger.is_adopting() {
+            self.hand_on_batch(Batch::SnapshotEnd).await;
+        }
+        match progress {
+            Ok(Progress::Compared) => self.ledger.read_on(),
             Ok(Progress::Based { missing }) => self.missing = missing.into_iter().collect(),
-            Ok(Progress::Slice(slice)) => self.hand_on_slice(slice).await,
-            Ok(Progress::Done { purpose, at }) => {
-                if purpose == Purpose::Cover {
-                    tracing::info!(
-                        stream = self.scope.stream(),
-                        sequence = at,
-                        "state begins with a newer snapshot"
-                    );
-                }
+            Ok(Progress::Slice(slice)) => {
+                self.hand_on_slice(slice).await;
+                // Whom it was handed to comes first: a takeover needs one core, and no more.
+                tokio::task::yield_now().await;
+                self.ledger.read_on();
             }
+            Ok(Progress::Done { purpose, at }) => self.done(purpose, at),
             Err(error @ StateError::Shrinks { .. }) => {
                 // An operator has to look.
                 tracing::error!(
@@ -179,6 +180,16 @@ impl Feed {
         Ok(true)
     }
 
+    fn done(&self, purpose: Purpose, at: u64) {
+        if purpose == Purpose::Cover {
+            tracing::info!(
+                stream = self.scope.stream(),
+                sequence = at,
+                "state begins with a newer snapshot"
+            );
+        }
+    }
+
     async fn hand_on_slice(&self, slice: Slice) {
         let mut changes = Vec::with_capacity(slice.newer.len());
         changes.extend(slice.newer.into_iter().map(|opened| Change::Record {
@@ -194,7 +205,9 @@ impl Feed {
             );
             changes.push(self.refused(key, 0, reason));
         }
-        self.hand_on(changes).await;
+        if !changes.is_empty() {
+            self.hand_on_batch(Batch::Slice(changes)).await;
+        }
     }
 
     /// Drops what neither the snapshot taken over nor the stream after it has.

@@ -16,9 +16,14 @@ use helix_routing::snapshot::{
     HEAD_BYTES, MAX_PART_BYTES, PART_RECORDS, PartRecords, SnapshotIndex, index_bytes,
 };
 use helix_routing::wire::{Wire, WireError};
+use helix_service::digest::Sha256;
 use helix_service::keys::KeyRing;
 
+use crate::breaks::Breaks;
 use crate::feed::record::{self, Rejected};
+
+/// Hashed, or taken apart, before a break may be due: some tens of microseconds.
+const STRETCH_BYTES: usize = 64 * 1024;
 
 /// A file is no snapshot, or not the one that was signed.
 #[derive(Debug, thiserror::Error)]
@@ -123,9 +128,16 @@ impl Base {
             self.check(number, stored)?;
             content.clear();
             let limit = MAX_PART_BYTES as u64;
-            zstd::Decoder::with_buffer(stored)?
-                .take(limit + 1)
-                .read_to_end(&mut content)?;
+            let mut decoded = zstd::Decoder::with_buffer(stored)?.take(limit + 1);
+            let mut breaks = Breaks::begin();
+            while decoded
+                .by_ref()
+                .take(STRETCH_BYTES as u64)
+                .read_to_end(&mut content)?
+                > 0
+            {
+                breaks.may_be_due();
+            }
             each(number, &content)
         })
     }
@@ -162,8 +174,13 @@ impl Base {
     }
 
     fn check(&self, number: usize, stored: &[u8]) -> Result<(), BaseError> {
-        let found = helix_service::digest::sha256(stored);
-        if self.index.parts[number].digest == found {
+        let mut sum = Sha256::new();
+        let mut breaks = Breaks::begin();
+        for stretch in stored.chunks(STRETCH_BYTES) {
+            sum.update(stretch);
+            breaks.may_be_due();
+        }
+        if self.index.parts[number].digest == sum.finish() {
             Ok(())
         } else {
             Err(BaseError::Part { number })

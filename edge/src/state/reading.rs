@@ -1,9 +1,10 @@
 //! Reads a snapshot beside what serves, and says what it finds in pieces.
 //!
-//! It verifies every part, and judges nothing: that is for who holds the places. A thread of low priority does it, so that requests come first.
+//! It verifies every part, and judges nothing: that is for who holds the places. A thread of its own does it, with breaks, so that requests come first.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 
 use helix_routing::key::Scope;
 use helix_routing::snapshot::PartRecords;
@@ -12,12 +13,9 @@ use tokio::sync::{mpsc, oneshot};
 use super::base::{Base, BaseError};
 use super::frame::StoredRecord;
 use super::slots::Slot;
+use crate::breaks::Breaks;
 use crate::feed::record::{self, Opened, Rejected};
 
-/// Niceness of the thread: it gets a tenth of what a serving thread gets where both want a core.
-const NICENESS: i32 = 10;
-/// Pieces that wait for the ledger.
-const WAITING_PIECES: usize = 4;
 /// Keys that are compared at once: some half a millisecond, in which nothing is admitted.
 const PIECE_KEYS: usize = 2048;
 /// Records that are taken in at once.
@@ -49,20 +47,56 @@ pub(super) struct Keys {
 
 /// Reads a snapshot in a thread of its own: `read` sends what it finds, and the end is told after it.
 pub(super) fn reading(
-    read: impl FnOnce(&mpsc::Sender<Found>) -> Result<(), BaseError> + Send + 'static,
-) -> mpsc::Receiver<Found> {
-    let (sender, pieces) = mpsc::channel(WAITING_PIECES);
+    read: impl FnOnce(&Finds) -> Result<(), BaseError> + Send + 'static,
+) -> Pieces {
+    let (sender, found) = mpsc::channel(1);
+    let (go_on, turns) = sync_channel(1);
     spawn(move || {
-        let end = read(&sender);
+        let finds = Finds { sender, turns };
+        let end = read(&finds);
         // Nobody takes it only when the takeover was given up, or the process ends.
-        let _ = sender.blocking_send(Found::End(end));
+        let _ = finds.sender.blocking_send(Found::End(end));
     });
-    pieces
+    Pieces { found, go_on }
 }
 
-/// Sends what was found; an error when nobody wants more.
-pub(super) fn send(pieces: &mpsc::Sender<Found>, found: Found) -> Result<(), BaseError> {
-    pieces.blocking_send(found).map_err(|_| BaseError::Shape)
+/// Where the thread sends what it finds, and waits until that was taken in: a takeover needs one core, and leaves the others to who serves.
+pub(super) struct Finds {
+    sender: mpsc::Sender<Found>,
+    turns: Receiver<()>,
+}
+
+impl Finds {
+    /// Sends what was found; an error when nobody wants more.
+    pub(super) fn send(&self, found: Found) -> Result<(), BaseError> {
+        let unwanted = BaseError::Shape;
+        if self.sender.blocking_send(found).is_err() || self.turns.recv().is_err() {
+            return Err(unwanted);
+        }
+        Ok(())
+    }
+}
+
+/// The other end of it.
+#[derive(Debug)]
+pub(super) struct Pieces {
+    found: mpsc::Receiver<Found>,
+    go_on: SyncSender<()>,
+}
+
+impl Pieces {
+    /// The next piece. What waits may be given up.
+    pub(super) async fn next(&mut self) -> Found {
+        // A thread that panicked has not read to the end.
+        let lost = Found::End(Err(BaseError::Shape));
+        self.found.recv().await.unwrap_or(lost)
+    }
+
+    /// The last piece was taken in.
+    pub(super) fn go_on(&self) {
+        // The thread may have read to the end.
+        let _ = self.go_on.try_send(());
+    }
 }
 
 /// Finds the keys of a snapshot, and the places of those that lie in the logs.
@@ -70,12 +104,14 @@ pub(super) fn keys(
     base: &Base,
     scope: &Scope,
     loose: &HashMap<String, StoredRecord>,
-    pieces: &mpsc::Sender<Found>,
+    pieces: &Finds,
 ) -> Result<(), BaseError> {
     base.each_content(|number, content| {
         let unreadable = |source| BaseError::Content { number, source };
         let mut keys = Keys::default();
+        let mut breaks = Breaks::begin();
         for record in PartRecords::new(content).map_err(unreadable)? {
+            breaks.may_be_due();
             let (key, body) = record.map_err(unreadable)?;
             keys.text.push_str(key);
             keys.ends.push(keys.text.len());
@@ -85,23 +121,21 @@ pub(super) fn keys(
                 keys.loose.push((opened.key.clone(), Slot::of(&opened)));
             }
             if keys.ends.len() == PIECE_KEYS {
-                send(pieces, Found::Keys(std::mem::take(&mut keys)))?;
+                pieces.send(Found::Keys(std::mem::take(&mut keys)))?;
             }
         }
-        send(pieces, Found::Keys(keys))
+        pieces.send(Found::Keys(keys))
     })
 }
 
 /// Finds the records of a snapshot.
-pub(super) fn records(
-    base: &Base,
-    scope: &Scope,
-    pieces: &mpsc::Sender<Found>,
-) -> Result<(), BaseError> {
+pub(super) fn records(base: &Base, scope: &Scope, pieces: &Finds) -> Result<(), BaseError> {
     base.each_content(|number, content| {
         let unreadable = |source| BaseError::Content { number, source };
         let mut records = Vec::new();
+        let mut breaks = Breaks::begin();
         for record in PartRecords::new(content).map_err(unreadable)? {
+            breaks.may_be_due();
             let (key, body) = record.map_err(unreadable)?;
             let opened = record::open_covered(scope, key, body, base.epoch);
             records.push((
@@ -113,14 +147,14 @@ pub(super) fn records(
                 opened,
             ));
             if records.len() == PIECE_RECORDS {
-                send(pieces, Found::Records(std::mem::take(&mut records)))?;
+                pieces.send(Found::Records(std::mem::take(&mut records)))?;
             }
         }
-        send(pieces, Found::Records(records))
+        pieces.send(Found::Records(records))
     })
 }
 
-/// Runs what takes time in a thread of its own that yields to those that serve.
+/// Runs what takes time in a thread of its own. It is to take breaks.
 pub(crate) async fn in_background<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> T {
@@ -134,13 +168,8 @@ pub(crate) async fn in_background<T: Send + 'static>(
 }
 
 fn spawn(work: impl FnOnce() + Send + 'static) {
-    // A thread of its own, since a niceness cannot be taken back.
     let thread = std::thread::Builder::new().name("takeover".to_owned());
-    let spawned = thread.spawn(move || {
-        if let Err(error) = rustix::process::setpriority_process(None, NICENESS) {
-            tracing::debug!(%error, "a takeover runs as urgently as requests");
-        }
-        work();
-    });
-    spawned.expect("the system has room for one more thread");
+    thread
+        .spawn(work)
+        .expect("the system has room for one more thread");
 }

@@ -3,11 +3,11 @@
 //! Records of the logs are few, and each is verified by its own signature, on every core. Those of the base are many, and its one
 //! signature and the digests of its parts were verified when it was opened; one thread takes them apart while another takes them in.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
+use bytes::Bytes;
 use helix_routing::id::Epoch;
 use helix_routing::key::Scope;
 use helix_routing::record::Order;
@@ -27,7 +27,8 @@ const WAITING_PARTS: usize = 1;
 const WORTH_A_THREAD: usize = 64;
 
 impl Ledger {
-    /// Reads the state of the stream of `scope`, and hands every record that is still accepted to `each`, once, in batches.
+    /// Reads the state of the stream of `scope`, and hands every record that is still accepted to `each`, in batches; of two of one key
+    /// the later counts.
     ///
     /// # Errors
     /// When the files cannot be read. Damage in them is no error: it is repaired from the stream.
@@ -76,18 +77,16 @@ impl Ledger {
             scope,
             ring,
         };
-        let mut loose = ledger.open_loose(contents.records.into_values().collect());
-        for opened in loose.values() {
+        // First and at once, so that what they take is free again when those of the base come.
+        let loose = ledger.open_loose(contents.records.into_values().collect());
+        for opened in &loose {
             ledger.hold(opened);
         }
+        each(loose);
         if let Some(base) = base {
             ledger.led_in(base.epoch);
-            let taken = ledger.take_in(
-                &base,
-                |key| contents.dropped.contains(key),
-                &mut loose,
-                &mut each,
-            );
+            let is_dropped = |key: &str| contents.dropped.contains(key);
+            let taken = ledger.take_in(&base, is_dropped, &mut each);
             if let Err(error) = taken {
                 // Its digests were right a moment ago: it is read again from the stream.
                 tracing::error!(
@@ -98,39 +97,37 @@ impl Ledger {
                 ledger.position.incarnation = None;
             }
         }
-        each(loose.into_values().collect());
         Ok(ledger)
     }
 
     /// Verifies records of the logs, each by its own signature.
-    fn open_loose(&self, stored: Vec<StoredRecord>) -> HashMap<String, Opened> {
+    fn open_loose(&self, mut stored: Vec<StoredRecord>) -> Vec<Opened> {
         let cores = thread::available_parallelism().map_or(1, usize::from);
         let share = stored.len().div_ceil(cores).max(WORTH_A_THREAD);
-        let opened = thread::scope(|scope| {
-            let threads: Vec<_> = stored
-                .chunks(share)
-                .map(|stored| {
-                    scope.spawn(|| {
-                        stored
-                            .iter()
-                            .filter_map(|stored| self.reopen(stored))
-                            .collect::<Vec<_>>()
-                    })
-                })
-                .collect();
+        let mut shares = Vec::new();
+        while !stored.is_empty() {
+            shares.push(stored.split_off(stored.len().saturating_sub(share)));
+        }
+        thread::scope(|scope| {
+            let open = |stored: Vec<StoredRecord>| {
+                let opened = stored.into_iter().filter_map(|stored| self.reopen(stored));
+                opened.collect::<Vec<_>>()
+            };
+            let spawn = |stored| scope.spawn(move || open(stored));
+            let threads: Vec<_> = shares.into_iter().map(spawn).collect();
             let joined = threads.into_iter().filter_map(|thread| thread.join().ok());
-            joined.flatten().collect::<Vec<_>>()
-        });
-        opened
-            .into_iter()
-            .map(|opened| (opened.key.clone(), opened))
-            .collect()
+            joined.flatten().collect()
+        })
     }
 
-    fn reopen(&self, stored: &StoredRecord) -> Option<Opened> {
-        let sealed = stored.sealed.clone().into();
+    fn reopen(&self, stored: StoredRecord) -> Option<Opened> {
+        let sealed = stored.sealed.into();
         match record::open(&self.ring, &self.scope, None, &stored.key, sealed) {
-            Ok(opened) => Some(opened),
+            // The envelope is on disk.
+            Ok(opened) => Some(Opened {
+                sealed: Bytes::new(),
+                ..opened
+            }),
             Err(error) => {
                 tracing::error!(
                     stream = self.stream,
@@ -148,7 +145,6 @@ impl Ledger {
         &mut self,
         base: &Base,
         is_dropped: impl Fn(&str) -> bool,
-        loose: &mut HashMap<String, Opened>,
         each: &mut impl FnMut(Vec<Opened>),
     ) -> Result<(), BaseError> {
         self.slots.reserve(base.records());
@@ -178,7 +174,6 @@ impl Ledger {
                         Ok(opened) if !is_dropped(&key) => {
                             let before = self.hold(&opened);
                             if order_of(before, Slot::of(&opened)) == Order::Newer {
-                                loose.remove(&key);
                                 batch.push(opened);
                             } else if let Some(before) = before {
                                 self.slots.insert(&key, before);

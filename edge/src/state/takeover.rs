@@ -6,8 +6,8 @@
 //!                        └─▶ base on disk, what is newer carried over ──▶ its newer records, slice by slice
 //! ```
 //!
-//! Reading and verifying takes time, and happens in a thread that yields to the ones that serve. What it finds comes in pieces, each of
-//! which the owner of the ledger takes in within a millisecond or so; between two of them it may admit records. What
+//! Reading and verifying takes time, and happens in a thread of its own. What it finds comes in pieces, each of
+//! which the owner of the ledger takes in within a millisecond or so; between two of them it may admit records. Both take breaks. What
 //! was admitted during the comparison is carried over with the rest: the snapshot is compared with what was held when it began, and
 //! every record that it has is compared once more, by its generation, when it is taken in.
 
@@ -16,13 +16,13 @@ use std::io;
 use std::sync::Arc;
 
 use helix_routing::record::Order;
-use tokio::sync::mpsc;
 
-use super::base::{Base, BaseError};
+use super::base::Base;
 use super::frame::{Position, StoredRecord};
-use super::reading::{Found, Keys, Piece, keys, reading, records, send};
+use super::reading::{Found, Keys, Piece, Pieces, keys, reading, records};
 use super::slots::Slot;
 use super::{Ledger, StateError, order_of};
+use crate::breaks::Breaks;
 use crate::feed::record::{Opened, Rejected};
 
 /// A takeover may drop this share of the records held, in percent; more is refused as an accident.
@@ -78,7 +78,7 @@ pub struct Slice {
 pub(super) struct Adopting {
     base: Arc<Base>,
     purpose: Purpose,
-    pieces: mpsc::Receiver<Found>,
+    pieces: Pieces,
     stage: Stage,
 }
 
@@ -114,6 +114,8 @@ impl Ledger {
         let base = Arc::new(base);
         let (read, scope, folder) = (Arc::clone(&base), self.scope.clone(), self.folder.clone());
         let compaction = self.compaction.take();
+        // Nothing is admitted while a stream is taken over, so where nothing is held now nothing can be missing.
+        let compares = purpose == Purpose::Cover || self.slots.len() > 0;
         let runtime = tokio::runtime::Handle::current();
         let pieces = reading(move |pieces| {
             if let Some(compaction) = compaction {
@@ -121,8 +123,12 @@ impl Ledger {
                 let _ = runtime.block_on(compaction);
             }
             let loose = Arc::new(folder.loose()?.records);
-            send(pieces, Found::Logs(Arc::clone(&loose)))?;
-            keys(&read, &scope, &loose, pieces)
+            pieces.send(Found::Logs(Arc::clone(&loose)))?;
+            if compares {
+                keys(&read, &scope, &loose, pieces)
+            } else {
+                Ok(())
+            }
         });
         self.slots.begin_seeing();
         self.adopting = Some(Adopting {
@@ -147,9 +153,14 @@ impl Ledger {
         if let Stage::Comparing(Comparing { page: Some(_), .. }) = adopting.stage {
             return Piece(Found::Pages);
         }
-        // A thread that panicked has not read to the end.
-        let lost = Found::End(Err(BaseError::Shape));
-        Piece(adopting.pieces.recv().await.unwrap_or(lost))
+        Piece(adopting.pieces.next().await)
+    }
+
+    /// The last piece was taken in, and handed on: the next one may be read.
+    pub fn read_on(&self) {
+        if let Some(adopting) = &self.adopting {
+            adopting.pieces.go_on();
+        }
     }
 
     /// Takes a piece in.
@@ -251,7 +262,9 @@ impl Ledger {
     /// Takes note of keys that the snapshot has, and which records it covers.
     fn compare(&mut self, comparing: &mut Comparing, keys: &Keys) {
         let mut from = 0;
+        let mut breaks = Breaks::begin();
         for end in &keys.ends {
+            breaks.may_be_due();
             self.slots.see(&keys.text[from..*end]);
             from = *end;
         }
@@ -264,9 +277,11 @@ impl Ledger {
 
     /// Looks for what the snapshot lacks, in some pages. True when they were the last.
     fn look_through(&self, comparing: &mut Comparing, purpose: Purpose, at: u64) -> bool {
+        let mut breaks = Breaks::begin();
         let from = comparing.page.unwrap_or(0);
         let to = self.slots.pages().min(from + PIECE_PAGES);
         for (key, is_tombstone) in (from..to).flat_map(|page| self.slots.unseen(page)) {
+            breaks.may_be_due();
             let came_later = comparing
                 .stored(key)
                 .is_some_and(|stored| stored.sequence > at);
@@ -312,7 +327,9 @@ impl Ledger {
     /// The records of the snapshot that are newer than those held, which they replace.
     fn take_in_newer(&mut self, records: Vec<(String, Result<Opened, Rejected>)>) -> Slice {
         let mut slice = Slice::default();
+        let mut breaks = Breaks::begin();
         for (key, opened) in records {
+            breaks.may_be_due();
             let opened = match opened {
                 Ok(opened) => opened,
                 Err(error) => {

@@ -288,6 +288,7 @@ async fn what_comes_while_a_snapshot_is_taken_over_is_admitted_and_stays() {
                 }
                 Progress::Done { at, .. } => is_done = at == 6040,
             }
+            ledger.read_on();
         }
         assert!(pieces > 12, "{pieces} pieces");
         assert_eq!(bench.found(), expected, "seed {seed}");

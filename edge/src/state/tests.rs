@@ -187,6 +187,7 @@ async fn adopt(
             }
             Progress::Done { .. } => break,
         }
+        ledger.read_on();
     }
     missing.sort();
     Ok((newer, missing))

@@ -11,6 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::breaks::Breaks;
+
 /// A shard of a million names holds some 240, which are written anew in a few microseconds. Four times as many shards are slower to
 /// look up in by a tenth or two: their pointers lie further apart.
 const SHARD_BITS: u32 = 12;
@@ -148,7 +150,9 @@ impl<V> Hosts<V> {
         // Stable, so that changes of one name stay in their order.
         changes.sort_by_key(|change| (change.shard, change.tag));
         let mut moves = Moves::default();
+        let mut breaks = Breaks::begin();
         for changes in changes.chunk_by(|a, b| a.shard == b.shard) {
+            breaks.may_be_due();
             let place = &self.shards[changes[0].shard];
             let before = place.load_full();
             let after = before.changed(changes, &mut moves);
@@ -157,6 +161,11 @@ impl<V> Hosts<V> {
             place.store(Arc::new(after));
         }
         moves
+    }
+
+    /// Which of `parts` parts, each of several shards, a name belongs to.
+    pub(super) fn part(&self, name: &str, parts: usize) -> usize {
+        self.place(name).0 * parts / self.shards.len()
     }
 
     /// Calls `each` with every name and what it means.
