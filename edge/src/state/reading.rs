@@ -32,7 +32,7 @@ pub(super) enum Found {
     Keys(Keys),
     /// All keys are known: it is time to look for those that the snapshot lacks.
     Pages,
-    Records(Vec<(String, Result<Opened, Rejected>)>),
+    Records(Vec<Held>),
     End(Result<(), BaseError>),
 }
 
@@ -128,8 +128,20 @@ pub(super) fn keys(
     })
 }
 
+/// A record of a snapshot; with its key where it is refused.
+pub(super) type Held = (String, Result<Opened, Rejected>);
+
 /// Finds the records of a snapshot.
 pub(super) fn records(base: &Base, scope: &Scope, pieces: &Finds) -> Result<(), BaseError> {
+    each_piece(base, scope, |records| pieces.send(Found::Records(records)))
+}
+
+/// Calls `each` with the records of a snapshot, some at a time: many would take memory that is free again, and resident, afterwards.
+pub(super) fn each_piece(
+    base: &Base,
+    scope: &Scope,
+    mut each: impl FnMut(Vec<Held>) -> Result<(), BaseError>,
+) -> Result<(), BaseError> {
     base.each_content(|number, content| {
         let unreadable = |source| BaseError::Content { number, source };
         let mut records = Vec::new();
@@ -147,10 +159,10 @@ pub(super) fn records(base: &Base, scope: &Scope, pieces: &Finds) -> Result<(), 
                 opened,
             ));
             if records.len() == PIECE_RECORDS {
-                pieces.send(Found::Records(std::mem::take(&mut records)))?;
+                each(std::mem::take(&mut records))?;
             }
         }
-        pieces.send(Found::Records(records))
+        each(records)
     })
 }
 

@@ -11,18 +11,18 @@ use bytes::Bytes;
 use helix_routing::id::Epoch;
 use helix_routing::key::Scope;
 use helix_routing::record::Order;
-use helix_routing::snapshot::PartRecords;
 use helix_service::keys::KeyRing;
 
 use super::base::{Base, BaseError};
 use super::files::{Folder, Loaded};
 use super::frame::StoredRecord;
+use super::reading::each_piece;
 use super::slots::{Slot, Slots};
 use super::{Ledger, StateError, order_of};
 use crate::feed::record::{self, Opened};
 
-/// Parts that were taken apart and wait: more would only take memory.
-const WAITING_PARTS: usize = 1;
+/// Pieces of a base that were read and wait to be taken in: more would only take memory.
+const WAITING_PIECES: usize = 4;
 /// Fewer records than this are verified before another thread would have begun.
 const WORTH_A_THREAD: usize = 64;
 
@@ -149,34 +149,25 @@ impl Ledger {
     ) -> Result<(), BaseError> {
         self.slots.reserve(base.records());
         let scope = self.scope.clone();
-        let (sender, parts) = mpsc::sync_channel(WAITING_PARTS);
+        let (sender, pieces) = mpsc::sync_channel(WAITING_PIECES);
         thread::scope(|threads| {
             let reading = threads.spawn(move || {
-                base.each_content(|number, content| {
-                    let unreadable = |source| BaseError::Content { number, source };
-                    let mut opened = Vec::new();
-                    for record in PartRecords::new(content).map_err(unreadable)? {
-                        let (key, body) = record.map_err(unreadable)?;
-                        opened.push((
-                            key.to_owned(),
-                            record::open_covered(&scope, key, body, base.epoch),
-                        ));
-                    }
+                each_piece(base, &scope, |records| {
                     // Nobody takes them only when this thread's owner has panicked.
-                    let _ = sender.send(opened);
+                    let _ = sender.send(records);
                     Ok(())
                 })
             });
-            for part in parts {
-                let mut batch = Vec::with_capacity(part.len());
-                for (key, opened) in part {
+            for records in pieces {
+                let mut batch = Vec::with_capacity(records.len());
+                for (key, opened) in records {
                     match opened {
-                        Ok(opened) if !is_dropped(&key) => {
+                        Ok(opened) if !is_dropped(&opened.key) => {
                             let before = self.hold(&opened);
                             if order_of(before, Slot::of(&opened)) == Order::Newer {
                                 batch.push(opened);
                             } else if let Some(before) = before {
-                                self.slots.insert(&key, before);
+                                self.slots.insert(&opened.key, before);
                             }
                         }
                         Ok(_) => {}

@@ -19,11 +19,11 @@ use helix_routing::record::Order;
 
 use super::base::Base;
 use super::frame::{Position, StoredRecord};
-use super::reading::{Found, Keys, Piece, Pieces, keys, reading, records};
+use super::reading::{Found, Held, Keys, Piece, Pieces, keys, reading, records};
 use super::slots::Slot;
 use super::{Ledger, StateError, order_of};
 use crate::breaks::Breaks;
-use crate::feed::record::{Opened, Rejected};
+use crate::feed::record::Opened;
 
 /// A takeover may drop this share of the records held, in percent; more is refused as an accident.
 const MAX_DROP_PERCENT: usize = 5;
@@ -325,7 +325,7 @@ impl Ledger {
     }
 
     /// The records of the snapshot that are newer than those held, which they replace.
-    fn take_in_newer(&mut self, records: Vec<(String, Result<Opened, Rejected>)>) -> Slice {
+    fn take_in_newer(&mut self, records: Vec<Held>) -> Slice {
         let mut slice = Slice::default();
         let mut breaks = Breaks::begin();
         for (key, opened) in records {
