@@ -13,6 +13,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use helix_tests::api::Api;
 use helix_tests::command::Helix;
 use helix_tests::fleet::release_of;
 use helix_tests::wait;
@@ -89,7 +90,16 @@ fn an_edge_joins_by_a_token_serves_and_is_out_once_it_is_removed() {
         token: artifacts.trim().to_owned(),
     };
     assert!(lets_in(&world.nats_url(0), &credentials));
-    let _ = reader.run(["status", "--project", "shop"]).with(0);
+    // It has what edges need, and sees nothing else.
+    let asked = Api {
+        url: reader.api.clone(),
+        token: reader.token.clone(),
+    };
+    let _: serde_json::Value = asked.get("/v1/visitor-key");
+    reader
+        .run(["status", "--project", "shop"])
+        .with(1)
+        .says(&["may not do this: it needs the role read"]);
     let _ = world
         .helix
         .run(["edge", "remove", "fra-1", "--yes", "--force"])
