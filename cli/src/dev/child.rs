@@ -18,6 +18,7 @@ use helix_service::shutdown::{Shutdown, ShutdownHandle};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tokio::process::{Child, Command};
+use tokio::runtime::Handle;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
@@ -163,33 +164,34 @@ fn spawn(program: &Program) -> Result<Child, StartError> {
         source,
     };
     let (reader, writer) = io::pipe().map_err(failed)?;
-    let child = Command::new(&program.program)
+    let mut command = Command::new(&program.program);
+    command
         .args(&program.arguments)
         .stdin(Stdio::piped())
         .stdout(writer.try_clone().map_err(failed)?)
         .stderr(writer)
         // Ctrl-C reaches the supervisor alone, which ends its children in order.
         .process_group(0)
-        .kill_on_drop(true)
-        .spawn()
-        .map_err(failed)?;
+        .kill_on_drop(true);
+    let child = spawn_behind(command, program.niceness).map_err(failed)?;
     log::copy(&program.name, &program.log, reader).map_err(failed)?;
     if let Some(id) = child.id() {
-        stand_back(id, program.niceness);
         write_atomic(&program.pid, id.to_string().as_bytes())?;
     }
     Ok(child)
 }
 
-/// Before it has any threads but one: those inherit it.
-fn stand_back(id: u32, niceness: i32) {
-    let pid = i32::try_from(id)
-        .ok()
-        .and_then(rustix::process::Pid::from_raw);
-    if let Some(pid) = pid {
-        // It may be gone already. Otherwise it is as urgent as the others, which does no harm.
-        let _ = rustix::process::setpriority_process(Some(pid), niceness);
-    }
+/// From a thread that stands back as far: a niceness is inherited, and cannot be taken back.
+fn spawn_behind(mut command: Command, niceness: i32) -> io::Result<Child> {
+    let runtime = Handle::current();
+    let spawned = std::thread::spawn(move || {
+        let _entered = runtime.enter();
+        // Where it is refused the child is as urgent as the others, which does no harm.
+        let _ = rustix::process::setpriority_process(None, niceness);
+        command.spawn()
+    });
+    let lost = |_| io::Error::other("the thread that starts it panicked");
+    spawned.join().map_err(lost).flatten()
 }
 
 async fn end(child: &mut Child) -> io::Result<()> {
@@ -246,5 +248,21 @@ mod tests {
         until("its process id", || pid.is_file()).await;
         children.end().await;
         assert!(!pid.exists());
+    }
+
+    #[tokio::test]
+    async fn a_child_stands_back_from_its_start_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = folder.path().join("said");
+        let mut children = Children::new();
+        children.start(Program {
+            niceness: 10,
+            ..shell(&folder, &format!("nice > {}; exec cat", said.display()))
+        });
+        until("its niceness", || {
+            fs::read_to_string(&said).is_ok_and(|text| text == "10\n")
+        })
+        .await;
+        children.end().await;
     }
 }
