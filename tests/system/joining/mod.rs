@@ -21,6 +21,18 @@ use helix_tests::wait;
 use self::world::{CATCH_UP, OTHER_ORIGIN, World};
 use crate::own_fleet;
 
+/// It gets what edges need, and sees nothing else.
+fn may_do_what_edges_may(edge: &Helix) {
+    let asked = Api {
+        url: edge.api.clone(),
+        token: edge.token.clone(),
+    };
+    let _: serde_json::Value = asked.get("/v1/visitor-key");
+    edge.run(["status", "--project", "shop"])
+        .with(1)
+        .says(&["may not do this: it needs the role read"]);
+}
+
 /// Whether a server of NATS lets in who shows these credentials.
 fn lets_in(url: &str, credentials: &str) -> bool {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -90,16 +102,7 @@ fn an_edge_joins_by_a_token_serves_and_is_out_once_it_is_removed() {
         token: artifacts.trim().to_owned(),
     };
     assert!(lets_in(&world.nats_url(0), &credentials));
-    // It has what edges need, and sees nothing else.
-    let asked = Api {
-        url: reader.api.clone(),
-        token: reader.token.clone(),
-    };
-    let _: serde_json::Value = asked.get("/v1/visitor-key");
-    reader
-        .run(["status", "--project", "shop"])
-        .with(1)
-        .says(&["may not do this: it needs the role read"]);
+    may_do_what_edges_may(&reader);
     let _ = world
         .helix
         .run(["edge", "remove", "fra-1", "--yes", "--force"])
