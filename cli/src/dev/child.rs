@@ -42,7 +42,7 @@ pub(super) struct Program {
     pub(super) program: PathBuf,
     /// Its arguments.
     pub(super) arguments: Vec<OsString>,
-    /// How far it stands back when it wants a core that others want, too.
+    /// How far it stands back behind this process when it wants a core that others want, too.
     pub(super) niceness: i32,
     /// Where its process id is written.
     pub(super) pid: PathBuf,
@@ -187,7 +187,7 @@ fn spawn_behind(mut command: Command, niceness: i32) -> io::Result<Child> {
     let spawned = std::thread::spawn(move || {
         let _entered = runtime.enter();
         // Where it is refused the child is as urgent as the others, which does no harm.
-        let _ = rustix::process::setpriority_process(None, niceness);
+        let _ = rustix::process::nice(niceness);
         command.spawn()
     });
     let lost = |_| io::Error::other("the thread that starts it panicked");
